@@ -1,0 +1,67 @@
+//! What can go wrong with a call, and whether it may have happened.
+
+/// Why a call was not answered as hoped.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nothing was sent: no server could be reached.
+    #[error("`{url}` cannot be reached")]
+    Unreachable {
+        /// What was called.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// Sent, but no answer, or only part of one.
+    #[error("`{url}` did not answer")]
+    Unanswered {
+        /// What was called.
+        url: String,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The server refused.
+    #[error("`{url}` answered {status}: {message}")]
+    Refused {
+        /// What was called.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// The server's words.
+        message: String,
+    },
+    /// The answer is not what this API answers.
+    #[error("`{url}` gave an answer that is not this API's: {why}")]
+    Strange {
+        /// What was called.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl ClientError {
+    /// Sorts a transport error by whether anything was sent.
+    pub fn transport(url: &str, source: reqwest::Error) -> Self {
+        let url = url.to_owned();
+        if source.is_connect() { Self::Unreachable { url, source } } else { Self::Unanswered { url, source } }
+    }
+
+    /// The server's status, if it answered.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+
+    /// Whether asking again later can help.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Unanswered { .. } => true,
+            Self::Refused { status, .. } => *status >= 500 || *status == 429 || *status == 408,
+            Self::Strange { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! `agent.toml`, checked.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{BaseUrl, Log};
+use crate::{model::NodeId, wire::node::CapacityMode};
+
+/// Everything an agent is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Agent {
+    /// Where controllers are reached; usually the one controllers' front. Tried in order.
+    pub controllers: Vec<BaseUrl>,
+    /// What runs the VMs.
+    pub driver: Driver,
+    /// Templates, VMs, journal, node id.
+    pub data: PathBuf,
+    /// Use this id; else one is made at the first join and kept in `data`.
+    pub node_id: Option<NodeId>,
+    /// Node name.
+    pub name: String,
+    /// Address published to CI clients.
+    pub host: String,
+    /// Most VMs at once.
+    pub capacity: u32,
+    /// How room is counted.
+    pub capacity_mode: CapacityMode,
+    /// Node groups by name.
+    pub groups: Vec<String>,
+    /// Join drained.
+    pub drain_mode: bool,
+    /// Interval of status updates.
+    pub heartbeat: Duration,
+    /// One request.
+    pub request_timeout: Duration,
+    /// TCP connect.
+    pub dial_timeout: Duration,
+    /// Keep so much of the disk free when pulling.
+    pub reserve: Reserve,
+    /// VM name prefix; a dash is added.
+    pub vm_prefix: String,
+    /// Limit for a VM's start, script not counted.
+    pub start_timeout: Duration,
+    /// `[log]`.
+    pub log: Log,
+    /// Limit for a stop.
+    pub grace: Duration,
+}
+
+/// How much of the disk stays free.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Reserve {
+    /// A share of the disk.
+    Share(f64),
+    /// Bytes.
+    Bytes(u64),
+}
+
+/// What runs the VMs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Driver {
+    /// A local process stands for the VM.
+    Process(ProcessDriver),
+}
+
+/// The `process` driver's faults and delays, for trying things out: `[agent.process]`.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ProcessDriver {
+    /// Wait so long before a VM is up.
+    pub start_delay: Duration,
+    /// Wait so long before each layer of a pull.
+    pub pull_delay: Duration,
+    /// Every start fails.
+    pub fail_starts: bool,
+    /// A VM vanishes so long after its start; never if zero.
+    pub vanish_after: Duration,
+}

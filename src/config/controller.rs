@@ -1,0 +1,107 @@
+//! `controller.toml`, checked.
+
+use std::{path::PathBuf, time::Duration};
+
+use super::{BaseUrl, Log, Server};
+
+/// Everything a controller is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Controller {
+    /// `[server]`.
+    pub server: Server,
+    /// `[log]`.
+    pub log: Log,
+    /// `[store]`.
+    pub store: Store,
+    /// `[registries]`; without it the controller is ready, and template calls fail naming this key.
+    pub registries: Option<Registries>,
+    /// `[timeouts]`.
+    pub timeouts: Timeouts,
+    /// `[limits]`.
+    pub limits: Limits,
+}
+
+/// `[store]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Store {
+    /// Where the state is.
+    pub kind: StoreKind,
+    /// Which cluster's.
+    pub cluster: String,
+}
+
+/// Where the state is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreKind {
+    /// An etcd cluster: its members' client URLs.
+    Etcd(Vec<BaseUrl>),
+    /// A directory of this machine, for one controller process.
+    Embedded(PathBuf),
+}
+
+/// `[registries]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Registries {
+    /// The registries' front: asked by the controller and handed to nodes.
+    pub address: BaseUrl,
+    /// The address for nodes, if another one.
+    pub node_address: BaseUrl,
+    /// How long to wait for an answer; under the clients' 10 s.
+    pub timeout: Duration,
+}
+
+/// `[timeouts]`: how long silence is borne.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Timeouts {
+    /// A node silent for so long is Offline (`ANKA_NODE_ACTIVE_TIMEOUT`).
+    pub node_active: Duration,
+    /// An instance whose node is silent for so long is lost (`ANKA_INSTANCE_ACTIVE_TIMEOUT`).
+    pub instance_active: Duration,
+    /// Ended instances stay visible for so long (`ANKA_INSTANCE_TIME_OUT`).
+    pub instance_visible: Duration,
+    /// An unclaimed offer goes back after so long.
+    pub claim: Duration,
+    /// The longest park of a poll (`ANKA_QUERY_TASK_TIMEOUT`).
+    pub poll: Duration,
+    /// One request to the store.
+    pub store: Duration,
+    /// How long a start's idempotency key is remembered.
+    pub start_memory: Duration,
+    /// Priority points that a waiting start gains each second.
+    pub ageing_per_second: f64,
+    /// Share of nodes that may fall silent within one timeout before the fault is taken to be ours.
+    pub mass_absence: f64,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            node_active: Duration::from_secs(120),
+            instance_active: Duration::from_secs(120),
+            instance_visible: Duration::from_secs(60),
+            claim: Duration::from_secs(3),
+            poll: Duration::from_secs(10),
+            store: Duration::from_secs(3),
+            start_memory: Duration::from_secs(24 * 3600),
+            ageing_per_second: 1.0,
+            mass_absence: 0.3,
+        }
+    }
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request body, bytes; scripts are in it.
+    pub body: usize,
+    /// Most instances of one start.
+    pub count: u32,
+    /// Most heartbeats, polls and API calls under way at once; more are 503.
+    pub concurrency: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { body: 4 * 1024 * 1024, count: 1000, concurrency: 20_000 }
+    }
+}

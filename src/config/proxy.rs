@@ -1,0 +1,284 @@
+//! `proxy.toml`, checked.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use super::{Address, Log};
+use crate::model::{ServiceName, UpstreamName};
+
+/// Everything a proxy is told.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Proxy {
+    /// Worker threads; one per core if not given.
+    pub threads: usize,
+    /// `[log]`.
+    pub log: Log,
+    /// `[log] access`.
+    pub access: Access,
+    /// `[admin] listen`.
+    pub admin: SocketAddr,
+    /// Where to write the admin address once it is open, for scripts that gave port 0.
+    pub address_file: Option<PathBuf>,
+    /// `[[listener]]`, in file order; at least one.
+    pub listeners: Vec<Listener>,
+    /// `[service.NAME]`, in file order; at least one.
+    pub services: Vec<Service>,
+    /// `[limits]`.
+    pub limits: Limits,
+    /// How long a stop may take.
+    pub grace: Duration,
+}
+
+/// Where access lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file; reopened on `SIGUSR1`.
+    File(PathBuf),
+}
+
+/// `[[listener]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Listener {
+    /// Its name in logs and metrics.
+    pub name: String,
+    /// Addresses; at least one.
+    pub bind: Vec<SocketAddr>,
+    /// First match wins; the last one matches everything or the rest is 404.
+    pub rules: Vec<Rule>,
+    /// Peers whose identity and forwarding headers are believed: networks as address and prefix length.
+    pub trusted: Vec<Network>,
+    /// Paths of ours that are otherwise hidden: `/metrics`, `/replication/`.
+    pub expose: Vec<String>,
+}
+
+/// One routing rule. `service = "x"` in the file is one rule that matches everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Only this host, lower case, without port.
+    pub host: Option<String>,
+    /// Only below this path, on segment borders; begins with a slash.
+    pub path: Option<String>,
+    /// The service, by its place in [`Proxy::services`].
+    pub service: usize,
+}
+
+/// A network: an address and how many of its bits count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// Any address in it.
+    pub address: std::net::IpAddr,
+    /// Leading bits that count.
+    pub bits: u8,
+}
+
+impl Network {
+    /// Whether `ip` is in it. An IPv4 address that came in mapped to IPv6 counts as IPv4.
+    pub fn contains(&self, ip: std::net::IpAddr) -> bool {
+        use std::net::IpAddr::{V4, V6};
+        match (self.address, ip.to_canonical()) {
+            (V4(net), V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits.min(32))).unwrap_or(0);
+                (u32::from(net) & mask) == (u32::from(ip) & mask)
+            }
+            (V6(net), V6(ip)) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits.min(128))).unwrap_or(0);
+                (u128::from(net) & mask) == (u128::from(ip) & mask)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What kind of servers a service has: it decides routes, error format and retry rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Controllers.
+    Controller,
+    /// Registries.
+    Registry,
+}
+
+impl Kind {
+    /// The word of config, logs and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Controller => "controller",
+            Self::Registry => "registry",
+        }
+    }
+}
+
+/// How the next upstream is picked among the eligible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Balance {
+    /// In turn.
+    RoundRobin,
+    /// The one with fewer requests of two picked by chance.
+    LeastRequests,
+}
+
+/// `[service.NAME]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Service {
+    /// Its name.
+    pub name: ServiceName,
+    /// What its servers are.
+    pub kind: Kind,
+    /// How the next one is picked.
+    pub balance: Balance,
+    /// How long a request may wait for an eligible upstream.
+    pub hold: Hold,
+    /// Answers that a repeatable request is tried again for, once.
+    pub retry_status: Vec<u16>,
+    /// 503 with `Retry-After` for everything; probes go on.
+    pub maintenance: bool,
+    /// At least one.
+    pub upstreams: Vec<Upstream>,
+    /// The registry that takes writes, by its place in `upstreams`; registries only.
+    pub writer: Option<usize>,
+    /// Probing.
+    pub health: Health,
+    /// Timeouts towards upstreams.
+    pub timeouts: UpstreamTimeouts,
+    /// Most attempts of one request.
+    pub attempts: u32,
+}
+
+/// `hold`: how long a request may wait, unsent, for an eligible upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// Reads.
+    pub read: Duration,
+    /// Everything else.
+    pub write: Duration,
+}
+
+impl Default for Hold {
+    fn default() -> Self {
+        Self { read: Duration::from_secs(4), write: Duration::from_secs(8) }
+    }
+}
+
+/// One of `upstreams`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its name.
+    pub name: UpstreamName,
+    /// Where it is.
+    pub address: Address,
+}
+
+/// `[service.NAME.health]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Health {
+    /// What a probe does.
+    pub kind: ProbeKind,
+    /// Time between probes.
+    pub interval: Duration,
+    /// One probe.
+    pub timeout: Duration,
+    /// Good probes in a row until it is up.
+    pub rise: u32,
+    /// Bad probes in a row until it is down.
+    pub fall: u32,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            kind: ProbeKind::Http { path: "/readyz".into(), host: None, status: vec![200], json: Vec::new() },
+            interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+        }
+    }
+}
+
+/// What a probe does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProbeKind {
+    /// Connects.
+    Tcp,
+    /// Asks and looks at the answer.
+    Http {
+        /// Path and query.
+        path: String,
+        /// `Host`, if not the address.
+        host: Option<String>,
+        /// Good answers.
+        status: Vec<u16>,
+        /// JSON pointers and the value each must have.
+        json: Vec<(String, serde_json::Value)>,
+    },
+}
+
+/// Timeouts towards upstreams.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UpstreamTimeouts {
+    /// TCP connect.
+    pub connect: Duration,
+    /// No byte in either direction of a body for so long.
+    pub idle: Duration,
+    /// An unused connection is kept for so long; below the upstream's own limit.
+    pub keep_alive: Duration,
+}
+
+impl Default for UpstreamTimeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(1),
+            idle: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(60),
+        }
+    }
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at once, all listeners together.
+    pub connections: usize,
+    /// Request head, bytes.
+    pub header_bytes: usize,
+    /// Header fields.
+    pub headers: usize,
+    /// Time for a request head.
+    pub header_timeout: Duration,
+    /// An idle client connection is kept for so long.
+    pub keep_alive: Duration,
+    /// Requests held at once, per service.
+    pub held: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            header_bytes: 32 * 1024,
+            headers: 128,
+            header_timeout: Duration::from_secs(10),
+            keep_alive: Duration::from_secs(150),
+            held: 1024,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_contains_what_its_bits_say() {
+        let net = |text: &str, bits| Network { address: text.parse().unwrap(), bits };
+        assert!(net("10.0.0.0", 8).contains("10.200.1.2".parse().unwrap()));
+        assert!(!net("10.0.0.0", 8).contains("11.0.0.1".parse().unwrap()));
+        assert!(net("0.0.0.0", 0).contains("1.2.3.4".parse().unwrap()));
+        assert!(net("10.0.0.1", 32).contains("::ffff:10.0.0.1".parse().unwrap()));
+        assert!(net("fd00::", 8).contains("fd12::1".parse().unwrap()));
+        assert!(!net("fd00::", 8).contains("10.0.0.1".parse().unwrap()));
+    }
+}

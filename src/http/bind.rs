@@ -1,0 +1,112 @@
+//! Opening a port, with an error that says who has it.
+
+use std::{io, net::SocketAddr, path::Path};
+
+use tokio::net::{TcpListener, TcpSocket};
+
+/// The port cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// Somebody has it.
+    #[error("{address} is in use{holder}; stop that program or choose another port for `{key}`")]
+    InUse {
+        /// The address.
+        address: SocketAddr,
+        /// ` by NAME (pid N)`, or empty when it cannot be found out.
+        holder: String,
+        /// The config key or flag to change.
+        key: String,
+    },
+    /// Anything else.
+    #[error("cannot listen on {address} (`{key}`)")]
+    Other {
+        /// The address.
+        address: SocketAddr,
+        /// The config key or flag to change.
+        key: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Connections that may wait to be accepted. Full: the system drops new ones, and clients try again.
+const BACKLOG: u32 = 4096;
+
+/// Listens on `address`; `key` is the config key or flag it came from.
+pub fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, BindError> {
+    let open = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    open().map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            BindError::InUse { address, holder: holder(address.port()), key: key.into() }
+        } else {
+            BindError::Other { address, key: key.into(), source }
+        }
+    })
+}
+
+/// Writes the address that was chosen, for scripts that asked for port 0. Complete at once: written beside,
+/// then renamed.
+pub fn write_address_file(path: &Path, address: SocketAddr) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    std::fs::write(&beside, format!("{address}\n"))?;
+    std::fs::rename(beside, path)
+}
+
+#[cfg(target_os = "linux")]
+fn holder(port: u16) -> String {
+    linux::holder(port).map_or_else(String::new, |(name, pid)| format!(" by {name} (pid {pid})"))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn holder(_port: u16) -> String {
+    String::new()
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    //! proc(5): `/proc/net/tcp` gives the socket's inode, `/proc/<pid>/fd` who has it.
+
+    use std::fs;
+
+    pub(super) fn holder(port: u16) -> Option<(String, u32)> {
+        let inode = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().find_map(|table| {
+            fs::read_to_string(table).ok()?.lines().skip(1).find_map(|line| {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                let (local, state, inode) = (fields.get(1)?, fields.get(3)?, fields.get(9)?);
+                let listening = *state == "0A";
+                let local_port = u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()?;
+                (listening && local_port == port).then(|| format!("socket:[{inode}]"))
+            })
+        })?;
+        fs::read_dir("/proc").ok()?.flatten().find_map(|process| {
+            let pid: u32 = process.file_name().to_str()?.parse().ok()?;
+            let has = fs::read_dir(process.path().join("fd"))
+                .ok()?
+                .flatten()
+                .any(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.as_os_str() == inode.as_str()));
+            let name = || fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+            has.then(|| (name().trim().to_owned(), pid))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_in_use_names_its_holder_and_the_key() {
+        let first = bind("127.0.0.1:0".parse().unwrap(), "x").unwrap();
+        let error = bind(first.local_addr().unwrap(), "admin.listen").unwrap_err().to_string();
+        assert!(error.contains("admin.listen"), "{error}");
+        if cfg!(target_os = "linux") {
+            assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What the HTTP servers of controller, registry and admin share: opening a port, serving until told to
+//! stop, request ids, bounded bodies, live and ready. No word of any role.
+
+mod bind;
+mod body;
+mod health_routes;
+mod request_id;
+mod serve;
+
+pub use bind::{BindError, bind, write_address_file};
+pub use body::{BodyError, read_bounded};
+pub use health_routes::{Readiness, health_routes};
+pub use request_id::{RequestIdLayerState, request_id};
+pub use serve::serve;

@@ -1,0 +1,22 @@
+//! Words of the domain as types: ids, names, states, positions. No behaviour beyond parse and print, no I/O.
+
+mod ids;
+mod digest;
+mod timestamp;
+mod position;
+mod instance;
+mod node;
+mod route;
+mod version;
+
+pub use digest::{Digest, DigestError};
+pub use ids::{
+    GroupId, IdError, InstanceId, NodeId, RegistryName, RepositoryName, RequestId, ServiceName, StartId, Tag,
+    TemplateId, UpstreamName,
+};
+pub use instance::{Attempt, InstanceState, Progress};
+pub use node::{Arch, NodeState};
+pub use position::Position;
+pub use route::RouteClass;
+pub use timestamp::{Timestamp, TimestampError};
+pub use version::{COMPATIBILITY, OURS, full as full_version};

@@ -1,0 +1,168 @@
+//! The whole keyspace, drawn. No key is spelt anywhere else.
+//!
+//! ```text
+//! /switchyard/<cluster>/
+//!   head                     put by every transaction of ours, uncompared; value: the writer's write id
+//!   nodes/<node>             NodeRecord: configuration and last full report             no lease
+//!   nodes-alive/<node>       Presence                                                   node's lease
+//!   instances/<instance>     InstanceRecord                                             no lease
+//!   queue/start/<instance>   QueueEntry: pending start with its ordering key            no lease
+//!   requests/<start>         StartRecord: ids, body hash, expiry                        no lease
+//!   members/<role>/<name>    Member: address, version                                   member's lease
+//!   leader/<duty>            Leader: who runs it                                        leader's lease
+//! /switchyard-bulk/<cluster>/
+//!   scripts/<start>/<n>      a startup script, in chunks                                no lease
+//!   outputs/<instance>/<n>   a script's output, in chunks                               no lease
+//! ```
+//!
+//! Bulk is outside the watched prefix, so large values do not pass through every controller's cache.
+
+use crate::model::{InstanceId, NodeId, StartId};
+
+/// The keys of one cluster.
+#[derive(Debug, Clone)]
+pub struct Keys {
+    root: String,
+    bulk: String,
+}
+
+/// What a watched key is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Subject<'a> {
+    /// The key that every transaction of ours puts.
+    Head,
+    /// A node's record.
+    Node(&'a str),
+    /// A node's presence.
+    NodeAlive(&'a str),
+    /// An instance.
+    Instance(&'a str),
+    /// A pending start.
+    QueuedStart(&'a str),
+    /// A start request.
+    Start(&'a str),
+    /// A member: role, name.
+    Member(&'a str, &'a str),
+    /// A duty's leader.
+    Leader(&'a str),
+    /// Written by a newer version; not ours to judge.
+    Other,
+}
+
+impl Keys {
+    /// The keys of this cluster.
+    pub fn new(cluster: &str) -> Self {
+        Self { root: format!("/switchyard/{cluster}/"), bulk: format!("/switchyard-bulk/{cluster}/") }
+    }
+
+    /// The watched prefix.
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
+    /// See the drawing.
+    pub fn head(&self) -> String {
+        format!("{}head", self.root)
+    }
+
+    /// See the drawing.
+    pub fn node(&self, id: &NodeId) -> String {
+        format!("{}nodes/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn node_alive(&self, id: &NodeId) -> String {
+        format!("{}nodes-alive/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn instance(&self, id: &InstanceId) -> String {
+        format!("{}instances/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn queued_start(&self, id: &InstanceId) -> String {
+        format!("{}queue/start/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn start(&self, id: &StartId) -> String {
+        format!("{}requests/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn member(&self, role: &str, name: &str) -> String {
+        format!("{}members/{role}/{name}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn leader(&self, duty: &str) -> String {
+        format!("{}leader/{duty}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn script_chunk(&self, id: &StartId, n: usize) -> String {
+        format!("{}{n:04}", self.scripts(id))
+    }
+
+    /// The prefix of one script's chunks.
+    pub fn scripts(&self, id: &StartId) -> String {
+        format!("{}scripts/{id}/", self.bulk)
+    }
+
+    /// See the drawing.
+    pub fn output_chunk(&self, id: &InstanceId, n: usize) -> String {
+        format!("{}{n:04}", self.outputs(id))
+    }
+
+    /// The prefix of one script output's chunks.
+    pub fn outputs(&self, id: &InstanceId) -> String {
+        format!("{}outputs/{id}/", self.bulk)
+    }
+
+    /// What a key below [`Keys::root`] is about.
+    pub fn subject<'a>(&self, key: &'a str) -> Subject<'a> {
+        let Some(rest) = key.strip_prefix(&self.root) else { return Subject::Other };
+        if rest == "head" {
+            return Subject::Head;
+        }
+        match rest.split_once('/') {
+            Some(("nodes", id)) => Subject::Node(id),
+            Some(("nodes-alive", id)) => Subject::NodeAlive(id),
+            Some(("instances", id)) => Subject::Instance(id),
+            Some(("requests", id)) => Subject::Start(id),
+            Some(("leader", duty)) => Subject::Leader(duty),
+            Some(("queue", rest)) => match rest.split_once('/') {
+                Some(("start", id)) => Subject::QueuedStart(id),
+                _ => Subject::Other,
+            },
+            Some(("members", rest)) => match rest.split_once('/') {
+                Some((role, name)) => Subject::Member(role, name),
+                None => Subject::Other,
+            },
+            _ => Subject::Other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_reads_back_as_its_subject() {
+        let keys = Keys::new("main");
+        let node = NodeId::parse("n1").unwrap();
+        let instance = InstanceId::parse("i1").unwrap();
+        assert_eq!(keys.subject(&keys.head()), Subject::Head);
+        assert_eq!(keys.subject(&keys.node(&node)), Subject::Node("n1"));
+        assert_eq!(keys.subject(&keys.node_alive(&node)), Subject::NodeAlive("n1"));
+        assert_eq!(keys.subject(&keys.instance(&instance)), Subject::Instance("i1"));
+        assert_eq!(keys.subject(&keys.queued_start(&instance)), Subject::QueuedStart("i1"));
+        assert_eq!(keys.subject(&keys.start(&StartId::parse("s1").unwrap())), Subject::Start("s1"));
+        assert_eq!(keys.subject(&keys.member("controller", "c1")), Subject::Member("controller", "c1"));
+        assert_eq!(keys.subject(&keys.leader("expiry")), Subject::Leader("expiry"));
+        assert_eq!(keys.subject("/switchyard/main/later/x"), Subject::Other);
+        assert_eq!(keys.subject("/switchyard/other/head"), Subject::Other);
+    }
+}

@@ -1,0 +1,49 @@
+//! The log: JSON lines or lines for people, always on standard error, so that standard output is data.
+
+use serde::{Deserialize, Serialize};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
+
+/// How a log line looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// One JSON object a line.
+    #[default]
+    Json,
+    /// For a terminal.
+    Human,
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// How a line looks.
+    pub format: LogFormat,
+    /// A tracing filter such as `info,switchyard::proxy=debug`.
+    pub filter: String,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self { format: LogFormat::Json, filter: "info".into() }
+    }
+}
+
+/// Sets the process's log up. The first call wins: a process has one log.
+///
+/// Errors when the filter cannot be read; the text says where.
+pub fn set_up(settings: &LogSettings) -> Result<(), String> {
+    let filter = EnvFilter::try_new(&settings.filter).map_err(|error| error.to_string())?;
+    let layers = tracing_subscriber::registry().with(filter);
+    let first = match settings.format {
+        LogFormat::Json => {
+            layers.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
+        }
+        LogFormat::Human => {
+            layers.with(fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init()
+        }
+    };
+    // A second role in the same process (standalone) finds the log set up: that is what it wanted.
+    drop(first);
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! Logs and metrics: how they are set up, and every name they use.
+
+pub mod names;
+mod logs;
+mod metrics;
+
+pub use logs::{LogFormat, LogSettings, set_up};
+pub use metrics::{Metrics, MetricsError};

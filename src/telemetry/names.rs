@@ -1,0 +1,29 @@
+//! Every metric and label of the product, once.
+//!
+//! Names are `switchyard_<room>_<what>_<unit>`; counters end in `_total`; units are seconds and bytes. Labels
+//! come from enums or config, never from ids, paths or messages.
+
+/// A metric's name and help text.
+#[derive(Debug, Clone, Copy)]
+pub struct Name {
+    /// As scraped.
+    pub name: &'static str,
+    /// One line for `# HELP`.
+    pub help: &'static str,
+    /// Label names, in order.
+    pub labels: &'static [&'static str],
+}
+
+macro_rules! metrics {
+    ($($konst:ident = $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(#[doc = $help] pub const $konst: Name = Name { name: $name, help: $help, labels: &[$($label),*] };)*
+        /// All of them, for the test that keeps code and docs in step.
+        pub const ALL: &[Name] = &[$($konst),*];
+    };
+}
+
+metrics! {
+    BUILD_INFO = "switchyard_build_info" ["role", "version"] "1, with the role and the version of this process.";
+    HTTP_REQUESTS = "switchyard_http_requests_total" ["role", "status"] "Requests answered by one of our own servers (not the proxy), by status class.";
+    HTTP_SECONDS = "switchyard_http_request_seconds" ["role"] "Time from head to answer at one of our own servers.";
+}

@@ -1,0 +1,16 @@
+//! Header names of ours, lower case, once.
+
+/// A client's key that makes a repeated create harmless.
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// Names a request in logs and error bodies.
+pub const REQUEST_ID: &str = "x-request-id";
+/// Milliseconds that are left of the request's one deadline when the proxy sent it on.
+pub const DEADLINE: &str = "switchyard-deadline";
+/// An answer that may be behind: why, in a word or two (`store-unavailable`, `unknown`).
+pub const STALE: &str = "switchyard-stale";
+/// A registry's position when it answered, or a write's position.
+pub const POSITION: &str = "switchyard-position";
+/// Every header of ours begins so; the proxy removes them from requests of the outside.
+pub const PREFIX: &str = "switchyard-";
+/// Who answers for the request: proxy-made error answers carry it, upstream answers do not.
+pub const ANSWERED_BY: &str = "switchyard-answered-by";

@@ -1,0 +1,94 @@
+//! Readers for sloppy clients: numbers as strings, empty strings and empty objects as "not given".
+//!
+//! Use with `#[serde(default, deserialize_with = "lenient::…")]`.
+
+use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
+use serde_json::Value;
+
+fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    Ok(match Value::deserialize(from)? {
+        Value::Null => None,
+        Value::String(text) if text.is_empty() => None,
+        Value::Object(map) if map.is_empty() => None,
+        other => Some(other),
+    })
+}
+
+/// A string, or nothing if it is empty or null. A number or a boolean is taken as its text.
+pub fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    match given(from)? {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(Some(value.to_string())),
+        Some(_) => Err(D::Error::custom("expected a string")),
+    }
+}
+
+/// A whole number, as a number or as its digits.
+pub fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
+    let wrong = || D::Error::custom("expected a whole number");
+    match given(from)? {
+        None => Ok(None),
+        Some(Value::Number(number)) => match (number.as_i64(), number.as_f64()) {
+            (Some(whole), _) => Ok(Some(whole)),
+            (None, Some(float)) if float.fract() == 0.0 && float.abs() < 9e15 => Ok(Some(float as i64)),
+            _ => Err(wrong()),
+        },
+        Some(Value::String(digits)) => digits.trim().parse().map(Some).map_err(|_| wrong()),
+        Some(_) => Err(wrong()),
+    }
+}
+
+/// A boolean, as such, as `"true"`/`"false"`, or as 0 and 1.
+pub fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error> {
+    match given(from)? {
+        None => Ok(None),
+        Some(Value::Bool(flag)) => Ok(Some(flag)),
+        Some(Value::Number(n)) if n.as_i64() == Some(0) => Ok(Some(false)),
+        Some(Value::Number(n)) if n.as_i64() == Some(1) => Ok(Some(true)),
+        Some(Value::String(text)) if text == "true" || text == "1" => Ok(Some(true)),
+        Some(Value::String(text)) if text == "false" || text == "0" => Ok(Some(false)),
+        Some(_) => Err(D::Error::custom("expected true or false")),
+    }
+}
+
+/// Anything else: nothing if null, an empty string or an empty object.
+pub fn maybe<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
+    given(from)?.map(|value| serde_json::from_value(value).map_err(D::Error::custom)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Ask {
+        #[serde(default, deserialize_with = "text")]
+        tag: Option<String>,
+        #[serde(default, deserialize_with = "integer")]
+        count: Option<i64>,
+        #[serde(default, deserialize_with = "flag")]
+        monitor: Option<bool>,
+    }
+
+    fn read(json: &str) -> Result<Ask, String> {
+        serde_json::from_str(json).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn numbers_as_strings_and_empty_values_are_taken() {
+        let full = Ask { tag: Some("7".into()), count: Some(3), monitor: Some(true) };
+        assert_eq!(read(r#"{"tag":7,"count":"3","monitor":"1"}"#), Ok(full));
+        let none = Ask { tag: None, count: None, monitor: None };
+        assert_eq!(read(r#"{"tag":"","count":"","monitor":null}"#), Ok(none));
+    }
+
+    #[test]
+    fn what_is_no_number_is_refused() {
+        for bad in
+            [r#"{"count":1.5}"#, r#"{"count":"x"}"#, r#"{"count":[]}"#, r#"{"tag":[]}"#, r#"{"monitor":2}"#]
+        {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The bodies of every API as types: serde only, no behaviour. Roles meet over these.
+//!
+//! Reading is lenient where the reference says that clients are sloppy ([`lenient`]); writing is exact.
+
+pub mod envelope;
+pub mod lenient;
+pub mod ready;
+pub mod headers;
+pub mod vm;
+pub mod node;
+pub mod template;
+pub mod agent;
+pub mod upstreams;
+pub mod oci;

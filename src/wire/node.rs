@@ -1,0 +1,154 @@
+//! Nodes: `/api/v1/node` (`reference/controller-api.md` §5).
+
+use serde::{Deserialize, Serialize};
+
+use super::lenient;
+use crate::model::{Arch, NodeState, Timestamp};
+
+/// How a node's room is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CapacityMode {
+    /// At most so many VMs.
+    #[default]
+    Number,
+    /// Virtual processors and memory.
+    Resource,
+}
+
+/// A node as the API shows it. Counts are unsigned: one client decodes them so.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its id.
+    pub node_id: String,
+    /// Its name.
+    pub node_name: String,
+    /// Cores.
+    pub cpu_count: u32,
+    /// Memory, GB.
+    pub ram: u64,
+    /// Running VMs.
+    pub vm_count: u32,
+    /// Their virtual processors.
+    pub vcpu_count: u32,
+    /// Their memory, MB.
+    pub vram: u64,
+    /// 0 to 1.
+    pub cpu_util: f64,
+    /// 0 to 1.
+    pub ram_util: f64,
+    /// IP or host name that CI clients dial.
+    pub ip_address: String,
+    /// Never empty.
+    pub state: NodeState,
+    /// Most VMs at once.
+    pub capacity: u32,
+    /// Node groups.
+    pub groups: Vec<NodeGroup>,
+    /// The hypervisor's own version.
+    pub anka_version: HypervisorVersion,
+    /// USB devices.
+    pub usb_devices: Vec<serde_json::Value>,
+    /// How room is counted.
+    pub capacity_mode: CapacityMode,
+    /// 0 = default.
+    pub vcpu_override: u32,
+    /// 0 = default.
+    pub ram_override: u64,
+    /// Bytes.
+    pub disk_size: u64,
+    /// Bytes.
+    pub free_disk_space: u64,
+    /// Bytes that templates and VMs take.
+    pub anka_disk_usage: u64,
+    /// The machine's own architecture.
+    pub host_arch: Arch,
+    /// Templates on its disk.
+    pub templates: Vec<NodeTemplate>,
+    /// Last report.
+    pub last_updated: Timestamp,
+    /// Last report, Unix seconds.
+    pub timestamp: i64,
+    /// The agent's version.
+    pub agent_version: String,
+}
+
+/// A group a node is in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeGroup {
+    /// Id.
+    pub id: String,
+    /// Name.
+    pub name: String,
+    /// Never null.
+    pub description: String,
+    /// `null` when none.
+    pub fallback_group_id: Option<String>,
+}
+
+/// The hypervisor on a node.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HypervisorVersion {
+    /// Its name.
+    pub product: String,
+    /// Its version.
+    pub version: String,
+    /// Its build.
+    pub build: String,
+    /// Its licence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub license: String,
+}
+
+/// A template on a node's disk.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct NodeTemplate {
+    /// Template id.
+    pub uuid: String,
+    /// Template name.
+    pub name: String,
+    /// Tag.
+    pub tag: String,
+}
+
+/// `POST /api/v1/node/config`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct NodeConfig {
+    /// The node; required.
+    #[serde(deserialize_with = "lenient::text")]
+    pub node_id: Option<String>,
+    /// Most VMs at once.
+    #[serde(deserialize_with = "lenient::integer")]
+    pub max_vm_count: Option<i64>,
+    /// New name.
+    #[serde(deserialize_with = "lenient::text")]
+    pub name: Option<String>,
+    /// New address for CI clients.
+    #[serde(deserialize_with = "lenient::text")]
+    pub host: Option<String>,
+    /// How room is counted.
+    #[serde(deserialize_with = "lenient::maybe")]
+    pub capacity_mode: Option<CapacityMode>,
+    /// 0 = default.
+    #[serde(deserialize_with = "lenient::integer")]
+    pub vcpu_override: Option<i64>,
+    /// GB; 0 = default.
+    #[serde(deserialize_with = "lenient::integer")]
+    pub ram_override: Option<i64>,
+    /// Kept and handed to the agent.
+    #[serde(deserialize_with = "lenient::flag")]
+    pub disable_central_logging: Option<bool>,
+    /// Takes no new starts.
+    #[serde(deserialize_with = "lenient::flag")]
+    pub drain_mode: Option<bool>,
+}
+
+/// `DELETE /api/v1/node`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct DeleteNode {
+    /// The node; required.
+    #[serde(deserialize_with = "lenient::text")]
+    pub node_id: Option<String>,
+}

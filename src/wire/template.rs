@@ -1,0 +1,116 @@
+//! Templates: the registry's `/registry/…` and the controller's `/api/v1/registry/…`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Arch, Digest, RepositoryName};
+
+/// `GET /registry/status`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RegistryStatus {
+    /// `Running`.
+    pub status: String,
+    /// Ours, with the compatibility level in front.
+    pub version: String,
+}
+
+/// `GET /registry/disk` and the controller's copy of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Disk {
+    /// Bytes.
+    pub free: u64,
+    /// Bytes.
+    pub total: u64,
+}
+
+/// One element of `GET /registry/v2/vm`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TemplateSummary {
+    /// Template id.
+    pub id: String,
+    /// Template name: its repository.
+    pub name: String,
+    /// Bytes of all its files, each once.
+    #[serde(default)]
+    pub size: u64,
+    /// Of the newest push; left out when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<Arch>,
+    /// Unix seconds; 0 when never.
+    #[serde(default)]
+    pub last_pull: i64,
+    /// Unix seconds.
+    #[serde(default)]
+    pub last_push: i64,
+}
+
+/// A whole template: `GET /registry/v2/vm?id=`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Template {
+    /// Template id.
+    pub id: String,
+    /// Template name: its repository.
+    pub name: String,
+    /// Oldest first.
+    #[serde(default)]
+    pub versions: Vec<Version>,
+    /// Bytes of all its files, each once.
+    #[serde(default)]
+    pub size: u64,
+    /// Of the newest push; left out when not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<Arch>,
+    /// Unix seconds; 0 when never.
+    #[serde(default)]
+    pub last_pull: i64,
+    /// Unix seconds.
+    #[serde(default)]
+    pub last_push: i64,
+    /// The repository in the OCI API; only our own registries say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryName>,
+}
+
+/// One version of a template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    /// From 0, in the order of first publication.
+    pub number: i64,
+    /// Its tag; unique within the template.
+    pub tag: String,
+    /// `<template id>.yaml`.
+    #[serde(default)]
+    pub config_file: String,
+    /// `nvram`.
+    #[serde(default)]
+    pub nvram: String,
+    /// Layer file names, newest first.
+    #[serde(default)]
+    pub images: Vec<String>,
+    /// Suspend-state file names.
+    #[serde(default)]
+    pub state_files: Vec<String>,
+    /// The current one; empty when none.
+    #[serde(default)]
+    pub state_file: String,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// Bytes of this version's files.
+    #[serde(default)]
+    pub size: u64,
+    /// Usually empty.
+    #[serde(default)]
+    pub arch: String,
+    /// Unix seconds; 0 when never.
+    #[serde(default)]
+    pub last_pull: i64,
+    /// Unix seconds.
+    #[serde(default)]
+    pub last_push: i64,
+    /// Unix seconds.
+    #[serde(default)]
+    pub creation_date: i64,
+    /// The manifest; only our own registries say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+}
