@@ -2,6 +2,8 @@
 
 mod error;
 mod failover;
+mod templates;
 
 pub use error::ClientError;
 pub use failover::{Failover, http_client};
+pub use templates::Templates;

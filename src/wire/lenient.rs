@@ -5,6 +5,8 @@
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 use serde_json::Value;
 
+use crate::model::Arch;
+
 fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
     Ok(match Value::deserialize(from)? {
         Value::Null => None,
@@ -55,6 +57,16 @@ pub fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error
 /// Anything else: nothing if null, an empty string or an empty object.
 pub fn maybe<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
     given(from)?.map(|value| serde_json::from_value(value).map_err(D::Error::custom)).transpose()
+}
+
+/// An architecture, or nothing for any other word: the vendor's registries often write an empty one.
+pub fn arch<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arch>, D::Error> {
+    Ok(serde_json::from_value(Value::deserialize(from)?).ok())
+}
+
+/// A default in place of `null`: the vendor's Go services write an empty list so.
+pub fn or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(from: D) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(from)?.unwrap_or_default())
 }
 
 #[cfg(test)]

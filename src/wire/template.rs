@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::lenient;
 use crate::model::{Arch, Digest, RepositoryName};
 
 /// `GET /registry/status`.
@@ -33,7 +34,7 @@ pub struct TemplateSummary {
     #[serde(default)]
     pub size: u64,
     /// Of the newest push; left out when not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::arch", skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
     /// Unix seconds; 0 when never.
     #[serde(default)]
@@ -51,13 +52,13 @@ pub struct Template {
     /// Template name: its repository.
     pub name: String,
     /// Oldest first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub versions: Vec<Version>,
     /// Bytes of all its files, each once.
     #[serde(default)]
     pub size: u64,
     /// Of the newest push; left out when not known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::arch", skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
     /// Unix seconds; 0 when never.
     #[serde(default)]
@@ -78,28 +79,28 @@ pub struct Version {
     /// Its tag; unique within the template.
     pub tag: String,
     /// `<template id>.yaml`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub config_file: String,
     /// `nvram`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub nvram: String,
     /// Layer file names, newest first.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub images: Vec<String>,
     /// Suspend-state file names.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub state_files: Vec<String>,
     /// The current one; empty when none.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub state_file: String,
     /// Free text.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub description: String,
     /// Bytes of this version's files.
     #[serde(default)]
     pub size: u64,
     /// Usually empty.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "lenient::or_default")]
     pub arch: String,
     /// Unix seconds; 0 when never.
     #[serde(default)]

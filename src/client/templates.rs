@@ -1,0 +1,191 @@
+//! The registries' `/registry/…` API, ours and the vendor's (`reference/registry-api.md` §2).
+//!
+//! The two differ in what they say of something that is not there: ours answers 404 with the envelope, the
+//! vendor's codes are not documented. So an unclear refusal is settled by looking into the list.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::BytesMut;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
+
+use super::{ClientError, http_client};
+use crate::{
+    config::BaseUrl,
+    model::TemplateId,
+    wire::{
+        envelope::{Envelope, Status},
+        template::{Disk, RegistryStatus, Template, TemplateSummary},
+    },
+};
+
+/// Longest answer that is read. A list of the 1,000 templates we design for has a quarter of a megabyte, a
+/// template with 100 versions of 100 layers about half of one. Longer: the answer counts as not this API's.
+const ANSWER: usize = 32 * 1024 * 1024;
+
+/// How long opening a connection may take: a front is near, or it is not there.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// A client of one registries' front, or of one registry.
+#[derive(Debug, Clone)]
+pub struct Templates {
+    http: reqwest::Client,
+    base: BaseUrl,
+    timeout: Duration,
+}
+
+impl Templates {
+    /// Of this address; each call ends within `timeout`, whatever the server does.
+    pub fn new(base: BaseUrl, timeout: Duration) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: http_client(CONNECT.min(timeout))?, base, timeout })
+    }
+
+    /// The address it asks.
+    pub fn address(&self) -> &BaseUrl {
+        &self.base
+    }
+
+    /// `GET /registry/status`.
+    pub async fn status(&self) -> Result<RegistryStatus, ClientError> {
+        self.get("/registry/status", &[]).await
+    }
+
+    /// `GET /registry/disk`.
+    pub async fn disk(&self) -> Result<Disk, ClientError> {
+        self.get("/registry/disk", &[]).await
+    }
+
+    /// Every template with its sizes: `GET /registry/v2/vm`.
+    pub async fn list(&self) -> Result<Vec<TemplateSummary>, ClientError> {
+        Ok(self.get::<Option<_>>("/registry/v2/vm", &[]).await?.unwrap_or_default())
+    }
+
+    /// Id and name of every template, without the cost of summing sizes: `GET /registry/vm`.
+    pub async fn names(&self) -> Result<Vec<(String, String)>, ClientError> {
+        let list: Option<Vec<BTreeMap<String, String>>> = self.get("/registry/vm", &[]).await?;
+        Ok(list.unwrap_or_default().into_iter().flatten().collect())
+    }
+
+    /// One template with all its versions: `GET /registry/v2/vm?id=`; nothing when there is none.
+    ///
+    /// Takes at most twice the timeout: the second time only when the first answer was unclear.
+    pub async fn show(&self, id: &TemplateId) -> Result<Option<Template>, ClientError> {
+        let refused = match self.get("/registry/v2/vm", &[("id", id.as_str())]).await {
+            Ok(template) => return Ok(template),
+            Err(error @ ClientError::Refused { .. }) => error,
+            Err(error) => return Err(error),
+        };
+        if says_not_there(&refused) {
+            return Ok(None);
+        }
+        // 401 and 403 speak of the caller, 5xx and 429 of the server: the list would say nothing else.
+        if refused.may_pass() || matches!(refused.status(), Some(401 | 403)) {
+            return Err(refused);
+        }
+        let listed = self.list().await?.iter().any(|template| template.id == id.as_str());
+        if listed { Err(refused) } else { Ok(None) }
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ClientError> {
+        let url = self.base.join(path);
+        let transport = |source| ClientError::transport(&url, source);
+        let strange = |why: String| ClientError::Strange { url: url.clone(), why };
+
+        // The timeout covers the body as well.
+        let asked = self.http.get(&url).query(query).timeout(self.timeout).send();
+        let mut answer = asked.await.map_err(transport)?;
+        let status = answer.status().as_u16();
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = answer.chunk().await.map_err(transport)? {
+            if bytes.len() + chunk.len() > ANSWER {
+                return Err(strange(format!("it is longer than {ANSWER} bytes")));
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        read(&url, status, &bytes)
+    }
+}
+
+/// Takes the body out of an answer's envelope.
+fn read<T: DeserializeOwned>(url: &str, status: u16, bytes: &[u8]) -> Result<T, ClientError> {
+    let strange = |why: String| ClientError::Strange { url: url.to_owned(), why };
+    let refused = |message: String| ClientError::Refused { url: url.to_owned(), status, message };
+    let envelope: Envelope<Box<RawValue>> = match serde_json::from_slice(bytes) {
+        Ok(envelope) => envelope,
+        // A front or a program in between speaks no envelope: its status is what counts.
+        Err(_) if status >= 500 || matches!(status, 401 | 403 | 408 | 429) => {
+            return Err(refused(excerpt(bytes)));
+        }
+        Err(error) => return Err(strange(format!("status {status}, {error}: {}", excerpt(bytes)))),
+    };
+    if status != 200 || envelope.status == Status::Fail {
+        return Err(refused(envelope.message));
+    }
+    let body = envelope.body.as_deref().map_or("null", RawValue::get);
+    serde_json::from_str(body).map_err(|error| strange(format!("its body: {error}")))
+}
+
+/// The words in which registries say that there is no such template.
+fn says_not_there(refused: &ClientError) -> bool {
+    match refused {
+        ClientError::Refused { status: 404, .. } => true,
+        ClientError::Refused { status: 200 | 400, message, .. } => {
+            let message = message.to_ascii_lowercase();
+            ["not found", "not in the registry"].iter().any(|words| message.contains(words))
+        }
+        _ => false,
+    }
+}
+
+/// The first words of an answer that is no JSON, for an error's text.
+fn excerpt(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes.get(..bytes.len().min(400)).unwrap_or_default());
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(120).collect::<String>().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn body<T: DeserializeOwned>(status: u16, text: &str) -> Result<T, String> {
+        read("http://r/x", status, text.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_vendor_template_with_nulls_and_an_empty_arch_is_read() {
+        let text = r#"{"status":"OK","message":"","body":{"id":"c0ffee11","name":"sonoma","versions":[
+            {"number":0,"tag":"base","config_file":"c.yaml","nvram":"nvram","images":["00.ank"],"state_files":null,
+             "state_file":"","description":"","size":21000003584,"arch":"","extra":1}],"size":5,"arch":""}}"#;
+        let template: Template = body(200, text).unwrap();
+        assert_eq!((template.arch, template.versions[0].tag.as_str()), (None, "base"));
+        assert!(template.versions[0].state_files.is_empty());
+        let empty: Option<Vec<TemplateSummary>> =
+            body(200, r#"{"status":"OK","message":"","body":null}"#).unwrap();
+        assert!(empty.is_none(), "an empty list of a Go service");
+    }
+
+    #[test]
+    fn a_page_in_place_of_json_is_strange_and_a_gateway_error_is_a_refusal() {
+        assert!(body::<Disk>(200, "<html>\u{7}hello").unwrap_err().contains("<html> hello"));
+        assert!(body::<Disk>(404, "404 page not found").unwrap_err().contains("not this API's"));
+        let error = read::<Disk>("http://r/x", 502, b"<html>bad gateway").unwrap_err();
+        assert!(error.status() == Some(502) && error.may_pass(), "{error}");
+    }
+
+    #[test]
+    fn not_there_is_heard_in_every_dialect() {
+        let refused = |status, message: &str| ClientError::Refused {
+            url: String::new(),
+            status,
+            message: message.into(),
+        };
+        for (status, message) in
+            [(404, ""), (200, "Not found"), (400, "VM not in the registry"), (200, "vm x: not found")]
+        {
+            assert!(says_not_there(&refused(status, message)), "{status} {message}");
+        }
+        for (status, message) in [(500, "not found"), (401, "Authentication Required"), (400, "bad id")] {
+            assert!(!says_not_there(&refused(status, message)), "{status} {message}");
+        }
+    }
+}
