@@ -4,36 +4,36 @@
 use std::path::Path;
 
 /// A source file, taken apart.
-pub struct Source {
+pub(crate) struct Source {
     /// Below `src/`, with slashes.
-    pub name: String,
+    pub(crate) name: String,
     /// Lines in the file.
-    pub lines: usize,
+    pub(crate) lines: usize,
     /// Every path that its code names.
-    pub paths: Vec<Named>,
+    pub(crate) paths: Vec<Named>,
     /// Every macro it calls, by last segment.
-    pub macros: Vec<Word>,
+    pub(crate) macros: Vec<Word>,
     /// Every string literal.
-    pub strings: Vec<Word>,
+    pub(crate) strings: Vec<Word>,
     /// Every comment, docs included.
-    pub comments: Vec<Word>,
+    pub(crate) comments: Vec<Word>,
 }
 
 /// A path and where it stands.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Named {
+pub(crate) struct Named {
     /// From the root: `crate::store::Store`, `tokio::spawn`.
-    pub path: String,
-    pub line: usize,
+    pub(crate) path: String,
+    pub(crate) line: usize,
     /// Inside `#[cfg(test)] mod …` or a test file.
-    pub in_test: bool,
+    pub(crate) in_test: bool,
 }
 
 /// A word and where it stands.
-pub struct Word {
-    pub text: String,
-    pub line: usize,
-    pub in_test: bool,
+pub(crate) struct Word {
+    pub(crate) text: String,
+    pub(crate) line: usize,
+    pub(crate) in_test: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -60,7 +60,7 @@ impl Token {
 }
 
 /// Takes a file apart. `name` is its path below `src/`.
-pub fn read(name: &str, text: &str) -> Source {
+pub(crate) fn read(name: &str, text: &str) -> Source {
     let all = tokens(text);
     let (comments, code): (Vec<Token>, Vec<Token>) = all.into_iter().partition(|t| t.kind == Kind::Comment);
     let tests = test_lines(&code);
