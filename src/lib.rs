@@ -29,3 +29,4 @@ pub mod supervise;
 pub mod store;
 pub mod http;
 pub mod client;
+pub mod controller;
