@@ -5,6 +5,7 @@ mod error;
 mod instances;
 mod nodes;
 pub mod templates;
+mod together;
 
 use std::sync::Arc;
 

@@ -1,54 +1,212 @@
-//! Templates, asked of the registries' front.
+//! Templates: asked from the registries through their front, never kept. What was pushed and acknowledged a
+//! moment ago is found, so nothing here is older than its question.
 
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::{OpsError, together::Together};
 use crate::{
+    client::{self, ClientError},
     config::controller::Registries,
-    controller::ops::OpsError,
     model::{Arch, Digest, RepositoryName, TemplateId},
+    supervise::Stop,
+    wire::template::{Disk, Template, TemplateSummary, Version},
 };
 
-/// A template version, as a start needs it.
+/// How often the front is asked whether it runs, for `registry_status`.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
+
+/// How long `registry_status` waits for the first check of a fresh process; then it is `FAIL`.
+const FIRST_CHECK: Duration = Duration::from_secs(1);
+
+/// What a start needs to know of a template's version: enough to pull the very same bytes later.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Resolved {
-    /// Template id.
+    /// The template.
     pub template: TemplateId,
-    /// Template name.
+    /// Its name.
     pub name: String,
-    /// Where nodes pull it from.
+    /// Where it is in the OCI API.
     pub repository: RepositoryName,
     /// The version's tag.
     pub tag: String,
     /// The version's number.
     pub version: i64,
-    /// Its manifest.
+    /// The version's manifest.
     pub manifest: Digest,
-    /// Its architecture, if known.
+    /// Of the version, or of the template if the version does not say.
     pub arch: Option<Arch>,
 }
 
-/// Asks the registries' front.
-#[derive(Debug, Clone)]
+/// An answer that several callers share.
+type Shared<T> = Result<T, Arc<ClientError>>;
+
+struct Registry {
+    client: client::Templates,
+    node_address: String,
+    shows: Together<TemplateId, Shared<Option<Arc<Template>>>>,
+    running: watch::Sender<Option<bool>>,
+}
+
+/// The registries as the controller sees them. Cheap to clone.
+#[derive(Clone)]
 pub struct Templates {
-    registries: Option<Registries>,
+    registry: Option<Arc<Registry>>,
 }
 
 impl Templates {
-    /// Of these registries; without any, every call fails and names the config key.
-    pub fn new(registries: Option<Registries>) -> Result<Self, reqwest::Error> {
-        Ok(Self { registries })
+    /// Over the front that the config names, or over nothing: then every call fails and says which key is missing.
+    pub fn new(config: Option<Registries>) -> Result<Self, reqwest::Error> {
+        let open = |config: Registries| {
+            Ok(Arc::new(Registry {
+                client: client::Templates::new(config.address, config.timeout)?,
+                node_address: config.node_address.to_string(),
+                shows: Together::new(),
+                running: watch::Sender::new(None),
+            }))
+        };
+        Ok(Self { registry: config.map(open).transpose()? })
     }
 
-    /// Which version a start means: by tag, by number, else the latest.
-    pub async fn resolve(
-        &self,
-        _template: &TemplateId,
-        _tag: Option<&str>,
-        _version: Option<i64>,
-    ) -> Result<Resolved, OpsError> {
-        match &self.registries {
-            None => Err(OpsError::RegistryDown("no registries: set `registries.address`".into())),
-            Some(registries) => {
-                Err(OpsError::RegistryDown(format!("registries at {} were not asked", registries.address)))
+    /// The registries' address for nodes; empty when there is none.
+    pub fn node_address(&self) -> &str {
+        self.registry.as_ref().map_or("", |registry| &registry.node_address)
+    }
+
+    /// Whether the registries answered when they were last asked. Waits at most a second, for the very first check.
+    pub async fn running(&self) -> bool {
+        let Some(registry) = &self.registry else { return false };
+        let mut seen = registry.running.subscribe();
+        let first = tokio::time::timeout(FIRST_CHECK, seen.wait_for(Option::is_some)).await;
+        matches!(first, Ok(Ok(known)) if *known == Some(true))
+    }
+
+    /// Keeps [`Templates::running`] current until `stop`.
+    pub async fn watch(self, stop: Stop) -> Result<(), std::convert::Infallible> {
+        let Some(registry) = self.registry else {
+            stop.requested().await;
+            return Ok(());
+        };
+        loop {
+            let asked = tokio::select! {
+                () = stop.requested() => return Ok(()),
+                asked = registry.client.status() => asked,
+            };
+            let runs = asked.as_ref().is_ok_and(|status| status.status == "Running");
+            let before = registry.running.send_replace(Some(runs));
+            let address = registry.client.address();
+            match asked {
+                Err(error) if before != Some(false) => {
+                    warn!(registry.address = %address, error = %error, "registries stopped answering");
+                }
+                _ if runs && before != Some(true) => {
+                    info!(registry.address = %address, "registries answered")
+                }
+                _ => {}
+            }
+            tokio::select! {
+                () = stop.requested() => return Ok(()),
+                () = tokio::time::sleep(CHECK_EVERY) => {}
             }
         }
     }
+
+    /// Every template; without sizes it is cheaper, and only ids and names are right.
+    ///
+    /// # Errors
+    /// `RegistryDown`.
+    pub async fn list(&self, with_sizes: bool) -> Result<Vec<TemplateSummary>, OpsError> {
+        let registry = self.registry()?;
+        if with_sizes {
+            return registry.client.list().await.map_err(|error| down(&error));
+        }
+        let names = registry.client.names().await.map_err(|error| down(&error))?;
+        let named =
+            |(id, name)| TemplateSummary { id, name, size: 0, arch: None, last_pull: 0, last_push: 0 };
+        Ok(names.into_iter().map(named).collect())
+    }
+
+    /// One template with its versions.
+    ///
+    /// # Errors
+    /// `NotFound`, `RegistryDown`.
+    pub async fn show(&self, id: &TemplateId) -> Result<Arc<Template>, OpsError> {
+        self.find(id).await?.ok_or(OpsError::NotFound)
+    }
+
+    /// The registries' disk.
+    ///
+    /// # Errors
+    /// `RegistryDown`.
+    pub async fn disk(&self) -> Result<Disk, OpsError> {
+        self.registry()?.client.disk().await.map_err(|error| down(&error))
+    }
+
+    /// Which bytes a start is about: by tag, else by number, else the newest. A tag wins over a number.
+    ///
+    /// # Errors
+    /// `NotInRegistry` for an unknown template and for one without versions, `NoSuchTag` (with the tag as it was
+    /// sent: clients compare the text), `BadInput` for an unknown number, `RegistryDown`.
+    pub async fn resolve(
+        &self,
+        id: &TemplateId,
+        tag: Option<&str>,
+        version: Option<i64>,
+    ) -> Result<Resolved, OpsError> {
+        let template = self.find(id).await?.ok_or(OpsError::NotInRegistry)?;
+        let found = pick(&template, tag, version)?;
+        let strange = |what: &str| {
+            let (name, number) = (&template.name, found.number);
+            let why = format!("the registries do not say {what} of version {number} of `{name}`");
+            OpsError::RegistryDown(format!(
+                "{why}: nodes of this controller pull from Switchyard's registries only"
+            ))
+        };
+        Ok(Resolved {
+            template: id.clone(),
+            name: template.name.clone(),
+            repository: template.repository.clone().ok_or_else(|| strange("the repository"))?,
+            tag: found.tag.clone(),
+            version: found.number,
+            manifest: found.digest.ok_or_else(|| strange("the manifest"))?,
+            arch: arch(&found.arch).or(template.arch),
+        })
+    }
+
+    async fn find(&self, id: &TemplateId) -> Result<Option<Arc<Template>>, OpsError> {
+        let registry = self.registry()?;
+        let (client, wanted) = (registry.client.clone(), id.clone());
+        let ask = async move { Ok(client.show(&wanted).await?.map(Arc::new)) };
+        registry.shows.ask(id.clone(), ask).await.map_err(|error| down(&error))
+    }
+
+    fn registry(&self) -> Result<&Registry, OpsError> {
+        let missing =
+            || OpsError::RegistryDown("no registries are configured: set `registries.address`".into());
+        self.registry.as_deref().ok_or_else(missing)
+    }
+}
+
+/// The version that was asked for, or the newest.
+fn pick<'t>(template: &'t Template, tag: Option<&str>, number: Option<i64>) -> Result<&'t Version, OpsError> {
+    let versions = || template.versions.iter();
+    match (tag, number) {
+        (Some(tag), _) => {
+            versions().find(|v| v.tag == tag).ok_or_else(|| OpsError::NoSuchTag(tag.to_owned()))
+        }
+        (None, Some(number)) => versions().find(|v| v.number == number).ok_or_else(|| {
+            OpsError::BadInput(format!("`version`: template `{}` has no version {number}", template.name))
+        }),
+        (None, None) => versions().max_by_key(|v| v.number).ok_or(OpsError::NotInRegistry),
+    }
+}
+
+fn arch(word: &str) -> Option<Arch> {
+    [Arch::Amd64, Arch::Arm64].into_iter().find(|arch| arch.as_str() == word)
+}
+
+fn down(error: &ClientError) -> OpsError {
+    OpsError::RegistryDown(format!("the registries cannot be asked: {error}"))
 }
