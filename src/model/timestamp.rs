@@ -36,6 +36,11 @@ impl Timestamp {
         self.0.unix_timestamp()
     }
 
+    /// Milliseconds since 1970: what orders a queue.
+    pub fn unix_millis(&self) -> i64 {
+        i64::try_from(self.0.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
+    }
+
     /// From seconds since 1970; out-of-range numbers become [`Timestamp::NEVER`].
     pub fn from_unix_seconds(seconds: i64) -> Self {
         OffsetDateTime::from_unix_timestamp(seconds).map_or(Self::NEVER, Self)

@@ -6,8 +6,9 @@ use serde_json::{Map, Value};
 use super::lenient;
 use crate::model::{Arch, InstanceState, Progress, Timestamp};
 
-/// `POST /api/v1/vm`. Unknown keys are ignored; empty strings and objects mean "not given".
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+/// `POST /api/v1/vm`. Unknown keys are ignored; empty strings and objects mean "not given". It is written too, in
+/// one spelling, to tell whether two bodies under one idempotency key mean the same.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct StartVm {
     /// Template id; required.

@@ -1,5 +1,7 @@
 //! Instances: start, list, show, update, terminate.
 
+use std::sync::Arc;
+
 use super::{Caller, Ops, OpsError};
 use crate::{
     controller::{lists::Seen, records::InstanceRecord},
@@ -14,7 +16,7 @@ impl Ops {
     }
 
     /// All instances, with why each waits.
-    pub async fn instances(&self) -> Result<Seen<Vec<InstanceRecord>>, OpsError> {
+    pub async fn instances(&self) -> Result<Seen<Vec<Arc<InstanceRecord>>>, OpsError> {
         Err(OpsError::unavailable("the cache is not loaded"))
     }
 
