@@ -2,5 +2,16 @@
 
 #![allow(dead_code, reason = "each test binary includes the whole module and uses its own part of it")]
 #![allow(unreachable_pub, reason = "`pub` marks what tests may use; a test binary has no outside")]
+#![allow(clippy::print_stdout, reason = "a failed test prints the logs of its processes")]
 
+pub mod api;
+pub mod cloud;
 pub mod etcd;
+pub mod eventually;
+pub mod image;
+pub mod outside;
+pub mod place;
+pub mod process;
+pub mod relay;
+pub mod shape;
+pub mod vms;
