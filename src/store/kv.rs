@@ -44,7 +44,7 @@ pub struct Got {
 pub struct Range {
     /// First key, inclusive.
     pub start: String,
-    /// End, exclusive.
+    /// End, exclusive; an empty one is no end.
     pub end: String,
     /// At most so many; 0 is no limit.
     pub limit: i64,
@@ -85,7 +85,8 @@ impl Range {
     }
 }
 
-/// The first key behind all keys that begin with `prefix`. Our keys are ASCII, so the last byte can be counted up.
+/// The first key behind all keys that begin with `prefix`; empty, which is no end, when there is none.
+/// Our keys are ASCII, so the last byte can be counted up.
 pub fn prefix_end(prefix: &str) -> String {
     let mut bytes = prefix.as_bytes().to_vec();
     while let Some(last) = bytes.pop() {

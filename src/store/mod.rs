@@ -12,13 +12,14 @@ mod kv;
 mod lease;
 mod txn;
 mod watch;
+pub mod etcd;
 
 use async_trait::async_trait;
 
 pub use error::StoreError;
 pub use kv::{Consistency, Got, KeyValue, Range, Ranged, prefix_end};
 pub use lease::{LeaseId, LeaseState};
-pub use txn::{Compare, CompareOp, MAX_OPS, MAX_VALUE, Op, OpAnswer, Txn, TxnAnswer};
+pub use txn::{Compare, CompareOp, MAX_COMPARES, MAX_OPS, MAX_TXN, MAX_VALUE, Op, OpAnswer, Txn, TxnAnswer};
 pub use watch::{Event, Watch, WatchItem};
 
 /// A revision of the whole store: each writing transaction makes the next one.

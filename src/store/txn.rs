@@ -2,13 +2,19 @@
 
 use bytes::Bytes;
 
-use super::{KeyValue, LeaseId, Revision};
+use super::{KeyValue, LeaseId, Revision, StoreError};
 
 /// Most operations that one transaction may hold, compares not counted: etcd's default is 128.
 pub const MAX_OPS: usize = 100;
 
+/// Most compares that one transaction may hold: etcd's default.
+pub const MAX_COMPARES: usize = 128;
+
 /// Largest encoded value that we store under one key.
 pub const MAX_VALUE: usize = 256 * 1024;
+
+/// Largest sum of keys and values in one transaction: below etcd's 1.5 MiB, with room for its framing.
+pub const MAX_TXN: usize = 1400 * 1024;
 
 /// What is compared of a key. A key that does not exist has revisions and version 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,7 +63,7 @@ pub enum Op {
     DeleteRange {
         /// First, inclusive.
         start: String,
-        /// End, exclusive.
+        /// End, exclusive; an empty one is no end.
         end: String,
     },
     /// Reads one key, as it is after the operations before this one.
@@ -117,6 +123,43 @@ impl Txn {
     pub fn delete(mut self, key: impl Into<String>) -> Self {
         self.then.push(Op::Delete { key: key.into() });
         self
+    }
+
+    /// Whether it is within our own limits, which every store refuses to pass in the same words.
+    pub fn within_limits(&self) -> Result<(), StoreError> {
+        let refused = |why: String| Err(StoreError::Refused { why });
+        let ops = self.then.len().max(self.otherwise.len());
+        if ops > MAX_OPS {
+            return refused(format!("{ops} operations in one transaction; at most {MAX_OPS} are allowed"));
+        }
+        if self.compares.len() > MAX_COMPARES {
+            let compares = self.compares.len();
+            return refused(format!(
+                "{compares} compares in one transaction; at most {MAX_COMPARES} are allowed"
+            ));
+        }
+        let mut total = 0;
+        for op in self.then.iter().chain(&self.otherwise) {
+            let (key, value) = match op {
+                Op::Put { key, value, .. } => (key, value.len()),
+                // An empty start of a range is the first key there is.
+                Op::DeleteRange { .. } => continue,
+                Op::Delete { key } | Op::Get { key } => (key, 0),
+            };
+            if key.is_empty() {
+                return refused("the empty key is not allowed".to_owned());
+            }
+            if value > MAX_VALUE {
+                return refused(format!(
+                    "value of `{key}` has {value} bytes; at most {MAX_VALUE} are allowed"
+                ));
+            }
+            total += key.len() + value;
+        }
+        if total > MAX_TXN {
+            return refused(format!("transaction of {total} bytes; at most {MAX_TXN} are allowed"));
+        }
+        Ok(())
     }
 
     /// When the compares fail, reads this key in the same breath.
