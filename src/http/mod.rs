@@ -3,12 +3,14 @@
 
 mod bind;
 mod body;
+mod body_room;
 mod health_routes;
 mod request_id;
 mod serve;
 
 pub use bind::{BindError, bind, write_address_file};
 pub use body::{BodyError, read_bounded};
+pub use body_room::{BodyRoom, RoomError, WholeBody};
 pub use health_routes::{Readiness, health_routes};
 pub use request_id::{RequestIdLayerState, request_id};
 pub use serve::serve;

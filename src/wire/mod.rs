@@ -8,6 +8,7 @@ pub mod ready;
 pub mod headers;
 pub mod vm;
 pub mod node;
+pub mod status;
 pub mod template;
 pub mod agent;
 pub mod upstreams;

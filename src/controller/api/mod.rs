@@ -1,13 +1,134 @@
-//! The HTTP APIs of a controller.
+//! The HTTP APIs of a controller: the vendor's, compatible to the letter, and our agents' own.
+//!
+//! A handler is a translation: extract, call one operation, wrap. What is answered to which failure stands in
+//! one table, `answer.rs`; what a request passes before its handler, in `gate.rs`. Nothing here reads or writes
+//! the store, and nothing decides.
+//!
+//! ```text
+//!   request id → watch (count, log) → admit (room, cache loaded) → in time → handler
+//! ```
+//!
+//! `/livez`, `/healthz`, `/readyz` and `/metrics` stand outside the gate: they answer at any time.
 
-use std::sync::Arc;
+mod answer;
+mod extract;
+mod gate;
+mod agent;
+mod node;
+mod registry;
+mod status;
+mod views;
+mod vm;
 
-use axum::Router;
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    middleware::{from_fn, from_fn_with_state},
+    response::IntoResponse,
+    routing::{get, post},
+};
+use prometheus::{Histogram, IntCounterVec};
+use tokio::sync::Semaphore;
 
 use super::App;
-use crate::http::health_routes;
+use crate::{
+    http::{BodyRoom, health_routes, request_id},
+    telemetry::{Metrics, MetricsError, names},
+};
+
+/// The route of the agents' long poll.
+const POLL: &str = "/switchyard/v1/tasks";
+
+/// Bytes of all request bodies in memory at once, as a multiple of the longest one.
+const BODIES: usize = 32;
+
+/// How long a request body may take. A proxy has read the whole head by then, and a script is small.
+const BODY_PATIENCE: Duration = Duration::from_secs(8);
+
+/// What handlers and the gate share. Cheap to clone.
+#[derive(Clone)]
+struct Api {
+    app: App,
+    room: BodyRoom,
+    /// One for each request under way; none left: 503.
+    places: Arc<Semaphore>,
+    counts: Counts,
+}
+
+/// The counters of this room.
+#[derive(Clone)]
+struct Counts {
+    requests: IntCounterVec,
+    seconds: Histogram,
+    refused: IntCounterVec,
+}
+
+impl Counts {
+    fn new(metrics: &Metrics) -> Result<Self, MetricsError> {
+        const BOUNDS: &[f64] =
+            &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+        Ok(Self {
+            requests: metrics.counters(names::HTTP_REQUESTS)?,
+            seconds: metrics.histograms(names::HTTP_SECONDS, BOUNDS)?.with_label_values(&["controller"]),
+            refused: metrics.counters(names::CONTROLLER_REFUSED)?,
+        })
+    }
+
+    fn answered(&self, status: StatusCode, took: Option<Duration>) {
+        let class = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+        let class = class.get(usize::from(status.as_u16() / 100).saturating_sub(1)).unwrap_or(&"5xx");
+        self.requests.with_label_values(&["controller", class]).inc();
+        if let Some(took) = took {
+            self.seconds.observe(took.as_secs_f64());
+        }
+    }
+
+    fn refused(&self, reason: &str) {
+        self.refused.with_label_values(&[reason]).inc();
+    }
+}
 
 /// All routes.
-pub fn router(app: App) -> Router {
-    health_routes(Arc::new(app.health.clone()))
+///
+/// # Errors
+/// A metric that exists already: this was called twice for one [`Metrics`].
+pub fn router(app: App) -> Result<Router, MetricsError> {
+    let limits = &app.ops.config().limits;
+    let api = Api {
+        room: BodyRoom::new(limits.body, limits.body.saturating_mul(BODIES), BODY_PATIENCE),
+        places: Arc::new(Semaphore::new(limits.concurrency.min(Semaphore::MAX_PERMITS))),
+        counts: Counts::new(&app.metrics)?,
+        app,
+    };
+    let gated = Router::new()
+        .route("/api/v1/status", get(status::show))
+        .route("/api/v1/vm", post(vm::start).get(vm::read).put(vm::update).delete(vm::terminate))
+        .route("/api/v1/node", get(node::read).delete(node::delete))
+        .route("/api/v1/node/config", post(node::configure))
+        .route("/api/v1/registry/vm", get(registry::templates))
+        .route("/api/v1/registry/disk", get(registry::disk))
+        .route("/switchyard/v1/join", post(agent::join))
+        .route("/switchyard/v1/heartbeat", post(agent::heartbeat))
+        .route(POLL, get(agent::poll))
+        .route("/switchyard/v1/claim", post(agent::claim))
+        .route("/switchyard/v1/starting", post(agent::starting))
+        .route("/switchyard/v1/report", post(agent::report))
+        .route("/switchyard/v1/giveback", post(agent::give_back))
+        .route("/switchyard/v1/leave", post(agent::leave))
+        .method_not_allowed_fallback(gate::wrong_method)
+        .fallback(gate::unknown_route)
+        .layer(from_fn_with_state(api.clone(), gate::in_time))
+        .layer(from_fn_with_state(api.clone(), gate::admit))
+        .layer(from_fn_with_state(api.clone(), gate::watch))
+        .with_state(api.clone());
+    let ungated = Router::new().route("/metrics", get(metrics)).with_state(api.clone());
+    let health = health_routes(Arc::new(api.app.health.clone()));
+    Ok(gated.merge(ungated).merge(health).layer(from_fn(request_id)))
+}
+
+async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], api.app.metrics.text())
 }

@@ -1,0 +1,162 @@
+//! What a request gives: its body whatever it says it is, its query, its caller.
+
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Query},
+    http::{Request, header, request::Parts},
+};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, error::Category};
+
+use super::{Api, answer::Fail};
+use crate::{controller::ops::Caller, wire::headers};
+
+/// Longest idempotency key. Longer: 400.
+const KEY: usize = 255;
+
+/// The JSON body, whatever its `Content-Type` (several clients send none, or a form's). Nothing counts as `{}`.
+pub(super) struct AnyType<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for AnyType<T> {
+    type Rejection = Fail;
+
+    async fn from_request(request: Request<Body>, api: &Api) -> Result<Self, Fail> {
+        let body = api.room.read(request.into_body()).await?;
+        parse(body.bytes()).map(Self).map_err(Fail::bad)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    let bytes = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
+    let error = match serde_json::from_slice(bytes) {
+        Ok(body) => return Ok(body),
+        Err(error) => error,
+    };
+    if matches!(error.classify(), Category::Syntax | Category::Eof | Category::Io) {
+        return Err(format!("the body is not valid JSON: {error}"));
+    }
+    // Valid JSON that does not fit: find the key that is wrong, for the text.
+    let whole: Map<String, Value> =
+        serde_json::from_slice(bytes).map_err(|error| format!("the body is not a JSON object: {error}"))?;
+    let alone = |key: &String, value: &Value| {
+        let one = Map::from_iter([(key.clone(), value.clone())]);
+        serde_json::from_value::<T>(Value::Object(one)).err().map(|error| error.to_string())
+    };
+    for (key, value) in &whole {
+        if let Some(why) = alone(key, value).filter(|why| !why.starts_with("missing field")) {
+            let key: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
+            return Err(format!("`{key}`: {why}"));
+        }
+    }
+    // Each key alone is good. A key given twice is taken as its last value, as Go's decoders take it.
+    serde_json::from_value(Value::Object(whole)).map_err(|error| error.to_string())
+}
+
+/// The query's keys that this API knows. Unknown ones are ignored, and an empty value is one that was not given:
+/// the vendor's services cannot tell the two apart either.
+pub(super) struct Asked(Vec<(String, String)>);
+
+impl Asked {
+    pub(super) fn get(&self, key: &str) -> Option<&str> {
+        let first = self.0.iter().find(|(name, _)| name == key);
+        first.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A value as an id or a name of ours; nothing if it was not given.
+    pub(super) fn id<I>(&self, key: &str) -> Result<Option<I>, Fail>
+    where
+        I: std::str::FromStr<Err: std::fmt::Display>,
+    {
+        self.get(key).map(|text| id(key, text)).transpose()
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Asked {
+    type Rejection = Fail;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Fail> {
+        let query = Query::try_from_uri(&parts.uri);
+        query.map(|Query(pairs)| Self(pairs)).map_err(|error| Fail::bad(format!("the query: {error}")))
+    }
+}
+
+/// A text as an id or a name of ours, or a 400 that says which key it came from.
+pub(super) fn id<I>(key: &str, text: &str) -> Result<I, Fail>
+where
+    I: std::str::FromStr<Err: std::fmt::Display>,
+{
+    text.parse().map_err(|error| Fail::bad(format!("`{key}`: {error}")))
+}
+
+/// A required key of a body or query.
+pub(super) fn required<T>(key: &str, value: Option<T>) -> Result<T, Fail> {
+    value.ok_or_else(|| Fail::bad(format!("`{key}` is required")))
+}
+
+/// Who calls. Any credential is taken as it is: who may do what is decided elsewhere.
+pub(super) struct CalledBy(pub(super) Caller);
+
+impl<S: Sync> FromRequestParts<S> for CalledBy {
+    type Rejection = Fail;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Fail> {
+        let header = |name: &str| parts.headers.get(name).map(|value| value.as_bytes());
+        let key = match header(headers::IDEMPOTENCY_KEY) {
+            None | Some([]) => None,
+            Some(key) if key.len() <= KEY && key.iter().all(u8::is_ascii_graphic) => {
+                Some(String::from_utf8_lossy(key).into_owned())
+            }
+            Some(_) => {
+                let why = format!("`idempotency-key`: use 1 to {KEY} visible ASCII characters");
+                return Err(Fail::bad(why));
+            }
+        };
+        let credential = header(header::AUTHORIZATION.as_str()).map(<[u8]>::to_vec);
+        Ok(Self(Caller { credential, idempotency_key: key }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{agent::Claim, node::NodeConfig, vm::StartVm};
+
+    fn why<T: DeserializeOwned>(body: &str) -> String {
+        parse::<T>(body.as_bytes()).err().unwrap_or_else(|| panic!("{body} was taken"))
+    }
+
+    #[test]
+    fn a_wrong_type_names_the_key_and_bad_json_the_place() {
+        for (body, expected) in [
+            (r#"{"vmid":"x","count":"many"}"#, "`count`: expected a whole number"),
+            (r#"{"tag":["a"]}"#, "`tag`: expected a string"),
+            (r#"{"metadata":"x"}"#, "`metadata`: invalid type: string \"x\", expected a map"),
+            (r#"{"vmid":"x""#, "line 1 column 11"),
+            ("{\n \"vmid\": x}", "line 2 column 10"),
+            ("[1]", "not a JSON object"),
+            ("\"text\"", "not a JSON object"),
+            ("{} {}", "not valid JSON"),
+            ("\u{feff}{}", "not valid JSON"),
+        ] {
+            assert!(why::<StartVm>(body).contains(expected), "{body}: {}", why::<StartVm>(body));
+        }
+        assert!(why::<NodeConfig>(r#"{"capacity_mode":"both"}"#).starts_with("`capacity_mode`: "));
+        assert!(why::<Claim>(r#"{"node_id":"a/b","instance":"i","attempt":1}"#).starts_with("`node_id`: "));
+        assert!(why::<Claim>(r#"{"node_id":"a"}"#).contains("missing field `instance`"));
+    }
+
+    #[test]
+    fn nothing_is_an_empty_object_and_the_last_of_two_equal_keys_counts() {
+        for nothing in ["", " \r\n", "{}"] {
+            assert_eq!(parse::<StartVm>(nothing.as_bytes()).unwrap(), StartVm::default(), "{nothing:?}");
+        }
+        let twice: StartVm = parse(br#"{"tag":"a","tag":"b","unknown":[1]}"#).unwrap();
+        assert_eq!(twice.tag.as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn a_body_nested_without_end_is_refused_not_followed() {
+        let deep = format!("{{\"metadata\":{}", "[".repeat(100_000));
+        assert!(why::<StartVm>(&deep).contains("recursion limit"), "{}", why::<StartVm>(&deep));
+    }
+}

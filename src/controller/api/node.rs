@@ -1,0 +1,44 @@
+//! `/api/v1/node`: nodes (`reference/controller-api.md` §5).
+
+use axum::extract::State;
+
+use super::{
+    Api,
+    answer::{Done, Empty, Fail},
+    extract::{AnyType, Asked, id, required},
+    views,
+};
+use crate::{
+    controller::lists::Seen,
+    wire::node::{DeleteNode, Node, NodeConfig},
+};
+
+/// Always an array, also with `?id=`.
+pub(super) async fn read(State(api): State<Api>, asked: Asked) -> Result<Seen<Done<Vec<Node>>>, Fail> {
+    let seen = match asked.id("id")? {
+        Some(id) => api.app.ops.node(&id).await?.map(|node| vec![node]),
+        None => api.app.ops.nodes().await?,
+    };
+    Ok(seen.map(|nodes| Done(nodes.into_iter().map(views::node).collect())))
+}
+
+/// Changes a node's settings.
+pub(super) async fn configure(
+    State(api): State<Api>,
+    AnyType(ask): AnyType<NodeConfig>,
+) -> Result<Empty, Fail> {
+    required("node_id", ask.node_id.as_ref())?;
+    api.app.ops.configure_node(ask).await?;
+    Ok(Empty)
+}
+
+/// Forgets a node.
+pub(super) async fn delete(
+    State(api): State<Api>,
+    asked: Asked,
+    AnyType(ask): AnyType<DeleteNode>,
+) -> Result<Empty, Fail> {
+    let text = required("node_id", ask.node_id.as_deref().or_else(|| asked.get("id")))?;
+    api.app.ops.delete_node(&id("node_id", text)?).await?;
+    Ok(Empty)
+}

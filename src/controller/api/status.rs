@@ -1,0 +1,19 @@
+//! `/api/v1/status` (`reference/controller-api.md` §3).
+
+use axum::extract::State;
+
+use super::{Api, answer::Done};
+use crate::{model, wire::status::ControllerStatus};
+
+/// Never slow: the registries' state is the last one seen, not asked for.
+pub(super) async fn show(State(api): State<Api>) -> Done<ControllerStatus> {
+    let templates = api.app.ops.templates();
+    let runs = templates.running().await;
+    Done(ControllerStatus {
+        status: "Running".into(),
+        version: model::full_version(),
+        registry_address: templates.node_address().to_owned(),
+        registry_status: if runs { "Running" } else { "FAIL" }.into(),
+        license: "enterprise plus".into(),
+    })
+}

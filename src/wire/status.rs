@@ -1,0 +1,18 @@
+//! The controller's `/api/v1/status` (`reference/controller-api.md` §3).
+
+use serde::{Deserialize, Serialize};
+
+/// What a controller says of itself. Every value is a text, never empty or null where a client looks at it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ControllerStatus {
+    /// `Running`.
+    pub status: String,
+    /// The compatibility level, a dash, ours; one client compares the digits before the dash.
+    pub version: String,
+    /// Registry address handed to nodes; empty when the cloud has no registry.
+    pub registry_address: String,
+    /// `Running` or `FAIL`.
+    pub registry_status: String,
+    /// `enterprise plus`: two clients open features by this text.
+    pub license: String,
+}
