@@ -61,6 +61,12 @@ impl Fail {
         Self::later(message, SOON)
     }
 
+    /// An answer that cannot be written as JSON: a mistake of ours.
+    pub(super) fn ours(error: &serde_json::Error) -> Self {
+        tracing::error!(error = %error, "answer could not be written as JSON");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written")
+    }
+
     /// For the agent's protocol, where 200 is always a success.
     pub(super) fn for_agent(error: OpsError) -> Self {
         let fail = Self::from(error);
@@ -112,7 +118,7 @@ impl From<RoomError> for Fail {
     }
 }
 
-/// 200 with these bytes as JSON, or the 500 of a value that cannot be written as JSON (a mistake of ours).
+/// This value as JSON.
 fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
     match serde_json::to_vec(value) {
         Ok(mut bytes) => {
@@ -122,10 +128,7 @@ fn json<T: Serialize>(status: StatusCode, value: &T) -> Response<Body> {
             as_json(&mut response);
             response
         }
-        Err(error) => {
-            tracing::error!(error = %error, "answer could not be written as JSON");
-            Fail::new(StatusCode::INTERNAL_SERVER_ERROR, "the answer could not be written").into_response()
-        }
+        Err(error) => Fail::ours(&error).into_response(),
     }
 }
 

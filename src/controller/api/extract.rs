@@ -27,8 +27,13 @@ impl<T: DeserializeOwned> FromRequest<Api> for AnyType<T> {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    let bytes = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { bytes };
+    let begins = bytes.trim_ascii_start().first().copied();
+    let bytes = if begins.is_none() { b"{}" } else { bytes };
     let error = match serde_json::from_slice(bytes) {
+        // Serde takes a list for a struct; no client means one by it.
+        Ok(_) if begins.is_some_and(|first| first != b'{') => {
+            return Err("the body is not a JSON object".into());
+        }
         Ok(body) => return Ok(body),
         Err(error) => error,
     };

@@ -1,7 +1,14 @@
 //! Records as the API shows them.
 
-use serde::{Serialize, Serializer};
+use std::sync::Arc;
 
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+
+use super::answer::{Done, Fail, as_json};
 use crate::{
     controller::{ops::NodeView, records::InstanceRecord},
     wire::{
@@ -51,21 +58,52 @@ fn listed(record: InstanceRecord, registry: &str) -> ListedVm {
     }
 }
 
-/// All instances, each turned into its view only while it is written: a long list is in memory once.
+/// Instances that are written at once, each some 700 bytes. What is longer goes out piece by piece: a list of
+/// everything must neither be in memory twice nor keep a thread from other requests while it is written.
+const PIECE: usize = 256;
+
+/// All instances. Each is turned into its view only when it is written.
 pub(super) struct Listed {
-    all: Vec<InstanceRecord>,
+    all: Vec<Arc<InstanceRecord>>,
     registry: String,
 }
 
 impl Listed {
-    pub(super) fn new(all: Vec<InstanceRecord>, registry: String) -> Self {
+    pub(super) fn new(all: Vec<Arc<InstanceRecord>>, registry: String) -> Self {
         Self { all, registry }
+    }
+
+    /// The elements from `from` on, at most a piece of them, with commas between them and before all but the first.
+    fn piece(&self, from: usize) -> Result<Vec<u8>, serde_json::Error> {
+        let mut bytes = Vec::new();
+        for (at, record) in self.all.iter().enumerate().skip(from).take(PIECE) {
+            if at > 0 {
+                bytes.push(b',');
+            }
+            serde_json::to_writer(&mut bytes, &listed(InstanceRecord::clone(record), &self.registry))?;
+        }
+        Ok(bytes)
     }
 }
 
-impl Serialize for Listed {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(self.all.iter().map(|record| listed(record.clone(), &self.registry)))
+impl IntoResponse for Done<Listed> {
+    fn into_response(self) -> Response {
+        const HEAD: &[u8] = br#"{"status":"OK","message":"","body":["#;
+        const TAIL: &[u8] = b"]}\n";
+        let Self(list) = self;
+        let body = if list.all.len() <= PIECE {
+            match list.piece(0) {
+                Ok(piece) => Body::from([HEAD, &piece, TAIL].concat()),
+                Err(error) => return Fail::ours(&error).into_response(),
+            }
+        } else {
+            let (count, head, tail) = (list.all.len(), Ok(HEAD.to_vec()), Ok(TAIL.to_vec()));
+            let pieces = (0..count).step_by(PIECE).map(move |from| list.piece(from));
+            Body::from_stream(stream::iter([head].into_iter().chain(pieces).chain([tail])))
+        };
+        let mut response = Response::new(body);
+        as_json(&mut response);
+        response
     }
 }
 
@@ -101,5 +139,94 @@ pub(super) fn node(view: NodeView) -> Node {
         last_updated: record.reported,
         timestamp: record.reported.unix_seconds(),
         agent_version: facts.agent_version,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::{
+        controller::records::{InstanceSpec, Phase},
+        model::{Arch, Digest, InstanceId, InstanceState, NodeId, Progress, StartId, Timestamp},
+        wire::envelope::Envelope,
+    };
+
+    fn record(id: &str, phase: Phase) -> InstanceRecord {
+        let at = Timestamp::parse("2026-01-04T09:18:03.9-05:00").unwrap();
+        InstanceRecord {
+            id: InstanceId::parse(id).unwrap(),
+            start: StartId::parse("s-1").unwrap(),
+            phase,
+            attempt: 1,
+            message: String::new(),
+            name: None,
+            external_id: Some("job/1187".into()),
+            metadata: serde_json::Map::new(),
+            created: at,
+            updated: at,
+            spec: InstanceSpec {
+                template: "c0ffee11".parse().unwrap(),
+                template_name: "sonoma".into(),
+                repository: "sonoma".parse().unwrap(),
+                tag: "v3+ssh".into(),
+                version: 1,
+                manifest: Digest::of(b"x"),
+                arch: Some(Arch::Arm64),
+                node: None,
+                group_id: String::new(),
+                priority: 1000,
+                name_template: String::new(),
+                vcpu: None,
+                vram: None,
+                mac_address: String::new(),
+                vlan: String::new(),
+                usb_device: String::new(),
+                script: None,
+            },
+            info: None,
+            script: None,
+        }
+    }
+
+    #[test]
+    fn an_instance_before_its_start_has_exactly_these_keys() {
+        let at = Timestamp::parse("2026-01-04T14:18:03.9Z").unwrap();
+        let shown =
+            serde_json::to_value(vm(record("i-1", Phase::Queued { since: at }), "http://reg:8089")).unwrap();
+        let expected = serde_json::json!({
+            "instance_id": "i-1", "instance_state": "Scheduling", "anka_registry": "http://reg:8089",
+            "vmid": "c0ffee11", "tag": "v3+ssh", "version": 1, "inflight_reqid": "s-1",
+            "ts": "2026-01-04T14:18:03.9Z", "cr_time": "2026-01-04T14:18:03.9Z", "progress": 0, "group_id": "",
+            "external_id": "job/1187", "arch": "arm64", "vlan": "", "usb_device": "",
+        });
+        assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_pull_shows_its_progress_and_its_node() {
+        let node = NodeId::parse("n-1").unwrap();
+        let pulling =
+            |share| Phase::Claimed { node: node.clone(), pulling: true, progress: Progress::of(share) };
+        let shown = vm(record("i-1", pulling(0.25)), "");
+        assert_eq!((shown.instance_state, shown.node_id.as_str()), (InstanceState::Pulling, "n-1"));
+        let progress =
+            |share| serde_json::to_string(&vm(record("i-1", pulling(share)), "").progress).unwrap();
+        assert_eq!((progress(0.25).as_str(), progress(1.0).as_str()), ("0.25", "1"));
+    }
+
+    #[tokio::test]
+    async fn a_list_of_any_length_is_one_whole_envelope() {
+        let since = Timestamp::NEVER;
+        for count in [0, 1, PIECE, PIECE + 1, 3 * PIECE] {
+            let all =
+                (0..count).map(|at| Arc::new(record(&format!("i-{at}"), Phase::Queued { since }))).collect();
+            let response = Done(Listed::new(all, "http://reg:8089".into())).into_response();
+            let bytes = response.into_body().collect().await.unwrap().to_bytes();
+            let read: Envelope<Vec<ListedVm>> = serde_json::from_slice(&bytes).unwrap();
+            let ids: Vec<_> = read.body.unwrap().into_iter().map(|vm| vm.instance_id).collect();
+            assert_eq!(ids, (0..count).map(|at| format!("i-{at}")).collect::<Vec<_>>());
+        }
     }
 }
