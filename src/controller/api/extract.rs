@@ -8,7 +8,7 @@ use axum::{
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, error::Category};
 
-use super::{Api, answer::Fail};
+use super::{Api, answer::Fail, gate::Deadline};
 use crate::{controller::ops::Caller, wire::headers};
 
 /// Longest idempotency key. Longer: 400.
@@ -117,7 +117,8 @@ impl<S: Sync> FromRequestParts<S> for CalledBy {
             }
         };
         let credential = header(header::AUTHORIZATION.as_str()).map(<[u8]>::to_vec);
-        Ok(Self(Caller { credential, idempotency_key: key }))
+        let deadline = parts.extensions.get::<Deadline>().map(|deadline| deadline.0);
+        Ok(Self(Caller { credential, idempotency_key: key, deadline }))
     }
 }
 

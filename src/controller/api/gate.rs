@@ -16,7 +16,7 @@ use super::{
     Api, POLL,
     answer::{Fail, Said},
 };
-use crate::{clock, http::RequestIdLayerState, wire::headers};
+use crate::{clock, controller::ops::WRITE_TIME, http::RequestIdLayerState, wire::headers};
 
 /// The time for a read when the caller names none. Clients give up at 5 s, and one of them asks again then.
 const READ: Duration = Duration::from_millis(4500);
@@ -26,10 +26,6 @@ const WRITE: Duration = Duration::from_secs(9);
 
 /// The least time in which a read is begun.
 const LEAST_READ: Duration = Duration::from_millis(20);
-
-/// The least time in which a write is begun: a transaction with one election-free round to a store on another
-/// machine, and its answer. With less it is refused before it has any effect.
-const LEAST_WRITE: Duration = Duration::from_millis(200);
 
 /// When the answer has to be there; in the request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -75,7 +71,7 @@ pub(super) async fn in_time(State(api): State<Api>, mut request: Request, next: 
     let given = given.map(Duration::from_millis);
     let reads = matches!(*request.method(), Method::GET | Method::HEAD);
     let parks = request.uri().path() == POLL;
-    let (most, least) = if reads { (READ, LEAST_READ) } else { (WRITE, LEAST_WRITE) };
+    let (most, least) = if reads { (READ, LEAST_READ) } else { (WRITE, WRITE_TIME) };
     let left = given.map_or(most, |given| if parks { given } else { given.min(most) });
     if left < least {
         api.counts.refused("deadline");

@@ -36,6 +36,7 @@ use tokio::sync::Semaphore;
 use super::App;
 use crate::{
     http::{BodyRoom, health_routes, request_id},
+    model,
     telemetry::{Metrics, MetricsError, names},
 };
 
@@ -70,6 +71,8 @@ impl Counts {
     fn new(metrics: &Metrics) -> Result<Self, MetricsError> {
         const BOUNDS: &[f64] =
             &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+        let build = metrics.gauges(names::BUILD_INFO)?;
+        build.with_label_values(&["controller", &model::full_version()]).set(1);
         Ok(Self {
             requests: metrics.counters(names::HTTP_REQUESTS)?,
             seconds: metrics.histograms(names::HTTP_SECONDS, BOUNDS)?.with_label_values(&["controller"]),

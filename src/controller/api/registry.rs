@@ -1,7 +1,5 @@
 //! `/api/v1/registry/…`: templates, through the controller (`reference/controller-api.md` §6).
 
-use std::sync::Arc;
-
 use axum::{
     extract::State,
     response::{IntoResponse, Response},
@@ -12,8 +10,9 @@ use super::{
     Api,
     answer::{Done, Fail},
     extract::Asked,
+    views,
 };
-use crate::wire::template::{Disk, Template};
+use crate::wire::template::Disk;
 
 /// One element of the quick list.
 #[derive(Serialize)]
@@ -27,8 +26,8 @@ struct Named {
 pub(super) async fn templates(State(api): State<Api>, asked: Asked) -> Result<Response, Fail> {
     let templates = api.app.ops.templates();
     if let Some(id) = asked.id("id")? {
-        let template: Arc<Template> = templates.show(&id).await?;
-        return Ok(Done(template).into_response());
+        let template = templates.show(&id).await?;
+        return Ok(Done(views::template(&template)).into_response());
     }
     if asked.get("apiVer") == Some("v1") {
         let list = templates.list(false).await?;

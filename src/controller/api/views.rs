@@ -13,6 +13,7 @@ use crate::{
     controller::{ops::NodeView, records::InstanceRecord},
     wire::{
         node::Node,
+        template::{Template, Version},
         vm::{ListedVm, Vm},
     },
 };
@@ -105,6 +106,12 @@ impl IntoResponse for Done<Listed> {
         as_json(&mut response);
         response
     }
+}
+
+/// One template, without what only our own registries say of it and only our nodes need.
+pub(super) fn template(template: &Template) -> Template {
+    let versions = template.versions.iter().map(|version| Version { digest: None, ..version.clone() });
+    Template { repository: None, versions: versions.collect(), ..template.clone() }
 }
 
 /// One node.

@@ -7,13 +7,15 @@ mod nodes;
 pub mod templates;
 mod together;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
 
 pub use error::{OpsError, RETRY_AFTER};
 pub use nodes::NodeView;
 
 use crate::{
-    config::controller::Controller as Config, controller::ops::templates::Templates, store::Store,
+    clock, config::controller::Controller as Config, controller::ops::templates::Templates, store::Store,
     store::keys::Keys, supervise::Handle,
 };
 
@@ -24,6 +26,24 @@ pub struct Caller {
     pub credential: Option<Vec<u8>>,
     /// `Idempotency-Key`, if any.
     pub idempotency_key: Option<String>,
+    /// When the answer has to be there, if it has to.
+    pub deadline: Option<Instant>,
+}
+
+/// The least time for a transaction of the store and its answer. With less a write is refused before it has any
+/// effect.
+pub const WRITE_TIME: Duration = Duration::from_millis(200);
+
+impl Caller {
+    /// Refuses what cannot be finished in time. To be asked after slow preparations, right before the effect.
+    pub fn has_time_to_write(&self) -> Result<(), OpsError> {
+        match self.deadline {
+            Some(end) if clock::now() + WRITE_TIME > end => {
+                Err(OpsError::unavailable("not done: its time was used up before it was begun"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Does things. Cheap to clone; every handler has one.
