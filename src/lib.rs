@@ -29,4 +29,5 @@ pub mod supervise;
 pub mod store;
 pub mod http;
 pub mod client;
+pub mod cli;
 pub mod controller;

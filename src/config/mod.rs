@@ -10,6 +10,18 @@ pub mod controller;
 pub mod proxy;
 pub mod registry;
 mod server;
+mod load;
+mod env;
+mod vendor_env;
+mod raw;
+mod value;
+mod planned;
+mod suggest;
+mod read;
+mod report;
 
 pub use address::{Address, AddressError, BaseUrl, BaseUrlError};
+pub use env::{Env, EnvNote};
+pub use load::{Flag, Loaded, Role, load, load_agent, load_controller, load_proxy, load_registry};
+pub use report::{Fault, Faults, Place};
 pub use server::{DEFAULT_GRACE, Log, Server};

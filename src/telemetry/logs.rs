@@ -29,6 +29,11 @@ impl Default for LogSettings {
     }
 }
 
+/// Whether a filter can be read; the text says what is wrong with it.
+pub fn check_filter(filter: &str) -> Result<(), String> {
+    EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
+}
+
 /// Sets the process's log up. The first call wins: a process has one log.
 ///
 /// Errors when the filter cannot be read; the text says where.

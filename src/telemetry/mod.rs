@@ -4,5 +4,5 @@ pub mod names;
 mod logs;
 mod metrics;
 
-pub use logs::{LogFormat, LogSettings, set_up};
+pub use logs::{LogFormat, LogSettings, check_filter, set_up};
 pub use metrics::{Metrics, MetricsError};

@@ -1,0 +1,81 @@
+//! The command line: one file per subcommand, each a function of its arguments and a [`Printer`].
+//!
+//! Exit codes: 0 well, 1 failed while running, 2 bad usage or config. Nothing here decides anything that
+//! another room could decide.
+
+mod check;
+mod output;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+pub use output::Printer;
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "switchyard",
+    version = VERSION,
+    about = "The high-availability front of a VM-image build cloud, and the whole cloud behind it",
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Ours, and the level of the vendor's API that we are compatible with.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (compatible with 1.51.2)");
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Validate config files of any role; exit 2 and point at file:line:column if one is wrong
+    Check(check::Check),
+}
+
+/// Why a subcommand ends without success.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Bad usage or config that was shown already: exit 2.
+    Shown,
+    /// Bad usage or config: exit 2.
+    Usage { error: String, hint: Option<String> },
+    /// It failed while running: exit 1.
+    Runtime { error: String, hint: Option<String> },
+}
+
+impl Failure {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Shown | Self::Usage { .. } => 2,
+            Self::Runtime { .. } => 1,
+        }
+    }
+}
+
+/// Runs the command line and says how the process should end.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        // Clap exits 2 on bad usage and 0 after help and version, as we do.
+        Err(error) => error.exit(),
+    };
+    let printer = Printer::new();
+    let result = match &cli.command {
+        Command::Check(args) => check::run(args, printer),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            let code = failure.code();
+            match failure {
+                Failure::Shown => {}
+                Failure::Usage { error, hint } | Failure::Runtime { error, hint } => {
+                    printer.error(error, hint.as_deref());
+                }
+            }
+            ExitCode::from(code)
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! `controller.toml`.
+
+use std::time::Duration;
+
+use super::server;
+use crate::{
+    config::{
+        controller::{Controller, Limits, Registries, Store, StoreKind, Timeouts},
+        raw::Raw,
+        value::{base_url, duration_in, fraction, named, path, size, time, whole},
+    },
+    model::ServiceName,
+};
+
+/// Clients of the controller give up after 10 s; a call that waits longer for a registry answers nobody.
+const CLIENTS_PATIENCE: Duration = Duration::from_secs(10);
+/// An agent gives a request up after a minute (`--request-timeout`): a longer poll would never end well.
+const LONGEST_POLL: Duration = Duration::from_secs(50);
+/// Scripts come in the body, encoded; below this the clients' usual ones do not fit.
+const BODY: std::ops::RangeInclusive<u64> = 64 * 1024..=256 * 1024 * 1024;
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+pub(in crate::config) fn controller<'r>(raw: &'r Raw<'r>) -> Option<Controller> {
+    let server = server::server(raw, "listen = \"0.0.0.0:8090\"");
+    let log = server::log(raw);
+    let store = store(raw);
+    let registries = registries(raw);
+    let timeouts = timeouts(raw);
+    let limits = limits(raw);
+    Some(Controller { server: server?, log, store: store?, registries: registries?, timeouts, limits })
+}
+
+fn store<'r>(raw: &'r Raw<'r>) -> Option<Store> {
+    let table = raw.section("store");
+    let cluster = table.or("cluster", "main".to_owned(), |given| {
+        named::<ServiceName>(given).map(|name| name.as_str().to_owned())
+    });
+    let kind = match (table.has("etcd"), table.has("embedded")) {
+        (true, true) => {
+            let right = "delete one of them: the state is in one place";
+            table.fault("embedded", "is given beside `store.etcd`", right);
+            return None;
+        }
+        (false, true) => StoreKind::Embedded(table.opt("embedded", path)?),
+        (true, false) => {
+            let members = table.need_list("etcd", "etcd = [\"http://10.0.1.4:2379\"]", base_url)?;
+            for (index, (url, place)) in members.iter().enumerate() {
+                if members.iter().take(index).any(|(other, _)| other == url) {
+                    let what = format!("`store.etcd` names `{url}` twice");
+                    table.fault_at(place.clone(), what, "name each member once");
+                }
+            }
+            StoreKind::Etcd(members.into_iter().map(|(url, _)| url).collect())
+        }
+        (false, false) => {
+            let what = "`[store]` does not say where the state is";
+            let right = "add `etcd = [\"http://10.0.1.4:2379\"]` or `embedded = \"DIR\"`";
+            table.fault_at(table.place(), what, right);
+            return None;
+        }
+    };
+    Some(Store { kind, cluster })
+}
+
+/// The outer `None` is a fault, the inner one the table's absence.
+#[expect(clippy::option_option, reason = "what is absent and what is wrong are different things")]
+fn registries<'r>(raw: &'r Raw<'r>) -> Option<Option<Registries>> {
+    let table = raw.section("registries");
+    let patience = duration_in(Duration::from_millis(10)..=CLIENTS_PATIENCE - SECOND / 2);
+    if !table.is_given() {
+        // Asked for all the same, so that the variables that could set them are known.
+        let _known = (table.has("address"), table.has("node_address"), table.has("timeout"));
+        return Some(None);
+    }
+    let address = table.need("address", "address = \"http://front:8089\"", base_url);
+    let node_address = table.opt("node_address", base_url);
+    let timeout = table.or("timeout", Duration::from_secs(5), patience);
+    let address = address?;
+    Some(Some(Registries { node_address: node_address.unwrap_or_else(|| address.clone()), address, timeout }))
+}
+
+fn timeouts<'r>(raw: &'r Raw<'r>) -> Timeouts {
+    let default = Timeouts::default();
+    let table = raw.section("timeouts");
+    let timeouts = Timeouts {
+        node_active: table.or("node_active", default.node_active, duration_in(SECOND..=DAY)),
+        instance_active: table.or("instance_active", default.instance_active, duration_in(SECOND..=DAY)),
+        instance_visible: table.or("instance_visible", default.instance_visible, time),
+        claim: table.or("claim", default.claim, duration_in(SECOND / 10..=SECOND * 60)),
+        poll: table.or("poll", default.poll, duration_in(SECOND / 10..=LONGEST_POLL)),
+        store: table.or("store", default.store, duration_in(SECOND / 10..=CLIENTS_PATIENCE - SECOND / 2)),
+        start_memory: table.or("start_memory", default.start_memory, time),
+        ageing_per_second: table.or("ageing_per_second", default.ageing_per_second, fraction(0.0..=10_000.0)),
+        mass_absence: table.or("mass_absence", default.mass_absence, fraction(0.0..=1.0)),
+    };
+    // A parked poll is a node's sign of life too: a node that polls must not look silent.
+    if timeouts.node_active <= timeouts.poll {
+        let poll = humantime::format_duration(timeouts.poll);
+        let what = format!("is not above `timeouts.poll` ({poll})");
+        table.fault(
+            "node_active",
+            what,
+            "a node would go Offline while its poll is parked: use a longer time",
+        );
+    }
+    timeouts
+}
+
+fn limits<'r>(raw: &'r Raw<'r>) -> Limits {
+    let default = Limits::default();
+    let table = raw.section("limits");
+    Limits {
+        body: table.or("body", default.body, size(BODY)),
+        count: table.or("count", default.count, whole(1..=100_000)),
+        concurrency: table.or("concurrency", default.concurrency, whole(1..=1_000_000)),
+    }
+}

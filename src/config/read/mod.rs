@@ -1,0 +1,17 @@
+//! One reader per role: asks the tables for their keys, checks them one by one and against each other.
+//!
+//! A reader goes on after a fault, so that all of them come in one run; it gives nothing when a key that it
+//! cannot do without is missing or wrong.
+
+mod agent;
+mod controller;
+mod proxy;
+mod registry;
+mod rules;
+mod server;
+mod service;
+
+pub(super) use agent::agent;
+pub(super) use controller::controller;
+pub(super) use proxy::proxy;
+pub(super) use registry::registry;

@@ -1,0 +1,141 @@
+//! `proxy.toml`.
+
+use std::{net::SocketAddr, num::NonZero, time::Duration};
+
+use super::{
+    rules::{self, Known, Read},
+    server,
+    service::{self, Services},
+};
+use crate::config::{
+    Address,
+    proxy::{Access, Limits, Listener, Proxy},
+    raw::{Raw, Table},
+    report::Place,
+    value::{Given, Wrong, duration_in, listen, path, size, text, whole},
+};
+
+/// Loopback: the admin API can drain the cloud.
+const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);
+/// Below it real requests with certificates in their heads do not fit; above it one head is a memory attack.
+const HEADER_BYTES: std::ops::RangeInclusive<u64> = 4 * 1024..=1024 * 1024;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const SECOND: Duration = Duration::from_secs(1);
+
+pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
+    let own = raw.section("proxy");
+    let threads = own.opt("threads", whole(1..=1024));
+    let address_file = own.opt("address_file", path);
+    let log_table = raw.section("log");
+    let access = log_table.or("access", Access::Stdout, access);
+    let log = server::log_of(&log_table);
+    let grace = server::grace(raw);
+    let admin_table = raw.section("admin");
+    let admin = admin_table.or("listen", ADMIN, listen);
+    let admin_place = admin_table.at("listen");
+    let limits = limits(&raw.section("limits"));
+
+    let found = service::services(raw);
+    if found.names.is_empty() {
+        let right = "add a table `[service.controllers]` with `upstreams = […]`";
+        raw.fault(Place::File, "there is no `[service.NAME]`", right);
+    }
+    let read = rules::listeners(raw, &Known { names: found.names.clone(), services: &found.services });
+    one_name_each(raw, &read);
+    one_socket_each(raw, &read, admin, admin_place);
+    no_loops(raw, &read, &found);
+
+    let listeners: Vec<Listener> = read.into_iter().map(|read| read.listener).collect();
+    let default_threads = || std::thread::available_parallelism().map_or(1, NonZero::get);
+    (!listeners.is_empty() && !found.services.is_empty()).then(|| Proxy {
+        threads: threads.unwrap_or_else(default_threads),
+        log,
+        access,
+        admin,
+        address_file,
+        listeners,
+        services: found.services,
+        limits,
+        grace,
+    })
+}
+
+fn access(given: &Given<'_>) -> Result<Access, Wrong> {
+    match text(given)? {
+        "off" => Ok(Access::Off),
+        "stdout" => Ok(Access::Stdout),
+        file if file.contains('/') => Ok(Access::File(file.into())),
+        other => Err(Wrong::new(
+            format!("is `{other}`"),
+            format!("use `off`, `stdout`, or a file with a slash in it: `./{other}`"),
+        )),
+    }
+}
+
+fn limits(table: &Table<'_>) -> Limits {
+    let default = Limits::default();
+    Limits {
+        connections: table.or("connections", default.connections, whole(1..=10_000_000)),
+        header_bytes: table.or("header_bytes", default.header_bytes, size(HEADER_BYTES)),
+        headers: table.or("headers", default.headers, whole(16..=1024)),
+        header_timeout: table.or(
+            "header_timeout",
+            default.header_timeout,
+            duration_in(SECOND / 10..=SECOND * 600),
+        ),
+        keep_alive: table.or("keep_alive", default.keep_alive, duration_in(Duration::ZERO..=DAY)),
+        held: table.or("held", default.held, whole(0..=1_000_000)),
+    }
+}
+
+fn one_name_each(raw: &Raw<'_>, read: &[Read]) {
+    for (index, one) in read.iter().enumerate() {
+        let name = &one.listener.name;
+        if read.iter().take(index).any(|other| other.listener.name == *name) {
+            let what = format!("`listener.name` is `{name}` again");
+            raw.fault(one.name_place.clone(), what, "give each listener a name of its own");
+        }
+    }
+}
+
+fn one_socket_each(raw: &Raw<'_>, read: &[Read], admin: SocketAddr, admin_place: Place) {
+    let mut seen: Vec<(SocketAddr, String)> = Vec::new();
+    for one in read {
+        for (address, place) in one.listener.bind.iter().zip(&one.places) {
+            if let Some((taken, by)) = seen.iter().find(|(taken, _)| rules::collide(*taken, *address)) {
+                let what = format!("`listener.bind` has `{address}`, which collides with `{taken}` of {by}");
+                raw.fault(place.clone(), what, "use another port or address");
+            }
+            seen.push((*address, format!("listener `{}`", one.listener.name)));
+        }
+    }
+    if let Some((taken, by)) = seen.iter().find(|(taken, _)| rules::collide(*taken, admin)) {
+        let what = format!("`admin.listen` is `{admin}`, which collides with `{taken}` of {by}");
+        raw.fault(admin_place, what, "use another port, like `127.0.0.1:9091`");
+    }
+}
+
+/// A proxy whose upstream is one of its own listeners would forward to itself until it runs out of sockets.
+fn no_loops(raw: &Raw<'_>, read: &[Read], found: &Services<'_>) {
+    let own = |address: &Address| {
+        let ip: std::net::IpAddr = match address.host.as_str() {
+            "localhost" => std::net::Ipv4Addr::LOCALHOST.into(),
+            host => host.parse().ok()?,
+        };
+        read.iter().find(|one| {
+            one.listener.bind.iter().any(|bind| {
+                bind.port() == address.port
+                    && (bind.ip() == ip || (bind.ip().is_unspecified() && ip.is_loopback()))
+            })
+        })
+    };
+    for (service, places) in found.services.iter().zip(&found.upstream_places) {
+        for (upstream, place) in service.upstreams.iter().zip(places) {
+            if let Some(one) = own(&upstream.address) {
+                let name = &one.listener.name;
+                let what = format!("upstream `{}` is this proxy's own listener `{name}`", upstream.name);
+                raw.fault(place.clone(), what, "name the server behind the proxy");
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! `[[listener]]` and its rules.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::{
+    proxy::{Listener, Network, Rule, Service},
+    raw::{Raw, Table, quoted},
+    report::Place,
+    suggest,
+    value::{Given, Wrong, listen, named, text},
+};
+use crate::model::ServiceName;
+
+/// The services by name, as far as they were read; a name with faults of its own still counts as known.
+pub(super) struct Known<'a> {
+    pub(super) names: Vec<&'a str>,
+    pub(super) services: &'a [Service],
+}
+
+/// A listener, and where its addresses stand in the file.
+pub(super) struct Read {
+    pub(super) listener: Listener,
+    pub(super) places: Vec<Place>,
+    pub(super) name_place: Place,
+}
+
+pub(super) fn listeners<'r>(raw: &'r Raw<'r>, known: &Known<'_>) -> Vec<Read> {
+    let tables = raw.sections("listener");
+    tables.iter().enumerate().map(|(index, table)| listener(table, index, known)).collect()
+}
+
+/// What cannot be read is left out; the fault is noted, and the rest is still compared with the others.
+fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
+    let name = table.opt("name", |given| named::<ServiceName>(given).map(|name| name.as_str().to_owned()));
+    let name_place = table.at("name");
+    let bind = table.need_list("bind", "bind = [\"0.0.0.0:8090\"]", listen);
+    let trusted = table.list("trusted", network).unwrap_or_default();
+    let expose = table.list("expose", exposed).unwrap_or_default();
+    let single = table.opt("service", |given| service(given, known));
+    let rules = table.tables("rules", "{ service = \"controllers\" }");
+    let rules = match (table.has("service"), table.has("rules")) {
+        (true, true) => {
+            table.fault("rules", "are given beside `listener.service`", "delete one of them");
+            Vec::new()
+        }
+        (false, false) => {
+            table.missing(
+                "service",
+                &format!("service = \"{}\"", known.names.first().unwrap_or(&"controllers")),
+            );
+            Vec::new()
+        }
+        (true, false) => single.map(|service| Rule { host: None, path: None, service }).into_iter().collect(),
+        (false, true) if table.is_empty_list("rules") => {
+            table.fault("rules", "are empty", "name at least one: `{ service = \"controllers\" }`");
+            Vec::new()
+        }
+        (false, true) => read_rules(&rules, known),
+    };
+    let (bind, places) = bind.unwrap_or_default().into_iter().unzip();
+    let first_service = rules.first().and_then(|rule| known.services.get(rule.service));
+    let default_name = || first_service.map_or_else(|| format!("listener-{index}"), |s| s.name.to_string());
+    let listener = Listener {
+        name: name.unwrap_or_else(default_name),
+        bind,
+        rules,
+        trusted: trusted.into_iter().map(|(network, _)| network).collect(),
+        expose: expose.into_iter().map(|(path, _)| path).collect(),
+    };
+    Read { listener, places, name_place }
+}
+
+fn read_rules(tables: &[Table<'_>], known: &Known<'_>) -> Vec<Rule> {
+    let mut rules: Vec<(Rule, String)> = Vec::with_capacity(tables.len());
+    for table in tables {
+        let host = table.opt("host", host);
+        let path = table.opt("path", prefix).flatten();
+        let service = table.need("service", "service = \"…\"", |given| service(given, known));
+        // A wrong service is noted; whom the rule shadows does not depend on it.
+        let rule = Rule { host, path, service: service.unwrap_or(usize::MAX) };
+        let shown = shown(&rule);
+        if let Some((_, earlier)) = rules.iter().find(|(earlier, _)| covers(earlier, &rule)) {
+            let what = format!("this rule ({shown}) can never match");
+            let right =
+                format!("a rule before it ({earlier}) takes all its requests: delete it or move it up");
+            table.fault_at(table.place(), what, right);
+        }
+        rules.push((rule, shown));
+    }
+    rules.into_iter().map(|(rule, _)| rule).collect()
+}
+
+fn shown(rule: &Rule) -> String {
+    match (&rule.host, &rule.path) {
+        (None, None) => "everything".into(),
+        (Some(host), None) => format!("host `{host}`"),
+        (None, Some(path)) => format!("path `{path}`"),
+        (Some(host), Some(path)) => format!("host `{host}`, path `{path}`"),
+    }
+}
+
+/// Whether each request that `later` matches is matched by `earlier`.
+fn covers(earlier: &Rule, later: &Rule) -> bool {
+    let host = earlier.host.is_none() || earlier.host == later.host;
+    let path = match (&earlier.path, &later.path) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(earlier), Some(later)) => {
+            later.strip_prefix(earlier.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }
+    };
+    host && path
+}
+
+fn service(given: &Given<'_>, known: &Known<'_>) -> Result<usize, Wrong> {
+    let name = text(given)?;
+    if let Some(index) = known.services.iter().position(|service| service.name.as_str() == name) {
+        return Ok(index);
+    }
+    if known.names.contains(&name) {
+        // Its own fault is reported where it is; this use of it is right.
+        return Ok(usize::MAX);
+    }
+    let right = match suggest::nearest(name, known.names.iter().copied()) {
+        _ if known.names.is_empty() => format!("add a table `[service.{name}]`"),
+        Some(near) => format!("did you mean `{near}`? known: {}", quoted(&known.names)),
+        None => format!("known: {}", quoted(&known.names)),
+    };
+    Err(Wrong::new(format!("names no service: there is no `[service.{name}]`"), right))
+}
+
+fn host(given: &Given<'_>) -> Result<String, Wrong> {
+    let text = text(given)?;
+    let right = || "write a host name without scheme, port or path, like `ci.example`".to_owned();
+    if text.contains('_') {
+        return Err(Wrong::new(format!("is `{text}`"), "a host name has no underscore"));
+    }
+    // The rule for host names is that of `host:port`.
+    match format!("{text}:1").parse::<crate::config::Address>() {
+        Ok(_) => Ok(text.to_ascii_lowercase()),
+        Err(_) => Err(Wrong::new(format!("is `{text}`"), right())),
+    }
+}
+
+/// A path without its last slash; `/` is every path.
+fn prefix(given: &Given<'_>) -> Result<Option<String>, Wrong> {
+    let text = text(given)?;
+    let wrong = |right: &str| Err(Wrong::new(format!("is `{text}`"), right));
+    if !text.starts_with('/') {
+        return Err(Wrong::new(format!("is `{text}`"), format!("begin it with a slash: `/{text}`")));
+    }
+    if text.contains(['*', '?', '#', '%']) {
+        return wrong("write a plain path; everything below it matches, without wildcards or query");
+    }
+    if text.contains("//") || text.split('/').any(|part| part == "." || part == "..") {
+        return wrong("write it without `//`, `.` and `..`");
+    }
+    let bare = text.trim_end_matches('/');
+    Ok((!bare.is_empty()).then(|| bare.to_owned()))
+}
+
+fn exposed(given: &Given<'_>) -> Result<String, Wrong> {
+    let text = text(given)?;
+    if matches!(text, "/metrics" | "/replication/") {
+        return Ok(text.to_owned());
+    }
+    Err(Wrong::new(format!("has `{text}`"), "what is hidden and can be exposed: `/metrics`, `/replication/`"))
+}
+
+fn network(given: &Given<'_>) -> Result<Network, Wrong> {
+    let text = text(given)?;
+    let wrong = |right: String| Err(Wrong::new(format!("has `{text}`"), right));
+    let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return wrong("write an address or a network, like `10.0.0.0/8`".into());
+    };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits = match bits.map(str::parse::<u8>) {
+        None => most,
+        Some(Ok(bits)) if bits <= most => bits,
+        Some(_) => return wrong(format!("use 0 to {most} behind the slash")),
+    };
+    let start = network_start(address, bits);
+    if start != address {
+        return wrong(format!("the network is `{start}/{bits}`; one address is `{address}`"));
+    }
+    Ok(Network { address, bits })
+}
+
+fn network_start(address: IpAddr, bits: u8) -> IpAddr {
+    match address {
+        IpAddr::V4(ip) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V4((u32::from(ip) & mask).into())
+        }
+        IpAddr::V6(ip) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((u128::from(ip) & mask).into())
+        }
+    }
+}
+
+/// Whether two sockets cannot both be opened.
+pub(super) fn collide(a: SocketAddr, b: SocketAddr) -> bool {
+    let same_family = a.is_ipv4() == b.is_ipv4();
+    let same_ip = a.ip() == b.ip() || a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() != 0 && a.port() == b.port() && same_family && same_ip
+}

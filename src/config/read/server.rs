@@ -1,0 +1,76 @@
+//! Tables that several roles have.
+
+use std::{net::SocketAddr, time::Duration};
+
+use crate::{
+    config::{
+        DEFAULT_GRACE, Log, Server,
+        raw::{Raw, Table},
+        value::{Given, Wrong, duration_in, listen, one_of, path, text},
+    },
+    telemetry::LogFormat,
+};
+
+/// `[server]`; `example` is a whole line for `listen`.
+pub(super) fn server<'r>(raw: &'r Raw<'r>, example: &str) -> Option<Server> {
+    let grace = grace(raw);
+    let table = raw.section("server");
+    let listen = table.need("listen", example, listen);
+    let name = table.opt("name", name);
+    let address_file = table.opt("address_file", path);
+    let listen = listen?;
+    Some(Server { listen, name: name.unwrap_or_else(|| default_name(listen)), grace, address_file })
+}
+
+fn name(given: &Given<'_>) -> Result<String, Wrong> {
+    crate::config::value::named::<crate::model::RegistryName>(given).map(|name| name.as_str().to_owned())
+}
+
+/// The host's name and the port: different for each server of a usual cloud.
+pub(super) fn default_name(listen: SocketAddr) -> String {
+    format!("{}-{}", host_name(), listen.port())
+}
+
+/// This machine's name, brought to the letters a name may have.
+pub(super) fn host_name() -> String {
+    let name = rustix::system::uname();
+    let name = name.nodename().to_string_lossy();
+    let ok = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let name: String = name.chars().map(|c| if ok(c) { c } else { '-' }).take(48).collect();
+    if name.is_empty() { "localhost".into() } else { name }
+}
+
+/// `[shutdown]`.
+pub(super) fn grace<'r>(raw: &'r Raw<'r>) -> Duration {
+    raw.section("shutdown").or(
+        "grace",
+        DEFAULT_GRACE,
+        duration_in(Duration::ZERO..=Duration::from_secs(24 * 3600)),
+    )
+}
+
+/// `[log]`, of a role without an access log.
+pub(super) fn log<'r>(raw: &'r Raw<'r>) -> Log {
+    log_of(&raw.section("log"))
+}
+
+/// What every `[log]` has.
+pub(super) fn log_of(table: &Table<'_>) -> Log {
+    let default = Log::default();
+    let format = one_of(&[("json", LogFormat::Json), ("human", LogFormat::Human)]);
+    Log {
+        format: table.or("format", default.format, format),
+        filter: table.or("filter", default.filter, filter),
+    }
+}
+
+fn filter(given: &Given<'_>) -> Result<String, Wrong> {
+    let text = text(given)?;
+    match crate::telemetry::check_filter(text) {
+        Ok(()) => Ok(text.to_owned()),
+        Err(error) => Err(Wrong::new(
+            format!("cannot be read: {error}"),
+            "write it like `info` or `info,switchyard::proxy=debug`",
+        )),
+    }
+}

@@ -1,0 +1,281 @@
+//! `[service.NAME]` and its health.
+
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use crate::{
+    config::{
+        proxy::{Balance, Health, Hold, Kind, ProbeKind, Service, Upstream, UpstreamTimeouts},
+        raw::{Raw, Table, quoted},
+        report::Place,
+        suggest,
+        value::{Given, Wrong, address, duration_in, flag, named, one_of, status, text, whole},
+    },
+    model::{ServiceName, UpstreamName},
+};
+
+/// Tries of one request, the first included (design: at most three under one deadline).
+const ATTEMPTS: u32 = 3;
+/// Answers of a server that is going away or has lost its store.
+const RETRY_STATUS: [u16; 3] = [502, 503, 504];
+const EXAMPLE: &str = "{ name = \"c1\", address = \"10.0.1.4:8090\" }";
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MILLI: Duration = Duration::from_millis(1);
+
+/// Ways to balance that come with later versions.
+const PLANNED_BALANCE: [&str; 2] = ["peak-ewma", "consistent-hash"];
+
+/// The services that could be read, and where each address stands; the names are those of all.
+pub(super) struct Services<'r> {
+    pub(super) names: Vec<&'r str>,
+    pub(super) services: Vec<Service>,
+    pub(super) upstream_places: Vec<Vec<Place>>,
+}
+
+pub(super) fn services<'r>(raw: &'r Raw<'r>) -> Services<'r> {
+    let mut found = Services { names: Vec::new(), services: Vec::new(), upstream_places: Vec::new() };
+    for (name, place, table) in raw.named("service") {
+        found.names.push(name);
+        match ServiceName::parse(name) {
+            Err(error) => {
+                raw.fault(place, format!("`[service.{name}]` has no valid name"), error.to_string())
+            }
+            Ok(name) => {
+                if let Some((service, places)) = service(&table, name) {
+                    found.services.push(service);
+                    found.upstream_places.push(places);
+                }
+            }
+        }
+    }
+    found
+}
+
+fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)> {
+    let kinds = one_of(&[("controller", Kind::Controller), ("registry", Kind::Registry)]);
+    let kind = match kind_by_name(name.as_str()) {
+        Some(default) => Some(table.or("kind", default, kinds)),
+        None => table.need("kind", "kind = \"controller\"` or `kind = \"registry\"", kinds),
+    };
+    let balance = table.or("balance", Balance::LeastRequests, balance);
+    let hold = hold(table);
+    let retry_status = table.list("retry_status", retried);
+    let retry_status =
+        retry_status.map_or(RETRY_STATUS.to_vec(), |all| all.into_iter().map(|(status, _)| status).collect());
+    let maintenance = table.or("maintenance", false, flag);
+    let upstreams = upstreams(table, &name);
+    let writer = writer(table, kind, upstreams.as_deref());
+    let health = health(&table.sub("health"));
+    let timeouts = timeouts(&table.sub("timeouts"));
+    let attempts = table.or("attempts", ATTEMPTS, whole(1..=10));
+    let (upstreams, places) = upstreams?.into_iter().unzip();
+    let kind = kind?;
+    let service = Service {
+        name,
+        kind,
+        balance,
+        hold,
+        retry_status,
+        maintenance,
+        upstreams,
+        writer,
+        health,
+        timeouts,
+        attempts,
+    };
+    Some((service, places))
+}
+
+/// The kind of a service whose name says it.
+fn kind_by_name(name: &str) -> Option<Kind> {
+    match name {
+        "controller" | "controllers" => Some(Kind::Controller),
+        "registry" | "registries" => Some(Kind::Registry),
+        _ => None,
+    }
+}
+
+fn balance(given: &Given<'_>) -> Result<Balance, Wrong> {
+    let word = text(given)?;
+    if PLANNED_BALANCE.contains(&word) {
+        let right = "use `least-requests` or `round-robin`";
+        return Err(Wrong::new(format!("`{word}` is not supported by this version"), right));
+    }
+    one_of(&[("round-robin", Balance::RoundRobin), ("least-requests", Balance::LeastRequests)])(given)
+}
+
+fn hold(table: &Table<'_>) -> Hold {
+    let default = Hold::default();
+    let hold = table.sub("hold");
+    Hold {
+        read: hold.or("read", default.read, duration_in(Duration::ZERO..=MINUTE)),
+        write: hold.or("write", default.write, duration_in(Duration::ZERO..=MINUTE)),
+    }
+}
+
+fn retried(given: &Given<'_>) -> Result<u16, Wrong> {
+    let status = status(given)?;
+    if status < 400 {
+        return Err(Wrong::new(format!("has `{status}`"), "only errors are tried again: use 400 to 599"));
+    }
+    Ok(status)
+}
+
+fn upstreams(table: &Table<'_>, name: &ServiceName) -> Option<Vec<(Upstream, Place)>> {
+    let tables = table.tables("upstreams", EXAMPLE);
+    if !table.has("upstreams") {
+        table.missing("upstreams", &format!("upstreams = [{EXAMPLE}]"));
+        return None;
+    }
+    let mut found: Vec<(Upstream, Place)> = Vec::with_capacity(tables.len());
+    let mut names: Vec<UpstreamName> = Vec::with_capacity(tables.len());
+    let mut whole = true;
+    for entry in &tables {
+        let address = entry.need("address", "address = \"10.0.1.4:8090\"", address);
+        let given_name = entry.opt("name", named::<UpstreamName>);
+        if let Some(name) = &given_name {
+            if names.contains(name) {
+                entry.fault("name", format!("is `{name}` again"), "give each upstream a name of its own");
+            }
+            names.push(name.clone());
+        }
+        let Some(address) = address else {
+            whole = false;
+            continue;
+        };
+        // Without a name of its own it is called by its address.
+        let default = || UpstreamName::parse(address.to_string().replace([':', '[', ']'], "-")).ok();
+        let Some(upstream_name) = given_name.or_else(default) else {
+            whole = false;
+            continue;
+        };
+        if let Some((other, _)) = found.iter().find(|(other, _)| other.address == address) {
+            let what = format!("is `{address}` again: it is `{}` already", other.name);
+            entry.fault("address", what, "name each server once");
+        }
+        found.push((Upstream { name: upstream_name, address }, entry.at("address")));
+    }
+    if tables.is_empty() && table.is_empty_list("upstreams") {
+        let what = format!("service `{name}` has no upstreams");
+        table.fault_at(table.at("upstreams"), what, format!("name at least one, or delete [service.{name}]"));
+    }
+    (whole && !found.is_empty()).then_some(found)
+}
+
+fn writer(table: &Table<'_>, kind: Option<Kind>, upstreams: Option<&[(Upstream, Place)]>) -> Option<usize> {
+    let name = table.opt("writer", |given| text(given).map(str::to_owned))?;
+    if kind == Some(Kind::Controller) {
+        table.fault("writer", "is given for controllers", "every controller takes writes: delete it");
+        return None;
+    }
+    let names: Vec<&str> = upstreams?.iter().map(|(upstream, _)| upstream.name.as_str()).collect();
+    let found = names.iter().position(|known| *known == name);
+    if found.is_none() {
+        let right = match suggest::nearest(&name, names.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known: {}", quoted(&names)),
+        };
+        table.fault("writer", format!("is `{name}`, which is no upstream of this service"), right);
+    }
+    found
+}
+
+fn timeouts(table: &Table<'_>) -> UpstreamTimeouts {
+    let default = UpstreamTimeouts::default();
+    UpstreamTimeouts {
+        connect: table.or("connect", default.connect, duration_in(MILLI * 10..=MINUTE)),
+        // A poll is parked for 10 s without a byte: a shorter limit would cut every one of them.
+        idle: table.or("idle", default.idle, duration_in(Duration::from_secs(12)..=DAY)),
+        keep_alive: table.or("keep_alive", default.keep_alive, duration_in(Duration::ZERO..=DAY)),
+    }
+}
+
+fn health(table: &Table<'_>) -> Health {
+    let default = Health::default();
+    let tcp = table.or("kind", false, |given| match text(given)? {
+        "https" => Err(Wrong::new("`https` is not supported by this version", "use `http` or `tcp`")),
+        _ => one_of(&[("http", false), ("tcp", true)])(given),
+    });
+    let path = table.or("path", "/readyz".to_owned(), probe_path);
+    let host = table.opt("host", |given| text(given).map(str::to_owned));
+    let status = table.list("status", status);
+    let json = json(&table.sub("json"));
+    if tcp {
+        for key in ["path", "host", "status", "json"] {
+            if table.has(key) {
+                table.fault(
+                    key,
+                    "means nothing with `kind = \"tcp\"`",
+                    "delete it, or use `kind = \"http\"`",
+                );
+            }
+        }
+    }
+    if status.as_ref().is_some_and(Vec::is_empty) {
+        table.fault("status", "is empty", "no answer would be good: name at least one, like `[200]`");
+    }
+    let status = status.map_or(vec![200], |all| all.into_iter().map(|(status, _)| status).collect());
+    let kind = if tcp { ProbeKind::Tcp } else { ProbeKind::Http { path, host, status, json } };
+    let health = Health {
+        kind,
+        interval: table.or("interval", default.interval, duration_in(MILLI * 10..=MINUTE * 60)),
+        timeout: table.or("timeout", default.timeout, duration_in(MILLI * 10..=MINUTE * 10)),
+        rise: table.or("rise", default.rise, whole(1..=100)),
+        fall: table.or("fall", default.fall, whole(1..=100)),
+    };
+    if health.timeout > health.interval {
+        let [timeout, interval] = [health.timeout, health.interval].map(humantime::format_duration);
+        let key = if table.has("timeout") { "timeout" } else { "interval" };
+        let what = format!("lets a probe last longer ({timeout}) than the time between two ({interval})");
+        table.fault(key, what, format!("use a `timeout` of at most `{interval}`, or a longer `interval`"));
+    }
+    health
+}
+
+fn probe_path(given: &Given<'_>) -> Result<String, Wrong> {
+    let text = text(given)?;
+    if !text.starts_with('/') {
+        return Err(Wrong::new(format!("is `{text}`"), format!("begin it with a slash: `/{text}`")));
+    }
+    if text.bytes().any(|b| !b.is_ascii_graphic() || b == b'#') {
+        return Err(Wrong::new("has a character that no path has", "write blanks and the like as `%20`"));
+    }
+    Ok(text.to_owned())
+}
+
+fn json(table: &Table<'_>) -> Vec<(String, serde_json::Value)> {
+    let entries = table.entries();
+    let mut wanted = Vec::with_capacity(entries.len());
+    for (pointer, place, value) in entries {
+        // RFC 6901, section 3: a pointer is empty or begins with a slash.
+        if !pointer.is_empty() && !pointer.starts_with('/') {
+            let what = format!("`{}` is no JSON pointer", table.path_of(pointer));
+            table.fault_at(
+                place,
+                what,
+                format!("begin it with a slash: `\"/{}\"`", pointer.replace('.', "/")),
+            );
+            continue;
+        }
+        match scalar(value) {
+            Some(value) => wanted.push((pointer.to_owned(), value)),
+            None => {
+                let what = format!("`{}` is {}", table.path_of(pointer), Given::File(value).kind());
+                table.fault_at(place, what, "compare with text, a number, true or false");
+            }
+        }
+    }
+    wanted
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<serde_json::Value> {
+    match value {
+        DeValue::String(text) => Some(text.as_ref().into()),
+        DeValue::Boolean(flag) => Some((*flag).into()),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(Into::into),
+        DeValue::Float(number) => number.as_str().parse::<f64>().ok().map(Into::into),
+        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+    }
+}

@@ -1,0 +1,248 @@
+//! The vendor's `ANKA_*` variables: which of our keys each one sets, and why the others are ignored.
+//!
+//! The names are those of `reference/configuration.md` that are marked for controller or registry. A
+//! variable that means something this version does not do is never an error: an existing compose file keeps
+//! working, and the log says at start what became of each one.
+
+use std::collections::BTreeMap;
+
+use super::{
+    env::{Env, EnvNote},
+    raw::Stand,
+    report::{Fault, Place},
+};
+
+/// What the variables come to: values for our keys, a note per variable, and what cannot be read.
+#[derive(Debug, Default)]
+pub(super) struct Translated {
+    pub(super) stands: BTreeMap<(&'static str, &'static str), Stand>,
+    pub(super) notes: Vec<EnvNote>,
+    pub(super) faults: Vec<Fault>,
+}
+
+/// How a value is brought into our form.
+#[derive(Clone, Copy)]
+enum Form {
+    /// As it is.
+    Same,
+    /// `:8090` becomes `0.0.0.0:8090`.
+    Listen,
+    /// Without the slash at its end, which the vendor took.
+    Url,
+}
+
+/// A variable that sets a key of ours.
+type Honoured = (&'static str, (&'static str, &'static str), Form);
+
+const CONTROLLER: &[Honoured] = &[
+    ("ANKA_LISTEN_ADDR", ("server", "listen"), Form::Listen),
+    ("ANKA_ANKA_REGISTRY", ("registries", "address"), Form::Url),
+    // The vendor's own page for several controllers spells it so.
+    ("ANKA_ANKA_REGISRY", ("registries", "address"), Form::Url),
+    ("ANKA_INSTANCE_TIME_OUT", ("timeouts", "instance_visible"), Form::Same),
+    ("ANKA_NODE_ACTIVE_TIMEOUT", ("timeouts", "node_active"), Form::Same),
+    ("ANKA_INSTANCE_ACTIVE_TIMEOUT", ("timeouts", "instance_active"), Form::Same),
+    ("ANKA_QUERY_TASK_TIMEOUT", ("timeouts", "poll"), Form::Same),
+    ("ANKA_GRACEFUL_SHUTDOWN_TIMEOUT", ("shutdown", "grace"), Form::Same),
+];
+
+const REGISTRY: &[Honoured] = &[
+    ("ANKA_LISTEN_ADDR", ("server", "listen"), Form::Listen),
+    ("ANKA_BASE_PATH", ("storage", "disk"), Form::Same),
+    ("ANKA_GRACEFUL_SHUTDOWN_TIMEOUT", ("shutdown", "grace"), Form::Same),
+];
+
+/// Names, or beginnings of names with `*`, and why they are ignored. The first that fits counts.
+const IGNORED: &[(&str, &str)] = &[
+    ("ANKA_ALLOW_EMPTY_REGISTRY", "a controller always starts without a registry"),
+    ("ANKA_ENABLE_METRICS", "metrics are always on"),
+    ("ANKA_METRICS_P*", "metrics are on `/metrics` of the server's own port"),
+    ("ANKA_REQUEST_TIMEOUT", "use `registries.timeout`, which stays below the clients' 10 s"),
+    ("ANKA_NO_NODE_UPGRADES", "no node is ever upgraded"),
+    ("ANKA_BACKEND_TYPE", "only `disk` is supported by this version"),
+    ("ANKA_V", "use `filter` in `[log]`"),
+    ("ANKA_VMODULE", "use `filter` in `[log]`"),
+    ("ANKA_STANDALONE", "use `[store] embedded`"),
+    ("ANKA_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
+    ("ANKA_QUEUE_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
+    ("ANKA_ETCD_REQUEST_TIMEOUT", "it is about the vendor's own store; use `store` in `[timeouts]`"),
+    ("ANKA_ENABLE_AUTH", "this version does not authenticate: keep its port away from strangers"),
+    ("ANKA_ROOT_TOKEN", "this version does not authenticate"),
+    ("ANKA_CA_CERT", "this version has no TLS"),
+    ("ANKA_ROOT_CERT", "this version has no TLS"),
+    ("ANKA_CRL", "this version has no TLS"),
+    ("ANKA_USE_HTTPS", "this version has no TLS: clients must use http"),
+    ("ANKA_SERVER_*", "this version has no TLS"),
+    ("ANKA_SKIP_TLS_VERIFICATION", "this version has no TLS"),
+    ("ANKA_M*_TLS_VERSION", "this version has no TLS"),
+    ("ANKA_CIPHER_SUITES", "this version has no TLS"),
+    ("ANKA_TLS_HANDSHAKE_TIMEOUT", "this version has no TLS"),
+    ("ANKA_ENABLE_INGRESS_NGINX", "this version does not authenticate"),
+    ("ANKA_ENABLE_API_KEYS", "this version does not authenticate"),
+    ("ANKA_API_KEYS_*", "this version does not authenticate"),
+    ("ANKA_ENABLE_*AUTHORIZATION", "this version does not authorize"),
+    ("ANKA_ENABLE_RESOURCE_MANAGEMENT", "this version does not authorize"),
+    ("ANKA_OIDC_CACHE_TTL", "the vendor removed it in 1.33"),
+    ("ANKA_OIDC_*", "this version does not authenticate"),
+    ("ANKA_*ETCD_*", "it is about the vendor's own store"),
+    ("ANKA_CLIENT_CERT*", "the vendor removed it in 1.34"),
+    ("ANKA_API_KEY_*", "the vendor removed it in 1.34"),
+    ("ANKA_INTERNAL_LISTEN_ADDR", "the vendor removed it in 1.36"),
+    ("ANKA_USE_HTTPS_INTERNAL", "the vendor removed it in 1.36"),
+    ("ANKA_LISTEN_ADDRESS", "the vendor removed it in 1.29; write `ANKA_LISTEN_ADDR`"),
+    ("ANKA_REGISTRY_USER", "the vendor removed it"),
+    ("ANKA_REGISTRY_AUTH_TOKEN", "the vendor removed it"),
+    ("ANKA_RUN_REGISTRY", "start `switchyard registry` beside it"),
+    (
+        "ANKA_REGISTRY_*",
+        "it is about a registry inside the controller: start `switchyard registry` beside it",
+    ),
+    ("ANKA_DATA_DIR", "it is about the vendor's own store"),
+    ("ANKA_NAME", "it is about the vendor's own store"),
+    ("ANKA_INITIAL_*", "it is about the vendor's own store"),
+    ("ANKA_LISTEN_CLIENT_URLS", "it is about the vendor's own store"),
+    ("ANKA_LISTEN_PEER_URLS", "it is about the vendor's own store"),
+    ("ANKA_ADVERTISE_CLIENT_URLS", "it is about the vendor's own store"),
+    ("ANKA_AUTO_COMPACTION_*", "it is about the vendor's own store"),
+    ("ANKA_DEFRAG_DB_INTERVAL", "it is about the vendor's own store"),
+    ("ANKA_*LOG*", "this version logs to standard error only"),
+];
+
+/// For what the tables know nothing of.
+const NO_COUNTERPART: &str = "this version has nothing that it would set";
+
+/// For a controller.
+pub(super) fn controller(env: &Env) -> Translated {
+    let mut translated = translate(env, CONTROLLER);
+    // With both, ours is for the controller alone and theirs is what nodes are told.
+    if let Some((_, local)) = read(env, "ANKA_LOCAL_ANKA_REGISTRY", Form::Url, &mut translated.faults) {
+        let note = |text: &str| EnvNote { variable: LOCAL.into(), honoured: true, text: text.into() };
+        if let Some(for_nodes) = translated.stands.remove(&("registries", "address")) {
+            translated.stands.insert(("registries", "node_address"), for_nodes);
+        }
+        translated.stands.insert(("registries", "address"), stand(LOCAL, local));
+        translated.notes.retain(|known| known.variable != LOCAL);
+        translated.notes.push(note("sets `registries.address`; nodes are told the other address"));
+    }
+    translated
+}
+
+const LOCAL: &str = "ANKA_LOCAL_ANKA_REGISTRY";
+
+/// For a registry.
+pub(super) fn registry(env: &Env) -> Translated {
+    translate(env, REGISTRY)
+}
+
+fn translate(env: &Env, honoured: &[Honoured]) -> Translated {
+    let mut translated = Translated::default();
+    for (variable, key, form) in honoured {
+        let Some((name, text)) = read(env, variable, *form, &mut translated.faults) else { continue };
+        let path = format!("{}.{}", key.0, key.1);
+        let ours = super::env::variable(key.0, key.1);
+        let (honoured, note) = if env.get(&ours).is_some() {
+            (false, format!("`{ours}` is set too and wins"))
+        } else {
+            translated.stands.insert(*key, stand(name, text));
+            (true, format!("sets `{path}`"))
+        };
+        translated.notes.push(EnvNote { variable: name.into(), honoured, text: note });
+    }
+    for (name, _) in env.with_prefix("ANKA_") {
+        if !honoured.iter().any(|(known, ..)| *known == name) {
+            let why = IGNORED
+                .iter()
+                .find(|(pattern, _)| fits(pattern, name))
+                .map_or(NO_COUNTERPART, |(_, why)| why);
+            translated.notes.push(EnvNote { variable: name.into(), honoured: false, text: why.into() });
+        }
+    }
+    translated
+}
+
+fn stand(variable: &str, text: String) -> Stand {
+    Stand { from: format!("environment variable {variable}"), text, wins: false }
+}
+
+/// The value in our form; an empty one counts as not set, as in a compose file with `${NAME:-}`.
+fn read<'a>(env: &Env, variable: &'a str, form: Form, faults: &mut Vec<Fault>) -> Option<(&'a str, String)> {
+    let text = env.get(variable).filter(|text| !text.is_empty())?;
+    if text.contains(" #") || text.contains("\t#") || text.starts_with('#') {
+        faults.push(Fault {
+            what: format!("`{variable}` has an inline `# comment` in it"),
+            right: "an environment file keeps what is behind `#` as part of the value: delete it".into(),
+            place: Place::Given(format!("environment variable {variable}")),
+        });
+        return None;
+    }
+    let text = match form {
+        Form::Listen if text.starts_with(':') => format!("0.0.0.0{text}"),
+        Form::Url => text.trim_end_matches('/').to_owned(),
+        Form::Same | Form::Listen => text.to_owned(),
+    };
+    Some((variable, text))
+}
+
+/// Whether `name` is what the pattern says; `*` stands for anything, and may stand once or twice.
+fn fits(pattern: &str, name: &str) -> bool {
+    match pattern.split('*').collect::<Vec<_>>().as_slice() {
+        [whole] => *whole == name,
+        [start, end] => name.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)),
+        [start, middle, end] => name
+            .strip_prefix(start)
+            .and_then(|rest| rest.split_once(middle))
+            .is_some_and(|(_, rest)| rest.ends_with(end)),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(pairs: &[(&str, &str)]) -> Env {
+        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn every_variable_gets_exactly_one_note() {
+        let env = env(&[
+            ("ANKA_LISTEN_ADDR", ":8090"),
+            ("ANKA_ANKA_REGISTRY", "http://front:8089/"),
+            ("ANKA_LOCAL_ANKA_REGISTRY", "http://10.0.0.4:8089"),
+            ("ANKA_ENABLE_AUTH", "true"),
+            ("ANKA_MYSTERY", "1"),
+        ]);
+        let translated = controller(&env);
+        let mut names: Vec<&str> = translated.notes.iter().map(|note| note.variable.as_str()).collect();
+        names.sort_unstable();
+        assert_eq!(
+            names,
+            [
+                "ANKA_ANKA_REGISTRY",
+                "ANKA_ENABLE_AUTH",
+                "ANKA_LISTEN_ADDR",
+                "ANKA_LOCAL_ANKA_REGISTRY",
+                "ANKA_MYSTERY"
+            ]
+        );
+        assert_eq!(translated.stands[&("server", "listen")].text, "0.0.0.0:8090");
+        assert_eq!(translated.stands[&("registries", "address")].text, "http://10.0.0.4:8089");
+        assert_eq!(translated.stands[&("registries", "node_address")].text, "http://front:8089");
+    }
+
+    #[test]
+    fn notes_never_hold_the_value() {
+        let translated =
+            registry(&env(&[("ANKA_ROOT_TOKEN", "very-secret"), ("ANKA_BASE_PATH", "/very-secret")]));
+        assert!(!format!("{:?}", translated.notes).contains("very-secret"));
+    }
+
+    #[test]
+    fn patterns_fit_as_their_stars_say() {
+        assert!(fits("ANKA_V", "ANKA_V") && !fits("ANKA_V", "ANKA_VRAMTHRESHOLD"));
+        assert!(fits("ANKA_OIDC_*", "ANKA_OIDC_SCOPES"));
+        assert!(fits("ANKA_*ETCD_*", "ANKA_SKIP_ETCD_TLS_VERIFICATION"));
+        assert!(!fits("ANKA_M*_TLS_VERSION", "ANKA_METRICS_PORT"));
+    }
+}

@@ -1,0 +1,365 @@
+//! Broken configs: each kind gives the right line, column, and word of help.
+
+use std::fs;
+
+use crate::program::run;
+
+/// What is wrong, where the fault is (`line:column`, or empty when it is in no line), what it says, and the help.
+struct Case {
+    input: &'static str,
+    at: &'static str,
+    what: &'static str,
+    right: &'static str,
+}
+
+const fn case(input: &'static str, at: &'static str, what: &'static str, right: &'static str) -> Case {
+    Case { input, at, what, right }
+}
+
+/// A proxy with one thing after another wrong: `@` is replaced by the case's text.
+const PROXY: &str = r#"[[listener]]
+name = "front"
+bind = ["127.0.0.1:8090"]
+service = "controllers"
+[service.controllers]
+upstreams = [{ name = "c1", address = "10.0.1.4:8090" }]
+"#;
+
+const CONTROLLER: &str = "[server]\nlisten = \"0.0.0.0:8090\"\n[store]\nembedded = \"/x\"\n";
+
+/// Added behind [`PROXY`], which has 6 lines.
+const ADDED_TO_PROXY: &[Case] = &[
+    case(
+        "balanse = \"round-robin\"",
+        "7:1",
+        "unknown key `service.controllers.balanse`",
+        "did you mean `balance`?",
+    ),
+    case("[limit]", "7:1", "unknown table `limit`", "did you mean `limits`?"),
+    case(
+        "balance = \"random\"",
+        "7:11",
+        "`service.controllers.balance` is `random`",
+        "use `round-robin` or `least-requests`",
+    ),
+    case(
+        "balance = \"round_robin\"",
+        "7:11",
+        "`service.controllers.balance` is `round_robin`",
+        "did you mean `round-robin`?",
+    ),
+    case(
+        "balance = \"peak-ewma\"",
+        "7:11",
+        "`peak-ewma` is not supported by this version",
+        "use `least-requests`",
+    ),
+    case(
+        "hold = { read = 4 }",
+        "7:17",
+        "`service.controllers.hold.read` is `4` without a unit",
+        "write `\"4s\"`",
+    ),
+    case(
+        "hold = { read = \"4 parsecs\" }",
+        "7:17",
+        "is `4 parsecs`, not a duration",
+        "write it like `\"4s\"`",
+    ),
+    case("retry_status = [200]", "7:17", "`service.controllers.retry_status` has `200`", "use 400 to 599"),
+    case("retry_status = [999]", "7:17", "is `999`", "use a whole number from 100 to 599"),
+    case("maintenance = \"yes\"", "7:15", "is `yes`, not true or false", "without quotes"),
+    case("writer = \"c1\"", "7:10", "`service.controllers.writer` is given for controllers", "delete it"),
+    case(
+        "freshness = \"position\"",
+        "7:1",
+        "`service.controllers.freshness` is not supported by this version",
+        "delete it",
+    ),
+    case("attempts = 0", "7:12", "`service.controllers.attempts` is `0`", "from 1 to 10"),
+    case(
+        "health = { interval = \"1s\", timeout = \"2s\" }",
+        "7:39",
+        "lets a probe last longer (2s)",
+        "at most `1s`",
+    ),
+    case("health = { path = \"readyz\" }", "7:19", "is `readyz`", "begin it with a slash: `/readyz`"),
+    case(
+        "health = { kind = \"tcp\", path = \"/x\" }",
+        "7:33",
+        "means nothing with `kind = \"tcp\"`",
+        "delete it",
+    ),
+    case("health = { json = { \"body.status\" = 1 } }", "7:21", "is no JSON pointer", "\"/body/status\""),
+    case(
+        "[service.registries]\nupstreams = []",
+        "8:13",
+        "service `registries` has no upstreams",
+        "name at least one, or delete [service.registries]",
+    ),
+    case(
+        "[service.registries]\nwriter = \"r1\"\nupstreams = [{ name = \"r2\", address = \"a:1\" }]",
+        "8:10",
+        "`service.registries.writer` is `r1`, which is no upstream",
+        "did you mean `r2`?",
+    ),
+    case(
+        "[service.other]\nupstreams = [{ address = \"a:1\" }]",
+        "7:1",
+        "`service.other.kind` is missing",
+        "add `kind = \"controller\"`",
+    ),
+    case(
+        "[service.registries]\nupstreams = [{ address = \"my_host:80\" }]",
+        "8:26",
+        "is `my_host:80`",
+        "a host name has no underscore",
+    ),
+    case(
+        "[service.registries]\nupstreams = [{ address = \"host\" }]",
+        "8:26",
+        "is `host`",
+        "the port is missing",
+    ),
+    case(
+        "[service.registries]\nupstreams = [{ address = \"http://a:80\" }]",
+        "8:26",
+        "is `http://a:80`",
+        "write only `host:port`",
+    ),
+    case(
+        "[service.registries]\nupstreams = [\"a:80\"]",
+        "8:14",
+        "has text in it, not a table",
+        "write `{ name = ",
+    ),
+    case(
+        "[service.registries]\nupstreams = [{ address = \"a:1\" }, { address = \"a:1\" }]",
+        "8:47",
+        "is `a:1` again",
+        "name each server once",
+    ),
+    case(
+        "[service.registries]\nupstreams = [{ name = \"r\", address = \"a:1\" }, { name = \"r\", address = \"a:2\" }]",
+        "8:56",
+        "is `r` again",
+        "a name of its own",
+    ),
+    case(
+        "[service.registries]\nupstreams = [{ address = \"127.0.0.1:8090\" }]",
+        "8:26",
+        "is this proxy's own listener `front`",
+        "the server behind the proxy",
+    ),
+    case(
+        "[[listener]]\nname = \"front\"\nbind = [\"0.0.0.0:1\"]\nservice = \"controllers\"",
+        "8:8",
+        "`listener.name` is `front` again",
+        "a name of its own",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:8090\"]\nservice = \"controllers\"",
+        "9:9",
+        "collides with `127.0.0.1:8090` of listener `front`",
+        "another port",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = []\nservice = \"controllers\"",
+        "9:8",
+        "`listener.bind` is empty",
+        "name at least one",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\":8091\"]\nservice = \"controllers\"",
+        "9:9",
+        "is `:8091`, not an address to listen on",
+        "write `0.0.0.0:8091`",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nservice = \"controllers\"",
+        "7:1",
+        "`listener.bind` is missing",
+        "add `bind = [\"0.0.0.0:8090\"]`",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nservice = \"controler\"",
+        "10:11",
+        "there is no `[service.controler]`",
+        "did you mean `controllers`? known: `controllers`",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ service = \"controllers\" }, { path = \"/v2/\", service = \"controllers\" }]",
+        "10:39",
+        "this rule (path `/v2`) can never match",
+        "(everything) takes all its requests",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ path = \"/v2\", service = \"controllers\" }, { path = \"/v2/x\", service = \"controllers\" }]",
+        "10:53",
+        "this rule (path `/v2/x`) can never match",
+        "(path `/v2`)",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ path = \"v2\", service = \"controllers\" }]",
+        "10:19",
+        "is `v2`",
+        "begin it with a slash: `/v2`",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nservice = \"controllers\"\ntrusted = [\"10.0.0.1/8\"]",
+        "11:12",
+        "has `10.0.0.1/8`",
+        "the network is `10.0.0.0/8`",
+    ),
+    case(
+        "[admin]\nlisten = \"127.0.0.1:8090\"",
+        "8:10",
+        "`admin.listen` is `127.0.0.1:8090`, which collides",
+        "another port",
+    ),
+    case("[proxy]\nthreads = -1", "8:11", "`proxy.threads` is `-1`", "from 1 to 1024"),
+    case(
+        "[proxy]\ngrace = \"5s\"",
+        "8:1",
+        "unknown key `proxy.grace`",
+        "write it as `grace` in `[shutdown]`",
+    ),
+    case("[log]\naccess = \"stdoutt\"", "8:10", "`log.access` is `stdoutt`", "`./stdoutt`"),
+    case("[log]\nfilter = \"info,=\"", "8:10", "`log.filter` cannot be read", "write it like `info`"),
+    case("[limits]\nheader_bytes = 32768", "8:16", "is `32768` without a unit", "`\"32768B\"`"),
+    case(
+        "[store]\netcd = []",
+        "7:2",
+        "a proxy's and a controller's at once",
+        "`[[listener]]` makes it a proxy's",
+    ),
+];
+
+/// Added behind [`CONTROLLER`], which has 4 lines.
+const ADDED_TO_CONTROLLER: &[Case] = &[
+    case("etcd = [\"http://a:2379\"]", "4:12", "`store.embedded` is given beside `store.etcd`", "delete one"),
+    case(
+        "[registries]\naddress = \"http://front:8089/\"",
+        "6:11",
+        "is `http://front:8089/`",
+        "without the slash at its end: `http://front:8089`",
+    ),
+    case("[registries]\naddress = \"front:8089\"", "6:11", "is `front:8089`", "write `http://front:8089`"),
+    case("[registries]\ntimeout = \"5s\"", "5:1", "`registries.address` is missing", "add `address = "),
+    case("[timeouts]\npoll = \"2m\"", "6:8", "`timeouts.poll` is `2m`", "from `100ms` to `50s`"),
+    case(
+        "[timeouts]\nnode_active = \"8s\"",
+        "6:15",
+        "is not above `timeouts.poll` (10s)",
+        "use a longer time",
+    ),
+    case("[timeouts]\nmass_absence = 30", "6:16", "`timeouts.mass_absence` is `30`", "from 0 to 1"),
+    case(
+        "[replication]\nrole = \"writer\"",
+        "5:1",
+        "`replication` is not supported by this version",
+        "delete it",
+    ),
+];
+
+/// Whole files.
+const WHOLE: &[Case] = &[
+    case("[agent]\ndata = \"/x\"\n", "1:1", "`agent.controllers` is missing", "add `controllers = "),
+    case("[agent]\ncontrollers = [\"http://a_b:1\"]\n", "2:16", "is `http://a_b:1`", "underscore"),
+    case(
+        "[agent]\ncontrollers = [\"http://a:1\"]\ndriver = \"qemu\"\n",
+        "3:10",
+        "`qemu` is not supported by this version",
+        "use `process`",
+    ),
+    case("[agent]\ncontrollers = [\"http://a:1\"]\nreserve = \"95%\"\n", "3:11", "is `95%`", "`0%` to `90%`"),
+    case(
+        "[agent]\ncontrollers = [\"http://a:1\"]\nvm_prefix = \"my vms\"\n",
+        "3:13",
+        "is `my vms`",
+        "no blanks",
+    ),
+    case(
+        "[server]\nlisten = \"0.0.0.0:1\"\n[storage]\nshared = \"/mnt\"\n",
+        "4:1",
+        "`storage.shared` is not supported by this version",
+        "delete it",
+    ),
+    case("[storage]\ndisk = \"/x\"\n", "", "`server.listen` is missing", "add a table `[server]`"),
+    case(
+        "[server]\nlisten = \"0.0.0.0:1\"\n[store]\n",
+        "3:1",
+        "`[store]` does not say where the state is",
+        "`embedded = \"DIR\"`",
+    ),
+    case("[listner]\n", "1:2", "unknown table `listner`", "did you mean `listener`?"),
+    case("[log]\nformat = \"json\"\n", "", "no table says whose config this is", "`[storage]` a registry's"),
+    case("", "", "the file is empty", "`[agent]` an agent's"),
+    case("[storage]\ndisk = \"/x\n", "2:11", "invalid basic string", "not TOML"),
+    case("[storage]\ndisk = /x\n", "2:8", "string values must be quoted", "in quotes"),
+    case("[storage]\ndisk = \"/x\"\ndisk = \"/y\"\n", "3:1", "duplicate key", "not TOML"),
+];
+
+/// What is not as the case says; nothing if all is.
+fn wrong(case: &Case, lines_before: &str) -> Option<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("broken.toml");
+    fs::write(&file, format!("{lines_before}{}\n", case.input)).unwrap();
+    let said = run(&["check", file.to_str().unwrap()]);
+    let place = if case.at.is_empty() {
+        format!("--> {}\n", file.display())
+    } else {
+        format!("--> {}:{}\n", file.display(), case.at)
+    };
+    // Each fault is drawn by itself: place, words and help must be of the same one.
+    let fits =
+        |fault: &str| fault.contains(case.what) && fault.contains(case.right) && fault.contains(&place);
+    let one = said.err.split("\n\n").any(|fault| fits(&format!("{fault}\n")));
+    let right = said.code == Some(2) && said.out.is_empty() && one;
+    (!right).then(|| {
+        format!("{}\nexpected `{}` at {}, with `{}`:\n{said:?}\n", case.input, case.what, case.at, case.right)
+    })
+}
+
+fn check(cases: &[Case], lines_before: &str) {
+    let wrong: Vec<String> = cases.iter().filter_map(|case| wrong(case, lines_before)).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_kind_of_broken_proxy_says_where_and_what_would_be_right() {
+    check(ADDED_TO_PROXY, PROXY);
+}
+
+#[test]
+fn each_kind_of_broken_controller_says_where_and_what_would_be_right() {
+    check(ADDED_TO_CONTROLLER, CONTROLLER);
+}
+
+#[test]
+fn each_kind_of_broken_file_says_where_and_what_would_be_right() {
+    check(WHOLE, "");
+}
+
+#[test]
+fn what_the_cases_are_added_to_is_itself_right() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in [("p.toml", PROXY), ("c.toml", CONTROLLER)] {
+        let file = folder.path().join(name);
+        fs::write(&file, text).unwrap();
+        let said = run(&["check", file.to_str().unwrap()]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+    }
+}
+
+#[test]
+fn all_faults_come_in_one_run_as_the_file_goes() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("many.toml");
+    let text = "[proxy]\ntreads = 2\n[[listener]]\nbind = [\"x\"]\nservice = \"no\"\n[service.controllers]\nkind = \"c\"\nupstreams = [{ address = \"a_b:1\" }]\n[service.controllers.health]\nrise = 0\ninterval = 3\n";
+    fs::write(&file, text).unwrap();
+    let said = run(&["check", file.to_str().unwrap()]);
+    let places: Vec<&str> =
+        said.err.lines().filter_map(|line| line.split_once("many.toml:").map(|(_, place)| place)).collect();
+    assert_eq!(places, ["2:1", "4:9", "5:11", "7:8", "8:26", "10:8", "11:12"], "{}", said.err);
+}

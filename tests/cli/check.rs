@@ -1,0 +1,163 @@
+//! `switchyard check`: the files of the project, roles, overrides, exit codes.
+
+use std::{fs, path::PathBuf};
+
+use crate::program::{in_project, run, switchyard};
+
+fn conf_files() -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> =
+        fs::read_dir(in_project("conf")).unwrap().map(|e| e.unwrap().path()).collect();
+    files.retain(|file| file.extension().is_some_and(|ending| ending == "toml"));
+    files.sort();
+    files
+}
+
+#[test]
+fn every_file_of_the_project_passes_and_its_role_is_told() {
+    let files = conf_files();
+    let said = switchyard().arg("check").args(&files).output().unwrap();
+    let out = String::from_utf8(said.stdout).unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    assert_eq!(out.lines().count(), files.len());
+    for role in ["agent", "controller", "proxy", "registry"] {
+        let line = format!("conf/{role}.toml ({role})");
+        assert!(out.lines().any(|l| l.starts_with("ok ") && l.ends_with(&line)), "no `{line}` in {out}");
+    }
+}
+
+#[test]
+fn every_key_that_a_file_shows_in_a_comment_exists_with_a_valid_value() {
+    let folder = tempfile::tempdir().unwrap();
+    for file in conf_files() {
+        let text = fs::read_to_string(&file).unwrap();
+        let shows_key = |line: &str| {
+            line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).is_some_and(|(key, value)| {
+                let one_line = !value.ends_with('[');
+                // The other way to say the same, which excludes the one that is in the file.
+                let alternative = key == "embedded";
+                let is_key = key.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+                is_key && one_line && !alternative
+            })
+        };
+        let shown = text.lines().filter(|line| shows_key(line)).count();
+        let uncommented: Vec<&str> =
+            text.lines().map(|line| if shows_key(line) { &line[2..] } else { line }).collect();
+        let copy = folder.path().join(file.file_name().unwrap());
+        fs::write(&copy, uncommented.join("\n")).unwrap();
+        let said = run(&["check", copy.to_str().unwrap()]);
+        assert_eq!(said.code, Some(0), "{}", said.err);
+        assert!(shown > 5 || file.ends_with("minimal.toml"), "{} shows {shown} keys", file.display());
+    }
+}
+
+#[test]
+fn the_role_is_read_from_the_tables_and_never_from_the_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let misnamed = folder.path().join("proxy.toml");
+    fs::write(&misnamed, "[server]\nlisten = \"127.0.0.1:0\"\n[storage]\ndisk = \"/tmp/x\"\n").unwrap();
+    assert!(run(&["check", misnamed.to_str().unwrap()]).out.ends_with("(registry)\n"));
+    let said = run(&["controller", "-c", misnamed.to_str().unwrap()]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.err.contains("this is the config of a registry, not of a controller"), "{}", said.err);
+    assert!(said.err.contains("run `switchyard registry -c` with it"), "{}", said.err);
+}
+
+#[test]
+fn one_bad_file_among_good_ones_gives_exit_2_and_the_good_ones_are_still_checked() {
+    let good = in_project("conf/minimal.toml");
+    let said = run(&["check", "/no/such/file.toml", good.to_str().unwrap()]);
+    assert_eq!(said.code, Some(2));
+    assert!(
+        said.err.contains("cannot read the file") && said.err.contains("/no/such/file.toml"),
+        "{}",
+        said.err
+    );
+    assert!(said.out.starts_with("ok "), "{}", said.out);
+}
+
+#[test]
+fn a_variable_overrides_a_key_and_is_named_when_it_is_wrong() {
+    let file = in_project("conf/proxy.toml");
+    let said = switchyard().arg("check").arg(&file).env("SWITCHYARD_ADMIN_LISTEN", "9091").output().unwrap();
+    let err = String::from_utf8(said.stderr).unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    assert!(err.contains("--> environment variable SWITCHYARD_ADMIN_LISTEN"), "{err}");
+    assert!(err.contains("add a port: `9091:8090`"), "{err}");
+    // A good value in the place of a bad one of the file.
+    let folder = tempfile::tempdir().unwrap();
+    let broken = folder.path().join("broken.toml");
+    fs::write(
+        &broken,
+        fs::read_to_string(&file).unwrap().replace("\n[admin]\n", "\n[admin]\nlisten = 9090\n"),
+    )
+    .unwrap();
+    assert_eq!(run(&["check", broken.to_str().unwrap()]).code, Some(2));
+    let said = switchyard()
+        .arg("check")
+        .arg(&broken)
+        .env("SWITCHYARD_ADMIN_LISTEN", "127.0.0.1:9091")
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(0));
+}
+
+#[test]
+fn a_variable_that_sets_no_key_is_told() {
+    let said = switchyard()
+        .arg("check")
+        .arg(in_project("conf/proxy.toml"))
+        .env("SWITCHYARD_ADMIN_LISTN", "127.0.0.1:9091")
+        .output()
+        .unwrap();
+    let err = String::from_utf8(said.stderr).unwrap();
+    assert!(
+        err.contains("SWITCHYARD_ADMIN_LISTN") && err.contains("did you mean `SWITCHYARD_ADMIN_LISTEN`?"),
+        "{err}"
+    );
+    assert_eq!(said.status.code(), Some(0));
+}
+
+#[test]
+fn variables_of_the_vendor_are_honoured_and_an_inline_comment_in_one_is_an_error() {
+    let file = in_project("conf/controller.toml");
+    let with = |name: &str, value: &str| {
+        let output = switchyard().arg("check").arg(&file).env(name, value).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(with("ANKA_ANKA_REGISTRY", "http://front:8089/").0, Some(0));
+    let (code, err) = with("ANKA_ANKA_REGISTRY", "http://front:8089 # the front");
+    assert_eq!(code, Some(2));
+    assert!(err.contains("`ANKA_ANKA_REGISTRY` has an inline `# comment` in it"), "{err}");
+    let (code, err) = with("ANKA_NODE_ACTIVE_TIMEOUT", "120");
+    assert_eq!(code, Some(2));
+    assert!(
+        err.contains("environment variable ANKA_NODE_ACTIVE_TIMEOUT") && err.contains("write `\"120s\"`"),
+        "{err}"
+    );
+    let (code, err) = with("ANKA_ENABLE_AUTH", "true");
+    assert_eq!(code, Some(0));
+    assert!(err.contains("ANKA_ENABLE_AUTH is ignored"), "{err}");
+}
+
+#[test]
+fn every_subcommand_explains_itself_and_bad_usage_is_exit_2() {
+    for command in [
+        &["standalone"][..],
+        &["proxy"],
+        &["controller"],
+        &["registry"],
+        &["agent"],
+        &["agent", "join"],
+        &["agent", "run"],
+        &["agent", "leave"],
+        &["check"],
+    ] {
+        let said = run(&[command, &["--help"]].concat());
+        assert_eq!(said.code, Some(0), "{command:?}");
+        assert!(said.out.contains("Usage:"), "{command:?}: {}", said.out);
+    }
+    assert!(!run(&["--help"]).out.contains("vm-process"), "the VM's stand-in is no command for people");
+    for wrong in [&["chek"][..], &["proxy"], &["check"], &["standalone", "--agents", "many"]] {
+        assert_eq!(run(wrong).code, Some(2), "{wrong:?}");
+    }
+}
