@@ -1,7 +1,34 @@
 //! The whole cloud as real processes, and what its users see when a part of it dies: one test per promise, by
 //! causing what the promise is about.
+//!
+//! Scenarios take turns: each one loads the machine as it likes, and none of them slows another one down. They
+//! print nothing when they pass; when one fails, the ends of all logs of its processes are shown, and
+//! `SWITCHYARD_TEST_KEEP=1` keeps its directory.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod agent_dies;
+mod controller_dies;
+mod disk_full;
+mod etcd_quorum;
+mod front;
+mod standalone;
 mod tools;
+mod whole_path;
+
+use tokio::sync::{Mutex, MutexGuard};
+
+/// Waits for the machine; hold it to the end of the scenario.
+async fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::const_new(());
+    TURN.lock().await
+}
+
+/// A number for choices made by chance: printed by a failing scenario, set again with `SWITCHYARD_TEST_SEED`.
+fn seed() -> u64 {
+    let seed = std::env::var("SWITCHYARD_TEST_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = seed.unwrap_or_else(rand::random);
+    println!("SWITCHYARD_TEST_SEED={seed}");
+    seed
+}

@@ -1,6 +1,11 @@
 //! A whole cloud of separate processes: etcd, controllers, registries, a proxy in front, agents behind it.
 
-use std::{fmt::Write as _, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    fmt::Write as _,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde_json::{Value, json};
 
@@ -10,7 +15,7 @@ use super::{
     eventually::eventually,
     outside,
     place::Place,
-    process::Process,
+    process::{BINARY, Process},
 };
 
 /// How long something that should happen soon may take on a loaded machine.
@@ -31,6 +36,8 @@ pub struct Plan {
     pub agent: String,
     /// More lines for each `[service.NAME]` of `proxy.toml`.
     pub service: String,
+    /// More lines for each `[service.NAME.health]`.
+    pub health: String,
 }
 
 impl Default for Plan {
@@ -44,6 +51,7 @@ impl Default for Plan {
             registry: "[limits]\nreserve = \"16MiB\"\n".into(),
             agent: String::new(),
             service: String::new(),
+            health: String::new(),
         }
     }
 }
@@ -64,7 +72,8 @@ impl Server {
         self.up().await;
     }
 
-    async fn up(&mut self) {
+    /// Waits until its port is open.
+    pub async fn up(&mut self) {
         self.process.addresses(&self.address_file).await;
     }
 
@@ -93,8 +102,7 @@ pub struct Cloud {
 impl Cloud {
     /// Starts all of it and waits until it serves: every upstream proven, every node Active.
     pub async fn start(name: &str, plan: &Plan) -> Self {
-        let cloud = Self::start_without_agents(name, plan).await;
-        let mut cloud = cloud;
+        let mut cloud = Self::start_without_agents(name, plan).await;
         for n in 1..=plan.agents {
             let front = cloud.controllers_front;
             let agent = cloud.start_agent(&format!("node-{n}"), front, plan);
@@ -106,6 +114,13 @@ impl Cloud {
 
     /// The same without agents, for scenarios that place them behind wires of their own.
     pub async fn start_without_agents(name: &str, plan: &Plan) -> Self {
+        let cloud = Self::start_unproven(name, plan).await;
+        cloud.upstreams_are("up").await;
+        cloud
+    }
+
+    /// Nor does it wait until the proxy finds its upstreams well.
+    pub async fn start_unproven(name: &str, plan: &Plan) -> Self {
         let place = Place::new(name);
         let etcd = Etcd::start(plan.etcd).await;
         let (controllers_front, registries_front) = (place.address(), place.address());
@@ -130,7 +145,7 @@ impl Cloud {
                 upstreams: vec![("r1".into(), registry.address)],
             },
         ];
-        let mut proxy = proxy(&place, "proxy", &fronts, &plan.service);
+        let mut proxy = proxy(&place, "proxy", &fronts, plan);
         registry.up().await;
         for controller in &mut controllers {
             controller.up().await;
@@ -138,7 +153,7 @@ impl Cloud {
         proxy.up().await;
 
         let (api, admin) = (Api::new(controllers_front), proxy.api());
-        let cloud = Self {
+        Self {
             agents: Vec::new(),
             proxy,
             controllers,
@@ -149,9 +164,7 @@ impl Cloud {
             api,
             admin,
             place,
-        };
-        cloud.upstreams_are("up").await;
-        cloud
+        }
     }
 
     /// Starts an agent that speaks to `controllers`; it is its caller's.
@@ -180,11 +193,24 @@ impl Cloud {
 
     /// Waits until every upstream is in this health.
     pub async fn upstreams_are(&self, health: &str) {
-        eventually(SOON, &format!("all upstreams {health}"), || async {
+        self.upstreams_are_but(health, &[]).await;
+    }
+
+    /// Waits until every upstream but these is in this health.
+    pub async fn upstreams_are_but(&self, health: &str, but: &[&str]) {
+        eventually(SOON, &format!("upstreams {health}"), || async {
             let seen = self.upstreams().await?;
-            if seen.iter().all(|(_, h, _)| h == health) { Ok(()) } else { Err(format!("{seen:?}")) }
+            let good = seen.iter().all(|(name, h, _)| h == health || but.contains(&name.as_str()));
+            if good { Ok(()) } else { Err(format!("{seen:?}")) }
         })
         .await;
+    }
+
+    /// How many requests the proxy holds for a service.
+    pub async fn held(&self, service: &str) -> Result<u64, String> {
+        let view = self.admin.try_call("GET", "/admin/v1/upstreams", None).await?.json();
+        let service = view["services"].as_array().into_iter().flatten().find(|s| s["name"] == service);
+        service.and_then(|s| s["held"].as_u64()).ok_or_else(|| view.to_string())
     }
 
     /// Name, health and evidence of every upstream, as the proxy sees them.
@@ -296,14 +322,30 @@ fn server_table(place: &Place, name: &str) -> (SocketAddr, PathBuf, String) {
     (address, file, text)
 }
 
-/// Starts a registry on a disk of its own.
+/// Starts a registry on a directory of the place.
 pub fn registry(place: &Place, name: &str, more: &str) -> Server {
-    let (address, address_file, mut text) = server_table(place, name);
-    writeln!(text, "[storage]\ndisk = \"{}\"\n{more}", place.path(&format!("{name}/content")).display())
-        .expect("a text takes all");
-    let config = place.write(&format!("{name}.toml"), &text);
+    let (address, address_file, config) =
+        registry_config(place, name, &place.path(&format!("{name}/content")), more);
     let process = Process::start(place, name, &["registry", "-c", &config.display().to_string()]);
     Server { process, address, address_file }
+}
+
+/// Starts a registry on a disk of this size, which it alone sees: a tmpfs in a mount namespace of its own.
+pub fn registry_on_small_disk(place: &Place, name: &str, size: &str, more: &str) -> Server {
+    let disk = place.path(&format!("{name}/disk"));
+    std::fs::create_dir_all(&disk).expect("a directory to mount on");
+    let (address, address_file, config) = registry_config(place, name, &disk.join("content"), more);
+    let (disk, config) = (disk.display().to_string(), config.display().to_string());
+    let script = "mount -t tmpfs -o size=$0 tmpfs $1 && shift && exec \"$@\"";
+    let arguments = ["-Urm", "sh", "-c", script, size, &disk, BINARY, "registry", "-c", &config];
+    let process = Process::start_by(place, name, "unshare", &arguments);
+    Server { process, address, address_file }
+}
+
+fn registry_config(place: &Place, name: &str, disk: &Path, more: &str) -> (SocketAddr, PathBuf, PathBuf) {
+    let (address, address_file, mut text) = server_table(place, name);
+    writeln!(text, "[storage]\ndisk = \"{}\"\n{more}", disk.display()).expect("a text takes all");
+    (address, address_file, place.write(&format!("{name}.toml"), &text))
 }
 
 /// Starts a controller over `store`, the line of `[store]` that says where.
@@ -317,7 +359,7 @@ pub fn controller(place: &Place, name: &str, store: &str, registries: SocketAddr
 }
 
 /// Starts a proxy; its address is the admin one.
-fn proxy(place: &Place, name: &str, fronts: &[Front<'_>], service: &str) -> Server {
+fn proxy(place: &Place, name: &str, fronts: &[Front<'_>], plan: &Plan) -> Server {
     let (address, address_file) = (place.address(), place.path(&format!("{name}.address")));
     let mut text = format!(
         "[proxy]\nthreads = 2\naddress_file = \"{}\"\n[admin]\nlisten = \"{address}\"\n[log]\naccess = \"{}\"\n\
@@ -334,12 +376,14 @@ fn proxy(place: &Place, name: &str, fronts: &[Front<'_>], service: &str) -> Serv
         write!(
             text,
             "[[listener]]\nname = \"{0}\"\nbind = [\"{1}\"]\nservice = \"{0}\"\n\
-             [service.{0}]\nkind = \"{2}\"\nupstreams = [{3}]\n{service}\n\
-             [service.{0}.health]\ninterval = \"250ms\"\ntimeout = \"1s\"\n",
+             [service.{0}]\nkind = \"{2}\"\nupstreams = [{3}]\n{4}\n\
+             [service.{0}.health]\ninterval = \"250ms\"\ntimeout = \"1s\"\n{5}\n",
             front.service,
             front.bind,
             front.kind,
-            upstreams.join(", ")
+            upstreams.join(", "),
+            plan.service,
+            plan.health,
         )
         .expect("a text takes all");
     }

@@ -9,6 +9,8 @@ pub mod cloud;
 pub mod etcd;
 pub mod eventually;
 pub mod image;
+pub mod load;
+pub mod namespaces;
 pub mod outside;
 pub mod place;
 pub mod process;

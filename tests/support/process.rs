@@ -18,11 +18,14 @@ use super::{
 /// How long a process may take until it has written its address; generous, for loaded machines.
 const UP: Duration = Duration::from_secs(30);
 
+/// The product.
+pub const BINARY: &str = env!("CARGO_BIN_EXE_switchyard");
+
 /// One process of the product. Dropping it kills and reaps it.
 pub struct Process {
     name: String,
+    program: String,
     arguments: Vec<String>,
-    environment: Vec<(String, String)>,
     mark: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -31,15 +34,15 @@ pub struct Process {
 impl Process {
     /// Starts `switchyard ARGUMENTS`; its output goes to `NAME.log` in the place.
     pub fn start(place: &Place, name: &str, arguments: &[&str]) -> Self {
-        Self::start_with(place, name, arguments, &[])
+        Self::start_by(place, name, BINARY, arguments)
     }
 
-    /// The same, with more environment.
-    pub fn start_with(place: &Place, name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    /// Runs `PROGRAM ARGUMENTS` instead, which is to become the product: `unshare` and its like.
+    pub fn start_by(place: &Place, name: &str, program: &str, arguments: &[&str]) -> Self {
         let mut process = Self {
             name: name.to_owned(),
+            program: program.to_owned(),
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
-            environment: environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
             mark: place.dir().to_owned(),
             log: place.path(&format!("{name}.log")),
             child: None,
@@ -52,7 +55,7 @@ impl Process {
     pub fn spawn(&mut self) {
         assert!(self.has_ended().is_some(), "{} runs already", self.name);
         let log = fs::File::options().create(true).append(true).open(&self.log).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_switchyard"))
+        let child = Command::new(&self.program)
             .args(&self.arguments)
             // Settings of the machine must not leak in.
             .env_clear()
@@ -63,7 +66,6 @@ impl Process {
             )
             .env("RUST_BACKTRACE", "1")
             .env(MARK, &self.mark)
-            .envs(self.environment.iter().map(|(k, v)| (k, v)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log)

@@ -1,0 +1,174 @@
+//! A node's agent dies during a start, or its network does: never two VMs, and no start that waits for ever.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+use serde_json::json;
+
+use crate::{
+    seed,
+    support::{
+        cloud::{Cloud, Plan, SOON},
+        eventually::{eventually, never},
+        image::Image,
+        relay::{Relay, Wire},
+        vms::Vms,
+    },
+    turn,
+};
+
+/// Silence counts soon, so that a start moves while the test watches.
+const TIMEOUTS: &str = "[timeouts]\nnode_active = \"3s\"\ninstance_active = \"3s\"\npoll = \"1s\"\nclaim = \"1s\"\ninstance_visible = \"10m\"\n";
+
+/// Moments at which an agent is killed.
+const KILLS: usize = 8;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
+    let _turn = turn().await;
+    let mut chance = StdRng::seed_from_u64(seed());
+    let plan = Plan {
+        capacity: 20,
+        controller: TIMEOUTS.into(),
+        // Slow enough that a moment falls into each phase.
+        agent: "[agent.process]\nstart_delay = \"500ms\"\npull_delay = \"300ms\"\n".into(),
+        ..Plan::default()
+    };
+    let mut cloud = Cloud::start("agentkill", &plan).await;
+    let vms = Vms::watch(&cloud.place);
+    let mut ends = BTreeSet::new();
+    for kill in 0..KILLS {
+        // A template of its own each time, so that each start has a pull in it.
+        let image = Image::write(&cloud.place.path(&format!("image-{kill}")), 60 + kill as u64, 2, 1);
+        let template = cloud.push(&image, &format!("t{kill}"), "v1").await;
+        let moment = Duration::from_millis(chance.random_range(0..2000));
+        let away = Duration::from_millis(chance.random_range(0..1500));
+        let id =
+            cloud.run(json!({ "vmid": template, "external_id": format!("kill/{kill}") })).await.remove(0);
+        tokio::time::sleep(moment).await;
+        let node = cloud.show(&id).await["node_id"].as_str().unwrap_or_default().to_owned();
+        let victim = if node == "node-2" { 1 } else { 0 };
+        cloud.agents[victim].kill();
+        tokio::time::sleep(away).await;
+        cloud.agents[victim].spawn();
+
+        let context = format!("killed {moment:?} after the start, away for {away:?}");
+        let shown = cloud.reaches(&id, &["Started", "Error"], SOON).await;
+        let state = shown["instance_state"].as_str().unwrap_or_default().to_owned();
+        let expected = usize::from(state == "Started");
+        eventually(SOON, &format!("{expected} VMs ({context})"), || async {
+            let running = vms.of(&id);
+            if running.len() == expected { Ok(()) } else { Err(format!("{running:?} and {shown}")) }
+        })
+        .await;
+        assert!(vms.ever(&id) <= 1, "{context}: {} VMs one after the other: {shown}", vms.ever(&id));
+        vms.assert_never_two();
+        ends.insert(state);
+        assert!(cloud.terminate(&id).await.is_ok());
+        cloud.nodes_are("Active", 2).await;
+    }
+    eventually(SOON, "all VMs to be gone", || async {
+        let running = vms.running();
+        if running.is_empty() { Ok(()) } else { Err(format!("{running:?}")) }
+    })
+    .await;
+    assert!(ends.contains("Started"), "at least one of {KILLS} starts survives a restart: {ends:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_cut_off_before_its_start_loses_it_and_never_runs_it() {
+    let _turn = turn().await;
+    let slow = Plan {
+        controller: TIMEOUTS.into(),
+        // Long in the pull, so that the cut comes before the step after which nothing moves.
+        agent: "request_timeout = \"5s\"\n[agent.process]\npull_delay = \"4s\"\n".into(),
+        ..Plan::default()
+    };
+    let quick = Plan { controller: TIMEOUTS.into(), ..Plan::default() };
+    let cloud = Cloud::start_without_agents("cutearly", &slow).await;
+    let vms = Vms::watch(&cloud.place);
+    let image = Image::write(&cloud.place.path("image"), 5, 1, 1);
+    let template = cloud.push(&image, "small", "v1").await;
+
+    let wire = Relay::to(cloud.controllers_front).await;
+    let _first = cloud.start_agent("node-1", wire.address(), &slow);
+    cloud.nodes_are("Active", 1).await;
+    let id = cloud.run(json!({ "vmid": template })).await.remove(0);
+    eventually(SOON, "node-1 to pull", || async {
+        let shown = cloud.show(&id).await;
+        if shown["node_id"] == "node-1" && shown["instance_state"] == "Pulling" {
+            Ok(())
+        } else {
+            Err(shown.to_string())
+        }
+    })
+    .await;
+    wire.set(Wire::Dark);
+    let _second = cloud.start_agent("node-2", cloud.controllers_front, &quick);
+    let shown = eventually(SOON, "node-2 to have it", || async {
+        let shown = cloud.show(&id).await;
+        let has = shown["node_id"] == "node-2" && shown["instance_state"] == "Started";
+        if has { Ok(shown) } else { Err(shown.to_string()) }
+    })
+    .await;
+    assert_eq!(vms.of(&id).len(), 1, "{shown}");
+
+    // The node returns, with whatever it wanted to say on the wire.
+    wire.set(Wire::Whole);
+    cloud.nodes_are("Active", 2).await;
+    never(Duration::from_secs(6), "after the return", || async {
+        let shown = cloud.show(&id).await;
+        if shown["node_id"] != "node-2" || shown["instance_state"] != "Started" {
+            return Err(shown.to_string());
+        }
+        if vms.ever(&id) == 1 { Ok(()) } else { Err(format!("{} VMs: {shown}", vms.ever(&id))) }
+    })
+    .await;
+    vms.assert_never_two();
+
+    // And is of use again.
+    let pinned = cloud.run(json!({ "vmid": template, "node_id": "node-1" })).await.remove(0);
+    let shown = cloud.reaches(&pinned, &["Started"], SOON).await;
+    assert_eq!(shown["node_id"], "node-1");
+    vms.assert_never_two();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_cut_off_after_its_start_ends_in_error_and_not_on_another_node() {
+    let _turn = turn().await;
+    let plan =
+        Plan { controller: TIMEOUTS.into(), agent: "request_timeout = \"5s\"\n".into(), ..Plan::default() };
+    let cloud = Cloud::start_without_agents("cutlate", &plan).await;
+    let vms = Vms::watch(&cloud.place);
+    let image = Image::write(&cloud.place.path("image"), 6, 1, 1);
+    let template = cloud.push(&image, "small", "v1").await;
+
+    let wire = Relay::to(cloud.controllers_front).await;
+    let _first = cloud.start_agent("node-1", wire.address(), &plan);
+    cloud.nodes_are("Active", 1).await;
+    let id = cloud.run(json!({ "vmid": template })).await.remove(0);
+    cloud.reaches(&id, &["Started"], SOON).await;
+    let _second = cloud.start_agent("node-2", cloud.controllers_front, &plan);
+    cloud.nodes_are("Active", 2).await;
+
+    wire.set(Wire::Dark);
+    let shown = cloud.reaches(&id, &["Error"], SOON).await;
+    assert_eq!(shown["node_id"], "node-1", "the failed one still names its node: {shown}");
+    assert!(shown["message"].as_str().is_some_and(|m| m.contains("node")), "it says why: {shown}");
+    never(Duration::from_secs(4), "while the node is away", || async {
+        let shown = cloud.show(&id).await;
+        if shown["node_id"] == "node-1" && vms.ever(&id) == 1 { Ok(()) } else { Err(shown.to_string()) }
+    })
+    .await;
+
+    wire.set(Wire::Whole);
+    cloud.nodes_are("Active", 2).await;
+    assert!(cloud.terminate(&id).await.is_ok());
+    cloud.reaches(&id, &["Terminated"], SOON).await;
+    eventually(SOON, "its VM to be gone", || async {
+        if vms.of(&id).is_empty() { Ok(()) } else { Err("it runs") }
+    })
+    .await;
+    assert_eq!(vms.ever(&id), 1);
+    vms.assert_never_two();
+}

@@ -1,0 +1,60 @@
+//! A registry's disk fills: pushes are refused in words, what is there stays readable, and nothing half is left.
+
+use crate::{
+    support::{
+        api::Api,
+        cloud::{self, SOON},
+        eventually::eventually,
+        image::Image,
+        namespaces, outside,
+        place::Place,
+    },
+    turn,
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_pushes_and_serves_reads() {
+    let _turn = turn().await;
+    if !namespaces::allowed("a_full_disk_refuses_pushes_and_serves_reads") {
+        return;
+    }
+    let place = Place::new("full");
+    let mut registry = cloud::registry_on_small_disk(
+        &place,
+        "r1",
+        "64m",
+        "[limits]\nreserve = \"8MiB\"\nupload_idle = \"1s\"\n",
+    );
+    registry.up().await;
+    let (api, at) = (Api::new(registry.address), registry.address);
+
+    let small = Image::write(&place.path("small"), 70, 2, 8);
+    let large = Image::write(&place.path("large"), 71, 6, 16);
+    cloud::push(&place, at, &small, "kept", "v1").await;
+
+    let said = outside::push(&place, &large.layout, &format!("{at}/large:v1")).await;
+    assert!(!said.ok, "96 MiB do not go onto 64");
+    let told = said.err.to_lowercase();
+    assert!(
+        ["space", "full", "free"].iter().any(|word| told.contains(word)),
+        "the client is told why: {told}"
+    );
+
+    // Still readable, in full, and nothing of the other is visible.
+    let copy = outside::pull(&place, &format!("{at}/kept:v1"), &place.path("copy")).await;
+    assert!(copy.ok, "{}", copy.err);
+    let tags = api.get("/v2/large/tags/list").await;
+    assert!(tags.status == 404 || tags.json()["tags"].as_array().is_some_and(Vec::is_empty), "{tags}");
+    assert_eq!(api.get("/registry/v2/vm").await.ok().as_array().map(Vec::len), Some(1));
+    assert_eq!(api.get("/livez").await.status, 200);
+
+    // What the torn push left does not hold the disk for ever: what fits is taken again.
+    let next = Image::write(&place.path("next"), 72, 1, 4);
+    eventually(SOON, "a push that fits", || async {
+        let said = outside::push(&place, &next.layout, &format!("{at}/next:v1")).await;
+        if said.ok { Ok(()) } else { Err(said.err) }
+    })
+    .await;
+    let copy = outside::pull(&place, &format!("{at}/next:v1"), &place.path("next-copy")).await;
+    assert!(copy.ok, "{}", copy.err);
+}

@@ -1,0 +1,21 @@
+//! Scenarios that need a namespace of their own.
+
+use std::process::{Command, Stdio};
+
+/// Whether this machine lets us make user and mount namespaces. Where it does not, the scenario is named as not
+/// run, or fails when the run is strict.
+pub fn allowed(scenario: &str) -> bool {
+    let tried = Command::new("unshare")
+        .args(["-Urm", "sh", "-c", "mount -t tmpfs tmpfs /mnt"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    let allowed = tried.is_ok_and(|status| status.success());
+    if !allowed {
+        let strict = std::env::var_os("SWITCHYARD_TEST_STRICT").is_some_and(|v| v == "1");
+        assert!(!strict, "{scenario} needs `unshare -Urm`, which is not allowed here");
+        println!("not run: {scenario}: `unshare -Urm` is not allowed here");
+    }
+    allowed
+}
