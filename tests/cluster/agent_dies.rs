@@ -2,16 +2,16 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::Rng;
 use serde_json::json;
 
 use crate::{
-    seed,
     support::{
         cloud::{Cloud, Plan, SOON},
         eventually::{eventually, never},
         image::Image,
         relay::{Relay, Wire},
+        seed,
         vms::Vms,
     },
     turn,
@@ -26,7 +26,7 @@ const KILLS: usize = 8;
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
     let _turn = turn().await;
-    let mut chance = StdRng::seed_from_u64(seed());
+    let mut chance = seed::chance();
     let plan = Plan {
         capacity: 20,
         controller: TIMEOUTS.into(),

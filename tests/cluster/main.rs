@@ -24,11 +24,3 @@ async fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::const_new(());
     TURN.lock().await
 }
-
-/// A number for choices made by chance: printed by a failing scenario, set again with `SWITCHYARD_TEST_SEED`.
-fn seed() -> u64 {
-    let seed = std::env::var("SWITCHYARD_TEST_SEED").ok().and_then(|s| s.parse().ok());
-    let seed = seed.unwrap_or_else(rand::random);
-    println!("SWITCHYARD_TEST_SEED={seed}");
-    seed
-}

@@ -3,11 +3,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::Rng;
 use serde_json::{Value, json};
 
 use crate::{
-    seed,
     support::{
         api::Api,
         cloud::{SOON, ids, push, reaches, template_id},
@@ -16,6 +15,7 @@ use crate::{
         outside,
         place::Place,
         process::Process,
+        seed,
         vms::Vms,
     },
     turn,
@@ -77,7 +77,7 @@ impl Standalone {
 #[tokio::test(flavor = "multi_thread")]
 async fn standalone_killed_during_a_push_shows_no_half_tag() {
     let _turn = turn().await;
-    let mut chance = StdRng::seed_from_u64(seed());
+    let mut chance = seed::chance();
     let mut all = Standalone::start("pushkill").await;
     let kept = Image::write(&all.place.path("kept"), 40, 2, 4);
     push(&all.place, all.registries, &kept, "kept", "v1").await;
@@ -119,7 +119,7 @@ async fn standalone_killed_during_a_push_shows_no_half_tag() {
 #[tokio::test(flavor = "multi_thread")]
 async fn standalone_killed_during_starts_loses_none_and_doubles_none() {
     let _turn = turn().await;
-    let mut chance = StdRng::seed_from_u64(seed());
+    let mut chance = seed::chance();
     let mut all = Standalone::start("startkill").await;
     let vms = Vms::watch(&all.place);
     let image = Image::write(&all.place.path("image"), 4, 1, 1);

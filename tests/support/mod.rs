@@ -15,5 +15,6 @@ pub mod outside;
 pub mod place;
 pub mod process;
 pub mod relay;
+pub mod seed;
 pub mod shape;
 pub mod vms;
