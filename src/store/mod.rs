@@ -12,7 +12,10 @@ mod kv;
 mod lease;
 mod txn;
 mod watch;
+pub mod page;
+pub mod embedded;
 pub mod etcd;
+pub mod faulty;
 
 use async_trait::async_trait;
 

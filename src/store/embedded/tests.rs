@@ -1,0 +1,1 @@
+//! See also `conformance`, which holds this store against etcd.
