@@ -81,7 +81,7 @@ async fn a_node_cut_off_before_its_start_loses_it_and_never_runs_it() {
     let slow = Plan {
         controller: TIMEOUTS.into(),
         // Long in the pull, so that the cut comes before the step after which nothing moves.
-        agent: "request_timeout = \"5s\"\n[agent.process]\npull_delay = \"4s\"\n".into(),
+        agent: "request_timeout = \"12s\"\n[agent.process]\npull_delay = \"4s\"\n".into(),
         ..Plan::default()
     };
     let quick = Plan { controller: TIMEOUTS.into(), ..Plan::default() };
@@ -137,7 +137,7 @@ async fn a_node_cut_off_before_its_start_loses_it_and_never_runs_it() {
 async fn a_node_cut_off_after_its_start_ends_in_error_and_not_on_another_node() {
     let _turn = turn().await;
     let plan =
-        Plan { controller: TIMEOUTS.into(), agent: "request_timeout = \"5s\"\n".into(), ..Plan::default() };
+        Plan { controller: TIMEOUTS.into(), agent: "request_timeout = \"12s\"\n".into(), ..Plan::default() };
     let cloud = Cloud::start_without_agents("cutlate", &plan).await;
     let vms = Vms::watch(&cloud.place);
     let image = Image::write(&cloud.place.path("image"), 6, 1, 1);

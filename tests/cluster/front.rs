@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::{
@@ -13,6 +14,9 @@ use crate::{
     },
     turn,
 };
+
+/// Nothing is under way but parked polls, so the grace is not needed.
+const SOON_STOPPED: Duration = Duration::from_secs(10);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_is_held_until_a_controller_returns() {
@@ -109,4 +113,54 @@ async fn a_frozen_controller_costs_repeatable_calls_nothing() {
     }
     cloud.controllers[0].process.thaw();
     cloud.upstreams_are("up").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_config_on_reload_is_refused_and_the_old_one_serves() {
+    let _turn = turn().await;
+    let cloud = Cloud::start("reload", &Plan { agents: 0, ..Plan::default() }).await;
+    let path = cloud.place.path("proxy.toml");
+    let good = std::fs::read_to_string(&path).expect("the proxy's config");
+
+    cloud.place.write("proxy.toml", &good.replace("kind = \"controller\"", "kind = \"controler\""));
+    cloud.proxy.process.signal(Signal::HUP);
+    eventually(SOON, "the refusal in the log", || async {
+        let log = cloud.proxy.process.log();
+        if log.contains("controler") && log.contains("proxy.toml") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    assert!(cloud.api.get("/api/v1/vm").await.is_ok(), "the old one serves");
+
+    let table = "[service.controllers]\n";
+    cloud.place.write("proxy.toml", &good.replace(table, &format!("{table}maintenance = true\n")));
+    cloud.proxy.process.signal(Signal::HUP);
+    let answer = eventually(SOON, "the new config to act", || async {
+        let answer = cloud.api.get("/api/v1/vm").await;
+        if answer.status == 503 { Ok(answer) } else { Err(answer.to_string()) }
+    })
+    .await;
+    assert!(answer.is_clean(503) && answer.header("retry-after").is_some(), "{answer}");
+
+    cloud.place.write("proxy.toml", &good);
+    cloud.proxy.process.signal(Signal::HUP);
+    eventually(SOON, "the first config to act again", || async {
+        let answer = cloud.api.get("/api/v1/vm").await;
+        if answer.is_ok() { Ok(()) } else { Err(answer.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_role_stops_soon_when_asked() {
+    let _turn = turn().await;
+    let mut cloud = Cloud::start("stop", &Plan::default()).await;
+    // Polls are parked and connections kept: none of that may hold up a stop.
+    for agent in &mut cloud.agents {
+        assert_eq!(agent.stop(SOON_STOPPED).await.code(), Some(0), "{}", agent.log());
+    }
+    let servers = [&mut cloud.proxy, &mut cloud.registry].into_iter().chain(&mut cloud.controllers);
+    for server in servers {
+        let status = server.process.stop(SOON_STOPPED).await;
+        assert_eq!(status.code(), Some(0), "{}: {}", server.process.name(), server.process.log());
+    }
 }

@@ -377,7 +377,7 @@ fn proxy(place: &Place, name: &str, fronts: &[Front<'_>], plan: &Plan) -> Server
             text,
             "[[listener]]\nname = \"{0}\"\nbind = [\"{1}\"]\nservice = \"{0}\"\n\
              [service.{0}]\nkind = \"{2}\"\nupstreams = [{3}]\n{4}\n\
-             [service.{0}.health]\ninterval = \"250ms\"\ntimeout = \"1s\"\n{5}\n",
+             [service.{0}.health]\ninterval = \"500ms\"\ntimeout = \"500ms\"\n{5}\n",
             front.service,
             front.bind,
             front.kind,
