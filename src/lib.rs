@@ -31,3 +31,4 @@ pub mod http;
 pub mod client;
 pub mod cli;
 pub mod controller;
+pub mod agent;

@@ -1,9 +1,13 @@
 //! Typed clients of our own APIs and of the registries', with failover over several URLs. Never a server.
 
+mod agent_api;
+mod answer;
 mod error;
 mod failover;
+pub mod oci;
 mod templates;
 
+pub use agent_api::{AgentApi, ControllerStatus, Limits};
 pub use error::ClientError;
 pub use failover::{Failover, http_client};
 pub use templates::Templates;

@@ -73,4 +73,6 @@ pub struct ProcessDriver {
     pub fail_starts: bool,
     /// A VM vanishes so long after its start; never if zero.
     pub vanish_after: Duration,
+    /// The program that stands for a VM; this very program if not given. For those who embed an agent.
+    pub program: Option<PathBuf>,
 }

@@ -1,0 +1,199 @@
+//! What the loops and the workers of one agent share.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, RwLock, watch};
+use tracing::{error, info};
+
+use super::{
+    driver::Driver,
+    facts,
+    facts::Own,
+    journal::{Entry, Journal},
+    templates::Cache,
+    vms::Vms,
+};
+use crate::{
+    client::{AgentApi, oci::Oci},
+    config::{BaseUrl, agent::Agent as Config},
+    model::{InstanceId, NodeId},
+    supervise::StopSource,
+    wire::agent::{Heard, NodeFacts, NodeSettings},
+};
+
+/// One agent's parts.
+pub(super) struct Node {
+    pub(super) config: Config,
+    pub(super) id: NodeId,
+    /// Made at each start.
+    pub(super) session: String,
+    pub(super) api: AgentApi,
+    pub(super) driver: Arc<dyn Driver>,
+    pub(super) cache: Cache,
+    pub(super) vms: Vms,
+    pub(super) journal: Arc<Mutex<Journal>>,
+    /// Whether the last report was answered: only then are tasks taken and claims sent.
+    pub(super) in_touch: watch::Sender<bool>,
+    /// The newest settings seen.
+    pub(super) settings: watch::Sender<Option<NodeSettings>>,
+    /// Registry address for pulls, as last heard.
+    registry: Mutex<String>,
+    /// Its record is to be made or renewed.
+    pub(super) must_join: watch::Sender<bool>,
+    /// A report is due now.
+    pub(super) beat: Notify,
+    /// Heartbeats hold it alone, claims share it: a heartbeat that was made before a claim, and so does not tell
+    /// of its VM, must not arrive after it.
+    pub(super) gate: RwLock<()>,
+    /// No new starts until then: one was just given back, and would come straight here again.
+    pub(super) pause: super::pause::Pause,
+    /// The agent is stopping.
+    pub(super) ending: StopSource,
+}
+
+impl Node {
+    #[expect(clippy::too_many_arguments, reason = "each is one part, made by the one caller")]
+    pub(super) fn new(
+        config: Config,
+        id: NodeId,
+        must_join: bool,
+        api: AgentApi,
+        driver: Arc<dyn Driver>,
+        cache: Cache,
+        journal: Journal,
+    ) -> Self {
+        Self {
+            config,
+            id,
+            session: uuid::Uuid::new_v4().to_string(),
+            api,
+            driver,
+            cache,
+            vms: Vms::default(),
+            journal: Arc::new(Mutex::new(journal)),
+            in_touch: watch::Sender::new(false),
+            settings: watch::Sender::new(None),
+            registry: Mutex::default(),
+            must_join: watch::Sender::new(must_join),
+            beat: Notify::new(),
+            gate: RwLock::new(()),
+            pause: super::pause::Pause::default(),
+            ending: StopSource::new(),
+        }
+    }
+
+    /// What this node is right now.
+    pub(super) fn facts(&self) -> NodeFacts {
+        let own = Own { used: self.cache.used(), templates: self.cache.list() };
+        facts::facts(self.driver.facts(), &self.config.data, own)
+    }
+
+    /// How many more VMs it may take.
+    pub(super) fn free(&self) -> u32 {
+        let settings = self.settings.borrow();
+        let (capacity, drained) =
+            settings.as_ref().map_or((self.config.capacity, false), |s| (s.capacity, s.drain_mode));
+        if drained || self.pause.holds() { 0 } else { capacity.saturating_sub(self.vms.used()) }
+    }
+
+    /// Address that CI clients dial.
+    pub(super) fn host(&self) -> String {
+        self.settings.borrow().as_ref().map_or_else(|| self.config.host.clone(), |s| s.host.clone())
+    }
+
+    /// The controllers were not reached: report before anything else is done.
+    pub(super) fn lost_touch(&self) {
+        self.in_touch.send_if_modified(|in_touch| std::mem::replace(in_touch, false));
+        self.beat.notify_one();
+    }
+
+    /// Takes the newest settings.
+    pub(super) fn apply(&self, settings: NodeSettings) {
+        let newer =
+            |now: &Option<NodeSettings>| now.as_ref().is_none_or(|now| now.version < settings.version);
+        let applied = self.settings.send_if_modified(|now| {
+            let newer = newer(now);
+            if newer {
+                info!(
+                    version = settings.version,
+                    capacity = settings.capacity,
+                    drained = settings.drain_mode,
+                    "node settings were applied"
+                );
+                *now = Some(settings.clone());
+            }
+            newer
+        });
+        if applied {
+            self.vms.room.notify_one();
+        }
+    }
+
+    /// Takes the registry's address.
+    pub(super) fn hear_registry(&self, registry: String) {
+        if !registry.is_empty() {
+            *self.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        }
+    }
+
+    /// Does as a report's answer says.
+    pub(super) fn hear(&self, heard: Heard) {
+        if !heard.known {
+            self.must_join.send_replace(true);
+            self.lost_touch();
+        }
+        self.hear_registry(heard.registry);
+        if let Some(settings) = heard.config {
+            self.apply(settings);
+        }
+        for stop in &heard.stop {
+            self.vms.stop(stop);
+        }
+        for noted in &heard.forget {
+            self.vms.noted(noted);
+        }
+    }
+
+    /// A client of the registry that a task names, else of the one last heard of.
+    pub(super) fn registry(&self, named: &str) -> Result<Oci, String> {
+        let heard = self.registry.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let address = if named.is_empty() { heard } else { named.to_owned() };
+        if address.is_empty() {
+            return Err("the controllers name no registry to pull from".into());
+        }
+        let base: BaseUrl = address
+            .trim_end_matches('/')
+            .parse()
+            .map_err(|error| format!("the registry's address `{address}` cannot be used: {error}"))?;
+        Oci::new(base, self.config.dial_timeout, IDLE.min(self.config.request_timeout))
+            .map_err(|error| format!("no client of the registry `{address}`: {error}"))
+    }
+
+    /// Writes a step down; on disk when it returns.
+    pub(super) async fn write(&self, entry: Entry) -> std::io::Result<()> {
+        self.with_journal(move |journal| journal.put(entry)).await
+    }
+
+    /// Strikes an instance out.
+    pub(super) async fn strike(&self, instance: &InstanceId) {
+        let instance = instance.clone();
+        if let Err(error) = self.with_journal(move |journal| journal.strike(&instance)).await {
+            // It will be found at the next start, and told as an end that nobody waits for.
+            error!(error = %error, "the journal could not be written");
+        }
+    }
+
+    async fn with_journal(
+        &self,
+        act: impl FnOnce(&mut Journal) -> std::io::Result<()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        let journal = self.journal.clone();
+        // Syncing takes as long as the disk wants.
+        tokio::task::spawn_blocking(move || act(&mut journal.lock().unwrap_or_else(PoisonError::into_inner)))
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+    }
+}
+
+/// A registry that sends nothing for so long is asked again.
+const IDLE: std::time::Duration = std::time::Duration::from_secs(30);

@@ -1,0 +1,31 @@
+//! Reading an answer without trusting its length.
+
+use bytes::{Bytes, BytesMut};
+
+use super::ClientError;
+
+/// How much of a strange answer is quoted.
+const EXCERPT: usize = 200;
+
+/// The whole body, if it is at most `most` bytes long.
+pub(super) async fn read_bounded(
+    url: &str,
+    mut response: reqwest::Response,
+    most: usize,
+) -> Result<Bytes, ClientError> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = response.chunk().await.map_err(|source| ClientError::transport(url, source))? {
+        if bytes.len() + chunk.len() > most {
+            let why = format!("it is longer than {most} bytes");
+            return Err(ClientError::Strange { url: url.to_owned(), why });
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes.freeze())
+}
+
+/// The beginning of a text that was not understood, fit for a log line.
+pub(super) fn excerpt(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT)]);
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>().trim().to_owned()
+}
