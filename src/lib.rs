@@ -29,6 +29,6 @@ pub mod supervise;
 pub mod store;
 pub mod http;
 pub mod client;
-pub mod cli;
 pub mod controller;
 pub mod agent;
+pub mod cli;

@@ -95,6 +95,7 @@ fn driver(table: &Table<'_>) -> Driver {
         pull_delay: process.or("pull_delay", default.pull_delay, duration),
         fail_starts: process.or("fail_starts", default.fail_starts, flag),
         vanish_after: process.or("vanish_after", default.vanish_after, duration),
+        program: None,
     })
 }
 
