@@ -3,7 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::body::Body;
+use axum::{
+    body::{Body, HttpBody},
+    http::{Request, header},
+};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -63,7 +66,22 @@ impl BodyRoom {
     }
 
     /// Reads a body whole. Room is taken as bytes arrive, so announcing a long body costs others nothing.
-    pub async fn read(&self, mut body: Body) -> Result<WholeBody, RoomError> {
+    ///
+    /// What is refused is read on for a moment, so that its sender gets to the answer; see [`linger`].
+    pub async fn read(&self, request: Request<Body>) -> Result<WholeBody, RoomError> {
+        if request.body().size_hint().lower() > self.limit as u64 {
+            linger(request).await;
+            return Err(RoomError::TooLarge { limit: self.limit });
+        }
+        let mut body = request.into_body();
+        let whole = self.collect(&mut body).await;
+        if matches!(whole, Err(RoomError::TooLarge { .. } | RoomError::Full)) {
+            drop_rest(body).await;
+        }
+        whole
+    }
+
+    async fn collect(&self, body: &mut Body) -> Result<WholeBody, RoomError> {
         let end = clock::now() + self.patience;
         let (mut bytes, mut room) = (BytesMut::new(), None::<OwnedSemaphorePermit>);
         loop {
@@ -89,6 +107,33 @@ impl BodyRoom {
     }
 }
 
+/// How much of a refused body is read and dropped before its answer, and for how long.
+const LINGER: (usize, Duration) = (16 * 1024 * 1024, Duration::from_secs(2));
+
+/// Reads and drops the body of a request that is refused. A server that answers and closes while its client
+/// still sends makes the client's system throw the answer away; the client then sees a dropped connection, and
+/// some repeat a start after one. A client that waits for `100 Continue` sends nothing and is answered at once.
+pub async fn linger(request: Request<Body>) {
+    if !request.headers().contains_key(header::EXPECT) {
+        drop_rest(request.into_body()).await;
+    }
+}
+
+async fn drop_rest(mut body: Body) {
+    let (most, longest) = LINGER;
+    let reading = async {
+        let mut dropped = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            dropped += frame.data_ref().map_or(0, Bytes::len);
+            if dropped > most {
+                return;
+            }
+        }
+    };
+    // Late or not, the answer goes out now.
+    tokio::time::timeout(longest, reading).await.ok();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,27 +143,27 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_read_up_to_its_limit_and_not_a_byte_further() {
         let room = BodyRoom::new(10, 100, SECOND);
-        assert_eq!(room.read(Body::from("0123456789")).await.unwrap().bytes(), b"0123456789");
-        let refused = room.read(Body::from("0123456789x")).await.unwrap_err();
+        assert_eq!(room.read(Request::new(Body::from("0123456789"))).await.unwrap().bytes(), b"0123456789");
+        let refused = room.read(Request::new(Body::from("0123456789x"))).await.unwrap_err();
         assert_eq!(refused, RoomError::TooLarge { limit: 10 });
-        assert_eq!(room.read(Body::empty()).await.unwrap().bytes(), b"");
+        assert_eq!(room.read(Request::new(Body::empty())).await.unwrap().bytes(), b"");
     }
 
     #[tokio::test]
     async fn bodies_share_one_room_and_give_it_back() {
         let room = BodyRoom::new(64 * UNIT, 100 * UNIT, SECOND);
         let long = || Body::from(vec![b' '; 64 * UNIT]);
-        let first = room.read(long()).await.unwrap();
-        assert_eq!(room.read(long()).await.unwrap_err(), RoomError::Full);
-        assert!(room.read(Body::from("{}")).await.is_ok(), "a short one still fits");
+        let first = room.read(Request::new(long())).await.unwrap();
+        assert_eq!(room.read(Request::new(long())).await.unwrap_err(), RoomError::Full);
+        assert!(room.read(Request::new(Body::from("{}"))).await.is_ok(), "a short one still fits");
         drop(first);
-        assert!(room.read(long()).await.is_ok());
+        assert!(room.read(Request::new(long())).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_body_that_never_ends_is_given_up() {
         let room = BodyRoom::new(10, 100, SECOND);
         let never = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-        assert_eq!(room.read(never).await.unwrap_err(), RoomError::Slow(SECOND));
+        assert_eq!(room.read(Request::new(never)).await.unwrap_err(), RoomError::Slow(SECOND));
     }
 }

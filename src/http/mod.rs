@@ -10,7 +10,7 @@ mod serve;
 
 pub use bind::{BindError, bind, write_address_file};
 pub use body::{BodyError, read_bounded};
-pub use body_room::{BodyRoom, RoomError, WholeBody};
+pub use body_room::{BodyRoom, RoomError, WholeBody, linger};
 pub use health_routes::{Readiness, health_routes};
 pub use request_id::{RequestIdLayerState, request_id};
 pub use serve::serve;

@@ -21,7 +21,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for AnyType<T> {
     type Rejection = Fail;
 
     async fn from_request(request: Request<Body>, api: &Api) -> Result<Self, Fail> {
-        let body = api.room.read(request.into_body()).await?;
+        let body = api.room.read(request).await?;
         parse(body.bytes()).map(Self).map_err(Fail::bad)
     }
 }

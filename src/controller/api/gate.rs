@@ -16,7 +16,12 @@ use super::{
     Api, POLL,
     answer::{Fail, Said},
 };
-use crate::{clock, controller::ops::WRITE_TIME, http::RequestIdLayerState, wire::headers};
+use crate::{
+    clock,
+    controller::ops::WRITE_TIME,
+    http::{RequestIdLayerState, linger},
+    wire::headers,
+};
 
 /// The time for a read when the caller names none. Clients give up at 5 s, and one of them asks again then.
 const READ: Duration = Duration::from_millis(4500);
@@ -54,12 +59,11 @@ pub(super) async fn watch(State(api): State<Api>, request: Request, next: Next) 
 /// Lets in what there is room for, once the cache is loaded.
 pub(super) async fn admit(State(api): State<Api>, request: Request, next: Next) -> Response<Body> {
     let Ok(_place) = api.places.clone().try_acquire_owned() else {
-        api.counts.refused("busy");
-        return Fail::soon("too many requests at once").into_response();
+        return refuse(&api, "busy", request, "too many requests at once").await;
     };
     if !api.app.health.loaded() {
-        api.counts.refused("not_ready");
-        return Fail::soon("this controller is starting: its cache is not loaded").into_response();
+        return refuse(&api, "not_ready", request, "this controller is starting: its cache is not loaded")
+            .await;
     }
     next.run(request).await
 }
@@ -74,9 +78,13 @@ pub(super) async fn in_time(State(api): State<Api>, mut request: Request, next: 
     let (most, least) = if reads { (READ, LEAST_READ) } else { (WRITE, WRITE_TIME) };
     let left = given.map_or(most, |given| if parks { given } else { given.min(most) });
     if left < least {
-        api.counts.refused("deadline");
-        let why = format!("not done: {} ms are left for it", left.as_millis());
-        return Fail::soon(why).into_response();
+        return refuse(
+            &api,
+            "deadline",
+            request,
+            &format!("not done: {} ms are left for it", left.as_millis()),
+        )
+        .await;
     }
     // A poll has its own wait, and ends before the deadline by itself if there is one.
     if !parks || given.is_some() {
@@ -90,6 +98,12 @@ pub(super) async fn in_time(State(api): State<Api>, mut request: Request, next: 
         Err(_) if reads => Fail::soon("the answer took too long").into_response(),
         Err(_) => Fail::soon("it is not known whether this was done: it took too long").into_response(),
     }
+}
+
+async fn refuse(api: &Api, reason: &str, request: Request, why: &str) -> Response<Body> {
+    api.counts.refused(reason);
+    linger(request).await;
+    Fail::soon(why).into_response()
 }
 
 /// Every unknown route, with the text that the vendor's services answer.
