@@ -14,7 +14,7 @@ use super::{
     vms::Vms,
 };
 use crate::{
-    client::{AgentApi, oci::Oci},
+    client::{AgentApi, ClientError, oci::Oci},
     config::{BaseUrl, agent::Agent as Config},
     model::{InstanceId, NodeId},
     supervise::StopSource,
@@ -105,6 +105,15 @@ impl Node {
     pub(super) fn lost_touch(&self) {
         self.in_touch.send_if_modified(|in_touch| std::mem::replace(in_touch, false));
         self.beat.notify_one();
+    }
+
+    /// A call was not answered as hoped.
+    pub(super) fn unheard(&self, error: &ClientError) {
+        if error.status() == Some(404) {
+            // The node has no record: it was deleted.
+            self.must_join.send_replace(true);
+        }
+        self.lost_touch();
     }
 
     /// Takes the newest settings.

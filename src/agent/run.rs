@@ -108,6 +108,9 @@ async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
                     }
                     Found::Nothing => Left::Nothing,
                 };
+                if found == Found::Nothing {
+                    vm.info = vm.info.take().map(|info| ended(info, "failed"));
+                }
                 vm.seen = Seen::Failed(left);
             }
             VmPhase::Gone => vm.seen = Seen::Gone,
@@ -130,7 +133,11 @@ async fn heartbeats(node: &Arc<Node>, home: &Home) {
     let ending = node.ending.stop();
     let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(15));
     while !ending.is_requested() {
-        let pause = match beat(node, home).await {
+        let done = tokio::select! {
+            () = ending.requested() => return,
+            done = beat(node, home) => done,
+        };
+        let pause = match done {
             Ok(()) => {
                 backoff.reset();
                 node.config.heartbeat
@@ -300,7 +307,7 @@ async fn polls(node: &Arc<Node>) {
             }
             Err(error) => {
                 warn!(error = %with_causes(&error), "poll failed");
-                node.lost_touch();
+                node.unheard(&error);
                 backoff.pause(rand::random())
             }
         };
@@ -429,15 +436,17 @@ async fn say_goodbye(node: &Arc<Node>) {
             error!(vm = %key, error = %with_causes(&error), "vm could not be stopped");
             continue;
         }
-        let entry = node.vms.change(&key, |vm| match seen {
-            Seen::Running => {
-                vm.message = "its node's agent was stopped".into();
-                vm.info = vm.info.take().map(|info| ended(info, "failed"));
-                vm.seen = Seen::Failed(Left::Nothing);
-                Some(vm.entry(VmPhase::Failed))
+        let entry = node.vms.change(&key, |vm| {
+            if seen == Seen::Booted {
+                // Starting: the next run goes on with it.
+                return None;
             }
-            // Starting: the next run goes on with it.
-            _ => None,
+            if seen == Seen::Running {
+                vm.message = "its node's agent was stopped".into();
+            }
+            vm.info = vm.info.take().map(|info| ended(info, "failed"));
+            vm.seen = Seen::Failed(Left::Nothing);
+            Some(vm.entry(VmPhase::Failed))
         });
         if let Some(Some(entry)) = entry
             && let Err(error) = node.write(entry).await

@@ -90,6 +90,7 @@ impl One {
                 .await?;
             match asked {
                 Ok(Ok(granted)) => break granted,
+                Ok(Err(error)) if is_final(&error) => return Ok(self.refused("claim", error.to_string())),
                 Ok(Err(error)) => self.unanswered("claim", &error),
                 Err(_) => warn!(vm = %self.key, "claim was not answered in time"),
             }
@@ -146,6 +147,7 @@ impl One {
             let node = self.node.clone();
             match self.unless_unwanted(node.api.starting(&claim)).await? {
                 Ok(granted) => break granted,
+                Err(error) if is_final(&error) => return Ok(self.refused("start", error.to_string())),
                 Err(error) => self.unanswered("start", &error),
             }
             self.pause(&mut backoff).await?;
@@ -305,6 +307,11 @@ impl One {
 
     /// The node cannot do it: back to the queue, and nothing of it is kept here.
     async fn give_back(&mut self, why: String) -> Result<(), GivenUp> {
+        if self.node.vms.change(&self.key, |vm| vm.granted) == Some(true) {
+            // An earlier run was let to start it: no other node may have it any more.
+            self.fail(why, Left::Nothing).await;
+            return Ok(());
+        }
         warn!(vm = %self.key, why, "start was given back");
         self.node.pause.begin();
         let back = GiveBack { claim: self.words(), why };
@@ -355,9 +362,13 @@ impl One {
         if answer.granted {
             self.change(go_on);
         } else {
-            info!(vm = %self.key, step, why = answer.why, "step was refused; the instance is not this node's");
-            self.node.vms.disown(&self.key);
+            self.refused(step, answer.why);
         }
+    }
+
+    fn refused(&self, step: &'static str, why: String) {
+        info!(vm = %self.key, step, why, "step was refused; the instance is not this node's");
+        self.node.vms.disown(&self.key);
     }
 
     /// Writes the step down that is about to be taken. If that fails the step is not taken.
@@ -397,7 +408,7 @@ impl One {
 
     fn unanswered(&self, step: &'static str, error: &ClientError) {
         warn!(vm = %self.key, step, error = %with_causes(error), "step was not answered and is repeated");
-        self.node.lost_touch();
+        self.node.unheard(error);
     }
 
     fn change(&self, change: impl FnOnce(&mut Vm)) {
@@ -416,6 +427,14 @@ impl One {
             attempt: self.key.attempt,
         }
     }
+}
+
+/// Whether repeating the call cannot help. Without a record it can, after a join; beside a second agent with
+/// the same id it can, once that one is gone.
+fn is_final(error: &ClientError) -> bool {
+    matches!(error.status(), Some(400..500))
+        && !error.may_pass()
+        && !matches!(error.status(), Some(404 | 409 | 425))
 }
 
 async fn changed(wanted: &mut watch::Receiver<Wanted>, before: Wanted) {

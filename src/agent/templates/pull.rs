@@ -89,19 +89,16 @@ pub(in crate::agent) async fn pull(
     delay: Duration,
     mut tell: impl FnMut(Told) + Send,
 ) -> Result<Vec<PathBuf>, Trouble> {
-    if let Some(files) = cache.use_now(&task.manifest) {
+    let manifest = task.manifest;
+    if let Some(files) = aside(cache, move |cache| cache.use_now(&manifest)).await? {
         debug!(template.name = %task.template_name, "template was here already");
         return Ok(files);
     }
     let layers = list_layers(oci, task, &mut tell).await?;
     let distinct: Vec<Layer> = layers.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
     let total = distinct.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
-    // Looking for room reads and removes files.
-    let room = tokio::task::spawn_blocking({
-        let (cache, layers) = (cache.clone(), distinct.clone());
-        move || cache.make_room(&layers)
-    });
-    let _claimed = room.await.map_err(|error| Trouble::Hopeless { why: error.to_string() })??;
+    let wanted = distinct.clone();
+    let _claimed = aside(cache, move |cache| cache.make_room(&wanted)).await??;
 
     info!(template.name = %task.template_name, template.tag = %task.tag, bytes = total, "pull began");
     let mut before = 0u64;
@@ -113,11 +110,24 @@ pub(in crate::agent) async fn pull(
         bring(cache, oci, task, layer, &mut at).await?;
         before = before.saturating_add(layer.size);
     }
-    cache.enter(task, layers).map_err(|source| cache.unusable(source))?;
-    info!(template.name = %task.template_name, template.tag = %task.tag, "pull ended");
-    cache
-        .use_now(&task.manifest)
-        .ok_or_else(|| Trouble::Hopeless { why: "it vanished from the disk at once".into() })
+    let entered = task.clone();
+    aside(cache, move |cache| {
+        cache.enter(&entered, layers).map_err(|source| cache.unusable(source))?;
+        info!(template.name = %entered.template_name, template.tag = %entered.tag, "pull ended");
+        let vanished = || Trouble::Hopeless { why: "it vanished from the disk at once".into() };
+        cache.use_now(&entered.manifest).ok_or_else(vanished)
+    })
+    .await?
+}
+
+/// Work on the disk, beside the threads that serve everything else.
+async fn aside<T: Send + 'static>(
+    cache: &Cache,
+    work: impl FnOnce(&Cache) -> T + Send + 'static,
+) -> Result<T, Trouble> {
+    let cache = cache.clone();
+    let done = tokio::task::spawn_blocking(move || work(&cache)).await;
+    done.map_err(|error| Trouble::Hopeless { why: error.to_string() })
 }
 
 /// The layers of the manifest that is to be pulled: its config first, then as they lie on one another.
@@ -210,7 +220,8 @@ async fn bring(
             }
         }
     }
-    cache.accept(&layer.digest).map_err(unusable)?;
+    let digest = layer.digest;
+    aside(cache, move |cache| cache.accept(&digest)).await?.map_err(unusable)?;
     cache.still_coming(&layer.digest, 0);
     Ok(())
 }
