@@ -5,11 +5,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bytes::BytesMut;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::{ClientError, http_client};
+use super::{ClientError, answer, http_client};
 use crate::{
     config::BaseUrl,
     model::TemplateId,
@@ -88,20 +87,12 @@ impl Templates {
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ClientError> {
         let url = self.base.join(path);
-        let transport = |source| ClientError::transport(&url, source);
-        let strange = |why: String| ClientError::Strange { url: url.clone(), why };
 
         // The timeout covers the body as well.
         let asked = self.http.get(&url).query(query).timeout(self.timeout).send();
-        let mut answer = asked.await.map_err(transport)?;
-        let status = answer.status().as_u16();
-        let mut bytes = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(transport)? {
-            if bytes.len() + chunk.len() > ANSWER {
-                return Err(strange(format!("it is longer than {ANSWER} bytes")));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
+        let response = asked.await.map_err(|source| ClientError::transport(&url, source))?;
+        let status = response.status().as_u16();
+        let bytes = answer::read_bounded(&url, response, ANSWER).await?;
         read(&url, status, &bytes)
     }
 }
@@ -114,9 +105,9 @@ fn read<T: DeserializeOwned>(url: &str, status: u16, bytes: &[u8]) -> Result<T, 
         Ok(envelope) => envelope,
         // A front or a program in between speaks no envelope: its status is what counts.
         Err(_) if status >= 500 || matches!(status, 401 | 403 | 408 | 429) => {
-            return Err(refused(excerpt(bytes)));
+            return Err(refused(answer::excerpt(bytes)));
         }
-        Err(error) => return Err(strange(format!("status {status}, {error}: {}", excerpt(bytes)))),
+        Err(error) => return Err(strange(format!("status {status}, {error}: {}", answer::excerpt(bytes)))),
     };
     if status != 200 || envelope.status == Status::Fail {
         return Err(refused(envelope.message));
@@ -135,12 +126,6 @@ fn says_not_there(refused: &ClientError) -> bool {
         }
         _ => false,
     }
-}
-
-/// The first words of an answer that is no JSON, for an error's text.
-fn excerpt(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes.get(..bytes.len().min(400)).unwrap_or_default());
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(120).collect::<String>().trim().to_owned()
 }
 
 #[cfg(test)]

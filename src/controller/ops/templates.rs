@@ -210,3 +210,52 @@ fn arch(word: &str) -> Option<Arch> {
 fn down(error: &ClientError) -> OpsError {
     OpsError::RegistryDown(format!("the registries cannot be asked: {error}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn template(tags: &[(i64, &str)]) -> Template {
+        let versions: Vec<_> =
+            tags.iter().map(|(number, tag)| serde_json::json!({ "number": number, "tag": tag })).collect();
+        serde_json::from_value(serde_json::json!({ "id": "t", "name": "sonoma", "versions": versions }))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_tag_wins_over_a_number_and_without_either_the_newest_is_meant() {
+        let template = template(&[(0, "base"), (2, "v3+ssh"), (1, "v2")]);
+        let number = |tag, number| pick(&template, tag, number).map(|version| version.number);
+        assert_eq!(number(None, None), Ok(2));
+        assert_eq!(number(None, Some(1)), Ok(1));
+        assert_eq!(number(Some("base"), Some(1)), Ok(0));
+    }
+
+    #[test]
+    fn what_is_not_there_is_said_in_the_words_that_clients_compare() {
+        let some = template(&[(0, "base")]);
+        let text = |tag, number| pick(&some, tag, number).unwrap_err().to_string();
+        assert_eq!(text(Some("Base"), None), "No such tag Base");
+        assert!(text(None, Some(7)).contains("no version 7"), "{}", text(None, Some(7)));
+        assert_eq!(pick(&template(&[]), None, None), Err(OpsError::NotInRegistry), "nothing to start");
+    }
+
+    #[tokio::test]
+    async fn without_registries_each_call_names_the_key_to_set() {
+        let none = Templates::new(None).unwrap();
+        let id: TemplateId = "t".parse().unwrap();
+        for error in [
+            none.list(true).await.unwrap_err(),
+            none.show(&id).await.unwrap_err(),
+            none.disk().await.unwrap_err(),
+            none.resolve(&id, None, None).await.unwrap_err(),
+        ] {
+            assert!(
+                matches!(&error, OpsError::RegistryDown(why) if why.contains("registries.address")),
+                "{error}"
+            );
+        }
+        assert!(!none.running().await);
+        assert_eq!(none.node_address(), "");
+    }
+}
