@@ -1,6 +1,6 @@
 //! What every request passes before its handler: counted, let in or turned away, and ended in time.
 
-use std::time::Duration;
+use std::{panic::AssertUnwindSafe, time::Duration};
 
 use axum::{
     body::Body,
@@ -9,8 +9,9 @@ use axum::{
     middleware::Next,
     response::IntoResponse,
 };
+use futures_util::FutureExt;
 use tokio::time::Instant;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 use super::{
     Api, POLL,
@@ -42,7 +43,16 @@ pub(super) async fn watch(State(api): State<Api>, request: Request, next: Next) 
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let id = request.extensions().get::<RequestIdLayerState>().map(|id| id.0.to_string()).unwrap_or_default();
-    let response = next.run(request).await;
+    // A panic is a mistake of ours; the client gets an answer all the same, for some repeat a start whose
+    // connection dropped.
+    let response = match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            error!(request.id = %id, "request handler panicked");
+            let why = format!("a mistake of this controller; its log says more under request {id}");
+            Fail::new(StatusCode::INTERNAL_SERVER_ERROR, why).into_response()
+        }
+    };
     let (status, took) = (response.status(), begun.elapsed());
     let parked = route.as_deref() == Some(POLL);
     api.counts.answered(status, (!parked).then_some(took));
