@@ -3,7 +3,10 @@
 //! Exit codes: 0 well, 1 failed while running, 2 bad usage or config. Nothing here decides anything that
 //! another room could decide.
 
+mod agent;
 mod check;
+mod controller;
+mod role;
 mod output;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -32,6 +35,13 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (compatible with 1.51
 enum Command {
     /// Validate config files of any role; exit 2 and point at file:line:column if one is wrong
     Check(check::Check),
+    /// Run a controller: stateless, its state is in etcd
+    Controller(controller::Args),
+    /// Run a node agent on a VM host, or make its node known and unknown
+    Agent(agent::Args),
+    /// Stand for a VM
+    #[command(hide = true)]
+    VmProcess(agent::VmProcess),
 }
 
 /// Why a subcommand ends without success.
@@ -46,6 +56,11 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
+    /// Something failed while running, with its causes in one line.
+    pub(crate) fn runtime(what: &str, error: &dyn std::error::Error) -> Self {
+        Self::Runtime { error: format!("{what}: {}", role::chain(error)), hint: None }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Shown | Self::Usage { .. } => 2,
@@ -64,6 +79,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let printer = Printer::new();
     let result = match &cli.command {
         Command::Check(args) => check::run(args, printer),
+        Command::Controller(args) => controller::run(args, printer),
+        Command::Agent(args) => agent::run(args, printer),
+        Command::VmProcess(args) => return agent::vm_process(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

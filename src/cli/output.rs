@@ -43,6 +43,12 @@ impl Printer {
         eprintln!("{}\n", faults.draw(self.colour));
     }
 
+    /// Draws the faults of a config that a command was to run with; it fails.
+    pub(super) fn refused(self, faults: &crate::config::Faults) -> super::Failure {
+        self.faults(faults);
+        super::Failure::Shown
+    }
+
     /// One line that says what failed, and one that helps.
     pub fn error(self, error: impl std::fmt::Display, hint: Option<&str>) {
         let (start, end) = if self.colour { ("\x1b[1;31m", "\x1b[0m") } else { ("", "") };

@@ -83,7 +83,7 @@ fn registries<'r>(raw: &'r Raw<'r>) -> Option<Option<Registries>> {
 fn timeouts<'r>(raw: &'r Raw<'r>) -> Timeouts {
     let default = Timeouts::default();
     let table = raw.section("timeouts");
-    let timeouts = Timeouts {
+    Timeouts {
         node_active: table.or("node_active", default.node_active, duration_in(SECOND..=DAY)),
         instance_active: table.or("instance_active", default.instance_active, duration_in(SECOND..=DAY)),
         instance_visible: table.or("instance_visible", default.instance_visible, time),
@@ -93,18 +93,7 @@ fn timeouts<'r>(raw: &'r Raw<'r>) -> Timeouts {
         start_memory: table.or("start_memory", default.start_memory, time),
         ageing_per_second: table.or("ageing_per_second", default.ageing_per_second, fraction(0.0..=10_000.0)),
         mass_absence: table.or("mass_absence", default.mass_absence, fraction(0.0..=1.0)),
-    };
-    // A parked poll is a node's sign of life too: a node that polls must not look silent.
-    if timeouts.node_active <= timeouts.poll {
-        let poll = humantime::format_duration(timeouts.poll);
-        let what = format!("is not above `timeouts.poll` ({poll})");
-        table.fault(
-            "node_active",
-            what,
-            "a node would go Offline while its poll is parked: use a longer time",
-        );
     }
-    timeouts
 }
 
 fn limits<'r>(raw: &'r Raw<'r>) -> Limits {

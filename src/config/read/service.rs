@@ -19,6 +19,8 @@ use crate::{
 const ATTEMPTS: u32 = 3;
 /// Answers of a server that is going away or has lost its store.
 const RETRY_STATUS: [u16; 3] = [502, 503, 504];
+/// A probe that lasts longer than so many intervals makes the word `interval` a lie.
+const MOST_INTERVALS: u32 = 10;
 const EXAMPLE: &str = "{ name = \"c1\", address = \"10.0.1.4:8090\" }";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -225,11 +227,11 @@ fn health(table: &Table<'_>) -> Health {
         rise: table.or("rise", default.rise, whole(1..=100)),
         fall: table.or("fall", default.fall, whole(1..=100)),
     };
-    if health.timeout > health.interval {
+    if health.timeout > health.interval * MOST_INTERVALS {
         let [timeout, interval] = [health.timeout, health.interval].map(humantime::format_duration);
         let key = if table.has("timeout") { "timeout" } else { "interval" };
-        let what = format!("lets a probe last longer ({timeout}) than the time between two ({interval})");
-        table.fault(key, what, format!("use a `timeout` of at most `{interval}`, or a longer `interval`"));
+        let what = format!("lets a probe last {timeout} while one is due each {interval}");
+        table.fault(key, what, format!("use at most {MOST_INTERVALS} intervals as `timeout`"));
     }
     health
 }

@@ -1,0 +1,207 @@
+//! `switchyard agent join|run|leave`, with the flags that operators know from the vendor's agent.
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::Subcommand;
+
+use super::{
+    Failure, Printer,
+    role::{self, Hooks, Setting},
+};
+use crate::{
+    agent::{self, Agent, AgentError},
+    config::{self, Env, EnvNote, Flag, agent::Agent as Config},
+    supervise::Stage,
+};
+
+/// Arguments of `agent`.
+#[derive(Debug, clap::Args)]
+#[command(arg_required_else_help = true)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Test the controllers and the registry, and make the node known
+    Join(Settings),
+    /// Take work and run VMs; joins first if the node is not known yet
+    Run(Settings),
+    /// Take the node out of the cloud
+    Leave(Settings),
+}
+
+/// What can be said by file, by flags, or by both; flags go first.
+#[derive(Debug, clap::Args)]
+struct Settings {
+    /// Controllers: `http://front:8090`, or several with commas between, tried in turn
+    #[arg(value_name = "URL[,URL…]")]
+    controllers: Option<String>,
+    /// The config file; see conf/agent.toml
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Directory for templates, VMs, the journal and the node's id
+    #[arg(long, value_name = "DIR")]
+    data: Option<String>,
+    /// What runs the VMs
+    #[arg(long, value_name = "DRIVER")]
+    driver: Option<String>,
+    /// Node name [default: the host name]
+    #[arg(short, long, value_name = "NAME")]
+    name: Option<String>,
+    /// Address that CI clients are told [default: this machine's on its way out]
+    #[arg(short = 'H', long, value_name = "HOST")]
+    host: Option<String>,
+    /// A node id of your own [default: made at the first join]
+    #[arg(long, value_name = "ID")]
+    node_id: Option<String>,
+    /// Node groups by name, with commas between
+    #[arg(short = 'G', long, value_name = "GROUPS")]
+    groups: Option<String>,
+    /// VMs at once
+    #[arg(short, long, value_name = "NUMBER")]
+    max_vm_count: Option<String>,
+    /// `number` or `resource`
+    #[arg(short = 'M', long, value_name = "MODE")]
+    capacity_mode: Option<String>,
+    /// Join without taking work
+    #[arg(long)]
+    drain_mode: bool,
+    /// Time between status updates, like 5s
+    #[arg(long, value_name = "DURATION")]
+    heartbeat: Option<String>,
+    /// Limit of one request, like 1m
+    #[arg(long, value_name = "DURATION")]
+    request_timeout: Option<String>,
+    /// Limit of a TCP connect, like 15s
+    #[arg(long, value_name = "DURATION")]
+    dial_timeout: Option<String>,
+    /// Limit for a VM's start, like 1m30s
+    #[arg(long, value_name = "DURATION")]
+    cli_start_timeout: Option<String>,
+    /// Keep so much of the disk free when pulling: 20% or 45GB
+    #[arg(long, value_name = "SIZE")]
+    reserve_space: Option<String>,
+    /// VM names begin with this and a dash
+    #[arg(long, value_name = "PREFIX")]
+    vm_prefix: Option<String>,
+}
+
+impl Settings {
+    fn flags(&self) -> Vec<Flag> {
+        let drain_mode = self.drain_mode.then(|| "true".to_owned());
+        let all = [
+            ("URL", "controllers", &self.controllers),
+            ("--data", "data", &self.data),
+            ("--driver", "driver", &self.driver),
+            ("--name", "name", &self.name),
+            ("--host", "host", &self.host),
+            ("--node-id", "node_id", &self.node_id),
+            ("--groups", "groups", &self.groups),
+            ("--max-vm-count", "capacity", &self.max_vm_count),
+            ("--capacity-mode", "capacity_mode", &self.capacity_mode),
+            ("--drain-mode", "drain_mode", &drain_mode),
+            ("--heartbeat", "heartbeat", &self.heartbeat),
+            ("--request-timeout", "request_timeout", &self.request_timeout),
+            ("--dial-timeout", "dial_timeout", &self.dial_timeout),
+            ("--cli-start-timeout", "start_timeout", &self.cli_start_timeout),
+            ("--reserve-space", "reserve", &self.reserve_space),
+            ("--vm-prefix", "vm_prefix", &self.vm_prefix),
+        ];
+        let given = all.into_iter().filter_map(|(name, key, value)| Some((name, key, value.clone()?)));
+        given.map(|(name, key, value)| Flag { name, key, value }).collect()
+    }
+
+    fn load(&self) -> Result<(Config, Vec<EnvNote>), config::Faults> {
+        config::load_agent(self.config.as_deref(), &Env::of_process(), &self.flags())
+    }
+
+    fn checked(&self, printer: Printer) -> Result<(Config, Vec<EnvNote>), Failure> {
+        let named = self.config.is_some() || self.controllers.is_some();
+        if !named && Env::of_process().get("SWITCHYARD_AGENT_CONTROLLERS").is_none() {
+            let hint =
+                "`switchyard agent run http://front:8090`, or `-c FILE` with `controllers` in `[agent]`";
+            return Err(Failure::Usage { error: "no controller is named".into(), hint: Some(hint.into()) });
+        }
+        self.load().map_err(|faults| printer.refused(&faults))
+    }
+}
+
+pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
+    match &args.command {
+        Command::Join(settings) => join(settings, printer),
+        Command::Run(settings) => work(settings, printer),
+        Command::Leave(settings) => leave(settings, printer),
+    }
+}
+
+struct Running<'a> {
+    settings: &'a Settings,
+    config: Config,
+}
+
+impl Hooks for Running<'_> {
+    fn reload(&mut self) {
+        role::checked_only(self.settings.load(), &self.config);
+    }
+}
+
+fn work(settings: &Settings, printer: Printer) -> Result<(), Failure> {
+    let (config, notes) = settings.checked(printer)?;
+    let setting = Setting { log: config.log.clone(), notes, grace: config.grace, threads: None };
+    role::run(&setting, printer, async |tree| {
+        let agent =
+            Agent::open(config.clone(), tree.handle()).await.map_err(|error| failed("run", &error))?;
+        let name = format!("agent {}", agent.node_id());
+        tree.handle().start_vital(Stage::Edge, name, |stop| agent.run(stop));
+        Ok((tree, Running { settings, config }))
+    })
+}
+
+fn join(settings: &Settings, printer: Printer) -> Result<(), Failure> {
+    let (config, _) = settings.checked(printer)?;
+    let joined = role::once(async { agent::join(&config).await })?.map_err(|error| {
+        if let AgentError::Unconnected { checks } = &error {
+            checks.iter().for_each(|check| printer.note(check));
+        }
+        failed("join", &error)
+    })?;
+    for check in &joined.checks {
+        printer.note(check);
+    }
+    printer.data(format!("node {} ({}) has joined", joined.node, joined.name));
+    Ok(())
+}
+
+fn leave(settings: &Settings, printer: Printer) -> Result<(), Failure> {
+    let (config, _) = settings.checked(printer)?;
+    let left = role::once(async { agent::leave(&config).await })?.map_err(|error| failed("leave", &error))?;
+    printer.data(format!("node {} has left", left.node));
+    Ok(())
+}
+
+fn failed(what: &str, error: &AgentError) -> Failure {
+    let hint = match error {
+        AgentError::Unconnected { .. } | AgentError::Client(_) => {
+            Some("`curl http://FRONT:8090/api/v1/status` shows whether a controller can be reached from here")
+        }
+        AgentError::NotJoined { .. } => Some("name the directory of the node with `--data` or `-c`"),
+        AgentError::InUse { .. } if what != "run" => {
+            Some("stop the agent first: it holds the node's journal")
+        }
+        _ => None,
+    };
+    Failure::Runtime { error: format!("cannot {what}: {}", role::chain(error)), hint: hint.map(Into::into) }
+}
+
+/// What stands for a VM; started by the agent alone.
+#[derive(Debug, clap::Args)]
+pub(super) struct VmProcess {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+pub(super) fn vm_process(vm: &VmProcess) -> ExitCode {
+    agent::driver::process::vm_process_main(&vm.args).into()
+}

@@ -1,0 +1,170 @@
+//! What every role's process does around the role itself: log, tasks, signals, readiness, stopping.
+
+use std::{error::Error, time::Duration};
+
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use super::{Failure, Printer};
+use crate::{
+    config::{EnvNote, Log},
+    supervise::{Signal, Tree, signals},
+    telemetry::{LogFormat, LogSettings, set_up},
+};
+
+/// What a process needs to know before its role is opened.
+pub(super) struct Setting {
+    /// `[log]`.
+    pub(super) log: Log,
+    /// What became of variables; logged first of all.
+    pub(super) notes: Vec<EnvNote>,
+    /// How long a stop may take.
+    pub(super) grace: Duration,
+    /// Worker threads; one per core if not given.
+    pub(super) threads: Option<usize>,
+}
+
+/// What a running role does on signals other than the stop.
+pub(super) trait Hooks {
+    /// `SIGHUP`.
+    fn reload(&mut self);
+
+    /// `SIGUSR1`.
+    fn reopen_logs(&mut self) {}
+}
+
+/// Runs a role from its opening to its end: `open` binds and starts it in the tree, and gives its hooks.
+pub(super) fn run<H, Open, Opening>(setting: &Setting, printer: Printer, open: Open) -> Result<(), Failure>
+where
+    H: Hooks,
+    Open: FnOnce(Tree) -> Opening,
+    Opening: Future<Output = Result<(Tree, H), Failure>>,
+{
+    let log = LogSettings { format: setting.log.format, filter: setting.log.filter.clone() };
+    set_up(&log).map_err(|error| Failure::Usage { error: format!("`log.filter`: {error}"), hint: None })?;
+    tell(&setting.notes);
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = setting.threads {
+        builder.worker_threads(threads);
+    }
+    let runtime =
+        builder.enable_all().build().map_err(|error| Failure::runtime("the runtime cannot start", &error))?;
+    let result = runtime.block_on(live(setting.grace, printer, open));
+    // Whatever still blocks a thread (a slow disk, say) must not hold the process.
+    runtime.shutdown_timeout(LAST_MOMENT);
+    result
+}
+
+/// Does one thing that needs a runtime, such as a call to a server.
+pub(super) fn once<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::runtime("the runtime cannot start", &error))?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_timeout(LAST_MOMENT);
+    Ok(done)
+}
+
+/// What is left to blocking calls after everything else has stopped.
+const LAST_MOMENT: Duration = Duration::from_millis(200);
+
+fn tell(notes: &[EnvNote]) {
+    for note in notes {
+        let (variable, effect) = (note.variable.as_str(), note.text.as_str());
+        if note.honoured {
+            info!(env.variable = variable, env.effect = effect, "environment variable honoured");
+        } else {
+            warn!(env.variable = variable, env.effect = effect, "environment variable ignored");
+        }
+    }
+}
+
+async fn live<H, Open, Opening>(grace: Duration, printer: Printer, open: Open) -> Result<(), Failure>
+where
+    H: Hooks,
+    Open: FnOnce(Tree) -> Opening,
+    Opening: Future<Output = Result<(Tree, H), Failure>>,
+{
+    let tree = Tree::new();
+    let mut asked = signals(&tree).map_err(|error| Failure::runtime("signals cannot be received", &error))?;
+    // A store that does not answer must not make the process deaf to a stop.
+    let (tree, mut hooks) = tokio::select! {
+        opened = open(tree) => opened?,
+        () = stop_asked(&mut asked) => return Ok(()),
+    };
+    info!(process.id = std::process::id(), version = crate::model::OURS, "started");
+    announce(&[sd_notify::NotifyState::Ready]);
+    let end = loop {
+        tokio::select! {
+            ended = tree.ended() => {
+                break Err(Failure::Runtime { error: ended.to_string(), hint: None });
+            }
+            signal = asked.recv() => match signal {
+                Some(Signal::Reload) => hooks.reload(),
+                Some(Signal::ReopenLogs) => hooks.reopen_logs(),
+                Some(Signal::Stop) | None => break Ok(()),
+            }
+        }
+    };
+    announce(&[sd_notify::NotifyState::Stopping]);
+    info!(grace.seconds = grace.as_secs_f64(), "stopping");
+    tokio::select! {
+        () = tree.shut_down(grace) => info!("stopped"),
+        () = stop_asked(&mut asked) => {
+            warn!("stopped at once, on a second signal");
+            printer.note("stopped at once: what was running is cut");
+        }
+    }
+    end
+}
+
+async fn stop_asked(asked: &mut mpsc::Receiver<Signal>) {
+    while let Some(signal) = asked.recv().await {
+        if signal == Signal::Stop {
+            return;
+        }
+    }
+    std::future::pending().await
+}
+
+/// Tells the service manager, if there is one.
+fn announce(state: &[sd_notify::NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        warn!(%error, "the service manager could not be told");
+    }
+}
+
+/// Says where something listens: in the log, and to a person if the log is for one.
+pub(super) fn listening(format: LogFormat, printer: Printer, what: &str, address: std::net::SocketAddr) {
+    match format {
+        LogFormat::Json => info!(listener.name = what, listener.address = %address, "listening"),
+        LogFormat::Human => printer.note(format!("listening on {address} ({what})")),
+    }
+}
+
+/// What a reload does for roles that read their config once: says whether the file is right, and what would
+/// change.
+pub(super) fn checked_only<T: PartialEq>(
+    loaded: Result<(T, Vec<EnvNote>), crate::config::Faults>,
+    running: &T,
+) {
+    match loaded {
+        Ok((config, _)) if config == *running => info!("config reloaded: nothing changed"),
+        Ok(_) => warn!("config is valid, but its changes need a restart"),
+        Err(faults) => error!(faults = %faults, "config refused: the running one stays"),
+    }
+}
+
+/// An error and what caused it, in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let next = error.to_string();
+        // Transparent errors repeat their source.
+        if !text.ends_with(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
