@@ -29,6 +29,7 @@ pub mod supervise;
 pub mod store;
 pub mod http;
 pub mod client;
+pub mod registry;
 pub mod controller;
 pub mod agent;
 pub mod cli;

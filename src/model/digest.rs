@@ -51,6 +51,16 @@ impl Digest {
         Self(hash.finalize().into())
     }
 
+    /// The raw hash.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// From a raw hash.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The hex part.
     pub fn hex(&self) -> String {
         hex::encode(self.0)

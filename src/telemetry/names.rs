@@ -27,4 +27,10 @@ metrics! {
     HTTP_REQUESTS = "switchyard_http_requests_total" ["role", "status"] "Requests answered by one of our own servers (not the proxy), by status class.";
     HTTP_SECONDS = "switchyard_http_request_seconds" ["role"] "Time from head to answer at one of our own servers.";
     CONTROLLER_REFUSED = "switchyard_controller_refused_total" ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline.";
+    REGISTRY_RECEIVED = "switchyard_registry_received_bytes_total" [] "Bytes taken into upload sessions.";
+    REGISTRY_SENT = "switchyard_registry_sent_bytes_total" [] "Bytes of blobs given to readers.";
+    REGISTRY_MANIFESTS = "switchyard_registry_manifests_total" [] "Manifests published.";
+    REGISTRY_UPLOADS = "switchyard_registry_upload_sessions" [] "Upload sessions that are open.";
+    REGISTRY_FREE = "switchyard_registry_free_bytes" [] "Free bytes of the storage.";
+    REGISTRY_BROKEN = "switchyard_registry_broken_templates" [] "Templates that the last listing skipped.";
 }

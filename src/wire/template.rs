@@ -5,6 +5,29 @@ use serde::{Deserialize, Serialize};
 use super::lenient;
 use crate::model::{Arch, Digest, RepositoryName};
 
+// How a template looks as an OCI artifact: `docs/template-format.md`.
+
+/// Artifact type of a template's manifest.
+pub const ARTIFACT: &str = "application/vnd.switchyard.template.v1";
+/// Media type of a template's config blob.
+pub const CONFIG: &str = "application/vnd.switchyard.template.config.v1+json";
+/// Media type of a disk layer.
+pub const IMAGE_LAYER: &str = "application/vnd.switchyard.template.image.v1";
+/// Media type of a suspend state.
+pub const STATE_LAYER: &str = "application/vnd.switchyard.template.state.v1";
+/// Media type of the NVRAM.
+pub const NVRAM_LAYER: &str = "application/vnd.switchyard.template.nvram.v1";
+/// Layer annotation: `image`, `state`, `nvram` or `config`; stronger than the media type.
+pub const ROLE: &str = "org.switchyard.template.role";
+/// Manifest annotation, and key of the config blob's `switchyard.template.id`: the template's id.
+pub const ID: &str = "org.switchyard.template.id";
+/// Manifest annotation: `amd64` or `arm64`.
+pub const ARCH: &str = "org.switchyard.template.arch";
+/// Manifest annotation of the OCI specification: free text.
+pub const DESCRIPTION: &str = "org.opencontainers.image.description";
+/// Key of the template's id in the config blob.
+pub const CONFIG_ID: &str = "switchyard.template.id";
+
 /// `GET /registry/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RegistryStatus {

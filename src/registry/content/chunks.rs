@@ -1,0 +1,141 @@
+//! Hashing a blob as it is stored: whole, and in chunks of [`CHUNK`], so that a range can be verified alone.
+
+use sha2::{Digest as _, Sha256};
+
+use crate::model::Digest;
+
+/// How much one entry of a chunk list covers.
+pub const CHUNK: u64 = 4 * 1024 * 1024;
+
+/// The hashes of a blob's chunks, in order; each covers [`CHUNK`] bytes, the last one what is left.
+///
+/// A blob of one chunk needs no list: its own digest is it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChunkList(pub Vec<Digest>);
+
+impl ChunkList {
+    /// As stored beside the blob: 32 bytes a chunk, then the list's own digest.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut out = self.plain();
+        let digest = Digest::of(&out);
+        out.extend_from_slice(digest.as_bytes());
+        out
+    }
+
+    /// Reads what [`ChunkList::to_bytes`] wrote; nothing if the list is damaged.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (list, own) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+        if list.is_empty() || list.len() % 32 != 0 || Digest::of(list).as_bytes() != own {
+            return None;
+        }
+        list.chunks_exact(32)
+            .map(|entry| entry.try_into().ok().map(Digest::from_bytes))
+            .collect::<Option<Vec<_>>>()
+            .map(Self)
+    }
+
+    /// The list's own digest: what peers compare and logs carry.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&self.plain())
+    }
+
+    fn plain(&self) -> Vec<u8> {
+        self.0.iter().flat_map(|digest| *digest.as_bytes()).collect()
+    }
+}
+
+/// What a whole blob came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hashed {
+    /// Of everything.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Of its chunks.
+    pub chunks: ChunkList,
+}
+
+/// A running hash. Cloning it forks it.
+#[derive(Debug, Clone, Default)]
+pub struct Hasher {
+    whole: Sha256,
+    /// None during the first chunk: there `whole` is its hash too, so small blobs are hashed once.
+    chunk: Option<Sha256>,
+    list: Vec<Digest>,
+    size: u64,
+}
+
+impl Hasher {
+    /// Bytes fed so far.
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Feeds the next bytes.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let left = CHUNK - self.size % CHUNK;
+            let take = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
+            let (now, later) = bytes.split_at(take);
+            self.whole.update(now);
+            if let Some(chunk) = &mut self.chunk {
+                chunk.update(now);
+            }
+            self.size += now.len() as u64;
+            if self.size.is_multiple_of(CHUNK) {
+                let full = self.chunk.replace(Sha256::new()).unwrap_or_else(|| self.whole.clone());
+                self.list.push(Digest::from_hash(full));
+            }
+            bytes = later;
+        }
+    }
+
+    /// The end of the blob.
+    pub fn finish(mut self) -> Hashed {
+        let digest = Digest::from_hash(self.whole);
+        match self.chunk {
+            None => self.list.push(digest),
+            Some(rest) if !self.size.is_multiple_of(CHUNK) => self.list.push(Digest::from_hash(rest)),
+            Some(_) => {}
+        }
+        Hashed { digest, size: self.size, chunks: ChunkList(self.list) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(size: u64, pieces: usize) {
+        let data: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
+        let mut hasher = Hasher::default();
+        for piece in data.chunks(pieces) {
+            hasher.update(piece);
+        }
+        let hashed = hasher.finish();
+        assert_eq!((hashed.digest, hashed.size), (Digest::of(&data), size));
+        let wanted: Vec<_> = match data.is_empty() {
+            true => vec![Digest::of(b"")],
+            false => data.chunks(CHUNK as usize).map(Digest::of).collect(),
+        };
+        assert_eq!(hashed.chunks.0, wanted, "{size} bytes in pieces of {pieces}");
+    }
+
+    #[test]
+    fn chunks_are_hashed_alone_whatever_the_pieces() {
+        for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 77] {
+            check(size, 100_003);
+            check(size, 9_000_000);
+        }
+    }
+
+    #[test]
+    fn a_damaged_list_is_not_read() {
+        let list = ChunkList(vec![Digest::of(b"a"), Digest::of(b"b")]);
+        let mut bytes = list.to_bytes();
+        assert_eq!(ChunkList::from_bytes(&bytes), Some(list));
+        bytes[3] ^= 1;
+        assert_eq!(ChunkList::from_bytes(&bytes), None);
+        assert_eq!(ChunkList::from_bytes(b""), None);
+    }
+}

@@ -1,0 +1,145 @@
+//! Blobs as files.
+
+use std::{
+    fs::{self, File},
+    io,
+    ops::Range,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, BoxStream, StreamExt};
+use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
+use tokio::sync::Semaphore;
+
+use super::super::{CHUNK, ChunkList, ContentError, Hashed};
+use super::{full_or, make_dirs, replace, sync_dir};
+use crate::model::Digest;
+
+/// One read of a download, and so what a slow client holds here.
+const READ: usize = 256 * 1024;
+
+/// A blob's time is set anew only when it is older, so that a push of known layers writes nothing.
+const TOUCH_AFTER: Duration = Duration::from_secs(600);
+
+pub(super) struct Blobs {
+    root: PathBuf,
+    tmp: PathBuf,
+}
+
+impl Blobs {
+    /// Makes the 256 directories at once: later no parent needs a sync.
+    pub(super) fn open(root: &Path, tmp: PathBuf) -> io::Result<Self> {
+        make_dirs(root)?;
+        for first in 0..=255u8 {
+            let dir = root.join(hex::encode([first]));
+            if !dir.is_dir() {
+                fs::create_dir(dir)?;
+            }
+        }
+        sync_dir(root)?;
+        Ok(Self { root: root.to_owned(), tmp })
+    }
+
+    fn path(&self, blob: &Digest) -> PathBuf {
+        let hex = blob.hex();
+        self.root.join(&hex[..2]).join(hex)
+    }
+
+    fn chunks_path(&self, blob: &Digest) -> PathBuf {
+        self.path(blob).with_extension("chunks")
+    }
+
+    pub(super) fn find(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
+        maybe(fs::metadata(self.path(blob))).map(|found| found.map(|meta| meta.len()))
+    }
+
+    pub(super) fn keep(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
+        let Some(file) = maybe(File::open(self.path(blob)))? else { return Ok(None) };
+        let meta = file.metadata().map_err(ContentError::io("look at a blob"))?;
+        let old = meta.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > TOUCH_AFTER);
+        if old {
+            // Now by the storage's own clock: that is what the collector measures age by.
+            let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+            futimens(&file, &Timestamps { last_access: now, last_modification: now })
+                .map_err(|errno| ContentError::Io { what: "touch a blob", source: errno.into() })?;
+        }
+        Ok(Some(meta.len()))
+    }
+
+    pub(super) fn open_blob(&self, blob: &Digest) -> Result<Option<(File, u64)>, ContentError> {
+        let Some(file) = maybe(File::open(self.path(blob)))? else { return Ok(None) };
+        let size = file.metadata().map_err(ContentError::io("look at a blob"))?.len();
+        Ok(Some((file, size)))
+    }
+
+    pub(super) fn chunks(&self, blob: &Digest) -> Result<Option<ChunkList>, ContentError> {
+        match self.find(blob)? {
+            None => Ok(None),
+            Some(size) if size <= CHUNK => Ok(Some(ChunkList(vec![*blob]))),
+            Some(_) => Ok(maybe(fs::read(self.chunks_path(blob)))?.and_then(|b| ChunkList::from_bytes(&b))),
+        }
+    }
+
+    pub(super) fn put(&self, bytes: &[u8]) -> Result<Digest, ContentError> {
+        let digest = Digest::of(bytes);
+        replace(&self.tmp, &self.path(&digest), bytes, true).map_err(full_or("store a blob"))?;
+        Ok(digest)
+    }
+
+    /// Moves a synced file, whose hash this is, to its name. An older copy is replaced: if it had rotted, this
+    /// heals it.
+    pub(super) fn adopt(&self, file: &Path, hashed: &Hashed) -> Result<(), ContentError> {
+        let target = self.path(&hashed.digest);
+        if hashed.size > CHUNK {
+            // The list goes first: a blob that is visible has one.
+            let list = hashed.chunks.to_bytes();
+            replace(&self.tmp, &self.chunks_path(&hashed.digest), &list, true)
+                .map_err(full_or("store a chunk list"))?;
+        }
+        let publish = || {
+            fs::rename(file, &target)?;
+            target.parent().map_or(Ok(()), sync_dir)
+        };
+        publish().map_err(full_or("publish a blob"))
+    }
+}
+
+/// Reads a range piece by piece on blocking threads; one piece is held at a time.
+pub(super) fn stream(
+    file: File,
+    range: Range<u64>,
+    readers: Arc<Semaphore>,
+) -> BoxStream<'static, io::Result<Bytes>> {
+    let start = (Arc::new(file), range, readers);
+    stream::try_unfold(start, |(file, range, readers)| async move {
+        if range.is_empty() {
+            return Ok(None);
+        }
+        let permit = readers.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (source, from) = (file.clone(), range.start);
+        let wanted = usize::try_from(range.end - range.start).unwrap_or(READ).min(READ);
+        let read = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let mut piece = BytesMut::zeroed(wanted);
+            // A file that is shorter than it was when opened ends the answer as broken, never as complete.
+            source.read_exact_at(&mut piece, from).map(|()| piece.freeze())
+        });
+        let piece = read.await.map_err(io::Error::other)??;
+        let rest = range.start + piece.len() as u64..range.end;
+        Ok(Some((piece, (file, rest, readers))))
+    })
+    .boxed()
+}
+
+/// Absence is an answer, not an error.
+fn maybe<T>(result: io::Result<T>) -> Result<Option<T>, ContentError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(ContentError::Io { what: "open a blob", source }),
+    }
+}

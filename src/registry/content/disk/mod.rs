@@ -1,0 +1,349 @@
+//! A directory that one process alone uses.
+//!
+//! ```text
+//! lock                                   held while the process lives; names its pid
+//! blobs/sha256/<2 hex>/<hex>             complete, verified, durable
+//! blobs/sha256/<2 hex>/<hex>.chunks      its chunk list, if it has more than one chunk
+//! uploads/<uuid>/session.json, data      what came so far; its length is the session's offset
+//! repositories/<name>/_catalogue.json    the newest generation, replaced by rename
+//! repositories/<name>/_links/<hex>       blobs this repository was given; empty files
+//! repositories/<name>/_pulls.json        when versions were last pulled
+//! tmp/                                   files before their rename; emptied at start
+//! ```
+//!
+//! Publication is always: write under `tmp` or `uploads`, sync, rename, sync the directory. A kill at any
+//! instant leaves the old state or the new one, and a file that the next start removes.
+//!
+//! All file work runs on tokio's blocking threads, under [`READERS`] and [`WRITERS`].
+
+mod blobs;
+mod lock;
+mod records;
+mod session;
+mod space;
+mod uploads;
+
+use std::{
+    fs, io,
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+
+use super::{BlobBody, Catalogue, ChunkList, Content, ContentError, Pulls, Space, Upload};
+use crate::model::{Digest, RepositoryName};
+
+use blobs::Blobs;
+use lock::DirectoryLock;
+use records::Records;
+use space::Room;
+use uploads::Uploads;
+
+/// File reads at once. More wait: a slow disk must not take every blocking thread of the process.
+const READERS: usize = 64;
+
+/// File writes at once, apart from reads, so that syncs of big blobs never stop a download.
+const WRITERS: usize = 32;
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process has it.
+    #[error("`{path}` is in use by another registry{holder}; stop it or choose another directory", path = .path.display())]
+    Held {
+        /// The directory.
+        path: PathBuf,
+        /// ` (pid N)`, or empty when the file does not tell.
+        holder: String,
+    },
+    /// It cannot be made or read.
+    #[error("cannot use `{path}` as storage: failed to {what}", path = .path.display())]
+    Io {
+        /// The directory.
+        path: PathBuf,
+        /// The operation.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What the storage must know of the config.
+#[derive(Debug, Clone)]
+pub struct DiskSettings {
+    /// The directory; made if absent.
+    pub path: PathBuf,
+    /// This registry's name, in front of session ids.
+    pub name: String,
+    /// Bytes that uploads leave free.
+    pub reserve: u64,
+    /// A session without a byte for so long is thrown away.
+    pub upload_idle: Duration,
+    /// Most sessions at once.
+    pub uploads: usize,
+}
+
+/// The storage. Cheap to clone.
+#[derive(Clone)]
+pub struct Disk {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    blobs: Blobs,
+    records: Records,
+    uploads: Uploads,
+    room: Room,
+    readers: Arc<Semaphore>,
+    writers: Arc<Semaphore>,
+    /// Released with the last clone.
+    _lock: DirectoryLock,
+}
+
+impl Disk {
+    /// Locks the directory, makes what is missing, removes what a crash left and reads the catalogues.
+    pub async fn open(settings: DiskSettings) -> Result<Self, OpenError> {
+        let path = settings.path.clone();
+        let opened = tokio::task::spawn_blocking(move || Self::open_blocking(&settings)).await;
+        opened.unwrap_or_else(|gone| Err(OpenError::Io { path, what: "open", source: io::Error::other(gone) }))
+    }
+
+    fn open_blocking(settings: &DiskSettings) -> Result<Self, OpenError> {
+        let root = settings.path.as_path();
+        let fail = |what| move |source| OpenError::Io { path: root.to_owned(), what, source };
+        fs::create_dir_all(root).map_err(fail("make the directory"))?;
+        let lock = DirectoryLock::take(root)?;
+        let tmp = root.join("tmp");
+        if tmp.exists() {
+            fs::remove_dir_all(&tmp).map_err(fail("empty `tmp`"))?;
+        }
+        fs::create_dir_all(&tmp).map_err(fail("make `tmp`"))?;
+        let blobs = Blobs::open(&root.join("blobs/sha256"), tmp.clone()).map_err(fail("open `blobs`"))?;
+        let records =
+            Records::open(root.join("repositories"), tmp).map_err(fail("open `repositories`"))?;
+        let uploads = Uploads::open(root.join("uploads"), settings).map_err(fail("open `uploads`"))?;
+        sync_dir(root).map_err(fail("sync the directory"))?;
+        let inner = Inner {
+            blobs,
+            records,
+            uploads,
+            room: Room::new(root.to_owned(), settings.reserve),
+            readers: Arc::new(Semaphore::new(READERS)),
+            writers: Arc::new(Semaphore::new(WRITERS)),
+            _lock: lock,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Runs file work for a reader. Cancelling the wait lets the work finish.
+    async fn reading<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, ContentError> + Send + 'static,
+    ) -> Result<T, ContentError> {
+        self.blocking(self.inner.readers.clone(), work).await
+    }
+
+    /// Runs file work for a writer. Cancelling the wait lets the work finish.
+    async fn writing<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Inner) -> Result<T, ContentError> + Send + 'static,
+    ) -> Result<T, ContentError> {
+        self.blocking(self.inner.writers.clone(), work).await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        permits: Arc<Semaphore>,
+        work: impl FnOnce(&Inner) -> Result<T, ContentError> + Send + 'static,
+    ) -> Result<T, ContentError> {
+        let stopped = |_| ContentError::Io { what: "queue file work", source: io::ErrorKind::Interrupted.into() };
+        let permit = permits.acquire_owned().await.map_err(stopped)?;
+        let inner = self.inner.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work(&inner).map_err(|error| inner.room.explain(error))
+        });
+        done.await.unwrap_or_else(|gone| {
+            Err(ContentError::Io { what: "run file work", source: io::Error::other(gone) })
+        })
+    }
+}
+
+#[async_trait]
+impl Content for Disk {
+    async fn space(&self) -> Result<Space, ContentError> {
+        self.reading(|disk| disk.room.space()).await
+    }
+
+    async fn find(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
+        let blob = *blob;
+        self.reading(move |disk| disk.blobs.find(&blob)).await
+    }
+
+    async fn keep(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
+        let blob = *blob;
+        self.reading(move |disk| disk.blobs.keep(&blob)).await
+    }
+
+    async fn read(&self, blob: &Digest, range: Option<Range<u64>>) -> Result<Option<BlobBody>, ContentError> {
+        let blob = *blob;
+        let Some((file, size)) = self.reading(move |disk| disk.blobs.open_blob(&blob)).await? else {
+            return Ok(None);
+        };
+        let range = range.map_or(0..size, |range| range.start.min(size)..range.end.min(size));
+        Ok(Some(BlobBody { size, stream: blobs::stream(file, range, self.inner.readers.clone()) }))
+    }
+
+    async fn chunks(&self, blob: &Digest) -> Result<Option<ChunkList>, ContentError> {
+        let blob = *blob;
+        self.reading(move |disk| disk.blobs.chunks(&blob)).await
+    }
+
+    async fn put(&self, bytes: Bytes) -> Result<Digest, ContentError> {
+        self.writing(move |disk| disk.blobs.put(&bytes)).await
+    }
+
+    async fn begin(
+        &self,
+        repository: &RepositoryName,
+        declared: u64,
+    ) -> Result<Box<dyn Upload>, ContentError> {
+        let repository = repository.clone();
+        let (claim, reservation) = self
+            .writing(move |disk| {
+                let reservation = disk.room.reserve(declared)?;
+                Ok((disk.uploads.begin(repository)?, reservation))
+            })
+            .await?;
+        Ok(Box::new(uploads::DiskUpload::new(self.clone(), claim, reservation)))
+    }
+
+    async fn resume(
+        &self,
+        repository: &RepositoryName,
+        id: &str,
+        declared: u64,
+    ) -> Result<Box<dyn Upload>, ContentError> {
+        let session = self.inner.uploads.find(repository, id)?;
+        let (claim, reservation) = self
+            .writing(move |disk| {
+                let reservation = disk.room.reserve(declared)?;
+                Ok((session.claim()?, reservation))
+            })
+            .await?;
+        Ok(Box::new(uploads::DiskUpload::new(self.clone(), claim, reservation)))
+    }
+
+    async fn received(&self, repository: &RepositoryName, id: &str) -> Result<u64, ContentError> {
+        Ok(self.inner.uploads.find(repository, id)?.received())
+    }
+
+    async fn cancel(&self, repository: &RepositoryName, id: &str) -> Result<(), ContentError> {
+        let session = self.inner.uploads.find(repository, id)?;
+        self.writing(move |disk| disk.uploads.remove(&session)).await
+    }
+
+    async fn expire_uploads(&self) -> Result<usize, ContentError> {
+        self.writing(|disk| disk.uploads.expire()).await
+    }
+
+    async fn upload_dropped(&self) {
+        self.inner.uploads.dropped.notified().await;
+    }
+
+    async fn linked(&self, repository: &RepositoryName, blob: &Digest) -> Result<bool, ContentError> {
+        let (repository, blob) = (repository.clone(), *blob);
+        self.reading(move |disk| disk.records.linked(&repository, &blob)).await
+    }
+
+    async fn link(&self, repository: &RepositoryName, blob: &Digest) -> Result<(), ContentError> {
+        let (repository, blob) = (repository.clone(), *blob);
+        self.writing(move |disk| disk.records.link(&repository, &blob).map_err(full_or("link a blob"))).await
+    }
+
+    async fn repositories(&self) -> Result<Vec<RepositoryName>, ContentError> {
+        Ok(self.inner.records.names())
+    }
+
+    async fn catalogue(&self, repository: &RepositoryName) -> Result<Option<Arc<Catalogue>>, ContentError> {
+        self.inner.records.catalogue(repository)
+    }
+
+    async fn publish(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
+        self.writing(move |disk| disk.records.publish(next)).await
+    }
+
+    async fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, ContentError> {
+        let repository = repository.clone();
+        self.reading(move |disk| disk.records.pulls(&repository)).await
+    }
+
+    async fn save_pulls(&self, repository: &RepositoryName, pulls: Pulls) -> Result<(), ContentError> {
+        let repository = repository.clone();
+        self.writing(move |disk| disk.records.save_pulls(&repository, &pulls)).await
+    }
+}
+
+/// Makes renames and new names in a directory durable.
+fn sync_dir(path: &Path) -> io::Result<()> {
+    fs::File::open(path)?.sync_all()
+}
+
+/// Makes a directory and all above it, durably, up to one that is there.
+fn make_dirs(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let Some(above) = path.parent() else { return Err(io::ErrorKind::NotFound.into()) };
+    make_dirs(above)?;
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    sync_dir(above)
+}
+
+/// Writes a file whole under `tmp`, synced if it must survive a power cut, and renames it into place.
+fn replace(tmp: &Path, target: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+    let beside = tmp.join(uuid::Uuid::new_v4().to_string());
+    let write = || {
+        fs::write(&beside, bytes)?;
+        if durable {
+            fs::File::open(&beside)?.sync_all()?;
+        }
+        fs::rename(&beside, target)?;
+        match target.parent() {
+            Some(above) if durable => sync_dir(above),
+            _ => Ok(()),
+        }
+    };
+    write().inspect_err(|_| forget(&beside))
+}
+
+/// Removes a file that nothing refers to. A failure leaves it to the next start, which removes it too.
+fn forget(path: &Path) {
+    if let Err(error) = fs::remove_file(path)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!(file = %path.display(), error = %error, "leftover file could not be removed");
+    }
+}
+
+/// Tells a full disk from other failures; [`Room::explain`] puts the numbers in.
+fn full_or(what: &'static str) -> impl FnOnce(io::Error) -> ContentError {
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ContentError::Full { free: 0, needed: 0 },
+        _ => ContentError::Io { what, source },
+    }
+}
+
+/// What a panicking holder left is whole at every step, by the order in which it is changed.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

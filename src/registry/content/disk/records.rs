@@ -1,0 +1,178 @@
+//! Catalogues, links and pull times: small files in one directory per repository.
+//!
+//! A repository's name is its path; our own files in it begin with `_`, which no part of a name does.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use super::super::{Catalogue, ContentError, Pulls};
+use super::{forget, full_or, lock, make_dirs, replace, sync_dir};
+use crate::model::{Digest, RepositoryName};
+
+const CATALOGUE: &str = "_catalogue.json";
+const LINKS: &str = "_links";
+const PULLS: &str = "_pulls.json";
+
+/// Directories below directories in a name. The grammar allows 255 bytes, so this is never reached by a name.
+const DEEPEST: usize = 130;
+
+/// Shards of the publication lock: publications of different repositories rarely wait for each other.
+const SHARDS: usize = 64;
+
+/// A catalogue as read, or why it cannot be used.
+type Held = Result<Arc<Catalogue>, String>;
+
+pub(super) struct Records {
+    root: PathBuf,
+    tmp: PathBuf,
+    /// What the files say: this process alone changes them.
+    held: Mutex<BTreeMap<RepositoryName, Held>>,
+    /// Taken over the file and the map together, so that they agree.
+    shards: Vec<Mutex<()>>,
+}
+
+impl Records {
+    pub(super) fn open(root: PathBuf, tmp: PathBuf) -> io::Result<Self> {
+        make_dirs(&root)?;
+        let mut held = BTreeMap::new();
+        read_all(&root, &root, 0, &mut held)?;
+        let shards = (0..SHARDS).map(|_| Mutex::new(())).collect();
+        Ok(Self { root, tmp, held: Mutex::new(held), shards })
+    }
+
+    fn dir(&self, repository: &RepositoryName) -> PathBuf {
+        self.root.join(repository.as_str())
+    }
+
+    pub(super) fn names(&self) -> Vec<RepositoryName> {
+        lock(&self.held).keys().cloned().collect()
+    }
+
+    pub(super) fn catalogue(&self, repository: &RepositoryName) -> Result<Option<Arc<Catalogue>>, ContentError> {
+        match lock(&self.held).get(repository) {
+            None => Ok(None),
+            Some(Ok(catalogue)) => Ok(Some(catalogue.clone())),
+            Some(Err(why)) => {
+                Err(ContentError::Damaged { what: format!("catalogue of `{repository}`"), why: why.clone() })
+            }
+        }
+    }
+
+    pub(super) fn publish(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
+        let repository = next.name.clone();
+        let _order = lock(self.shard(&repository));
+        let now = self.catalogue(&repository)?.map_or(0, |catalogue| catalogue.generation);
+        if next.generation != now + 1 {
+            return Err(ContentError::Conflict { repository });
+        }
+        let text = serde_json::to_vec(&next)
+            .map_err(|error| ContentError::Damaged { what: "catalogue".into(), why: error.to_string() })?;
+        let dir = self.dir(&repository);
+        make_dirs(&dir).map_err(full_or("make a repository"))?;
+        let next = Arc::new(next);
+        let written = replace(&self.tmp, &dir.join(CATALOGUE), &text, true);
+        if let Err(error) = written {
+            // The rename may have happened although its sync failed: what the file says now is what counts.
+            if let Some(Ok(there)) = read_one(&dir.join(CATALOGUE), &repository) {
+                lock(&self.held).insert(repository, Ok(there));
+            }
+            return Err(full_or("publish a catalogue")(error));
+        }
+        lock(&self.held).insert(repository, Ok(next.clone()));
+        Ok(next)
+    }
+
+    fn shard(&self, repository: &RepositoryName) -> &Mutex<()> {
+        let sum = repository.as_str().bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+        &self.shards[sum % SHARDS]
+    }
+
+    fn link_path(&self, repository: &RepositoryName, blob: &Digest) -> PathBuf {
+        self.dir(repository).join(LINKS).join(blob.hex())
+    }
+
+    pub(super) fn linked(&self, repository: &RepositoryName, blob: &Digest) -> Result<bool, ContentError> {
+        self.link_path(repository, blob).try_exists().map_err(ContentError::io("look for a link"))
+    }
+
+    pub(super) fn link(&self, repository: &RepositoryName, blob: &Digest) -> io::Result<()> {
+        let path = self.link_path(repository, blob);
+        if path.try_exists()? {
+            return Ok(());
+        }
+        let links = self.dir(repository).join(LINKS);
+        make_dirs(&links)?;
+        fs::OpenOptions::new().create(true).append(true).open(&path)?;
+        sync_dir(&links)
+    }
+
+    pub(super) fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, ContentError> {
+        match fs::read(self.dir(repository).join(PULLS)) {
+            // Not worth an error: at worst a template looks as if it had not been pulled.
+            Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Pulls::new()),
+            Err(source) => Err(ContentError::Io { what: "read pull times", source }),
+        }
+    }
+
+    pub(super) fn save_pulls(&self, repository: &RepositoryName, pulls: &Pulls) -> Result<(), ContentError> {
+        let path = self.dir(repository).join(PULLS);
+        if pulls.is_empty() {
+            forget(&path);
+            return Ok(());
+        }
+        let text = serde_json::to_vec(pulls)
+            .map_err(|error| ContentError::Damaged { what: "pull times".into(), why: error.to_string() })?;
+        replace(&self.tmp, &path, &text, false).map_err(full_or("save pull times"))
+    }
+}
+
+/// Finds every catalogue. One that cannot be used is kept as its fault: it must not be overwritten, and must
+/// not stop the others.
+fn read_all(
+    root: &Path,
+    dir: &Path,
+    depth: usize,
+    held: &mut BTreeMap<RepositoryName, Held>,
+) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name == CATALOGUE && depth > 0 {
+            let repository = dir.strip_prefix(root).ok().and_then(Path::to_str).map(RepositoryName::parse);
+            let Some(Ok(repository)) = repository else {
+                tracing::error!(dir = %dir.display(), "directory is no repository name and was skipped");
+                continue;
+            };
+            if let Some(read) = read_one(&entry.path(), &repository) {
+                if let Err(why) = &read {
+                    tracing::error!(%repository, error = %why, "damaged catalogue was skipped");
+                }
+                held.insert(repository, read);
+            }
+        } else if !name.starts_with('_') && depth < DEEPEST && entry.file_type()?.is_dir() {
+            read_all(root, &entry.path(), depth + 1, held)?;
+        }
+    }
+    Ok(())
+}
+
+fn read_one(path: &Path, repository: &RepositoryName) -> Option<Held> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => return Some(Err(error.to_string())),
+    };
+    Some(match serde_json::from_slice::<Catalogue>(&text) {
+        Err(error) => Err(error.to_string()),
+        Ok(catalogue) => match catalogue.fault(repository) {
+            Some(why) => Err(why),
+            None => Ok(Arc::new(catalogue)),
+        },
+    })
+}

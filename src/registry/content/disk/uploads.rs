@@ -1,0 +1,284 @@
+//! All upload sessions, and a request's hold on one.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::Ordering},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::{sync::Notify, task::JoinHandle};
+use uuid::Uuid;
+
+use super::super::{ContentError, Upload};
+use super::session::{Claim, Session, Written};
+use super::space::Reservation;
+use super::{Disk, DiskSettings, full_or, lock, make_dirs};
+use crate::model::{Digest, RepositoryName};
+
+/// What is collected before it goes to a blocking thread. While one batch is written the next is collected:
+/// an upload holds two of them, and what the connection has read ahead.
+const BATCH: usize = 256 * 1024;
+
+/// Most pieces in a batch: a client that sends single bytes must not grow the list of them.
+const PIECES: usize = 1024;
+
+/// Free space is looked at anew after so many bytes, for uploads that declare no length.
+const LOOK_EVERY: u64 = 16 * 1024 * 1024;
+
+pub(super) struct Uploads {
+    root: PathBuf,
+    name: String,
+    idle: Duration,
+    limit: usize,
+    open: Mutex<HashMap<Uuid, Arc<Session>>>,
+    /// Told when a session was dropped that nobody can go on with.
+    pub(super) dropped: Notify,
+}
+
+impl Uploads {
+    /// Finds the sessions of earlier runs; what is no session is removed.
+    pub(super) fn open(root: PathBuf, settings: &DiskSettings) -> io::Result<Self> {
+        make_dirs(&root)?;
+        // The name goes into URLs, and a dot parts it from the rest.
+        let url_safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
+        let name: String = settings.name.chars().map(url_safe).collect();
+        let uploads = Self {
+            root,
+            name,
+            idle: settings.upload_idle,
+            limit: settings.uploads,
+            open: Mutex::default(),
+            dropped: Notify::new(),
+        };
+        for entry in fs::read_dir(&uploads.root)? {
+            let path = entry?.path();
+            match uploads.read_back(&path) {
+                Some((uuid, session)) => {
+                    lock(&uploads.open).insert(uuid, Arc::new(session));
+                }
+                None if path.is_dir() => fs::remove_dir_all(&path)?,
+                None => fs::remove_file(&path)?,
+            }
+        }
+        Ok(uploads)
+    }
+
+    fn read_back(&self, dir: &std::path::Path) -> Option<(Uuid, Session)> {
+        let uuid = Uuid::parse_str(dir.file_name()?.to_str()?).ok()?;
+        let written: Written = serde_json::from_slice(&fs::read(dir.join("session.json")).ok()?).ok()?;
+        let (len, age) = match fs::metadata(dir.join("data")) {
+            Ok(meta) => (meta.len(), meta.modified().ok()),
+            Err(_) => (0, fs::metadata(dir).and_then(|meta| meta.modified()).ok()),
+        };
+        let age = age.and_then(|at| at.elapsed().ok()).unwrap_or_default();
+        Some((uuid, Session::new(self.id(uuid), written.repository, dir.to_owned(), len, age)))
+    }
+
+    fn id(&self, uuid: Uuid) -> String {
+        format!("{}.{uuid}", self.name)
+    }
+
+    /// A new session, with the first turn at it.
+    pub(super) fn begin(&self, repository: RepositoryName) -> Result<Claim, ContentError> {
+        if lock(&self.open).len() >= self.limit {
+            self.expire()?;
+        }
+        let uuid = Uuid::new_v4();
+        let dir = self.root.join(uuid.to_string());
+        let session =
+            Arc::new(Session::new(self.id(uuid), repository.clone(), dir.clone(), 0, Duration::ZERO));
+        {
+            let mut open = lock(&self.open);
+            if open.len() >= self.limit {
+                return Err(ContentError::TooManyUploads { limit: self.limit });
+            }
+            open.insert(uuid, session.clone());
+        }
+        let make = || {
+            fs::create_dir(&dir)?;
+            let text = serde_json::to_vec(&Written { v: 1, repository })?;
+            // Not synced: a power cut loses a session, and the client begins anew.
+            fs::write(dir.join("session.json"), text)
+        };
+        if let Err(error) = make() {
+            lock(&self.open).remove(&uuid);
+            session.remove()?;
+            return Err(full_or("begin an upload")(error));
+        }
+        session.claim()
+    }
+
+    pub(super) fn find(&self, repository: &RepositoryName, id: &str) -> Result<Arc<Session>, ContentError> {
+        let uuid = id.rsplit_once('.').filter(|(name, _)| *name == self.name);
+        let uuid = uuid.and_then(|(_, uuid)| Uuid::parse_str(uuid).ok()).ok_or(ContentError::UnknownUpload)?;
+        let session = lock(&self.open).get(&uuid).cloned().ok_or(ContentError::UnknownUpload)?;
+        let known = session.repository == *repository && !session.dropped.load(Ordering::Acquire);
+        if known { Ok(session) } else { Err(ContentError::UnknownUpload) }
+    }
+
+    /// Removes sessions that were idle too long or dropped; tells how many are left.
+    pub(super) fn expire(&self) -> Result<usize, ContentError> {
+        let all: Vec<(Uuid, Arc<Session>)> =
+            lock(&self.open).iter().map(|(uuid, session)| (*uuid, session.clone())).collect();
+        for (uuid, session) in all {
+            let dropped = session.dropped.load(Ordering::Acquire);
+            if dropped || session.idle() >= self.idle {
+                if !dropped {
+                    tracing::info!(upload = %session.id, repository = %session.repository,
+                        received = session.received(), "idle upload was thrown away");
+                }
+                session.remove()?;
+                lock(&self.open).remove(&uuid);
+            }
+        }
+        Ok(lock(&self.open).len())
+    }
+
+    /// Ends a session now.
+    pub(super) fn remove(&self, session: &Session) -> Result<(), ContentError> {
+        session.remove()?;
+        lock(&self.open).retain(|_, open| !std::ptr::eq(&raw const **open, session));
+        Ok(())
+    }
+}
+
+/// See [`Upload`]. Batches are written on blocking threads, one behind the one being collected.
+pub(super) struct DiskUpload {
+    disk: Disk,
+    claim: Claim,
+    reservation: Reservation,
+    received: u64,
+    batch: Vec<Bytes>,
+    batched: usize,
+    unlooked: u64,
+    resumable: bool,
+    writing: Option<JoinHandle<Result<(), ContentError>>>,
+}
+
+impl DiskUpload {
+    pub(super) fn new(disk: Disk, claim: Claim, reservation: Reservation) -> Self {
+        let received = claim.received;
+        Self {
+            disk,
+            claim,
+            reservation,
+            received,
+            batch: Vec::new(),
+            batched: 0,
+            unlooked: 0,
+            resumable: true,
+            writing: None,
+        }
+    }
+
+    async fn written(&mut self) -> Result<(), ContentError> {
+        // Polled in place: a cancelled wait must not forget the batch that is being written.
+        if let Some(writing) = &mut self.writing {
+            let done = writing.await;
+            self.writing = None;
+            done.map_err(|gone| ContentError::Io { what: "write an upload", source: io::Error::other(gone) })??;
+        }
+        Ok(())
+    }
+
+    async fn start_batch(&mut self) -> Result<(), ContentError> {
+        self.written().await?;
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let permit = self.disk.inner.writers.clone().acquire_owned().await.map_err(|_| {
+            ContentError::Io { what: "queue file work", source: io::ErrorKind::Interrupted.into() }
+        })?;
+        let look = self.unlooked >= LOOK_EVERY;
+        if look {
+            self.unlooked = 0;
+        }
+        let (batch, bytes) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.batched));
+        let (session, turn, inner) = (self.claim.session.clone(), self.claim.turn, self.disk.inner.clone());
+        self.reservation.spent(bytes as u64);
+        self.writing = Some(tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            if look {
+                inner.room.check(0)?;
+            }
+            session.append(turn, &batch).map_err(|error| {
+                // The disk is full to the last byte: what this session holds is worth more to the others.
+                if matches!(error, ContentError::Full { .. })
+                    && let Err(error) = inner.uploads.remove(&session)
+                {
+                    tracing::warn!(upload = %session.id, error = %error, "upload could not be removed");
+                }
+                inner.room.explain(error)
+            })
+        }));
+        Ok(())
+    }
+
+    async fn ending<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&super::Inner, &Session, u64) -> Result<T, ContentError> + Send + 'static,
+    ) -> Result<T, ContentError> {
+        let (session, turn) = (self.claim.session.clone(), self.claim.turn);
+        let work = move |disk: &super::Inner| {
+            let done = work(disk, &session, turn);
+            // Ended by success or by its own fault: its directory goes now, not at the next sweep.
+            if session.dropped.load(Ordering::Acquire) {
+                disk.uploads.remove(&session)?;
+            }
+            done
+        };
+        self.disk.writing(work).await
+    }
+}
+
+#[async_trait]
+impl Upload for DiskUpload {
+    fn id(&self) -> &str {
+        &self.claim.session.id
+    }
+
+    fn received(&self) -> u64 {
+        self.received
+    }
+
+    async fn write(&mut self, bytes: Bytes) -> Result<(), ContentError> {
+        self.received += bytes.len() as u64;
+        self.batched += bytes.len();
+        self.unlooked += bytes.len() as u64;
+        self.batch.push(bytes);
+        if self.batched >= BATCH || self.batch.len() >= PIECES { self.start_batch().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), ContentError> {
+        self.start_batch().await?;
+        self.written().await
+    }
+
+    async fn overtaken(&self) {
+        self.claim.session.overtaken(self.claim.turn).await;
+    }
+
+    async fn commit(&mut self, expected: &Digest) -> Result<u64, ContentError> {
+        self.flush().await?;
+        let expected = *expected;
+        self.ending(move |disk, session, turn| session.commit(disk, turn, &expected)).await
+    }
+
+    fn unresumable(mut self: Box<Self>) -> Box<dyn Upload> {
+        self.resumable = false;
+        self
+    }
+}
+
+impl Drop for DiskUpload {
+    fn drop(&mut self) {
+        // Files are not removed here, on an async worker: the next sweep does, and it was woken.
+        if !self.resumable && !self.claim.session.dropped.swap(true, Ordering::AcqRel) {
+            self.disk.inner.uploads.dropped.notify_one();
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Where content lives: blobs by digest, upload sessions, and one catalogue per repository.
+//!
+//! The trait says only what a storage must decide itself; everything else (what a manifest needs, versions,
+//! templates) is built on it in [`super::repositories`]. What is read is always complete: a blob exists once
+//! it was checked against its digest and is durable, a catalogue is published whole or not at all.
+//!
+//! A catalogue has a generation, and publishing one names the generation it was made from: the same contract
+//! holds for a directory of our own (a lock), a shared one (`link(2)`) and an object store (conditional put).
+
+mod catalogue;
+mod chunks;
+pub mod disk;
+
+use std::{io, ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+
+use crate::model::{Digest, RepositoryName};
+
+pub use catalogue::{Catalogue, NoSuchVersion, Pulls, Stored, Version, Which};
+pub use chunks::{CHUNK, ChunkList, Hashed, Hasher};
+
+/// Why content could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ContentError {
+    /// Not enough space is left. Known not to have happened.
+    #[error("not enough disk space: {} free, {} needed", size(*.free), size(*.needed))]
+    Full {
+        /// Bytes.
+        free: u64,
+        /// Bytes, the reserve included.
+        needed: u64,
+    },
+    /// Too many upload sessions are open.
+    #[error("{limit} uploads are open already, which is the most this registry takes")]
+    TooManyUploads {
+        /// The bound.
+        limit: usize,
+    },
+    /// No such upload session (any more).
+    #[error("no such upload session; it ended, was cancelled, or was idle too long")]
+    UnknownUpload,
+    /// Another request went on with this session.
+    #[error("another request went on with this upload session")]
+    Overtaken,
+    /// The bytes are not what their name says; they were thrown away.
+    #[error("content arrived as {got}, not as {expected}, and was thrown away")]
+    Corrupt {
+        /// The name it was given.
+        expected: Digest,
+        /// What it is.
+        got: Digest,
+    },
+    /// The catalogue has another generation by now: read it and decide again.
+    #[error("the catalogue of `{repository}` was changed in between")]
+    Conflict {
+        /// Whose.
+        repository: RepositoryName,
+    },
+    /// What is stored cannot be used.
+    #[error("stored {what} is damaged: {why}")]
+    Damaged {
+        /// Which thing.
+        what: String,
+        /// In what way.
+        why: String,
+    },
+    /// The storage failed. Whether a write happened is not known.
+    #[error("storage failed to {what}")]
+    Io {
+        /// The operation.
+        what: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl ContentError {
+    /// For `map_err`: names the operation.
+    pub fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// A size for people, in binary units.
+pub fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
+}
+
+/// How full the storage is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes we may still write.
+    pub free: u64,
+    /// Bytes.
+    pub total: u64,
+}
+
+/// A blob being read.
+pub struct BlobBody {
+    /// Of the whole blob, whatever range was asked for.
+    pub size: u64,
+    /// The asked range, in pieces of bounded size; ends with an error if the file turns out short.
+    pub stream: BoxStream<'static, io::Result<Bytes>>,
+}
+
+/// One storage. Every method may be cancelled: what it began is finished or undone by itself.
+#[async_trait]
+pub trait Content: Send + Sync + 'static {
+    /// How full it is.
+    async fn space(&self) -> Result<Space, ContentError>;
+
+    /// The size of a blob, if it is here.
+    async fn find(&self, blob: &Digest) -> Result<Option<u64>, ContentError>;
+
+    /// As [`Content::find`], and marks the blob as wanted, so that no collector takes it before it is referenced.
+    async fn keep(&self, blob: &Digest) -> Result<Option<u64>, ContentError>;
+
+    /// Opens a blob; the range is clamped to its size. `None`: all of it.
+    async fn read(&self, blob: &Digest, range: Option<Range<u64>>) -> Result<Option<BlobBody>, ContentError>;
+
+    /// The chunk hashes of a blob, if it is here with a sound list.
+    async fn chunks(&self, blob: &Digest) -> Result<Option<ChunkList>, ContentError>;
+
+    /// Stores a small blob at once, durably.
+    async fn put(&self, bytes: Bytes) -> Result<Digest, ContentError>;
+
+    /// Opens an upload session for a request that declares so many bytes.
+    async fn begin(
+        &self,
+        repository: &RepositoryName,
+        declared: u64,
+    ) -> Result<Box<dyn Upload>, ContentError>;
+
+    /// Goes on with a session, also after a restart. Whoever wrote to it before is overtaken.
+    async fn resume(
+        &self,
+        repository: &RepositoryName,
+        id: &str,
+        declared: u64,
+    ) -> Result<Box<dyn Upload>, ContentError>;
+
+    /// How many bytes a session has, without disturbing it.
+    async fn received(&self, repository: &RepositoryName, id: &str) -> Result<u64, ContentError>;
+
+    /// Ends a session and frees its space; whoever writes to it is overtaken.
+    async fn cancel(&self, repository: &RepositoryName, id: &str) -> Result<(), ContentError>;
+
+    /// Throws away what was idle for too long; tells how many sessions are left open.
+    async fn expire_uploads(&self) -> Result<usize, ContentError>;
+
+    /// Completes when there is something for [`Content::expire_uploads`] before its time. Cancel-safe.
+    async fn upload_dropped(&self);
+
+    /// Whether the repository was given this blob, by upload or mount.
+    async fn linked(&self, repository: &RepositoryName, blob: &Digest) -> Result<bool, ContentError>;
+
+    /// Gives a stored blob to a repository, durably.
+    async fn link(&self, repository: &RepositoryName, blob: &Digest) -> Result<(), ContentError>;
+
+    /// Every repository that has a catalogue, in order of name.
+    async fn repositories(&self) -> Result<Vec<RepositoryName>, ContentError>;
+
+    /// The newest catalogue of a repository.
+    async fn catalogue(&self, repository: &RepositoryName) -> Result<Option<Arc<Catalogue>>, ContentError>;
+
+    /// Makes the next generation visible, durably; [`ContentError::Conflict`] if it is not the next any more.
+    async fn publish(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError>;
+
+    /// When versions were last pulled. Lost at worst since the last [`Content::save_pulls`].
+    async fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, ContentError>;
+
+    /// Remembers when versions were last pulled; not worth a sync.
+    async fn save_pulls(&self, repository: &RepositoryName, pulls: Pulls) -> Result<(), ContentError>;
+}
+
+/// One request's hold on an upload session. Dropping it leaves the session where it stands, resumable.
+#[async_trait]
+pub trait Upload: Send + Sync {
+    /// The session's id: `<registry>.<uuid>`, so that a proxy can tell whose it is.
+    fn id(&self) -> &str;
+
+    /// Bytes received, those not yet flushed included.
+    fn received(&self) -> u64;
+
+    /// Takes the next bytes. Waits while earlier ones are being written: memory stays bounded.
+    async fn write(&mut self, bytes: Bytes) -> Result<(), ContentError>;
+
+    /// Waits until everything taken is in the session.
+    async fn flush(&mut self) -> Result<(), ContentError>;
+
+    /// Completes when another request goes on with the session. Cancel-safe.
+    async fn overtaken(&self);
+
+    /// Checks the whole against its name, makes it durable and gives it to the repository; tells its size.
+    async fn commit(&mut self, expected: &Digest) -> Result<u64, ContentError>;
+
+    /// From now on the session ends with this hold, however that is dropped: nobody was told its name.
+    fn unresumable(self: Box<Self>) -> Box<dyn Upload>;
+}

@@ -1,0 +1,187 @@
+//! The one table from what went wrong to status, code and body of the OCI API.
+
+use axum::{
+    body::Body,
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::{body::lingering, path::PathFault};
+use crate::{
+    model::DigestError,
+    registry::{
+        content::ContentError,
+        repositories::{ManifestFault, RepositoryError},
+    },
+    wire::oci::{ErrorItem, Errors},
+};
+
+/// The specification's error codes, and two of the reference implementation's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Code {
+    BlobUnknown,
+    BlobUploadInvalid,
+    BlobUploadUnknown,
+    DigestInvalid,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameInvalid,
+    NameUnknown,
+    PaginationInvalid,
+    SizeInvalid,
+    TooManyRequests,
+    Unknown,
+    Unsupported,
+}
+
+impl Code {
+    fn word_and_status(self) -> (&'static str, StatusCode) {
+        match self {
+            Self::BlobUnknown => ("BLOB_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::BlobUploadInvalid => ("BLOB_UPLOAD_INVALID", StatusCode::BAD_REQUEST),
+            Self::BlobUploadUnknown => ("BLOB_UPLOAD_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::DigestInvalid => ("DIGEST_INVALID", StatusCode::BAD_REQUEST),
+            Self::ManifestBlobUnknown => ("MANIFEST_BLOB_UNKNOWN", StatusCode::BAD_REQUEST),
+            Self::ManifestInvalid => ("MANIFEST_INVALID", StatusCode::BAD_REQUEST),
+            Self::ManifestUnknown => ("MANIFEST_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::NameInvalid => ("NAME_INVALID", StatusCode::BAD_REQUEST),
+            Self::NameUnknown => ("NAME_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::PaginationInvalid => ("PAGINATION_NUMBER_INVALID", StatusCode::BAD_REQUEST),
+            Self::SizeInvalid => ("SIZE_INVALID", StatusCode::BAD_REQUEST),
+            Self::TooManyRequests => ("TOOMANYREQUESTS", StatusCode::TOO_MANY_REQUESTS),
+            Self::Unknown => ("UNKNOWN", StatusCode::INTERNAL_SERVER_ERROR),
+            Self::Unsupported => ("UNSUPPORTED", StatusCode::BAD_REQUEST),
+        }
+    }
+}
+
+/// An error answer.
+#[derive(Debug)]
+pub(super) struct OciError(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+    detail: Option<Value>,
+    headers: HeaderMap,
+    /// A request body that is still coming; see [`lingering`].
+    unread: Option<Body>,
+}
+
+impl OciError {
+    pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
+        let (code, status) = code.word_and_status();
+        let message = message.into();
+        Self(Box::new(Inner { status, code, message, detail: None, headers: HeaderMap::new(), unread: None }))
+    }
+
+    pub(super) fn status(mut self, status: StatusCode) -> Self {
+        self.0.status = status;
+        self
+    }
+
+    pub(super) fn detail(mut self, detail: Value) -> Self {
+        self.0.detail = Some(detail);
+        self
+    }
+
+    pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.0.headers.insert(name, value);
+        }
+        self
+    }
+
+    /// The refused request's body: read and dropped for a moment, so that the answer reaches its sender.
+    pub(super) fn with_body(mut self, body: Body) -> Self {
+        self.0.unread = Some(body);
+        self
+    }
+}
+
+impl IntoResponse for OciError {
+    fn into_response(self) -> Response {
+        let Inner { status, code, message, detail, headers, unread } = *self.0;
+        if status.is_server_error() {
+            tracing::error!(status = status.as_u16(), error = %message, "request failed");
+        }
+        let item = ErrorItem { code: code.into(), message, detail };
+        let text = serde_json::to_vec(&Errors { errors: vec![item] }).unwrap_or_default();
+        let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        let mut response = match unread {
+            Some(body) => (status, json, lingering(text, body)).into_response(),
+            None => (status, json, text).into_response(),
+        };
+        response.headers_mut().extend(headers);
+        response
+    }
+}
+
+impl From<PathFault> for OciError {
+    fn from(fault: PathFault) -> Self {
+        let code = match &fault {
+            PathFault::Name(_) => Code::NameInvalid,
+            // The specification has no code of its own for a tag.
+            PathFault::Tag(_) => Code::ManifestInvalid,
+            PathFault::Digest(_) => Code::DigestInvalid,
+            PathFault::Unknown => {
+                return Self::new(Code::Unsupported, fault.to_string()).status(StatusCode::NOT_FOUND);
+            }
+        };
+        Self::new(code, fault.to_string())
+    }
+}
+
+impl From<DigestError> for OciError {
+    fn from(error: DigestError) -> Self {
+        Self::new(Code::DigestInvalid, error.to_string())
+    }
+}
+
+impl From<ContentError> for OciError {
+    fn from(error: ContentError) -> Self {
+        let text = error.to_string();
+        match error {
+            ContentError::Full { free, needed } => Self::new(Code::Unknown, text)
+                .status(StatusCode::INSUFFICIENT_STORAGE)
+                .detail(json!({ "free": free, "needed": needed })),
+            ContentError::TooManyUploads { .. } => {
+                Self::new(Code::TooManyRequests, text).header(header::RETRY_AFTER, "5")
+            }
+            ContentError::UnknownUpload => Self::new(Code::BlobUploadUnknown, text),
+            ContentError::Overtaken => Self::new(Code::BlobUploadInvalid, text).status(StatusCode::CONFLICT),
+            ContentError::Corrupt { .. } => Self::new(Code::DigestInvalid, text),
+            ContentError::Conflict { .. } => Self::new(Code::Unknown, text)
+                .status(StatusCode::SERVICE_UNAVAILABLE)
+                .header(header::RETRY_AFTER, "1"),
+            ContentError::Damaged { .. } => Self::new(Code::Unknown, text),
+            ContentError::Io { source, .. } => Self::new(Code::Unknown, format!("{text}: {source}")),
+        }
+    }
+}
+
+impl From<RepositoryError> for OciError {
+    fn from(error: RepositoryError) -> Self {
+        let text = error.to_string();
+        let code = match error {
+            RepositoryError::Content(error) => return error.into(),
+            RepositoryError::NoRepository(_) => Code::NameUnknown,
+            RepositoryError::NoManifest { .. }
+            | RepositoryError::NoTemplate(_)
+            | RepositoryError::NoVersion(_) => Code::ManifestUnknown,
+            RepositoryError::Manifest(fault) => match fault {
+                ManifestFault::Form(_) => Code::ManifestInvalid,
+                ManifestFault::Digest { .. } | ManifestFault::Reference { .. } => Code::DigestInvalid,
+                ManifestFault::Missing(digest) => {
+                    return Self::new(Code::ManifestBlobUnknown, text).detail(json!({ "digest": digest }));
+                }
+                ManifestFault::Size { .. } => Code::SizeInvalid,
+            },
+        };
+        Self::new(code, text)
+    }
+}

@@ -1,0 +1,83 @@
+//! `/v2/<name>/manifests/<tag or digest>`.
+
+use axum::{
+    body::Body,
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::Response,
+};
+
+use super::{Ask, Code, DIGEST, OciError, blobs::built};
+use crate::{
+    http::{BodyError, read_bounded},
+    model::RepositoryName,
+    registry::repositories::Reference,
+};
+
+const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
+
+/// `GET` and `HEAD`.
+pub(super) async fn get(
+    ask: &Ask<'_>,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<Response, OciError> {
+    let repositories = &ask.app.repositories;
+    let found = repositories.find(name, reference).await?;
+    let etag = format!("\"{}\"", found.digest);
+    let answer = Response::builder()
+        .header(DIGEST, found.digest.to_string())
+        .header(header::ETAG, &etag)
+        .header(header::CONTENT_TYPE, &found.stored.media_type);
+    if ask.has(&etag) {
+        return Ok(built(answer.status(StatusCode::NOT_MODIFIED), Body::empty()));
+    }
+    let answer = answer.header(header::CONTENT_LENGTH, HeaderValue::from(found.stored.size));
+    if ask.is_head() {
+        return Ok(built(answer, Body::empty()));
+    }
+    let bytes = repositories.bytes(&found).await?;
+    repositories.count_pull(name, reference).await;
+    Ok(built(answer, Body::from(bytes)))
+}
+
+/// `PUT`.
+pub(super) async fn put(
+    ask: &Ask<'_>,
+    name: &RepositoryName,
+    reference: &Reference,
+    body: Body,
+) -> Result<Response, OciError> {
+    let limit = ask.app.limits.manifest;
+    let too_large = || {
+        OciError::new(Code::SizeInvalid, format!("a manifest has at most {limit} bytes here"))
+            .status(StatusCode::PAYLOAD_TOO_LARGE)
+    };
+    if ask.content_length().is_some_and(|length| length > limit as u64) {
+        return Err(too_large().with_body(body));
+    }
+    let bytes = read_bounded(body, limit).await.map_err(|error| match error {
+        BodyError::TooLarge { .. } => too_large(),
+        BodyError::Broken(_) => OciError::new(Code::ManifestInvalid, "the body ended before its time"),
+    })?;
+    let media_type = ask.header(header::CONTENT_TYPE).filter(|kind| !kind.is_empty()).map(str::to_owned);
+    let taken = ask.app.repositories.put(name, reference, media_type, bytes).await?;
+    ask.app.metrics.manifests.inc();
+    let mut answer = Response::builder()
+        .status(StatusCode::CREATED)
+        .header(header::LOCATION, format!("/v2/{name}/manifests/{}", taken.digest))
+        .header(DIGEST, taken.digest.to_string());
+    if let Some(subject) = taken.subject {
+        answer = answer.header(SUBJECT, subject.to_string());
+    }
+    Ok(built(answer, Body::empty()))
+}
+
+/// `DELETE`: a tag alone, or a manifest with its tags.
+pub(super) async fn delete(
+    ask: &Ask<'_>,
+    name: &RepositoryName,
+    reference: &Reference,
+) -> Result<Response, OciError> {
+    ask.app.repositories.delete(name, reference).await?;
+    Ok(built(Response::builder().status(StatusCode::ACCEPTED), Body::empty()))
+}

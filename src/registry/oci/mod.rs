@@ -1,0 +1,105 @@
+//! The OCI Distribution API v1.1 under `/v2/`. Handlers translate; nothing is decided by a media type.
+
+mod answer;
+mod blobs;
+mod body;
+mod manifests;
+mod path;
+mod range;
+mod tags;
+mod uploads;
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+
+use super::{query::Query, state::App};
+use answer::{Code, OciError};
+use path::Target;
+
+/// Clients look for it to know what they talk to.
+const API_VERSION: (HeaderName, HeaderValue) =
+    (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
+
+const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
+
+/// Everything under `/v2/`.
+pub(super) async fn serve(State(app): State<App>, request: Request) -> Response {
+    let mut response = match route(&app, request).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    };
+    response.headers_mut().insert(API_VERSION.0, API_VERSION.1);
+    response
+}
+
+async fn route(app: &App, request: Request) -> Result<Response, OciError> {
+    let (parts, body) = request.into_parts();
+    let target = match path::parse(parts.uri.path()) {
+        Ok(target) => target,
+        Err(fault) => return Err(OciError::from(fault).with_body(body)),
+    };
+    let ask = Ask {
+        app,
+        method: parts.method,
+        headers: parts.headers,
+        query: Query::parse(parts.uri.query().unwrap_or_default()),
+    };
+    let read = matches!(ask.method, Method::GET | Method::HEAD);
+    match (target, ask.method.as_str()) {
+        (Target::Base, _) if read => Ok(json(StatusCode::OK, &serde_json::json!({}))),
+        (Target::Repositories, "GET") => tags::repositories(&ask).await,
+        (Target::Tags(name), "GET") => tags::list(&ask, &name).await,
+        (Target::Referrers(name, digest), "GET") => tags::referrers(&ask, &name, &digest).await,
+        (Target::Blob(name, digest), _) if read => blobs::get(&ask, &name, &digest).await,
+        (Target::Manifest(name, reference), _) if read => manifests::get(&ask, &name, &reference).await,
+        (Target::Manifest(name, reference), "PUT") => manifests::put(&ask, &name, &reference, body).await,
+        (Target::Manifest(name, reference), "DELETE") => manifests::delete(&ask, &name, &reference).await,
+        (Target::Uploads(name), "POST") => uploads::begin(&ask, &name, body).await,
+        (Target::Upload(name, id), "GET") => uploads::status(&ask, &name, &id).await,
+        (Target::Upload(name, id), "PATCH") => uploads::append(&ask, &name, &id, body).await,
+        (Target::Upload(name, id), "PUT") => uploads::finish(&ask, &name, &id, body).await,
+        (Target::Upload(name, id), "DELETE") => uploads::cancel(&ask, &name, &id).await,
+        (target, _) => Err(OciError::new(Code::Unsupported, "this method is not supported here")
+            .status(StatusCode::METHOD_NOT_ALLOWED)
+            .header(header::ALLOW, target.methods())
+            .with_body(body)),
+    }
+}
+
+/// One request, without its body.
+struct Ask<'a> {
+    app: &'a App,
+    method: Method,
+    headers: HeaderMap,
+    query: Query,
+}
+
+impl Ask<'_> {
+    fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    /// A header's text, if it is given and readable.
+    fn header(&self, name: HeaderName) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The body's declared length.
+    fn content_length(&self) -> Option<u64> {
+        self.header(header::CONTENT_LENGTH).and_then(|length| length.trim().parse().ok())
+    }
+
+    /// Whether the client has this content already.
+    fn has(&self, etag: &str) -> bool {
+        let given = self.header(header::IF_NONE_MATCH).unwrap_or_default();
+        given.split(',').any(|one| one.trim().trim_start_matches("W/") == etag)
+    }
+}
+
+fn json(status: StatusCode, body: &impl serde::Serialize) -> Response {
+    (status, axum::Json(body)).into_response()
+}

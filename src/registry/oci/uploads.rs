@@ -1,0 +1,181 @@
+//! `/v2/<name>/blobs/uploads/`: sessions that take a blob at once or in chunks, also over several connections.
+
+use axum::{
+    body::Body,
+    http::{StatusCode, header},
+    response::Response,
+};
+
+use super::{
+    Ask, Code, DIGEST, OciError, UPLOAD,
+    blobs::built,
+    body::{Interrupted, receive},
+    range::content_range,
+};
+use crate::{
+    model::{Digest, RepositoryName},
+    registry::content::Upload,
+};
+
+/// `POST`: a mount, a whole blob, or a new session.
+pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> Result<Response, OciError> {
+    let content = ask.app.repositories.content();
+    if let Some(wanted) = ask.query.get("mount") {
+        let digest = Digest::parse(wanted)?;
+        // Without `from`, or when that one does not have it, the client uploads: the specification's fallback.
+        let from = ask.query.get("from").and_then(|from| RepositoryName::parse(from).ok());
+        if let Some(from) = from
+            && content.linked(&from, &digest).await?
+            && content.keep(&digest).await?.is_some()
+        {
+            content.link(name, &digest).await?;
+            return Ok(created(name, &digest));
+        }
+    }
+    let Some(expected) = ask.query.get("digest") else {
+        return match content.begin(name, 0).await {
+            Ok(upload) => Ok(session(StatusCode::ACCEPTED, name, upload.id(), 0)),
+            Err(error) => Err(OciError::from(error).with_body(body)),
+        };
+    };
+    let expected = match Digest::parse(expected) {
+        Ok(digest) => digest,
+        Err(error) => return Err(OciError::from(error).with_body(body)),
+    };
+    let upload = match content.begin(name, ask.content_length().unwrap_or(0)).await {
+        Ok(upload) => upload,
+        Err(error) => return Err(OciError::from(error).with_body(body)),
+    };
+    // The client never learns the session's name, so nobody can go on with it.
+    let mut upload = upload.unresumable();
+    take(ask, upload.as_mut(), body).await?;
+    upload.commit(&expected).await?;
+    Ok(created(name, &expected))
+}
+
+/// `GET`: where the session stands.
+pub(super) async fn status(ask: &Ask<'_>, name: &RepositoryName, id: &str) -> Result<Response, OciError> {
+    let received = ask.app.repositories.content().received(name, id).await?;
+    Ok(session(StatusCode::NO_CONTENT, name, id, received))
+}
+
+/// `PATCH`: the next chunk, or, without `Content-Range`, a stream of unknown length.
+pub(super) async fn append(
+    ask: &Ask<'_>,
+    name: &RepositoryName,
+    id: &str,
+    body: Body,
+) -> Result<Response, OciError> {
+    let upload = next_chunk(ask, name, id, body).await?;
+    Ok(session(StatusCode::ACCEPTED, name, id, upload.received()))
+}
+
+/// `PUT`: the end, with or without a last chunk.
+pub(super) async fn finish(
+    ask: &Ask<'_>,
+    name: &RepositoryName,
+    id: &str,
+    body: Body,
+) -> Result<Response, OciError> {
+    let expected = match ask.query.get("digest").map(Digest::parse) {
+        Some(Ok(digest)) => digest,
+        Some(Err(error)) => return Err(OciError::from(error).with_body(body)),
+        None => {
+            let text = "the end of an upload names its digest: ?digest=sha256:…";
+            return Err(OciError::new(Code::DigestInvalid, text).with_body(body));
+        }
+    };
+    let mut upload = next_chunk(ask, name, id, body).await?;
+    upload.commit(&expected).await?;
+    Ok(created(name, &expected))
+}
+
+/// `DELETE`: the client gives up.
+pub(super) async fn cancel(ask: &Ask<'_>, name: &RepositoryName, id: &str) -> Result<Response, OciError> {
+    ask.app.repositories.content().cancel(name, id).await?;
+    Ok(built(Response::builder().status(StatusCode::NO_CONTENT), Body::empty()))
+}
+
+/// Takes the turn at a session, checks that the chunk fits where it stands, and takes it.
+async fn next_chunk(
+    ask: &Ask<'_>,
+    name: &RepositoryName,
+    id: &str,
+    body: Body,
+) -> Result<Box<dyn Upload>, OciError> {
+    let length = ask.content_length();
+    let range = match ask.header(header::CONTENT_RANGE).map(content_range) {
+        None => None,
+        Some(None) => {
+            let text = "Content-Range cannot be read; write `<start>-<end>`";
+            return Err(OciError::new(Code::BlobUploadInvalid, text).with_body(body));
+        }
+        Some(Some(range)) if length.is_some_and(|length| length != range.length) => {
+            let text = "Content-Range and Content-Length disagree";
+            return Err(OciError::new(Code::SizeInvalid, text).with_body(body));
+        }
+        Some(Some(range)) => Some(range),
+    };
+    let mut upload = match ask.app.repositories.content().resume(name, id, length.unwrap_or(0)).await {
+        Ok(upload) => upload,
+        Err(error) => return Err(OciError::from(error).with_body(body)),
+    };
+    let before = upload.received();
+    if let Some(range) = range
+        && range.start != before
+    {
+        let text = format!("the chunk begins at {}, and the session has {before} bytes", range.start);
+        return Err(OciError::new(Code::BlobUploadInvalid, text)
+            .status(StatusCode::RANGE_NOT_SATISFIABLE)
+            .header(header::LOCATION, &location(name, id))
+            .header(header::RANGE, &received_range(before))
+            .header(UPLOAD, id)
+            .with_body(body));
+    }
+    take(ask, upload.as_mut(), body).await?;
+    let came = upload.received() - before;
+    match range {
+        Some(range) if range.length != came => {
+            let text = format!("Content-Range announced {} bytes, and {came} came", range.length);
+            Err(OciError::new(Code::SizeInvalid, text))
+        }
+        _ => Ok(upload),
+    }
+}
+
+/// Feeds the request's body to the session.
+async fn take(ask: &Ask<'_>, upload: &mut dyn Upload, body: Body) -> Result<(), OciError> {
+    let count = |bytes| ask.app.metrics.received.inc_by(bytes as u64);
+    receive(body, upload, count).await.map_err(|interrupted| match interrupted {
+        Interrupted::Client(why) => {
+            OciError::new(Code::BlobUploadInvalid, format!("{why}; a session keeps what came"))
+        }
+        Interrupted::Content(error, body) => OciError::from(error).with_body(body),
+    })
+}
+
+fn location(name: &RepositoryName, id: &str) -> String {
+    format!("/v2/{name}/blobs/uploads/{id}")
+}
+
+/// The specification cannot say "nothing"; `0-0` is what clients know for it.
+fn received_range(received: u64) -> String {
+    format!("0-{}", received.saturating_sub(1))
+}
+
+fn session(status: StatusCode, name: &RepositoryName, id: &str, received: u64) -> Response {
+    let answer = Response::builder()
+        .status(status)
+        .header(header::LOCATION, location(name, id))
+        .header(header::RANGE, received_range(received))
+        .header(UPLOAD, id);
+    built(answer, Body::empty())
+}
+
+fn created(name: &RepositoryName, digest: &Digest) -> Response {
+    let answer = Response::builder()
+        .status(StatusCode::CREATED)
+        .header(header::LOCATION, format!("/v2/{name}/blobs/{digest}"))
+        .header(DIGEST, digest.to_string());
+    built(answer, Body::empty())
+}

@@ -1,0 +1,271 @@
+//! Manifests: what must be true of one before it is taken, and what we read of it.
+//!
+//! Media types decide nothing about taking a manifest: any JSON object whose references are here is stored
+//! and given back byte for byte.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::TryStreamExt;
+
+use super::super::content::{Catalogue, Content, ContentError};
+use crate::{
+    model::{Digest, DigestError, RepositoryName},
+    wire::{oci, template},
+};
+
+/// Parsed manifests kept in memory. Full: any of them makes room and is read again when needed.
+const CACHED: usize = 200_000;
+
+/// Why a manifest is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestFault {
+    /// Not JSON, or not of the form.
+    #[error("manifest cannot be read: {0}")]
+    Form(String),
+    /// It was put under a digest that is not its own.
+    #[error("manifest is {got}, not {expected}")]
+    Digest {
+        /// The name it was given.
+        expected: Digest,
+        /// What it is.
+        got: Digest,
+    },
+    /// It names content by something we cannot check.
+    #[error("manifest names `{digest}`: {source}")]
+    Reference {
+        /// As written.
+        digest: String,
+        /// What is wrong with it.
+        #[source]
+        source: DigestError,
+    },
+    /// Something it needs is not in the repository.
+    #[error("manifest needs {0}, which is not in the repository; push it first")]
+    Missing(Digest),
+    /// Something it needs has another size.
+    #[error("manifest says that {digest} has {said} bytes; it has {has}")]
+    Size {
+        /// The blob.
+        digest: Digest,
+        /// As written.
+        said: u64,
+        /// As stored.
+        has: u64,
+    },
+}
+
+/// What a layer is to a virtual machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A disk layer; everything that does not say otherwise.
+    Image,
+    /// A suspend state.
+    State,
+    /// The virtual machine's NVRAM.
+    Nvram,
+    /// Its configuration.
+    Config,
+}
+
+/// A reference to content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Of the content.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Of a layer.
+    pub role: Role,
+    /// It may be fetched elsewhere, so it need not be here.
+    pub elsewhere: bool,
+}
+
+/// A manifest or index as far as we read it.
+#[derive(Debug, Clone, Default)]
+pub struct Parsed {
+    own_media_type: Option<String>,
+    /// The config blob.
+    pub config: Option<Part>,
+    /// The config's media type; the artifact type when none is given.
+    pub config_type: Option<String>,
+    /// The layers, base first.
+    pub layers: Vec<Part>,
+    /// The manifests an index lists.
+    pub children: Vec<Part>,
+    /// What it is about.
+    pub subject: Option<Digest>,
+    /// The kind of artifact.
+    pub artifact_type: Option<String>,
+    /// Free.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Parsed {
+    /// Reads a manifest; says what is wrong with it.
+    pub fn read(bytes: &[u8]) -> Result<Self, ManifestFault> {
+        let form = |error: serde_json::Error| ManifestFault::Form(error.to_string());
+        if bytes.iter().find(|b| !b.is_ascii_whitespace()) != Some(&b'{') {
+            return Err(ManifestFault::Form("it is not a JSON object".into()));
+        }
+        let raw: oci::Manifest = serde_json::from_slice(bytes).map_err(form)?;
+        let parts = |list: &[oci::Descriptor]| list.iter().map(part).collect::<Result<Vec<_>, _>>();
+        Ok(Self {
+            config: raw.config.as_ref().map(part).transpose()?,
+            config_type: raw.config.map(|config| config.media_type),
+            layers: parts(&raw.layers)?,
+            children: parts(&raw.manifests)?,
+            subject: raw.subject.as_ref().map(part).transpose()?.map(|part| part.digest),
+            artifact_type: raw.artifact_type.filter(|kind| !kind.is_empty()),
+            annotations: raw.annotations,
+            own_media_type: raw.media_type.filter(|kind| !kind.is_empty()),
+        })
+    }
+
+    /// What to answer as its type when the push did not say.
+    pub fn media_type(&self) -> &str {
+        let by_form = if self.children.is_empty() { oci::IMAGE_MANIFEST } else { oci::IMAGE_INDEX };
+        self.own_media_type.as_deref().unwrap_or(by_form)
+    }
+
+    /// Config and layers.
+    pub fn blobs(&self) -> impl Iterator<Item = &Part> {
+        self.config.iter().chain(&self.layers)
+    }
+
+    /// Everything it names must be in the repository already, with the size it says. The subject need not.
+    pub async fn check_needs(
+        &self,
+        content: &dyn Content,
+        repository: &RepositoryName,
+        catalogue: Option<&Catalogue>,
+    ) -> Result<(), super::RepositoryError> {
+        for blob in self.blobs() {
+            let here = content.linked(repository, &blob.digest).await?;
+            match if here { content.keep(&blob.digest).await? } else { None } {
+                Some(has) if has == blob.size => {}
+                Some(has) => {
+                    return Err(ManifestFault::Size { digest: blob.digest, said: blob.size, has }.into());
+                }
+                None if blob.elsewhere => {}
+                None => return Err(ManifestFault::Missing(blob.digest).into()),
+            }
+        }
+        for child in &self.children {
+            let stored = catalogue.and_then(|catalogue| catalogue.manifests.get(&child.digest));
+            match stored {
+                Some(stored) if stored.size == child.size => {}
+                Some(stored) => {
+                    let fault =
+                        ManifestFault::Size { digest: child.digest, said: child.size, has: stored.size };
+                    return Err(fault.into());
+                }
+                None => return Err(ManifestFault::Missing(child.digest).into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn part(raw: &oci::Descriptor) -> Result<Part, ManifestFault> {
+    let digest = Digest::parse(&raw.digest)
+        .map_err(|source| ManifestFault::Reference { digest: raw.digest.chars().take(80).collect(), source })?;
+    let said = raw.annotations.get(template::ROLE).map(String::as_str);
+    let role = match said.unwrap_or(&raw.media_type) {
+        "state" | template::STATE_LAYER => Role::State,
+        "nvram" | template::NVRAM_LAYER => Role::Nvram,
+        "config" | template::CONFIG => Role::Config,
+        _ => Role::Image,
+    };
+    Ok(Part { digest, size: raw.size, role, elsewhere: !raw.urls.is_empty() })
+}
+
+/// A whole small blob: manifests and configs. Its caller knows the size, which bounds it.
+pub(super) async fn read_small(
+    content: &dyn Content,
+    digest: &Digest,
+    size: u64,
+) -> Result<Bytes, ContentError> {
+    let damaged = |why: &str| ContentError::Damaged { what: format!("blob {digest}"), why: why.into() };
+    let Some(body) = content.read(digest, None).await? else { return Err(damaged("it is not here")) };
+    if body.size != size {
+        return Err(damaged("it has another size than when it was pushed"));
+    }
+    let mut pieces = body.stream;
+    let mut whole = BytesMut::new();
+    while let Some(piece) = pieces.try_next().await.map_err(ContentError::io("read a blob"))? {
+        whole.extend_from_slice(&piece);
+    }
+    // Cheap at this size, and what follows is decided by these bytes.
+    if Digest::of(&whole) != *digest {
+        return Err(damaged("its content does not match its name"));
+    }
+    Ok(whole.freeze())
+}
+
+/// Manifests as read, by digest: they never change.
+#[derive(Default)]
+pub(super) struct Cache {
+    parsed: Mutex<HashMap<Digest, Arc<Parsed>>>,
+}
+
+impl Cache {
+    pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Parsed>> {
+        self.parsed.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
+    pub(super) fn put(&self, digest: Digest, parsed: Arc<Parsed>) {
+        let mut all = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.len() >= CACHED
+            && let Some(any) = all.keys().next().copied()
+        {
+            all.remove(&any);
+        }
+        all.insert(digest, parsed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blob(text: &str) -> String {
+        format!(r#"{{"mediaType":"x","digest":"{}","size":{}}}"#, Digest::of(text.as_bytes()), text.len())
+    }
+
+    #[test]
+    fn nulls_where_go_writes_them_are_taken() {
+        let text = format!(r#"{{"config":{},"layers":null,"annotations":null,"subject":null}}"#, blob("c"));
+        let parsed = Parsed::read(text.as_bytes()).unwrap();
+        assert_eq!(parsed.config.unwrap().digest, Digest::of(b"c"));
+        assert!(parsed.layers.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_manifest_is_refused() {
+        for bad in [
+            "",
+            "[]",
+            "null",
+            "{",
+            r#"{"layers":{}}"#,
+            r#"{"layers":[{"digest":"sha256:00","size":1}]}"#,
+            r#"{"layers":[{"digest":"sha512:00","size":1}]}"#,
+            r#"{"config":{"digest":"x","size":-1}}"#,
+        ] {
+            assert!(Parsed::read(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn roles_come_from_annotation_first() {
+        let annotated = blob("n").replace("}", r#","annotations":{"org.switchyard.template.role":"nvram"}}"#);
+        let typed = blob("s").replace("\"x\"", &format!("{:?}", template::STATE_LAYER));
+        let text = format!(r#"{{"layers":[{},{annotated},{typed}]}}"#, blob("i"));
+        let roles: Vec<_> = Parsed::read(text.as_bytes()).unwrap().layers.iter().map(|l| l.role).collect();
+        assert_eq!(roles, [Role::Image, Role::Nvram, Role::State]);
+    }
+}

@@ -1,0 +1,301 @@
+//! What repositories hold, and the only way to change it: both APIs call these operations.
+//!
+//! A change reads the newest catalogue, decides, and publishes the next generation; when somebody else was
+//! faster it reads and decides again. That one call of `publish` is where a change becomes visible.
+
+mod manifest;
+mod pulls;
+mod templates;
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::Mutex as TurnMutex;
+
+use super::content::{Catalogue, Content, ContentError, Stored};
+use crate::{
+    clock,
+    model::{Digest, RepositoryName, Tag, TemplateId},
+};
+
+pub use manifest::{ManifestFault, Parsed, Role};
+pub use templates::{Broken, Templates};
+
+use manifest::Cache;
+use pulls::PullTimes;
+use templates::Summaries;
+
+/// Turns for changes, so that pushes to one repository queue instead of repeating each other's work.
+const TURNS: usize = 64;
+
+/// Attempts at one change while others are faster. Our own wait their turn, so more than one is rare.
+const ATTEMPTS: usize = 16;
+
+/// Why an operation was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum RepositoryError {
+    /// No such repository.
+    #[error("repository `{0}` is not known")]
+    NoRepository(RepositoryName),
+    /// No such manifest or tag in it.
+    #[error("`{reference}` is not known in `{repository}`")]
+    NoManifest {
+        /// Where.
+        repository: RepositoryName,
+        /// The tag or digest.
+        reference: String,
+    },
+    /// No template has this id.
+    #[error("template `{0}` is not known")]
+    NoTemplate(TemplateId),
+    /// The template has no such version.
+    #[error("{0}")]
+    NoVersion(String),
+    /// The manifest cannot be taken.
+    #[error(transparent)]
+    Manifest(#[from] ManifestFault),
+    /// The storage refused or failed.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+}
+
+/// Names a manifest in a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// By tag.
+    Tag(Tag),
+    /// By digest.
+    Digest(Digest),
+}
+
+impl std::fmt::Display for Reference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tag(tag) => tag.fmt(f),
+            Self::Digest(digest) => digest.fmt(f),
+        }
+    }
+}
+
+/// A manifest that was found.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// Its digest.
+    pub digest: Digest,
+    /// What the catalogue says of it.
+    pub stored: Stored,
+}
+
+/// A manifest that was taken.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// Its digest.
+    pub digest: Digest,
+    /// The manifest it is about, if it says so.
+    pub subject: Option<Digest>,
+}
+
+/// The operations. Cheap to clone.
+#[derive(Clone)]
+pub struct Repositories {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    content: Arc<dyn Content>,
+    manifests: Cache,
+    summaries: Summaries,
+    pulls: PullTimes,
+    /// Taken while a repository gets its template id, so that no two get the same.
+    naming: TurnMutex<()>,
+    turns: Vec<TurnMutex<()>>,
+    broken: Mutex<Vec<Broken>>,
+}
+
+impl Repositories {
+    /// Over this storage.
+    pub fn new(content: Arc<dyn Content>) -> Self {
+        let inner = Inner {
+            content,
+            manifests: Cache::default(),
+            summaries: Summaries::default(),
+            pulls: PullTimes::default(),
+            naming: TurnMutex::default(),
+            turns: (0..TURNS).map(|_| TurnMutex::default()).collect(),
+            broken: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The storage below.
+    pub fn content(&self) -> &dyn Content {
+        self.inner.content.as_ref()
+    }
+
+    /// A repository that has at least one manifest.
+    pub async fn catalogue(&self, repository: &RepositoryName) -> Result<Arc<Catalogue>, RepositoryError> {
+        let found = self.content().catalogue(repository).await?.filter(|catalogue| !catalogue.is_empty());
+        found.ok_or_else(|| RepositoryError::NoRepository(repository.clone()))
+    }
+
+    /// Names of all repositories that have a manifest, in order.
+    pub async fn names(&self) -> Result<Vec<RepositoryName>, RepositoryError> {
+        let mut names = Vec::new();
+        for name in self.content().repositories().await? {
+            // A damaged one has a name, too.
+            if self.content().catalogue(&name).await.map_or(true, |c| c.is_some_and(|c| !c.is_empty())) {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// Finds a manifest by tag or digest.
+    pub async fn find(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<Found, RepositoryError> {
+        let catalogue = self.catalogue(repository).await?;
+        let digest = match reference {
+            Reference::Digest(digest) => Some(*digest),
+            Reference::Tag(tag) => catalogue.tags.get(tag).map(|version| version.digest),
+        };
+        let found = digest.and_then(|digest| {
+            catalogue.manifests.get(&digest).map(|stored| Found { digest, stored: stored.clone() })
+        });
+        found.ok_or_else(|| RepositoryError::NoManifest {
+            repository: repository.clone(),
+            reference: reference.to_string(),
+        })
+    }
+
+    /// The bytes of a manifest that was found, as they were pushed.
+    pub async fn bytes(&self, found: &Found) -> Result<Bytes, RepositoryError> {
+        Ok(manifest::read_small(self.content(), &found.digest, found.stored.size).await?)
+    }
+
+    /// Takes a manifest: checks it, that all it needs is here, stores it, and points the tag to it.
+    pub async fn put(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        media_type: Option<String>,
+        bytes: Bytes,
+    ) -> Result<Taken, RepositoryError> {
+        let digest = Digest::of(&bytes);
+        if let Reference::Digest(expected) = reference
+            && *expected != digest
+        {
+            return Err(ManifestFault::Digest { expected: *expected, got: digest }.into());
+        }
+        let parsed = Arc::new(Parsed::read(&bytes)?);
+        let _turn = self.turn(repository).await;
+        let before = self.content().catalogue(repository).await?;
+        parsed.check_needs(self.content(), repository, before.as_deref()).await?;
+        let facts = self.facts(&parsed).await?;
+        self.content().put(bytes.clone()).await?;
+        self.inner.manifests.put(digest, parsed.clone());
+        let stored = Stored {
+            media_type: media_type.unwrap_or_else(|| parsed.media_type().to_owned()),
+            size: bytes.len() as u64,
+            subject: parsed.subject,
+            children: parsed.children.iter().map(|child| child.digest).collect(),
+            pushed: 0,
+        };
+        let _naming = match reference {
+            Reference::Tag(_) => Some(self.inner.naming.lock().await),
+            Reference::Digest(_) => None,
+        };
+        let id = match reference {
+            Reference::Tag(_) => Some(self.free_id(repository, facts.id.clone()).await?),
+            Reference::Digest(_) => None,
+        };
+        self.change_in_turn(repository, |catalogue| {
+            let now = clock::wall().unix_seconds();
+            catalogue.add(digest, Stored { pushed: now, ..stored.clone() });
+            if let Reference::Tag(tag) = reference {
+                catalogue.tag(tag.clone(), digest, now);
+                catalogue.template = catalogue.template.take().or_else(|| id.clone());
+                // What was set by hand corrected an older push.
+                catalogue.arch = catalogue.arch.filter(|_| facts.arch.is_none());
+            }
+            Ok(())
+        })
+        .await?;
+        tracing::info!(%repository, %reference, %digest, "manifest published");
+        Ok(Taken { digest, subject: parsed.subject })
+    }
+
+    /// Removes a tag, or a manifest with every tag that points to it.
+    pub async fn delete(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+    ) -> Result<(), RepositoryError> {
+        self.catalogue(repository).await?;
+        self.change(repository, |catalogue| {
+            let was = match reference {
+                Reference::Tag(tag) => catalogue.untag(tag),
+                Reference::Digest(digest) => catalogue.remove(digest),
+            };
+            if was {
+                Ok(())
+            } else {
+                Err(RepositoryError::NoManifest {
+                    repository: repository.clone(),
+                    reference: reference.to_string(),
+                })
+            }
+        })
+        .await?;
+        tracing::info!(%repository, %reference, "manifest deleted");
+        Ok(())
+    }
+
+    /// A manifest as we read it; kept, because lists ask for it again and again.
+    pub async fn parsed(&self, digest: &Digest, size: u64) -> Result<Arc<Parsed>, RepositoryError> {
+        if let Some(parsed) = self.inner.manifests.get(digest) {
+            return Ok(parsed);
+        }
+        let bytes = manifest::read_small(self.content(), digest, size).await?;
+        let parsed = Arc::new(Parsed::read(&bytes)?);
+        self.inner.manifests.put(*digest, parsed.clone());
+        Ok(parsed)
+    }
+
+    async fn turn(&self, repository: &RepositoryName) -> tokio::sync::MutexGuard<'_, ()> {
+        let sum = repository.as_str().bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+        self.inner.turns[sum % TURNS].lock().await
+    }
+
+    /// Changes a catalogue: all of it, or nothing.
+    async fn change<T>(
+        &self,
+        repository: &RepositoryName,
+        decide: impl FnMut(&mut Catalogue) -> Result<T, RepositoryError>,
+    ) -> Result<T, RepositoryError> {
+        let _turn = self.turn(repository).await;
+        self.change_in_turn(repository, decide).await
+    }
+
+    async fn change_in_turn<T>(
+        &self,
+        repository: &RepositoryName,
+        mut decide: impl FnMut(&mut Catalogue) -> Result<T, RepositoryError>,
+    ) -> Result<T, RepositoryError> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let now = self.content().catalogue(repository).await?;
+            let mut next = now.map_or_else(|| Catalogue::new(repository.clone()), |now| (*now).clone());
+            let answer = decide(&mut next)?;
+            next.generation += 1;
+            match self.content().publish(next).await {
+                Ok(_) => return Ok(answer),
+                Err(ContentError::Conflict { .. }) if attempt < ATTEMPTS => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

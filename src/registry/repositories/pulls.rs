@@ -1,0 +1,89 @@
+//! When versions were last pulled: counted in memory, written from time to time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Mutex, PoisonError},
+};
+
+use super::{super::content::Pulls, Reference, Repositories, RepositoryError};
+use crate::{clock, model::RepositoryName};
+
+#[derive(Default)]
+pub(super) struct PullTimes {
+    /// What was counted or read of each repository.
+    known: Mutex<BTreeMap<RepositoryName, Known>>,
+}
+
+#[derive(Default, Clone)]
+struct Known {
+    times: Pulls,
+    unsaved: bool,
+}
+
+impl Repositories {
+    /// Counts a pull of a manifest: for its tag, or for every tag that points to the digest.
+    ///
+    /// A failure to read older times is logged; a download never fails for it.
+    pub async fn count_pull(&self, repository: &RepositoryName, reference: &Reference) {
+        let counted = async {
+            let tags: Vec<_> = match reference {
+                Reference::Tag(tag) => vec![tag.clone()],
+                Reference::Digest(digest) => {
+                    let catalogue = self.catalogue(repository).await?;
+                    let at = catalogue.tags.iter().filter(|(_, version)| version.digest == *digest);
+                    at.map(|(tag, _)| tag.clone()).collect()
+                }
+            };
+            if tags.is_empty() {
+                return Ok(());
+            }
+            self.pulls(repository).await?;
+            let now = clock::wall().unix_seconds();
+            let mut all = self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let known = all.entry(repository.clone()).or_default();
+            known.times.extend(tags.into_iter().map(|tag| (tag, now)));
+            known.unsaved = true;
+            Ok::<_, RepositoryError>(())
+        };
+        if let Err(error) = counted.await {
+            tracing::warn!(%repository, error = %error, "pull was not counted");
+        }
+    }
+
+    /// When each version was last pulled.
+    pub(super) async fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, RepositoryError> {
+        let known = |all: &BTreeMap<RepositoryName, Known>| all.get(repository).map(|k| k.times.clone());
+        if let Some(times) = known(&self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(times);
+        }
+        let read = self.content().pulls(repository).await?;
+        let mut all = self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(all.entry(repository.clone()).or_insert(Known { times: read, unsaved: false }).times.clone())
+    }
+
+    /// Writes what was counted since the last time; tags that are gone are forgotten.
+    pub async fn save_pulls(&self) {
+        let unsaved: Vec<RepositoryName> = {
+            let mut all = self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner);
+            let unsaved = |(repository, known): (&RepositoryName, &mut Known)| {
+                std::mem::take(&mut known.unsaved).then(|| repository.clone())
+            };
+            all.iter_mut().filter_map(unsaved).collect()
+        };
+        for repository in unsaved {
+            let there: BTreeSet<_> = match self.content().catalogue(&repository).await {
+                Ok(Some(catalogue)) => catalogue.tags.keys().cloned().collect(),
+                _ => BTreeSet::new(),
+            };
+            let times = {
+                let mut all = self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner);
+                let Some(known) = all.get_mut(&repository) else { continue };
+                known.times.retain(|tag, _| there.contains(tag));
+                known.times.clone()
+            };
+            if let Err(error) = self.content().save_pulls(&repository, times).await {
+                tracing::warn!(%repository, error = %error, "pull times were not saved");
+            }
+        }
+    }
+}

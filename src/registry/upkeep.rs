@@ -1,0 +1,68 @@
+//! What has to be looked at from time to time: free space, idle uploads, pull times.
+
+use std::{convert::Infallible, time::Duration};
+
+use super::state::App;
+use crate::{clock, supervise::Stop};
+
+/// Between two looks at the free space: `/readyz` is at most so old.
+const SPACE_EVERY: Duration = Duration::from_secs(2);
+
+/// Between two sweeps of upload sessions.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+
+/// Pull times are written so often; a kill loses at most so much of them.
+const PULLS_EVERY: Duration = Duration::from_secs(30);
+
+/// Runs until stopped; writes what is unsaved before it ends.
+pub(super) async fn run(app: App, stop: Stop) -> Result<(), Infallible> {
+    // The first listing reads every manifest once: better now than in the first request.
+    list(&app).await;
+    let sweep_every = SWEEP_EVERY.min(app.limits.upload_idle);
+    let (mut swept, mut saved) = (clock::now(), clock::now());
+    loop {
+        let dropped = tokio::select! {
+            () = stop.requested() => break,
+            () = app.repositories.content().upload_dropped() => true,
+            () = tokio::time::sleep(SPACE_EVERY.min(sweep_every)) => false,
+        };
+        let now = clock::now();
+        look(&app).await;
+        if dropped || now - swept >= sweep_every {
+            swept = now;
+            sweep(&app).await;
+        }
+        if now - saved >= PULLS_EVERY {
+            saved = now;
+            app.repositories.save_pulls().await;
+            app.metrics.broken.set(app.repositories.broken().len() as f64);
+        }
+    }
+    app.repositories.save_pulls().await;
+    Ok(())
+}
+
+async fn look(app: &App) {
+    let seen = app.repositories.content().space().await.map_err(|error| error.to_string());
+    if let Ok(space) = &seen {
+        app.metrics.free.set(space.free as f64);
+    }
+    app.health.saw(seen);
+}
+
+async fn sweep(app: &App) {
+    match app.repositories.content().expire_uploads().await {
+        Ok(open) => app.metrics.uploads.set(open as f64),
+        Err(error) => tracing::warn!(error = %error, "idle uploads were not swept"),
+    }
+}
+
+async fn list(app: &App) {
+    match app.repositories.templates().await {
+        Ok(list) => {
+            app.metrics.broken.set(list.broken.len() as f64);
+            tracing::info!(templates = list.templates.len(), broken = list.broken.len(), "templates read");
+        }
+        Err(error) => tracing::error!(error = %error, "templates could not be listed"),
+    }
+}

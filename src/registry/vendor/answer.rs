@@ -1,0 +1,97 @@
+//! The one table from what went wrong to status and envelope of the vendor's API.
+
+use axum::{
+    Json,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    http::BodyError,
+    registry::{content::ContentError, repositories::RepositoryError},
+    wire::envelope::Envelope,
+};
+
+/// What a handler gives.
+pub(super) type Answer = Result<Response, Fail>;
+
+/// A success with a body.
+pub(super) fn done<T: Serialize>(body: T) -> Answer {
+    Ok(Json(Envelope::ok(body)).into_response())
+}
+
+/// A failure.
+#[derive(Debug)]
+pub(super) struct Fail {
+    status: StatusCode,
+    message: String,
+}
+
+impl Fail {
+    /// What was asked makes no sense.
+    pub(super) fn bad(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, message: message.into() }
+    }
+
+    /// The K8s-mac client takes 404 for "no such template"; the text is the controller's.
+    pub(super) fn not_found() -> Self {
+        Self { status: StatusCode::NOT_FOUND, message: "Not found".into() }
+    }
+}
+
+impl IntoResponse for Fail {
+    fn into_response(self) -> Response {
+        if self.status.is_server_error() {
+            tracing::error!(status = self.status.as_u16(), error = %self.message, "request failed");
+        }
+        (self.status, Json(Envelope::fail(self.message))).into_response()
+    }
+}
+
+impl From<RepositoryError> for Fail {
+    fn from(error: RepositoryError) -> Self {
+        let message = error.to_string();
+        match error {
+            RepositoryError::NoTemplate(_) | RepositoryError::NoRepository(_) => Self::not_found(),
+            // The vendor's command line prints this text.
+            RepositoryError::NoVersion(_) => Self::bad(message),
+            RepositoryError::NoManifest { .. } => Self::not_found(),
+            RepositoryError::Manifest(_) => Self { status: StatusCode::INTERNAL_SERVER_ERROR, message },
+            RepositoryError::Content(error) => error.into(),
+        }
+    }
+}
+
+impl From<ContentError> for Fail {
+    fn from(error: ContentError) -> Self {
+        let message = error.to_string();
+        let status = match &error {
+            ContentError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
+            ContentError::Conflict { .. } | ContentError::TooManyUploads { .. } => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        let message = match error {
+            ContentError::Io { source, .. } => format!("{message}: {source}"),
+            _ => message,
+        };
+        Self { status, message }
+    }
+}
+
+impl From<BodyError> for Fail {
+    fn from(error: BodyError) -> Self {
+        let status = match error {
+            BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+        };
+        Self { status, message: error.to_string() }
+    }
+}
+
+/// A known path, another method.
+pub(super) async fn wrong_method() -> Fail {
+    Fail { status: StatusCode::METHOD_NOT_ALLOWED, message: "Method not allowed".into() }
+}

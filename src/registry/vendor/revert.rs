@@ -1,0 +1,19 @@
+//! `DELETE /registry/revert`: the target and every later version go; without a target, the newest alone.
+
+use axum::{
+    body::Body,
+    extract::{RawQuery, State},
+};
+
+use super::{
+    answer::{Answer, done},
+    templates::Asked,
+};
+use crate::registry::state::App;
+
+/// Answers exactly 200 and `OK`: packer takes nothing else.
+pub(super) async fn revert(State(app): State<App>, RawQuery(query): RawQuery, body: Body) -> Answer {
+    let asked = Asked::read(&query, body).await?;
+    app.repositories.revert(&asked.id()?, &asked.which()?).await?;
+    done(())
+}
