@@ -220,5 +220,4 @@ impl Catalogue {
 }
 
 #[cfg(test)]
-#[path = "catalogue_tests.rs"]
 mod tests;
