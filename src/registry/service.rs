@@ -117,7 +117,10 @@ fn router(app: App, http: HttpMetrics) -> Router {
         .merge(vendor::routes())
         .with_state(app.clone())
         .merge(health_routes(app.health))
-        .route("/metrics", get(move || async move { ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], metrics.text()) }))
+        .route(
+            "/metrics",
+            get(move || async move { ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], metrics.text()) }),
+        )
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(http, measure))
         .layer(middleware::from_fn(request_id))

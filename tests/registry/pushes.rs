@@ -46,13 +46,20 @@ async fn a_blob_goes_in_chunks_and_is_finished_with_or_without_a_last_one() {
     for last in [false, true] {
         let data = noise(2 + u64::from(last), 700_000);
         let session = rig.session("chunked").await;
-        assert!(session.starts_with("/v2/chunked/blobs/uploads/r1."), "the session names its registry: {session}");
-        let first = rig.ask("PATCH", &session).header("content-range", "0-299999").body(data[..300_000].to_vec());
+        assert!(
+            session.starts_with("/v2/chunked/blobs/uploads/r1."),
+            "the session names its registry: {session}"
+        );
+        let first =
+            rig.ask("PATCH", &session).header("content-range", "0-299999").body(data[..300_000].to_vec());
         let first = first.send().await.unwrap();
         assert_eq!((first.status(), header(&first, "range").as_str()), (StatusCode::ACCEPTED, "0-299999"));
         assert_eq!(header(&first, "location"), session);
         let status = rig.get(&session).await;
-        assert_eq!((status.status(), header(&status, "range").as_str()), (StatusCode::NO_CONTENT, "0-299999"));
+        assert_eq!(
+            (status.status(), header(&status, "range").as_str()),
+            (StatusCode::NO_CONTENT, "0-299999")
+        );
         let rest = data[300_000..].to_vec();
         let path = format!("{session}?digest={}", Digest::of(&data));
         let end = if last {
@@ -74,7 +81,9 @@ async fn a_chunk_out_of_order_is_refused_and_told_where_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::new(dir.path()).await;
     let session = rig.session("order").await;
-    let patch = |range: &str, len: usize| rig.ask("PATCH", &session).header("content-range", range).body(vec![7; len]);
+    let patch = |range: &str, len: usize| {
+        rig.ask("PATCH", &session).header("content-range", range).body(vec![7; len])
+    };
     assert_eq!(patch("0-9", 10).send().await.unwrap().status(), StatusCode::ACCEPTED);
     for wrong in ["0-9", "11-20"] {
         let refused = patch(wrong, 10).send().await.unwrap();
@@ -131,7 +140,9 @@ async fn a_blob_is_mounted_from_another_repository_or_uploaded() {
     let digest = rig.blob("from", b"layer").await;
     assert_eq!(rig.get(&format!("/v2/to/blobs/{digest}")).await.status(), StatusCode::NOT_FOUND);
     let mount = |query: String| rig.ask("POST", &format!("/v2/to/blobs/uploads/?{query}")).send();
-    for fallback in [format!("mount={digest}"), format!("mount={digest}&from=nowhere"), format!("mount={digest}&from=..")] {
+    for fallback in
+        [format!("mount={digest}"), format!("mount={digest}&from=nowhere"), format!("mount={digest}&from=..")]
+    {
         let began = mount(fallback).await.unwrap();
         assert_eq!(began.status(), StatusCode::ACCEPTED);
         assert!(header(&began, "location").starts_with("/v2/to/blobs/uploads/"));
@@ -148,7 +159,9 @@ async fn a_client_that_goes_away_can_resume_where_it_was() {
     let data = noise(5, 3_000_000);
     let session = rig.session("torn").await;
     // A body cut in the middle, both with a length and in chunks.
-    for (n, head) in ["content-length: 2000000\r\n\r\n", "transfer-encoding: chunked\r\n\r\nf4240\r\n"].iter().enumerate() {
+    for (n, head) in
+        ["content-length: 2000000\r\n\r\n", "transfer-encoding: chunked\r\n\r\nf4240\r\n"].iter().enumerate()
+    {
         let mut raw = tokio::net::TcpStream::connect(rig.address).await.unwrap();
         raw.write_all(format!("PATCH {session} HTTP/1.1\r\nhost: x\r\n{head}").as_bytes()).await.unwrap();
         raw.write_all(&data[n * 1_000_000..(n + 1) * 1_000_000 - 100]).await.unwrap();
@@ -229,7 +242,10 @@ async fn the_same_blob_and_tag_from_many_at_once_is_one() {
         })
         .collect();
     let puts = manifests.iter().enumerate().flat_map(|(n, manifest)| {
-        [rig.put_manifest("same", "latest", manifest), rig.put_manifest("same", ["a", "b", "c", "d", "e", "f", "g", "h"][n], manifest)]
+        [
+            rig.put_manifest("same", "latest", manifest),
+            rig.put_manifest("same", ["a", "b", "c", "d", "e", "f", "g", "h"][n], manifest),
+        ]
     });
     for put in futures_util::future::join_all(puts).await {
         assert_eq!(put.status(), StatusCode::CREATED);
@@ -239,7 +255,8 @@ async fn the_same_blob_and_tag_from_many_at_once_is_one() {
     assert_eq!(list["tags"], json!(["a", "b", "c", "d", "e", "f", "g", "h", "latest"]));
     let template = &rig.json("/registry/v2/vm").await["body"][0]["id"];
     let shown = rig.json(&format!("/registry/v2/vm?id={}", template.as_str().unwrap())).await;
-    let numbers: Vec<_> = shown["body"]["versions"].as_array().unwrap().iter().map(|v| v["number"].as_i64()).collect();
+    let numbers: Vec<_> =
+        shown["body"]["versions"].as_array().unwrap().iter().map(|v| v["number"].as_i64()).collect();
     assert_eq!(numbers, (0..9).map(Some).collect::<Vec<_>>());
 }
 
@@ -253,7 +270,10 @@ async fn an_index_needs_its_manifests_and_a_subject_is_told() {
         "manifests": [{ "mediaType": MANIFEST, "digest": child.to_string(), "size": size }] });
     let put = rig.put_manifest("multi", "all", &index).await;
     assert_eq!(put.status(), StatusCode::CREATED);
-    assert_eq!(refusal(rig.put_manifest("other", "all", &index).await).await, (400, "MANIFEST_BLOB_UNKNOWN".into()));
+    assert_eq!(
+        refusal(rig.put_manifest("other", "all", &index).await).await,
+        (400, "MANIFEST_BLOB_UNKNOWN".into())
+    );
 
     rig.blob("multi", b"{}").await;
     let mut signature = image(b"{}", &[]);

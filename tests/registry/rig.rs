@@ -101,7 +101,8 @@ impl Rig {
     }
 
     pub(crate) async fn put_manifest(&self, name: &str, reference: &str, manifest: &Value) -> Response {
-        let put = self.ask("PUT", &format!("/v2/{name}/manifests/{reference}")).header("content-type", MANIFEST);
+        let put =
+            self.ask("PUT", &format!("/v2/{name}/manifests/{reference}")).header("content-type", MANIFEST);
         put.body(manifest.to_string()).send().await.unwrap()
     }
 
@@ -142,9 +143,7 @@ impl Rig {
 
 /// An image manifest.
 pub(crate) fn image(config: &[u8], layers: &[&[u8]]) -> Value {
-    let part = |kind: &str, bytes: &[u8]| {
-        json!({ "mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len() })
-    };
+    let part = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len() });
     json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,

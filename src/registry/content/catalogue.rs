@@ -104,7 +104,10 @@ impl Catalogue {
             return Some(format!("format {} is not known to this version", self.v));
         }
         if self.name != *name {
-            return Some(format!("it is of `{}`; names that differ in case alone need another disk", self.name));
+            return Some(format!(
+                "it is of `{}`; names that differ in case alone need another disk",
+                self.name
+            ));
         }
         (!self.holds()).then(|| "it contradicts itself".to_owned())
     }

@@ -54,7 +54,8 @@ pub(super) async fn get(ask: &Ask<'_>, name: &RepositoryName, digest: &Digest) -
     if ask.is_head() {
         return Ok(built(answer, Body::empty()));
     }
-    let blob = content.read(digest, Some(range)).await?.filter(|blob| blob.size == size).ok_or_else(unknown)?;
+    let blob =
+        content.read(digest, Some(range)).await?.filter(|blob| blob.size == size).ok_or_else(unknown)?;
     let sent = ask.app.metrics.sent.clone();
     let stream = blob.stream.inspect(move |piece| {
         if let Ok(piece) = piece {

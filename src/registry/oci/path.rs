@@ -121,10 +121,7 @@ mod tests {
         check("/v2/a/blobs/uploads", Target::Uploads(name("a")));
         check("/v2/a/blobs/uploads/r1.7", Target::Upload(name("a"), "r1.7".into()));
         check(&format!("/v2/a/blobs/{digest}"), Target::Blob(name("a"), digest));
-        check(
-            &format!("/v2/blobs/x/blobs/sha256%3A{}", digest.hex()),
-            Target::Blob(name("blobs/x"), digest),
-        );
+        check(&format!("/v2/blobs/x/blobs/sha256%3A{}", digest.hex()), Target::Blob(name("blobs/x"), digest));
         check(&format!("/v2/a/referrers/{digest}"), Target::Referrers(name("a"), digest));
         let tag = |text: &str| Reference::Tag(Tag::parse(text).unwrap());
         check("/v2/a/manifests/v3%2Bssh", Target::Manifest(name("a"), tag("v3+ssh")));

@@ -96,7 +96,8 @@ mod tests {
         for header in ["5-14", "bytes 5-14/*", "bytes 5-14/100", " 5-14 "] {
             assert_eq!(content_range(header), wanted, "{header}");
         }
-        let bad = ["", "-", "5-", "-5", "9-3", "a-b", "0-18446744073709551615", "+1-2", "99999999999999999999-1"];
+        let bad =
+            ["", "-", "5-", "-5", "9-3", "a-b", "0-18446744073709551615", "+1-2", "99999999999999999999-1"];
         for bad in bad {
             assert_eq!(content_range(bad), None, "{bad}");
         }

@@ -82,7 +82,9 @@ impl Page {
         let size = match ask.query.get("n").map(str::parse::<usize>) {
             None => PAGE,
             Some(Ok(size)) => size.min(PAGE),
-            Some(Err(_)) => return Err(OciError::new(Code::PaginationInvalid, "`n` is not a number of names")),
+            Some(Err(_)) => {
+                return Err(OciError::new(Code::PaginationInvalid, "`n` is not a number of names"));
+            }
         };
         let last = ask.query.get("last");
         let mut rest = all.filter(|name| last.is_none_or(|last| *name > last));

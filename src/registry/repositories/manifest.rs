@@ -171,8 +171,10 @@ impl Parsed {
 }
 
 fn part(raw: &oci::Descriptor) -> Result<Part, ManifestFault> {
-    let digest = Digest::parse(&raw.digest)
-        .map_err(|source| ManifestFault::Reference { digest: raw.digest.chars().take(80).collect(), source })?;
+    let digest = Digest::parse(&raw.digest).map_err(|source| ManifestFault::Reference {
+        digest: raw.digest.chars().take(80).collect(),
+        source,
+    })?;
     let said = raw.annotations.get(template::ROLE).map(String::as_str);
     let role = match said.unwrap_or(&raw.media_type) {
         "state" | template::STATE_LAYER => Role::State,

@@ -265,7 +265,8 @@ impl Repositories {
     }
 
     async fn turn(&self, repository: &RepositoryName) -> tokio::sync::MutexGuard<'_, ()> {
-        let sum = repository.as_str().bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+        let sum =
+            repository.as_str().bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
         self.inner.turns[sum % TURNS].lock().await
     }
 

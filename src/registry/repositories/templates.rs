@@ -107,9 +107,8 @@ impl Repositories {
     /// Removes a version and every later one. Removing the first removes the template.
     pub async fn revert(&self, id: &TemplateId, to: &Which) -> Result<Vec<Tag>, RepositoryError> {
         let repository = self.repository_of(id).await?;
-        let gone = self
-            .change(&repository, |catalogue| catalogue.revert(to).map_err(|_| no_version(to)))
-            .await?;
+        let gone =
+            self.change(&repository, |catalogue| catalogue.revert(to).map_err(|_| no_version(to))).await?;
         tracing::info!(%repository, versions = gone.len(), "template reverted");
         Ok(gone)
     }

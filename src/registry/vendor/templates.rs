@@ -110,7 +110,8 @@ impl Asked {
         let mut asked = if body.trim_ascii().is_empty() {
             Self::default()
         } else {
-            serde_json::from_slice(&body).map_err(|error| Fail::bad(format!("body is not valid JSON: {error}")))?
+            serde_json::from_slice(&body)
+                .map_err(|error| Fail::bad(format!("body is not valid JSON: {error}")))?
         };
         let query = Query::parse(query.as_deref().unwrap_or_default());
         for (key, field) in [

@@ -16,7 +16,8 @@ pub(super) struct DirectoryLock {
 impl DirectoryLock {
     pub(super) fn take(root: &Path) -> Result<Self, OpenError> {
         let fail = |source| OpenError::Io { path: root.to_owned(), what: "take the lock", source };
-        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(root.join("lock"));
+        let open =
+            || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(root.join("lock"));
         let mut file = open().map_err(fail)?;
         match file.try_lock() {
             Ok(()) => {}

@@ -111,7 +111,8 @@ impl Disk {
     pub async fn open(settings: DiskSettings) -> Result<Self, OpenError> {
         let path = settings.path.clone();
         let opened = tokio::task::spawn_blocking(move || Self::open_blocking(&settings)).await;
-        opened.unwrap_or_else(|gone| Err(OpenError::Io { path, what: "open", source: io::Error::other(gone) }))
+        opened
+            .unwrap_or_else(|gone| Err(OpenError::Io { path, what: "open", source: io::Error::other(gone) }))
     }
 
     fn open_blocking(settings: &DiskSettings) -> Result<Self, OpenError> {
@@ -125,8 +126,7 @@ impl Disk {
         }
         fs::create_dir_all(&tmp).map_err(fail("make `tmp`"))?;
         let blobs = Blobs::open(&root.join("blobs/sha256"), tmp.clone()).map_err(fail("open `blobs`"))?;
-        let records =
-            Records::open(root.join("repositories"), tmp).map_err(fail("open `repositories`"))?;
+        let records = Records::open(root.join("repositories"), tmp).map_err(fail("open `repositories`"))?;
         let uploads = Uploads::open(root.join("uploads"), settings).map_err(fail("open `uploads`"))?;
         sync_dir(root).map_err(fail("sync the directory"))?;
         let inner = Inner {
@@ -162,7 +162,8 @@ impl Disk {
         permits: Arc<Semaphore>,
         work: impl FnOnce(&Inner) -> Result<T, ContentError> + Send + 'static,
     ) -> Result<T, ContentError> {
-        let stopped = |_| ContentError::Io { what: "queue file work", source: io::ErrorKind::Interrupted.into() };
+        let stopped =
+            |_| ContentError::Io { what: "queue file work", source: io::ErrorKind::Interrupted.into() };
         let permit = permits.acquire_owned().await.map_err(stopped)?;
         let inner = self.inner.clone();
         let done = tokio::task::spawn_blocking(move || {
@@ -338,7 +339,9 @@ fn forget(path: &Path) {
 /// Tells a full disk from other failures; [`Room::explain`] puts the numbers in.
 fn full_or(what: &'static str) -> impl FnOnce(io::Error) -> ContentError {
     move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ContentError::Full { free: 0, needed: 0 },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ContentError::Full { free: 0, needed: 0 }
+        }
         _ => ContentError::Io { what, source },
     }
 }

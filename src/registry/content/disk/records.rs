@@ -52,7 +52,10 @@ impl Records {
         lock(&self.held).keys().cloned().collect()
     }
 
-    pub(super) fn catalogue(&self, repository: &RepositoryName) -> Result<Option<Arc<Catalogue>>, ContentError> {
+    pub(super) fn catalogue(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<Option<Arc<Catalogue>>, ContentError> {
         match lock(&self.held).get(repository) {
             None => Ok(None),
             Some(Ok(catalogue)) => Ok(Some(catalogue.clone())),
@@ -87,7 +90,8 @@ impl Records {
     }
 
     fn shard(&self, repository: &RepositoryName) -> &Mutex<()> {
-        let sum = repository.as_str().bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
+        let sum =
+            repository.as_str().bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
         &self.shards[sum % SHARDS]
     }
 

@@ -44,7 +44,8 @@ impl Uploads {
     pub(super) fn open(root: PathBuf, settings: &DiskSettings) -> io::Result<Self> {
         make_dirs(&root)?;
         // The name goes into URLs, and a dot parts it from the rest.
-        let url_safe = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
+        let url_safe =
+            |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
         let name: String = settings.name.chars().map(url_safe).collect();
         let uploads = Self {
             root,
@@ -114,7 +115,8 @@ impl Uploads {
 
     pub(super) fn find(&self, repository: &RepositoryName, id: &str) -> Result<Arc<Session>, ContentError> {
         let uuid = id.rsplit_once('.').filter(|(name, _)| *name == self.name);
-        let uuid = uuid.and_then(|(_, uuid)| Uuid::parse_str(uuid).ok()).ok_or(ContentError::UnknownUpload)?;
+        let uuid =
+            uuid.and_then(|(_, uuid)| Uuid::parse_str(uuid).ok()).ok_or(ContentError::UnknownUpload)?;
         let session = lock(&self.open).get(&uuid).cloned().ok_or(ContentError::UnknownUpload)?;
         let known = session.repository == *repository && !session.dropped.load(Ordering::Acquire);
         if known { Ok(session) } else { Err(ContentError::UnknownUpload) }
@@ -180,7 +182,10 @@ impl DiskUpload {
         if let Some(writing) = &mut self.writing {
             let done = writing.await;
             self.writing = None;
-            done.map_err(|gone| ContentError::Io { what: "write an upload", source: io::Error::other(gone) })??;
+            done.map_err(|gone| ContentError::Io {
+                what: "write an upload",
+                source: io::Error::other(gone),
+            })??;
         }
         Ok(())
     }
@@ -190,8 +195,9 @@ impl DiskUpload {
         if self.batch.is_empty() {
             return Ok(());
         }
-        let permit = self.disk.inner.writers.clone().acquire_owned().await.map_err(|_| {
-            ContentError::Io { what: "queue file work", source: io::ErrorKind::Interrupted.into() }
+        let permit = self.disk.inner.writers.clone().acquire_owned().await.map_err(|_| ContentError::Io {
+            what: "queue file work",
+            source: io::ErrorKind::Interrupted.into(),
         })?;
         let look = self.unlooked >= LOOK_EVERY;
         if look {
