@@ -33,4 +33,17 @@ metrics! {
     REGISTRY_UPLOADS = "switchyard_registry_upload_sessions" [] "Upload sessions that are open.";
     REGISTRY_FREE = "switchyard_registry_free_bytes" [] "Free bytes of the storage.";
     REGISTRY_BROKEN = "switchyard_registry_broken_templates" [] "Templates that the last listing skipped.";
+    PROXY_REQUESTS = "switchyard_proxy_requests_total" ["service", "class", "status"] "Requests answered, by status class.";
+    PROXY_REFUSED = "switchyard_proxy_refused_total" ["listener", "reason"] "Requests turned away before they had a service.";
+    PROXY_UPSTREAM_REQUESTS = "switchyard_proxy_upstream_requests_total" ["service", "upstream", "status"] "Answers of upstreams, by status class.";
+    PROXY_UPSTREAM_FAILURES = "switchyard_proxy_upstream_failures_total" ["service", "upstream", "failure"] "Attempts that got no whole answer.";
+    PROXY_RETRIES = "switchyard_proxy_retries_total" ["service", "why"] "Further attempts of a request.";
+    PROXY_HELD = "switchyard_proxy_held" ["service"] "Requests that wait, unsent, for an eligible upstream.";
+    PROXY_HELD_REFUSED = "switchyard_proxy_held_refused_total" ["service"] "Requests that were not held because too many were.";
+    PROXY_UPSTREAM_UP = "switchyard_proxy_upstream_up" ["service", "upstream"] "1 while the upstream passes its probes.";
+    PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" ["service", "upstream"] "Requests under way at the upstream.";
+    PROXY_CONNECTIONS = "switchyard_proxy_connections" ["listener"] "Open client connections.";
+    PROXY_FIRST_BYTE = "switchyard_proxy_first_byte_seconds" ["service", "class"] "Time from request head to the head of the answer.";
+    PROXY_ACCESS_DROPPED = "switchyard_proxy_access_lines_dropped_total" [] "Access lines that were dropped because the log could not keep up.";
+    CONFIG_RELOAD_OK = "switchyard_config_last_reload_success" [] "1 if the last reload was taken.";
 }

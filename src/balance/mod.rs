@@ -1,0 +1,7 @@
+//! Who is next among the eligible. Pure: load, turn and chance come in as numbers, a place comes out.
+
+mod least_requests;
+mod round_robin;
+
+pub use least_requests::least_requests;
+pub use round_robin::round_robin;

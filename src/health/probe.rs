@@ -1,0 +1,192 @@
+//! One probe of one upstream, on a fresh connection: a pooled one could hide that nobody accepts any more.
+
+use std::{error::Error, time::Duration};
+
+use reqwest::header::{HOST, USER_AGENT};
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::verdict::Found;
+use crate::{
+    config::{Address, proxy::ProbeKind},
+    wire::{envelope, ready::Ready},
+};
+
+/// Bytes of an answer that are looked at. A longer one is not one of ours and speaks for all classes.
+const BODY: usize = 64 * 1024;
+
+/// The vendor's status route: it answers 401 where credentials are demanded, and only a living server does.
+const VENDOR_STATUS: &str = "/api/v1/status";
+
+/// Asks one upstream again and again.
+#[derive(Debug)]
+pub struct Probe {
+    address: Address,
+    kind: ProbeKind,
+    timeout: Duration,
+    client: Option<reqwest::Client>,
+}
+
+impl Probe {
+    /// Of this upstream. Opens nothing yet.
+    pub fn new(address: Address, kind: ProbeKind, timeout: Duration) -> Self {
+        let client = reqwest::Client::builder()
+            .connect_timeout(timeout)
+            .timeout(timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .build();
+        // Building fails only without TLS back end or resolver; then each probe says so.
+        Self { address, kind, timeout, client: client.ok() }
+    }
+
+    /// Asks once. Takes at most the timeout; cancelling it closes the connection.
+    pub async fn ask(&self) -> Found {
+        let asked = async {
+            match &self.kind {
+                ProbeKind::Tcp => self.connect().await,
+                ProbeKind::Http { path, host, status, json } => {
+                    self.get(path, host.as_deref(), status, json).await
+                }
+            }
+        };
+        match tokio::time::timeout(self.timeout, asked).await {
+            Ok(found) => found,
+            Err(_) => {
+                Found::Bad { why: format!("no answer within {}", humantime::format_duration(self.timeout)) }
+            }
+        }
+    }
+
+    async fn connect(&self) -> Found {
+        match TcpStream::connect((self.address.host.as_str(), self.address.port)).await {
+            Ok(_) => Found::Good { seen: "accepts connections".into(), ready: None },
+            Err(error) => Found::Bad { why: format!("cannot connect: {error}") },
+        }
+    }
+
+    async fn get(&self, path: &str, host: Option<&str>, status: &[u16], json: &[(String, Value)]) -> Found {
+        let Some(client) = &self.client else {
+            return Found::Bad { why: "the prober has no HTTP client".into() };
+        };
+        let mut request =
+            client.get(format!("http://{}{path}", self.address)).header(USER_AGENT, "switchyard-probe");
+        if let Some(host) = host {
+            request = request.header(HOST, host);
+        }
+        let mut answer = match request.send().await {
+            Ok(answer) => answer,
+            Err(error) => return Found::Bad { why: cause(&error) },
+        };
+        let code = answer.status().as_u16();
+        let mut body = Vec::new();
+        while body.len() < BODY {
+            match answer.chunk().await {
+                Ok(Some(chunk)) => body.extend_from_slice(&chunk[..chunk.len().min(BODY - body.len())]),
+                Ok(None) => break,
+                Err(error) => return Found::Bad { why: format!("the answer broke off: {}", cause(&error)) },
+            }
+        }
+        judge(path, code, &body, status, json)
+    }
+}
+
+/// The innermost cause says what happened; the outer ones repeat the URL.
+fn cause(error: &reqwest::Error) -> String {
+    let mut innermost: &dyn Error = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    if error.is_connect() { format!("cannot connect: {innermost}") } else { innermost.to_string() }
+}
+
+/// What an answer means. Pure.
+fn judge(path: &str, code: u16, body: &[u8], status: &[u16], json: &[(String, Value)]) -> Found {
+    if code == 401 && path.split('?').next() == Some(VENDOR_STATUS) {
+        return Found::Good { seen: format!("`{path}` demands credentials, so it is alive"), ready: None };
+    }
+    let value: Option<Value> = serde_json::from_slice(body).ok();
+    let ready: Option<Ready> = value.clone().and_then(|value| serde_json::from_value(value).ok());
+    if !status.contains(&code) {
+        let why = ready.map(|ready| ready.why.join("; ")).filter(|why| !why.is_empty());
+        return Found::Bad {
+            why: match why {
+                Some(why) => format!("`{path}` answered {code}: {why}"),
+                None => format!("`{path}` answered {code}"),
+            },
+        };
+    }
+    if let Some(ready) = &ready
+        && !ready.ready
+    {
+        return Found::Bad { why: format!("it is not ready: {}", ready.why.join("; ")) };
+    }
+    let failed = value.clone().and_then(|v| serde_json::from_value::<envelope::Envelope<Value>>(v).ok());
+    if let Some(failed) = failed
+        && failed.status == envelope::Status::Fail
+    {
+        return Found::Bad { why: format!("`{path}` says FAIL: {}", failed.message) };
+    }
+    for (pointer, wanted) in json {
+        let got = value.as_ref().and_then(|value| value.pointer(pointer));
+        if got != Some(wanted) {
+            let got = got.map_or_else(|| "nothing".to_owned(), Value::to_string);
+            return Found::Bad { why: format!("`{pointer}` of `{path}` is {got}, not {wanted}") };
+        }
+    }
+    Found::Good { seen: format!("`{path}` answers {code}"), ready }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(path: &str, code: u16, body: &str, json: &[(String, Value)]) -> Result<Option<Ready>, String> {
+        match judge(path, code, body.as_bytes(), &[200], json) {
+            Found::Good { ready, .. } => Ok(ready),
+            Found::Bad { why } => Err(why),
+        }
+    }
+
+    #[test]
+    fn the_body_of_our_readyz_is_understood() {
+        let ready = check("/readyz", 200, r#"{"ready":true,"read":true,"write":false,"why":["disk"]}"#, &[]);
+        assert_eq!(ready.unwrap().unwrap().write, Some(false));
+        let why =
+            check("/readyz", 503, r#"{"ready":false,"why":["etcd: no leader for 12 s"]}"#, &[]).unwrap_err();
+        assert_eq!(why, "`/readyz` answered 503: etcd: no leader for 12 s");
+        assert!(check("/readyz", 200, r#"{"ready":false}"#, &[]).is_err());
+    }
+
+    #[test]
+    fn a_body_of_another_shape_speaks_for_all_classes() {
+        for body in ["ok", "", "{}", "[1]", r#"{"status":"OK","message":""}"#] {
+            assert_eq!(check("/readyz", 200, body, &[]), Ok(None), "{body}");
+        }
+    }
+
+    #[test]
+    fn two_hundred_whose_body_says_fail_is_a_failure() {
+        let why = check("/api/v1/status", 200, r#"{"status":"FAIL","message":"no store"}"#, &[]).unwrap_err();
+        assert!(why.contains("no store"));
+    }
+
+    #[test]
+    fn a_json_pointer_must_have_its_value() {
+        let want = [("/body/status".to_owned(), Value::from("Running"))];
+        let body = |word: &str| format!(r#"{{"status":"OK","body":{{"status":"{word}"}}}}"#);
+        assert!(check("/api/v1/status", 200, &body("Running"), &want).is_ok());
+        assert!(check("/api/v1/status", 200, &body("Starting"), &want).is_err());
+        assert!(check("/api/v1/status", 200, "ok", &want).is_err());
+    }
+
+    #[test]
+    fn the_vendors_status_route_may_demand_credentials() {
+        assert!(
+            check("/api/v1/status", 401, r#"{"status":"FAIL","message":"Authentication Required"}"#, &[])
+                .is_ok()
+        );
+        assert!(check("/readyz", 401, "", &[]).is_err());
+    }
+}

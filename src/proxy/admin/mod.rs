@@ -1,0 +1,26 @@
+//! The admin listener: the live view of the pools, metrics, and how the proxy itself is.
+
+mod ready;
+mod upstreams;
+
+use std::sync::Arc;
+
+use axum::{Json, Router, http::header, response::IntoResponse, routing::get};
+
+use super::{record::ProxyMetrics, snapshot::Live};
+use crate::{http::health_routes, telemetry::Metrics};
+
+/// All routes.
+pub(super) fn routes(live: Arc<Live>, metrics: ProxyMetrics) -> Router {
+    let (pools, numbers) = (live.clone(), live.clone());
+    Router::new()
+        .route("/admin/v1/upstreams", get(async move || Json(upstreams::view(&pools.load()))))
+        .route(
+            "/metrics",
+            get(async move || {
+                let text = metrics.text(&numbers.load());
+                ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response()
+            }),
+        )
+        .merge(health_routes(Arc::new(ready::State(live))))
+}

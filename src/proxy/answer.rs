@@ -1,0 +1,216 @@
+//! What the proxy itself answers, in the format that the client of that service reads.
+//!
+//! Every such answer says what happened, why, and what to do next, and names the request. Clients parse the
+//! bodies of error answers, so it is always JSON, never HTML.
+
+use bytes::Bytes;
+use serde_json::json;
+
+use super::{choose::NoneLeft, guard::Refusal};
+use crate::{
+    config::proxy::Kind,
+    model::RequestId,
+    wire::{envelope::Envelope, headers, oci},
+};
+
+/// Seconds after which a client may well ask again.
+const RETRY_AFTER: &str = "2";
+
+/// Seconds that a service in maintenance asks its clients to stay away.
+const MAINTENANCE_RETRY_AFTER: &str = "30";
+
+/// An answer of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Answer {
+    /// Turned away by the guard; the connection is closed after it.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// No rule of the listener fits, or the path is hidden.
+    #[error("nothing is served here under this path")]
+    NoRoute,
+    /// The operator says so.
+    #[error("`{service}` is in maintenance")]
+    Maintenance {
+        /// The service.
+        service: String,
+    },
+    /// The hold is over.
+    #[error("no server of `{service}` can take this request: {why}")]
+    NoUpstream {
+        /// The service.
+        service: String,
+        /// Each upstream, with why not.
+        why: NoneLeft,
+    },
+    /// Too many are held already.
+    #[error("no server of `{service}` can take this request and too many are waiting: {why}")]
+    HeldFull {
+        /// The service.
+        service: String,
+        /// Each upstream, with why not.
+        why: NoneLeft,
+    },
+    /// It was sent and no answer came.
+    #[error("server `{upstream}` of `{service}` gave no answer ({what}); the outcome is unknown")]
+    Unknown {
+        /// The service.
+        service: String,
+        /// The upstream of the last attempt.
+        upstream: String,
+        /// What went wrong.
+        what: &'static str,
+    },
+    /// It was sent and no answer came, but it only looked.
+    #[error("server `{upstream}` of `{service}` gave no answer ({what}); nothing was changed")]
+    NoAnswer {
+        /// The service.
+        service: String,
+        /// The upstream of the last attempt.
+        upstream: String,
+        /// What went wrong.
+        what: &'static str,
+    },
+    /// Too many connections.
+    #[error("too many connections are open")]
+    Busy,
+    /// A mistake of ours.
+    #[error("the proxy could not forward this request: {0}")]
+    Internal(String),
+}
+
+impl Answer {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::Refused(refusal) => refusal.status(),
+            Self::NoRoute => 404,
+            Self::Maintenance { .. } | Self::NoUpstream { .. } | Self::HeldFull { .. } | Self::Busy => 503,
+            Self::Unknown { .. } | Self::NoAnswer { .. } => 502,
+            Self::Internal(_) => 500,
+        }
+    }
+
+    /// A stable word for it.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refusal) => refusal.reason(),
+            Self::NoRoute => "no-route",
+            Self::Maintenance { .. } => "maintenance",
+            Self::NoUpstream { .. } => "no-upstream",
+            Self::HeldFull { .. } => "held-full",
+            Self::Unknown { .. } => "outcome-unknown",
+            Self::NoAnswer { .. } => "no-answer",
+            Self::Busy => "too-many-connections",
+            Self::Internal(_) => "internal",
+        }
+    }
+
+    /// What the caller can do.
+    fn next(&self) -> &'static str {
+        match self {
+            Self::Refused(_) => "send one well-formed HTTP/1.1 request",
+            Self::NoRoute => "check the address: controllers and registries have fronts of their own",
+            Self::Maintenance { .. } => "wait until the operator ends it",
+            Self::NoUpstream { .. } | Self::HeldFull { .. } | Self::Busy => "try again shortly",
+            Self::Unknown { .. } => "look whether it happened before sending it again",
+            Self::NoAnswer { .. } => "send it again",
+            Self::Internal(_) => "tell the operator the request id",
+        }
+    }
+
+    fn retry_after(&self) -> Option<&'static str> {
+        match self {
+            Self::Maintenance { .. } => Some(MAINTENANCE_RETRY_AFTER),
+            _ if self.status() == 503 => Some(RETRY_AFTER),
+            _ => None,
+        }
+    }
+
+    /// OCI Distribution Specification v1.1, "Error Codes", and what the reference registry adds to them.
+    fn oci_code(&self) -> &'static str {
+        match self.status() {
+            503 => "UNAVAILABLE",
+            404 => "NAME_UNKNOWN",
+            405 | 501 | 505 => "UNSUPPORTED",
+            _ => "UNKNOWN",
+        }
+    }
+}
+
+/// An answer as it goes out. Length, date and connection handling are the engine's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// Status.
+    pub status: u16,
+    /// Headers besides the length.
+    pub headers: Vec<(&'static str, String)>,
+    /// Body.
+    pub body: Bytes,
+}
+
+/// Renders an answer for a client of this kind of service at this path.
+pub fn render(answer: &Answer, kind: Kind, path: &str, request: &RequestId) -> Rendered {
+    let (code, next) = (answer.code(), answer.next());
+    let oci_api = kind == Kind::Registry && (path == "/v2" || path.starts_with("/v2/"));
+    let body = if oci_api {
+        serde_json::to_vec(&oci::Errors {
+            errors: vec![oci::ErrorItem {
+                code: answer.oci_code().into(),
+                message: answer.to_string(),
+                detail: Some(json!({ "code": code, "next": next, "request": request })),
+            }],
+        })
+    } else {
+        serde_json::to_vec(&Envelope::fail(format!("{answer}; {next} (code {code}, request {request})")))
+    };
+    let mut headers = vec![
+        ("content-type", "application/json".to_owned()),
+        ("cache-control", "no-store".to_owned()),
+        (headers::ANSWERED_BY, "proxy".to_owned()),
+        (headers::REQUEST_ID, request.to_string()),
+    ];
+    headers.extend(answer.retry_after().map(|seconds| ("retry-after", seconds.to_owned())));
+    // Plain structs of strings always serialise.
+    Rendered { status: answer.status(), headers, body: body.unwrap_or_default().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(answer: &Answer, kind: Kind, path: &str) -> (u16, serde_json::Value, Option<String>) {
+        let rendered = render(answer, kind, path, &RequestId::parse("r-1").unwrap());
+        let header = |name| rendered.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone());
+        assert_eq!(header("switchyard-answered-by").as_deref(), Some("proxy"));
+        (rendered.status, serde_json::from_slice(&rendered.body).unwrap(), header("retry-after"))
+    }
+
+    #[test]
+    fn each_api_gets_its_own_error_format() {
+        let unknown =
+            Answer::Unknown { service: "s".into(), upstream: "u".into(), what: "it closed the connection" };
+        let (status, body, _) = check(&unknown, Kind::Controller, "/api/v1/vm");
+        assert_eq!(status, 502);
+        assert_eq!(body["status"], "FAIL");
+        let message = body["message"].as_str().unwrap();
+        assert!(message.contains("outcome is unknown") && message.contains("r-1"), "{message}");
+        let (_, body, _) = check(&unknown, Kind::Registry, "/v2/a/manifests/x");
+        assert_eq!(body["errors"][0]["detail"]["request"], "r-1");
+        let (_, body, _) = check(&unknown, Kind::Registry, "/registry/vm");
+        assert_eq!(body["status"], "FAIL");
+    }
+
+    #[test]
+    fn every_503_says_when_to_come_back() {
+        let none = NoneLeft::default();
+        for answer in [
+            Answer::Busy,
+            Answer::Maintenance { service: "s".into() },
+            Answer::NoUpstream { service: "s".into(), why: none.clone() },
+            Answer::HeldFull { service: "s".into(), why: none },
+        ] {
+            let (status, _, after) = check(&answer, Kind::Controller, "/");
+            assert_eq!((status, after.is_some()), (503, true), "{answer:?}");
+        }
+    }
+}

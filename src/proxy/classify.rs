@@ -1,0 +1,199 @@
+//! Step 5: from method and path to what a request is: its class, and what may be done with it.
+//!
+//! The two tables below are the only place that knows routes. Where a table is silent a request is taken
+//! for the worst: it may change something, may not be sent twice, and may take long.
+
+use ::http::Method;
+
+use crate::{
+    config::proxy::{Kind, Rule},
+    health::Access,
+    model::RouteClass,
+};
+
+/// How long an answer may take to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Under the one deadline, before real clients give up.
+    Prompt,
+    /// It waits on purpose: a poll.
+    Parked,
+    /// Bytes move for as long as they move; only standing still is limited.
+    Bulk,
+    /// Bulk, and the answer may take long after the last byte: the server makes it durable first.
+    Commit,
+}
+
+/// What a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Its class.
+    pub class: RouteClass,
+    /// Whether it may change anything.
+    pub access: Access,
+    /// May be sent again although it may have run.
+    pub repeatable: bool,
+    /// Makes something new; harmless to repeat under one `Idempotency-Key`.
+    pub creates: bool,
+    /// Belongs to the write registry, if one is configured.
+    pub to_writer: bool,
+    /// How long the answer may take.
+    pub pace: Pace,
+}
+
+struct Row {
+    methods: &'static [Method],
+    /// Segments: `*` is any one, `**` is one or more.
+    path: &'static str,
+    route: Route,
+}
+
+const READ: Route = Route {
+    class: RouteClass::ControllerApi,
+    access: Access::Read,
+    repeatable: true,
+    creates: false,
+    to_writer: false,
+    pace: Pace::Prompt,
+};
+const WRITE: Route = Route { access: Access::Write, repeatable: false, ..READ };
+const POLL: Route = Route { class: RouteClass::AgentPoll, pace: Pace::Parked, ..WRITE };
+const HANDSHAKE: Route = Route { class: RouteClass::AuthHandshake, ..WRITE };
+const R_READ: Route = Route { class: RouteClass::RegistryRead, ..READ };
+const R_WRITE: Route = Route { class: RouteClass::RegistryWrite, to_writer: true, ..WRITE };
+const UPLOAD: Route = Route { class: RouteClass::RegistryUpload, pace: Pace::Commit, ..R_WRITE };
+
+const GET: &[Method] = &[Method::GET, Method::HEAD];
+const ONLY_GET: &[Method] = &[Method::GET];
+const ONLY_HEAD: &[Method] = &[Method::HEAD];
+const POST: &[Method] = &[Method::POST];
+const DELETE: &[Method] = &[Method::DELETE];
+const ANY: &[Method] = &[];
+
+const CONTROLLER: &[Row] = &[
+    Row { methods: GET, path: "/api/v1/**", route: READ },
+    Row { methods: POST, path: "/api/v1/vm", route: Route { creates: true, ..WRITE } },
+    Row { methods: DELETE, path: "/api/v1/vm", route: Route { repeatable: true, ..WRITE } },
+    Row { methods: ANY, path: "/api/v1/**", route: WRITE },
+    Row { methods: ONLY_GET, path: "/switchyard/v1/tasks", route: POLL },
+    Row { methods: ANY, path: "/switchyard/v1/**", route: WRITE },
+    Row { methods: ONLY_GET, path: "/queue/v1/cmd/task", route: POLL },
+    Row { methods: ANY, path: "/queue/v1/**", route: WRITE },
+    Row { methods: ANY, path: "/tap/v1/**", route: HANDSHAKE },
+    Row { methods: GET, path: "/config/v1/auth", route: READ },
+    Row { methods: GET, path: "/livez", route: READ },
+    Row { methods: GET, path: "/healthz", route: READ },
+    Row { methods: GET, path: "/readyz", route: READ },
+];
+
+const REGISTRY: &[Row] = &[
+    Row { methods: GET, path: "/v2", route: R_READ },
+    Row { methods: GET, path: "/v2/_catalog", route: R_READ },
+    Row { methods: ANY, path: "/v2/**/blobs/uploads", route: UPLOAD },
+    Row { methods: ANY, path: "/v2/**/blobs/uploads/*", route: UPLOAD },
+    // Part of a push: a replica that lacks the blob would make the client send it again.
+    Row { methods: ONLY_HEAD, path: "/v2/**/blobs/*", route: Route { to_writer: true, ..R_READ } },
+    Row { methods: ONLY_GET, path: "/v2/**/blobs/*", route: Route { pace: Pace::Bulk, ..R_READ } },
+    Row { methods: DELETE, path: "/v2/**/blobs/*", route: R_WRITE },
+    Row { methods: GET, path: "/v2/**/manifests/*", route: R_READ },
+    Row { methods: ANY, path: "/v2/**/manifests/*", route: Route { pace: Pace::Commit, ..R_WRITE } },
+    Row { methods: GET, path: "/v2/**/tags/list", route: R_READ },
+    Row { methods: GET, path: "/v2/**/referrers/*", route: R_READ },
+    Row { methods: GET, path: "/registry/status", route: R_READ },
+    Row { methods: GET, path: "/registry/disk", route: R_READ },
+    Row { methods: GET, path: "/registry/vm", route: R_READ },
+    Row { methods: GET, path: "/registry/v2/vm", route: R_READ },
+    Row { methods: GET, path: "/registry/vm/info", route: R_READ },
+    Row { methods: DELETE, path: "/registry/vm", route: R_WRITE },
+    Row { methods: DELETE, path: "/registry/revert", route: R_WRITE },
+    Row { methods: ANY, path: "/tap/v1/**", route: HANDSHAKE },
+    Row { methods: GET, path: "/livez", route: R_READ },
+    Row { methods: GET, path: "/healthz", route: R_READ },
+    Row { methods: GET, path: "/readyz", route: R_READ },
+];
+
+/// What a request to a service of this kind is. `path` is in the form of [`super::guard::path::normalise`].
+pub fn route(kind: Kind, method: &Method, path: &str) -> Route {
+    let table = match kind {
+        Kind::Controller => CONTROLLER,
+        Kind::Registry => REGISTRY,
+    };
+    let bare = path.strip_suffix('/').unwrap_or(path);
+    // A slash at the end is another path to some servers: nothing that changes something becomes repeatable
+    // by leaving it out.
+    let fits = |row: &&Row| {
+        (row.methods.is_empty() || row.methods.contains(method))
+            && (matches(row.path, path)
+                || (bare.len() < path.len()
+                    && (row.route.access == Access::Read || !(row.route.repeatable || row.route.creates))
+                    && matches(row.path, bare)))
+    };
+    table.iter().find(fits).map_or_else(|| unknown(kind, method), |row| row.route)
+}
+
+/// What the tables do not know: web pages, packages, log streams, the vendor's own transfer protocol.
+fn unknown(kind: Kind, method: &Method) -> Route {
+    let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
+    let base = match (kind, looks) {
+        (Kind::Controller, true) => Route { pace: Pace::Bulk, ..READ },
+        (Kind::Controller, false) => Route { pace: Pace::Commit, ..WRITE },
+        (Kind::Registry, true) => Route { pace: Pace::Bulk, ..R_READ },
+        (Kind::Registry, false) => Route { pace: Pace::Commit, ..R_WRITE },
+    };
+    Route { repeatable: false, ..base }
+}
+
+/// Matches a pattern of whole segments.
+fn matches(pattern: &str, path: &str) -> bool {
+    let Some((before, after)) = pattern.split_once("**") else {
+        return same(pattern, path);
+    };
+    let Some(rest) = path.strip_prefix(before) else { return false };
+    if after.is_empty() {
+        return !rest.is_empty();
+    }
+    // The part behind `**` is matched from the end; at least one segment is left for `**` itself.
+    let wanted = after.matches('/').count();
+    let Some((at, _)) = rest.rmatch_indices('/').nth(wanted - 1) else { return false };
+    at > 0 && same(after, &rest[at..])
+}
+
+fn same(pattern: &str, path: &str) -> bool {
+    let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
+    loop {
+        match (pattern.next(), path.next()) {
+            (None, None) => return true,
+            (Some("*"), Some(segment)) if !segment.is_empty() => {}
+            (Some(wanted), Some(segment)) if wanted == segment => {}
+            _ => return false,
+        }
+    }
+}
+
+/// The service of the first rule that fits; `None` when none does.
+///
+/// `host` is lower case and without port.
+pub fn service(rules: &[Rule], host: &str, path: &str) -> Option<usize> {
+    let fits = |rule: &&Rule| {
+        rule.host.as_deref().is_none_or(|wanted| wanted == host)
+            && rule.path.as_deref().is_none_or(|prefix| below(prefix, path))
+    };
+    rules.iter().find(fits).map(|rule| rule.service)
+}
+
+/// Whether `path` is `prefix` or below it, on segment borders.
+fn below(prefix: &str, path: &str) -> bool {
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Paths of our own servers that a front keeps to itself unless the listener exposes them.
+const HIDDEN: [&str; 2] = ["/metrics", "/replication"];
+
+/// Whether a front answers 404 to `path`.
+pub fn is_hidden(path: &str, expose: &[String]) -> bool {
+    HIDDEN.iter().any(|hidden| below(hidden, path)) && !expose.iter().any(|open| below(open, path))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,188 @@
+//! What one request carries from step to step.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use ::http::Method;
+use tokio::time::Instant;
+
+use super::{
+    answer::Answer,
+    choose::{Tried, Want, Why},
+    classify::Route,
+    identify::Client,
+    retry::What,
+    snapshot::{Service, Snapshot, UnderWay},
+};
+use crate::{
+    config::proxy::Kind,
+    model::{RequestId, UpstreamName},
+};
+
+/// The connection that a request came on, and when.
+#[derive(Debug, Clone)]
+pub struct Arrival {
+    /// The configuration it is served under.
+    pub snapshot: Arc<Snapshot>,
+    /// Place of the listener.
+    pub listener: usize,
+    /// The other end.
+    pub peer: SocketAddr,
+    /// Its head was complete.
+    pub started: Instant,
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The client has its whole answer.
+    Done,
+    /// The client closed before that.
+    ClientGone,
+    /// The answer broke off and the client's connection was cut.
+    Aborted,
+}
+
+impl End {
+    /// The word of the access log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::ClientGone => "client-gone",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// One attempt, for the record.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// Where.
+    pub upstream: UpstreamName,
+    /// Why there.
+    pub why: Why,
+    /// How it ended: `answered`, or the label of what went wrong.
+    pub end: &'static str,
+}
+
+/// The attempt under way.
+#[derive(Debug)]
+pub struct Current {
+    /// Counts for the upstream's load.
+    pub under_way: UnderWay,
+    /// Its place in the service.
+    pub place: usize,
+    /// Connecting began.
+    pub began: Instant,
+    /// A connection was had; from here on something may have been sent.
+    pub connected: bool,
+    /// Sent under a key that the upstream honours.
+    pub keyed: bool,
+}
+
+/// One request.
+#[derive(Debug)]
+pub struct Ctx {
+    /// The configuration, the same from start to end.
+    pub snapshot: Arc<Snapshot>,
+    /// Place of the listener.
+    pub listener: usize,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// Who is calling.
+    pub client: Client,
+    /// Method.
+    pub method: Method,
+    /// Path in its one form, without query.
+    pub path: String,
+    /// `Host` as given; empty if there was none.
+    pub host: String,
+    /// Its id.
+    pub request: RequestId,
+    /// Its head was complete.
+    pub started: Instant,
+    /// What it is.
+    pub route: Route,
+    /// Whether the client asks for another protocol.
+    pub upgrade: bool,
+    /// Place of the service, once routed.
+    pub service: Option<usize>,
+    /// The one deadline.
+    pub deadline: Option<Instant>,
+    /// The `Idempotency-Key` it goes out under, if it creates.
+    pub key: Option<String>,
+    /// A repeat needs an upstream that can do this.
+    pub ability: Option<&'static str>,
+    /// What the attempts have taught.
+    pub tried: Tried,
+    /// The hold is over.
+    pub hold_over: bool,
+    /// Upstreams whose probes fail were tried without waiting, as nothing had passed for long.
+    pub despaired: bool,
+    /// How long it was held.
+    pub held: Duration,
+    /// Sends so far.
+    pub sends: u32,
+    /// A `retry_status` answer was dropped.
+    pub status_spent: bool,
+    /// What the last send ran into.
+    pub what: Option<What>,
+    /// The attempt under way.
+    pub current: Option<Current>,
+    /// Attempts so far.
+    pub attempts: Vec<Note>,
+    /// How long the last connect took.
+    pub connect: Option<Duration>,
+    /// The head of the answer went out.
+    pub first_byte: Option<Instant>,
+    /// Status of the upstream's answer that is passed on.
+    pub passed: Option<u16>,
+    /// The answer of ours, if we gave one.
+    pub ours: Option<Answer>,
+    /// How it ended.
+    pub end: End,
+}
+
+impl Ctx {
+    /// The service, once routed.
+    pub fn service(&self) -> Option<&Arc<Service>> {
+        self.snapshot.services.get(self.service?)
+    }
+
+    /// The status that the client was given.
+    pub fn status(&self) -> Option<u16> {
+        self.ours.as_ref().map(Answer::status).or(self.passed)
+    }
+
+    /// The listener's name.
+    pub fn listener_name(&self) -> &str {
+        self.snapshot.listeners.get(self.listener).map_or("", |listener| &listener.name)
+    }
+
+    /// What kind of client it is: of its service, else of the listener's last rule.
+    pub fn kind(&self) -> Kind {
+        let fallback = || {
+            let rule = self.snapshot.listeners.get(self.listener)?.rules.last()?;
+            self.snapshot.services.get(rule.service)
+        };
+        self.service().or_else(fallback).map_or(Kind::Controller, |service| service.kind)
+    }
+
+    /// What the next upstream must be able to do.
+    pub fn want(&self) -> Want {
+        let writer = self.service().and_then(|service| service.writer);
+        Want { route: self.route, writer: writer.filter(|_| self.route.to_writer), ability: self.ability }
+    }
+
+    /// Time left of the deadline.
+    pub fn left(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+
+    /// Notes how the attempt under way ended; it counts as load no more.
+    pub fn end_attempt(&mut self, end: &'static str) {
+        self.current = None;
+        if let Some(note) = self.attempts.last_mut() {
+            note.end = end;
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! One client connection: read a raw head, check it, hand the request to Pingora, begin again.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::BytesMut;
+use pingora_core::{
+    apps::HttpServerApp,
+    protocols::{Stream, http::ServerSession},
+};
+use pingora_proxy::HttpProxy;
+use tokio::{net::TcpStream, sync::watch, time::timeout};
+
+use super::{
+    client::{Client, ClientStream, Kept},
+    stock::{Handed, Stock},
+};
+use crate::{
+    clock,
+    config::proxy::{Kind, Limits},
+    model::RequestId,
+    proxy::{
+        answer::{self, Answer},
+        ctx::Arrival,
+        guard::{
+            Refusal,
+            head::{self, HeadLimits, Scan},
+        },
+        record::ProxyMetrics,
+        snapshot::{Live, Snapshot},
+    },
+    supervise::Stop,
+};
+
+/// What every connection needs.
+pub(super) struct Shared {
+    pub(super) live: Arc<Live>,
+    pub(super) app: Arc<HttpProxy<Stock>>,
+    pub(super) metrics: ProxyMetrics,
+    pub(super) stop: Stop,
+    /// Pingora's own word for stopping; nobody ever sends on it, for a stop is seen between two requests.
+    pub(super) running: watch::Receiver<bool>,
+}
+
+/// How reading a head ended.
+enum Read {
+    /// It is complete; bytes of the body may follow it.
+    Head,
+    /// The client closed, was idle for too long, or we stop: nothing to answer.
+    Over,
+    /// It is not to be served.
+    Refused(Refusal),
+}
+
+/// Serves a connection to its end.
+pub(super) async fn serve(shared: Arc<Shared>, listener: usize, tcp: TcpStream, peer: SocketAddr) {
+    let client = Client::new(tcp, peer);
+    let mut stream: Stream = Box::new(ClientStream::new(client.clone()));
+    let mut first = true;
+    loop {
+        let mut bytes = BytesMut::new();
+        let limits = shared.live.load().limits.clone();
+        let read = read_head(&shared, &client, &mut bytes, &limits, first).await;
+        // Loaded after the wait: a request is served under the configuration of its own time.
+        let snapshot = shared.live.load();
+        match read {
+            Read::Head => {}
+            Read::Over => return,
+            Read::Refused(refusal) => {
+                refuse(&shared, &snapshot, listener, &client, &Answer::Refused(refusal)).await;
+                return client.finish().await;
+            }
+        }
+        let keep = snapshot.limits.keep_alive.as_secs();
+        let arrival = Arrival { snapshot, listener, peer: client.peer(), started: clock::now() };
+        let handed: Kept = Box::new(Handed { client: client.clone(), arrival });
+        let mut session = ServerSession::new_http1(stream);
+        session.set_pipelined_prefix(bytes);
+        session.set_connection_user_context(Some(handed));
+        session.set_keepalive(if shared.stop.is_requested() { None } else { Some(keep) });
+        match shared.app.process_new_http(session, &shared.running).await {
+            Some(reused) => stream = reused.consume().0,
+            None => return client.finish().await,
+        }
+        first = false;
+    }
+}
+
+/// Reads until the head is complete and checks it.
+async fn read_head(
+    shared: &Shared,
+    client: &Client,
+    bytes: &mut BytesMut,
+    limits: &Limits,
+    first: bool,
+) -> Read {
+    let head_limits = HeadLimits { bytes: limits.header_bytes, fields: limits.headers };
+    // Between two requests a client may be idle for longer than it may take over a head.
+    let patience = if first { limits.header_timeout } else { limits.keep_alive };
+    let begun = tokio::select! {
+        biased;
+        begun = timeout(patience, client.read(bytes)) => begun,
+        () = shared.stop.requested() => return Read::Over,
+    };
+    match begun {
+        Ok(Ok(n)) if n > 0 => {}
+        _ => return Read::Over,
+    }
+    let rest = async {
+        let mut scanned = 0;
+        loop {
+            // RFC 9112 §2.2: an empty line before the request line is passed over.
+            if scanned == 0 && bytes.starts_with(b"\r\n") {
+                drop(bytes.split_to(2));
+            }
+            match head::scan(bytes, scanned, head_limits) {
+                Ok(Scan::Complete(end)) => {
+                    return bytes.get(..end).map_or(Read::Over, |head| {
+                        head::check(head, head_limits).map_or_else(Read::Refused, |()| Read::Head)
+                    });
+                }
+                Ok(Scan::More) => scanned = bytes.len(),
+                Err(refusal) => return Read::Refused(refusal),
+            }
+            match client.read(bytes).await {
+                Ok(n) if n > 0 => {}
+                _ => return Read::Over,
+            }
+        }
+    };
+    timeout(limits.header_timeout, rest).await.unwrap_or(Read::Refused(Refusal::HeadTooSlow))
+}
+
+/// Answers what never became a request. Best effort: the connection is closed after it anyway.
+pub(super) async fn refuse(
+    shared: &Shared,
+    snapshot: &Snapshot,
+    listener: usize,
+    client: &Client,
+    answer: &Answer,
+) {
+    let at = snapshot.listeners.get(listener);
+    shared.metrics.refused(at.map_or("", |at| &at.name), answer.code());
+    let service = at.and_then(|at| at.rules.last()).and_then(|rule| snapshot.services.get(rule.service));
+    let kind = service.map_or(Kind::Controller, |service| service.kind);
+    let path = if kind == Kind::Registry { "/v2/" } else { "/" };
+    let rendered = answer::render(answer, kind, path, &RequestId::random());
+    let mut head = format!("HTTP/1.1 {} {}\r\n", rendered.status, reason(rendered.status));
+    for (name, value) in &rendered.headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", rendered.body.len()));
+    let mut whole = head.into_bytes();
+    whole.extend_from_slice(&rendered.body);
+    let limit = snapshot.limits.header_timeout;
+    if !matches!(timeout(limit, client.write_all(&whole)).await, Ok(Ok(()))) {
+        tracing::debug!(client.address = %client.peer(), "client did not take its refusal");
+    }
+}
+
+fn reason(status: u16) -> &'static str {
+    ::http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
+}

@@ -1,0 +1,125 @@
+use ::http::Method;
+
+use super::*;
+use crate::{clock, config::proxy::Kind, proxy::classify};
+
+fn headers(lines: &[(&str, &str)]) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in lines {
+        map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+    }
+    map
+}
+
+/// The headers as the upstream gets them.
+fn sent(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
+    let mut given = headers(lines);
+    let id = RequestId::parse("r-1").unwrap();
+    let peer: IpAddr = "192.0.2.1".parse().unwrap();
+    let about = About {
+        client: Client { ip: peer, trusted },
+        peer,
+        host: "front:8090",
+        request: &id,
+        left: Some(Duration::from_millis(4200)),
+        key: None,
+        upgrade: is_upgrade(&given),
+    };
+    let edits = request(&given, &about);
+    for name in edits.remove {
+        given.remove(name);
+    }
+    for (name, value) in edits.set {
+        given.insert(name, value);
+    }
+    given
+}
+
+fn get<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap())
+}
+
+#[test]
+fn forged_identity_does_not_reach_an_upstream() {
+    let forged = [
+        ("X-Forwarded-For", "10.0.0.1"),
+        ("X_Forwarded_For", "10.0.0.1"),
+        ("X-Forwarded-User", "root"),
+        ("Forwarded", "for=10.0.0.1"),
+        ("Ssl-Client-Verify", "SUCCESS"),
+        ("ssl_client_cert", "x"),
+        ("Switchyard-Position", "9.9"),
+        ("Authorization", "Basic x"),
+    ];
+    let out = sent(&forged, false);
+    assert_eq!(get(&out, "x-forwarded-for"), Some("192.0.2.1"));
+    assert_eq!(get(&out, "authorization"), Some("Basic x"));
+    for name in ["x_forwarded_for", "x-forwarded-user", "forwarded", "ssl-client-verify", "ssl_client_cert"] {
+        assert_eq!(get(&out, name), None, "{name}");
+    }
+    assert_eq!(get(&out, "switchyard-position"), None);
+    assert_eq!(get(&out, "switchyard-deadline"), Some("4200"));
+}
+
+#[test]
+fn a_trusted_proxy_in_front_is_believed_and_added_to_the_chain() {
+    let out = sent(&[("X-Forwarded-For", "198.51.100.7"), ("X-Forwarded-Proto", "https")], true);
+    assert_eq!(get(&out, "x-forwarded-for"), Some("198.51.100.7, 192.0.2.1"));
+    assert_eq!(get(&out, "x-forwarded-proto"), Some("https"));
+    assert_eq!(get(&out, "x-forwarded-host"), Some("front:8090"));
+}
+
+#[test]
+fn what_concerns_one_connection_stays_on_it() {
+    let out = sent(
+        &[
+            ("Connection", "close, X-Mine, Content-Length, Host"),
+            ("X-Mine", "1"),
+            ("Content-Length", "5"),
+            ("Keep-Alive", "timeout=5"),
+            ("TE", "trailers"),
+            ("Proxy-Connection", "close"),
+            ("Upgrade", "h2c"),
+        ],
+        false,
+    );
+    for name in ["connection", "x-mine", "keep-alive", "te", "proxy-connection", "upgrade"] {
+        assert_eq!(get(&out, name), None, "{name}");
+    }
+    assert_eq!(get(&out, "content-length"), Some("5"));
+    assert_eq!(get(&out, "host"), Some("front:8090"));
+}
+
+#[test]
+fn an_upgrade_is_passed_on_as_one() {
+    let out = sent(&[("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket")], false);
+    assert_eq!((get(&out, "connection"), get(&out, "upgrade")), (Some("upgrade"), Some("websocket")));
+    assert!(!is_upgrade(&headers(&[("Upgrade", "websocket")])));
+}
+
+#[test]
+fn a_hold_leaves_time_for_an_answer_before_real_clients_give_up() {
+    let of = |line: &str| {
+        let (method, path) = line.split_once(' ').unwrap();
+        let route = classify::route(Kind::Controller, &method.parse::<Method>().unwrap(), path);
+        let now = clock::now();
+        (deadline(route, now).map(|at| at - now), hold_until(route, Hold::default(), now) - now)
+    };
+    let ms = Duration::from_millis;
+    assert_eq!(of("GET /api/v1/vm"), (Some(ms(4500)), ms(2500)));
+    assert_eq!(of("POST /api/v1/vm"), (Some(ms(9000)), ms(7000)));
+    assert_eq!(of("GET /switchyard/v1/tasks"), (None, ms(8000)));
+}
+
+#[test]
+fn only_what_may_be_repeated_goes_over_used_connections() {
+    let of = |line: &str| {
+        let (method, path) = line.split_once(' ').unwrap();
+        let route = classify::route(Kind::Controller, &method.parse::<Method>().unwrap(), path);
+        limits(route, UpstreamTimeouts::default(), false, None)
+    };
+    assert!(of("GET /api/v1/vm").pooled);
+    assert!(!of("POST /api/v1/vm").pooled);
+    let poll = of("GET /queue/v1/cmd/task");
+    assert!(!poll.pooled && poll.read.unwrap() > Duration::from_secs(60));
+}

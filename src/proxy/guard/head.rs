@@ -1,0 +1,319 @@
+//! The raw head, byte by byte.
+//!
+//! Every parser behind us forgives something (a bare LF, a repeated length), and no two forgive the same;
+//! what they could disagree on must not reach them.
+
+use super::Refusal;
+
+/// How large a head may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadLimits {
+    /// Bytes, the empty line included.
+    pub bytes: usize,
+    /// Header fields.
+    pub fields: usize,
+}
+
+/// Whether a head is complete.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scan {
+    /// Read on.
+    More,
+    /// It ends before this offset.
+    Complete(usize),
+}
+
+/// Looks for the end of the head. `from` is how much of `bytes` was scanned before without finding it.
+///
+/// A line that ends in a bare LF is refused at once: waiting for an empty line that another parser would
+/// have seen already is how two of them come to disagree.
+pub fn scan(bytes: &[u8], from: usize, limits: HeadLimits) -> Result<Scan, Refusal> {
+    let from = from.saturating_sub(3);
+    let window = bytes.get(from..).unwrap_or_default();
+    for (at, byte) in window.iter().enumerate() {
+        let at = from + at;
+        if at >= limits.bytes {
+            return Err(Refusal::HeadTooLong);
+        }
+        if *byte != b'\n' {
+            continue;
+        }
+        if at == 0 || bytes[at - 1] != b'\r' {
+            return Err(Refusal::BareLineEnd);
+        }
+        if at >= 3 && &bytes[at - 3..=at] == b"\r\n\r\n" {
+            return Ok(Scan::Complete(at + 1));
+        }
+    }
+    Ok(Scan::More)
+}
+
+/// Checks a complete head, the empty line included.
+pub fn check(head: &[u8], limits: HeadLimits) -> Result<(), Refusal> {
+    let head = head.strip_suffix(b"\r\n\r\n").ok_or(Refusal::BadRequestLine)?;
+    let mut lines = Lines(Some(head));
+    let line = lines.next().ok_or(Refusal::BadRequestLine)??;
+    let RequestLine { authority, old } = request_line(line)?;
+    let mut fields = Fields::default();
+    for (count, line) in lines.enumerate() {
+        if count >= limits.fields {
+            return Err(Refusal::TooManyHeaders);
+        }
+        fields.add(line?)?;
+    }
+    fields.check(old, authority)
+}
+
+/// Lines between CR LF; a CR or LF on its own is an error.
+struct Lines<'a>(Option<&'a [u8]>);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = Result<&'a [u8], Refusal>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let rest = self.0?;
+        let (line, rest) = match rest.windows(2).position(|pair| pair == b"\r\n") {
+            Some(at) => (&rest[..at], Some(&rest[at + 2..])),
+            None => (rest, None),
+        };
+        self.0 = rest;
+        let bare = line.iter().any(|b| matches!(b, b'\r' | b'\n'));
+        Some(if bare { Err(Refusal::BareLineEnd) } else { Ok(line) })
+    }
+}
+
+struct RequestLine<'a> {
+    /// Of an absolute-form target.
+    authority: Option<&'a [u8]>,
+    /// HTTP/1.0.
+    old: bool,
+}
+
+fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
+    if line.iter().any(|b| *b < 0x20 || *b == 0x7f) {
+        return Err(Refusal::ForbiddenByte);
+    }
+    let mut parts = line.split(|b| *b == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Refusal::BadRequestLine);
+    };
+    let old = match version {
+        b"HTTP/1.1" => false,
+        b"HTTP/1.0" => true,
+        other if other.starts_with(b"HTTP/") => return Err(Refusal::BadVersion),
+        _ => return Err(Refusal::BadRequestLine),
+    };
+    if method.is_empty() || !method.iter().all(|b| token(*b)) {
+        return Err(Refusal::BadRequestLine);
+    }
+    if method == b"CONNECT" {
+        return Err(Refusal::Connect);
+    }
+    if target.contains(&b'#') {
+        return Err(Refusal::AmbiguousPath("it has a fragment"));
+    }
+    let authority = match target {
+        [b'/', ..] => None,
+        b"*" if method == b"OPTIONS" => None,
+        _ => {
+            let text = target.to_ascii_lowercase();
+            let schemes = ["http://", "https://"];
+            let scheme = schemes.iter().find(|scheme| text.starts_with(scheme.as_bytes()));
+            let rest = scheme.and_then(|scheme| target.get(scheme.len()..)).ok_or(Refusal::BadRequestLine)?;
+            let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
+            Some(&rest[..end])
+        }
+    };
+    Ok(RequestLine { authority, old })
+}
+
+/// RFC 9110 §5.6.2.
+fn token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// What the fields say about framing and host.
+#[derive(Default)]
+struct Fields<'a> {
+    hosts: usize,
+    host: &'a [u8],
+    lengths: usize,
+    bad_length: bool,
+    codings: Vec<&'a [u8]>,
+}
+
+impl<'a> Fields<'a> {
+    fn add(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            return Err(Refusal::Folded);
+        }
+        let colon = line.iter().position(|b| *b == b':').ok_or(Refusal::BadHeaderName)?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        if name.is_empty() || !name.iter().all(|b| token(*b)) {
+            return Err(Refusal::BadHeaderName);
+        }
+        if value.iter().any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f) {
+            return Err(Refusal::ForbiddenByte);
+        }
+        let value = value.trim_ascii();
+        if name.eq_ignore_ascii_case(b"host") {
+            (self.hosts, self.host) = (self.hosts + 1, value);
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            self.lengths += 1;
+            let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+            let fits = std::str::from_utf8(value).is_ok_and(|text| text.parse::<u64>().is_ok());
+            self.bad_length |= !(digits && fits);
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            self.codings.push(value);
+        }
+        Ok(())
+    }
+
+    fn check(&self, old: bool, authority: Option<&[u8]>) -> Result<(), Refusal> {
+        if self.hosts == 0 && !old {
+            return Err(Refusal::NoHost);
+        }
+        if self.hosts > 1 || !self.host.iter().all(|b| host_byte(*b)) {
+            return Err(Refusal::BadHost);
+        }
+        if let Some(authority) = authority
+            && self.hosts == 1
+            && !same_host(authority, self.host)
+        {
+            return Err(Refusal::OtherHost);
+        }
+        if self.lengths > 0 && !self.codings.is_empty() {
+            return Err(Refusal::BothLengths);
+        }
+        if self.lengths > 1 || self.bad_length {
+            return Err(Refusal::BadLength);
+        }
+        match self.codings.as_slice() {
+            [] => Ok(()),
+            [one] if !old && one.eq_ignore_ascii_case(b"chunked") => Ok(()),
+            _ => Err(Refusal::BadCoding),
+        }
+    }
+}
+
+/// RFC 3986 `host [":" port]`, no user part.
+fn host_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
+}
+
+fn same_host(a: &[u8], b: &[u8]) -> bool {
+    let bare = |host: &[u8]| host.strip_suffix(b":80").unwrap_or(host).to_ascii_lowercase();
+    bare(a) == bare(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 8 };
+
+    fn of(lines: &str) -> Result<(), Refusal> {
+        let head = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
+        check(head.as_bytes(), LIMITS)
+    }
+
+    #[test]
+    fn ordinary_heads_pass() {
+        for good in [
+            "GET / HTTP/1.1\nHost: a",
+            "GET /x?y=z HTTP/1.0",
+            "POST /api/v1/vm HTTP/1.1\nHost: a:8090\nContent-Length: 12",
+            "PATCH /v2/a/blobs/uploads/1 HTTP/1.1\nhost:\ta \nTransfer-Encoding: Chunked",
+            "GET http://A:80/x HTTP/1.1\nHost: a",
+            "OPTIONS * HTTP/1.1\nHost: a",
+            "GET / HTTP/1.1\nHost: [::1]:80\nX-Empty:",
+            "GET /?q=\u{fc} HTTP/1.1\nHost: a",
+        ] {
+            assert_eq!(of(good), Ok(()), "{good}");
+        }
+    }
+
+    #[test]
+    fn each_ambiguity_has_its_own_refusal() {
+        use Refusal as R;
+        for (bad, why) in [
+            ("GET / HTTP/1.1\nHost: a\nContent-Length: 1\nTransfer-Encoding: chunked", R::BothLengths),
+            ("GET / HTTP/1.1\nHost: a\nContent-Length: 1\nContent-Length: 1", R::BadLength),
+            ("GET / HTTP/1.1\nHost: a\nContent-Length: 1, 1", R::BadLength),
+            ("GET / HTTP/1.1\nHost: a\nContent-Length: +1", R::BadLength),
+            ("GET / HTTP/1.1\nHost: a\nContent-Length:", R::BadLength),
+            ("GET / HTTP/1.1\nHost: a\nContent-Length: 99999999999999999999", R::BadLength),
+            ("GET / HTTP/1.1\nHost: a\nTransfer-Encoding: gzip, chunked", R::BadCoding),
+            ("GET / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked, chunked", R::BadCoding),
+            ("GET / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked\nTransfer-Encoding: chunked", R::BadCoding),
+            ("GET / HTTP/1.1\nHost: a\nTransfer-Encoding: xchunked", R::BadCoding),
+            ("GET / HTTP/1.0\nTransfer-Encoding: chunked", R::BadCoding),
+            ("GET / HTTP/1.1", R::NoHost),
+            ("GET / HTTP/1.1\nHost: a\nHost: a", R::BadHost),
+            ("GET / HTTP/1.1\nHost: a/b", R::BadHost),
+            ("GET / HTTP/1.1\nHost: u@a", R::BadHost),
+            ("GET http://b/ HTTP/1.1\nHost: a", R::OtherHost),
+            ("GET http://u@a/ HTTP/1.1\nHost: a", R::OtherHost),
+            ("GET / HTTP/2.0\nHost: a", R::BadVersion),
+            ("GET / http/1.1\nHost: a", R::BadRequestLine),
+            ("GET /", R::BadRequestLine),
+            ("GET  / HTTP/1.1\nHost: a", R::BadRequestLine),
+            ("G(T / HTTP/1.1\nHost: a", R::BadRequestLine),
+            ("GET x HTTP/1.1\nHost: a", R::BadRequestLine),
+            ("GET * HTTP/1.1\nHost: a", R::BadRequestLine),
+            ("GET ftp://a/ HTTP/1.1\nHost: a", R::BadRequestLine),
+            ("CONNECT a:80 HTTP/1.1\nHost: a", R::Connect),
+            ("GET / HTTP/1.1\nHost: a\n folded", R::Folded),
+            ("GET / HTTP/1.1\nHost: a\nBad Name: x", R::BadHeaderName),
+            ("GET / HTTP/1.1\nHost : a", R::BadHeaderName),
+            ("GET / HTTP/1.1\nHost: a\nnocolon", R::BadHeaderName),
+            ("GET / HTTP/1.1\nHost: a\n: x", R::BadHeaderName),
+            ("GET / HTTP/1.1\nHost: a\nX: \u{0}", R::ForbiddenByte),
+            ("GET /\u{1} HTTP/1.1\nHost: a", R::ForbiddenByte),
+            ("GET / HTTP/1.1\nHost: a\nX: b\rc", R::BareLineEnd),
+            ("GET /#x HTTP/1.1\nHost: a", R::AmbiguousPath("it has a fragment")),
+            ("GET / HTTP/1.1\nHost: a\na:\na:\na:\na:\na:\na:\na:\na:", R::TooManyHeaders),
+        ] {
+            assert_eq!(of(bad), Err(why), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_bare_line_feed_is_refused_as_soon_as_it_is_seen() {
+        assert_eq!(scan(b"GET / HTTP/1.1\n", 0, LIMITS), Err(Refusal::BareLineEnd));
+        assert_eq!(scan(b"GET / HTTP/1.1\r\nHost: a\n\n", 0, LIMITS), Err(Refusal::BareLineEnd));
+    }
+
+    #[test]
+    fn a_head_that_never_ends_is_refused_at_its_limit() {
+        assert_eq!(scan(&[b'a'; 1024], 0, LIMITS), Ok(Scan::More));
+        assert_eq!(scan(&[b'a'; 1025], 1024, LIMITS), Err(Refusal::HeadTooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn the_end_is_found_however_the_bytes_arrive(cut in 0usize..40) {
+            let bytes = b"GET / HTTP/1.1\r\nHost: a\r\n\r\nbody\r\n\r\n";
+            let cut = cut.min(bytes.len());
+            let end = 27;
+            match scan(&bytes[..cut], 0, LIMITS).unwrap() {
+                Scan::Complete(at) => prop_assert!(at == end && cut >= end),
+                Scan::More => prop_assert_eq!(scan(bytes, cut, LIMITS), Ok(Scan::Complete(end))),
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            scan(&bytes, 0, LIMITS).ok();
+            check(&bytes, LIMITS).ok();
+            let mut whole = b"GET / HTTP/1.1\r\n".to_vec();
+            whole.extend_from_slice(&bytes);
+            whole.extend_from_slice(b"\r\n\r\n");
+            check(&whole, LIMITS).ok();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Step 2: refuses what two servers could read differently, and says which headers an outsider may not send.
+//!
+//! [`head`] looks at the raw bytes before any parser tidies them up; [`path`] brings the path into the one
+//! form that is both decided on and forwarded; [`identity`] names the headers that only a proxy may set.
+
+pub mod head;
+pub mod identity;
+pub mod path;
+
+/// Why a request was turned away before it was looked at any closer. The connection is closed after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum Refusal {
+    /// Past `header_bytes`.
+    #[error("the request head is longer than this server allows")]
+    HeadTooLong,
+    /// Past `headers`.
+    #[error("the request has more header fields than this server allows")]
+    TooManyHeaders,
+    /// Past `header_timeout`.
+    #[error("the request head did not arrive in time")]
+    HeadTooSlow,
+    /// No request line.
+    #[error("the request line is not one of HTTP/1")]
+    BadRequestLine,
+    /// Neither 1.0 nor 1.1.
+    #[error("only HTTP/1.0 and HTTP/1.1 are spoken here")]
+    BadVersion,
+    /// Tunnels are not for this proxy.
+    #[error("CONNECT is not allowed here")]
+    Connect,
+    /// CR without LF or LF without CR.
+    #[error("a line of the request head does not end in CR LF")]
+    BareLineEnd,
+    /// A continued header line.
+    #[error("a header field is folded over several lines")]
+    Folded,
+    /// Control characters.
+    #[error("the request head has a forbidden byte")]
+    ForbiddenByte,
+    /// Not a token, or white space before the colon.
+    #[error("a header field has a bad name")]
+    BadHeaderName,
+    /// HTTP/1.1 without `Host`.
+    #[error("the Host header is missing")]
+    NoHost,
+    /// More than one `Host`, or one that is not a host.
+    #[error("the Host header is repeated or is not a host")]
+    BadHost,
+    /// Absolute form and `Host` disagree.
+    #[error("the host of the request target is not the one of the Host header")]
+    OtherHost,
+    /// `Content-Length` and `Transfer-Encoding`.
+    #[error("both Content-Length and Transfer-Encoding are given")]
+    BothLengths,
+    /// Not a number, or more than one.
+    #[error("Content-Length is repeated or is not a number")]
+    BadLength,
+    /// Not one final `chunked`.
+    #[error("the only Transfer-Encoding taken is one final `chunked`, on HTTP/1.1")]
+    BadCoding,
+    /// Dot segments, encoded slashes and the like.
+    #[error("the path could be read in more than one way: {0}")]
+    AmbiguousPath(&'static str),
+}
+
+impl Refusal {
+    /// The status to answer with.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::HeadTooLong | Self::TooManyHeaders => 431,
+            Self::HeadTooSlow => 408,
+            Self::BadVersion => 505,
+            Self::Connect => 405,
+            Self::BadCoding => 501,
+            _ => 400,
+        }
+    }
+
+    /// The label of metrics and logs.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::HeadTooLong => "head-too-long",
+            Self::TooManyHeaders => "too-many-headers",
+            Self::HeadTooSlow => "head-too-slow",
+            Self::BadRequestLine => "bad-request-line",
+            Self::BadVersion => "bad-version",
+            Self::Connect => "connect",
+            Self::BareLineEnd => "bare-line-end",
+            Self::Folded => "folded-header",
+            Self::ForbiddenByte => "forbidden-byte",
+            Self::BadHeaderName => "bad-header-name",
+            Self::NoHost => "no-host",
+            Self::BadHost => "bad-host",
+            Self::OtherHost => "other-host",
+            Self::BothLengths => "both-lengths",
+            Self::BadLength => "bad-length",
+            Self::BadCoding => "bad-coding",
+            Self::AmbiguousPath(_) => "ambiguous-path",
+        }
+    }
+}

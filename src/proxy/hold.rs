@@ -1,0 +1,101 @@
+//! Step 7: nothing is eligible, so the request waits, unsent and unread, until something is.
+//!
+//! Clients of a build cloud take any status of 400 or more for a failed job; a wait of two seconds while a
+//! controller restarts is what saves the build.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use futures_util::future::select_all;
+use tokio::{sync::watch, time::Instant};
+
+use crate::health::Verdict;
+
+/// One that could not be connected to is tried again so often: its verdict changes only after several
+/// probes, and it may be back before that.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Why a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Look again: a verdict changed, or it is time to try those once more that refused.
+    LookAgain,
+    /// The hold is over.
+    Over,
+    /// The client has closed.
+    ClientGone,
+}
+
+/// Waits for the first of: a change of a verdict, the next tick, `until`, `gone`. Cancel-safe.
+pub async fn wait(
+    verdicts: &mut [watch::Receiver<Arc<Verdict>>],
+    until: Instant,
+    now: Instant,
+    gone: impl Future<Output = ()>,
+) -> Ended {
+    if until <= now {
+        return Ended::Over;
+    }
+    let changed = async {
+        if verdicts.is_empty() {
+            return std::future::pending().await;
+        }
+        let changes = verdicts.iter_mut().map(|verdict| Box::pin(verdict.changed()));
+        // A prober that is gone tells nothing any more; the tick goes on.
+        if select_all(changes).await.0.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let tick = now + TICK;
+    tokio::select! {
+        () = gone => Ended::ClientGone,
+        () = changed => Ended::LookAgain,
+        () = tokio::time::sleep_until(tick.min(until)) => {
+            if tick < until { Ended::LookAgain } else { Ended::Over }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+    use crate::clock;
+
+    fn verdict() -> (watch::Sender<Arc<Verdict>>, watch::Receiver<Arc<Verdict>>) {
+        watch::channel(Arc::new(Verdict::unknown(clock::now(), clock::wall())))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_of_any_verdict_ends_the_wait_at_once() {
+        let ((_a, follow_a), (b, follow_b)) = (verdict(), verdict());
+        let now = clock::now();
+        let mut follow = [follow_a, follow_b];
+        let waiting = wait(&mut follow, now + Duration::from_secs(2), now, pending());
+        let change = async { b.send_modify(|_| {}) };
+        let (ended, ()) = tokio::join!(waiting, change);
+        assert_eq!((ended, clock::now() - now), (Ended::LookAgain, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_change_it_looks_again_each_tick_until_the_end() {
+        let start = clock::now();
+        let mut ends = Vec::new();
+        loop {
+            let ended = wait(&mut [], start + Duration::from_millis(600), clock::now(), pending()).await;
+            ends.push(ended);
+            if ended == Ended::Over {
+                break;
+            }
+        }
+        assert_eq!(ends, [Ended::LookAgain, Ended::LookAgain, Ended::Over]);
+        assert_eq!(clock::now() - start, Duration::from_millis(600));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_closes_is_dropped() {
+        let now = clock::now();
+        let ended = wait(&mut [], now + Duration::from_secs(2), now, async {}).await;
+        assert_eq!(ended, Ended::ClientGone);
+    }
+}

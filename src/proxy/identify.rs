@@ -1,0 +1,68 @@
+//! Step 3: who is calling. The peer's address, or what a trusted proxy in front of us says it is.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ::http::HeaderMap;
+
+use crate::config::proxy::Network;
+
+/// The caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Client {
+    /// Its address.
+    pub ip: IpAddr,
+    /// The connection comes from a proxy that is believed: its identity headers stay.
+    pub trusted: bool,
+}
+
+/// Finds the caller behind a connection from `peer`.
+///
+/// From a trusted peer it is the last address of `X-Forwarded-For` that is not itself a trusted one: what
+/// stands before it was written by somebody nobody vouches for.
+pub fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[Network]) -> Client {
+    let peer = peer.ip().to_canonical();
+    let believed = |ip: IpAddr| trusted.iter().any(|network| network.contains(ip));
+    if !believed(peer) {
+        return Client { ip: peer, trusted: false };
+    }
+    let mut ip = peer;
+    let lines: Vec<&str> =
+        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    for text in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        let Ok(next) = text.trim().parse::<IpAddr>() else { break };
+        ip = next.to_canonical();
+        if !believed(ip) {
+            break;
+        }
+    }
+    Client { ip, trusted: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(peer: &str, forwarded: &[&str]) -> (String, bool) {
+        let trusted = [Network { address: "10.0.0.0".parse().unwrap(), bits: 8 }];
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append("x-forwarded-for", line.parse().unwrap());
+        }
+        let client = client(peer.parse().unwrap(), &headers, &trusted);
+        (client.ip.to_string(), client.trusted)
+    }
+
+    #[test]
+    fn an_outsider_is_its_own_address_whatever_it_claims() {
+        assert_eq!(check("192.0.2.1:5", &["10.0.0.9"]), ("192.0.2.1".into(), false));
+    }
+
+    #[test]
+    fn behind_trusted_proxies_it_is_the_last_address_nobody_vouches_for() {
+        assert_eq!(check("10.0.0.1:5", &[]), ("10.0.0.1".into(), true));
+        assert_eq!(check("10.0.0.1:5", &["198.51.100.7, 192.0.2.1, 10.0.0.2"]), ("192.0.2.1".into(), true));
+        assert_eq!(check("10.0.0.1:5", &["192.0.2.1", "10.0.0.2"]), ("192.0.2.1".into(), true));
+        assert_eq!(check("[::ffff:10.0.0.1]:5", &["junk, 192.0.2.9"]), ("192.0.2.9".into(), true));
+        assert_eq!(check("10.0.0.1:5", &["192.0.2.9, junk"]), ("10.0.0.1".into(), true));
+    }
+}

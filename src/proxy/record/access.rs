@@ -1,0 +1,212 @@
+//! The access log: one JSON line per request, written by one task from a bounded queue.
+
+use std::{io, os::fd::AsFd, path::PathBuf, sync::Arc};
+
+use serde::Serialize;
+use tokio::{
+    fs::{File, OpenOptions},
+    io::AsyncWriteExt,
+    sync::{Notify, mpsc},
+    time::Instant,
+};
+use tracing::warn;
+
+use super::{Bytes, ProxyMetrics};
+use crate::{config::proxy::Access, model::Timestamp, proxy::ctx::Ctx, supervise::Stop};
+
+/// Lines that wait for the disk. Full: further lines are dropped and counted, for a slow disk must not slow
+/// requests.
+const QUEUE: usize = 8192;
+
+/// Bytes written at once at most.
+const BATCH: usize = 256 * 1024;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    at: Timestamp,
+    request: &'a str,
+    listener: &'a str,
+    client: String,
+    method: &'a str,
+    path: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service: Option<&'a str>,
+    class: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+    attempts: Vec<AttemptLine<'a>>,
+    status: Option<u16>,
+    answered_by: &'a str,
+    end: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    bytes_received: u64,
+    bytes_sent: u64,
+    held_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connect_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_byte_ms: Option<f64>,
+    total_ms: f64,
+}
+
+#[derive(Serialize)]
+struct AttemptLine<'a> {
+    upstream: &'a str,
+    why: String,
+    end: &'a str,
+}
+
+/// The line of a request. Without the query: codes and tokens travel there.
+pub fn line(ctx: &Ctx, bytes: Bytes, now: Instant, at: Timestamp) -> Vec<u8> {
+    let ms = |from: Instant, to: Instant| to.saturating_duration_since(from).as_secs_f64() * 1000.0;
+    let last = ctx.attempts.last();
+    let line = Line {
+        at,
+        request: ctx.request.as_str(),
+        listener: ctx.listener_name(),
+        client: ctx.client.ip.to_string(),
+        method: ctx.method.as_str(),
+        path: &ctx.path,
+        service: ctx.service().map(|service| service.name.as_str()),
+        class: ctx.route.class.as_str(),
+        upstream: last.map(|note| note.upstream.as_str()),
+        why: last.map(|note| note.why.to_string()),
+        attempts: ctx
+            .attempts
+            .iter()
+            .map(|note| AttemptLine {
+                upstream: note.upstream.as_str(),
+                why: note.why.to_string(),
+                end: note.end,
+            })
+            .collect(),
+        status: ctx.status(),
+        answered_by: match (&ctx.ours, ctx.status()) {
+            (Some(_), _) => "proxy",
+            (None, Some(_)) => "upstream",
+            (None, None) => "nobody",
+        },
+        end: ctx.end.as_str(),
+        error: ctx.ours.as_ref().map(ToString::to_string),
+        bytes_received: bytes.received,
+        bytes_sent: bytes.sent,
+        held_ms: u64::try_from(ctx.held.as_millis()).unwrap_or(u64::MAX),
+        connect_ms: ctx.connect.map(|took| took.as_secs_f64() * 1000.0),
+        first_byte_ms: ctx.first_byte.map(|first| ms(ctx.started, first)),
+        total_ms: ms(ctx.started, now),
+    };
+    let mut text = serde_json::to_vec(&line).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+/// Takes lines. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct AccessLog {
+    lines: Option<mpsc::Sender<Vec<u8>>>,
+    reopen: Arc<Notify>,
+}
+
+/// Writes them; run it as a task.
+#[derive(Debug)]
+pub struct Writer {
+    lines: mpsc::Receiver<Vec<u8>>,
+    reopen: Arc<Notify>,
+    to: To,
+}
+
+#[derive(Debug)]
+enum To {
+    Stdout(File),
+    File { path: PathBuf, file: File },
+}
+
+impl AccessLog {
+    /// Opens the log; without a writer when it is off.
+    pub async fn open(to: &Access) -> io::Result<(Self, Option<Writer>)> {
+        let reopen = Arc::new(Notify::new());
+        let to = match to {
+            Access::Off => return Ok((Self { lines: None, reopen }, None)),
+            Access::Stdout => To::Stdout(stdout()?),
+            Access::File(path) => To::File { file: append(path).await?, path: path.clone() },
+        };
+        let (sender, lines) = mpsc::channel(QUEUE);
+        Ok((Self { lines: Some(sender), reopen: reopen.clone() }, Some(Writer { lines, reopen, to })))
+    }
+
+    /// Queues a line; drops it when the queue is full.
+    pub fn write(&self, line: impl FnOnce() -> Vec<u8>, metrics: &ProxyMetrics) {
+        let Some(lines) = &self.lines else { return };
+        match lines.try_reserve() {
+            Ok(place) => place.send(line()),
+            Err(_) => metrics.access_dropped(),
+        }
+    }
+
+    /// Opens the file anew: it was moved away.
+    pub fn reopen(&self) {
+        self.reopen.notify_one();
+    }
+}
+
+/// Standard output under a descriptor of our own, past the lock and the line buffer of `std`.
+fn stdout() -> io::Result<File> {
+    let own = io::stdout().as_fd().try_clone_to_owned()?;
+    Ok(File::from_std(own.into()))
+}
+
+async fn append(path: &PathBuf) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path).await
+}
+
+impl Writer {
+    /// Writes until told to stop and the queue is empty, or every [`AccessLog`] is gone.
+    pub async fn run(mut self, stop: Stop) {
+        let mut batch = Vec::with_capacity(BATCH);
+        let mut broken = false;
+        loop {
+            let line = tokio::select! {
+                biased;
+                () = self.reopen.notified() => {
+                    self.open_anew().await;
+                    continue;
+                }
+                line = self.lines.recv() => line,
+                () = stop.requested() => self.lines.try_recv().ok(),
+            };
+            let Some(line) = line else { return };
+            batch.extend_from_slice(&line);
+            while batch.len() < BATCH
+                && let Ok(line) = self.lines.try_recv()
+            {
+                batch.extend_from_slice(&line);
+            }
+            let written = self.put(&batch).await;
+            if let (Err(error), false) = (&written, broken) {
+                warn!(error = %error, "access log could not be written");
+            }
+            broken = written.is_err();
+            batch.clear();
+        }
+    }
+
+    async fn put(&mut self, batch: &[u8]) -> io::Result<()> {
+        let (To::Stdout(to) | To::File { file: to, .. }) = &mut self.to;
+        to.write_all(batch).await?;
+        to.flush().await
+    }
+
+    async fn open_anew(&mut self) {
+        if let To::File { path, file } = &mut self.to {
+            match append(path).await {
+                Ok(next) => *file = next,
+                Err(error) => {
+                    warn!(error = %error, path = %path.display(), "access log could not be reopened")
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The proxy's numbers, under the names of `telemetry::names`.
+
+use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGaugeVec};
+
+use crate::{
+    proxy::{ctx::Ctx, snapshot::Snapshot},
+    telemetry::{Metrics, MetricsError, names},
+};
+
+/// Upper bounds of time to first byte, in seconds: fine where users feel it, then up to the deadlines.
+const FIRST_BYTE: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// All of them.
+#[derive(Debug, Clone)]
+pub struct ProxyMetrics {
+    registry: Metrics,
+    requests: IntCounterVec,
+    refused: IntCounterVec,
+    upstream_requests: IntCounterVec,
+    upstream_failures: IntCounterVec,
+    retries: IntCounterVec,
+    held: IntGaugeVec,
+    held_refused: IntCounterVec,
+    up: IntGaugeVec,
+    outstanding: IntGaugeVec,
+    connections: IntGaugeVec,
+    first_byte: HistogramVec,
+    access_dropped: IntCounterVec,
+    reload_ok: Gauge,
+}
+
+/// `2xx` and so on; `none` without an answer.
+fn status_class(status: Option<u16>) -> &'static str {
+    match status.map(|status| status / 100) {
+        Some(1) => "1xx",
+        Some(2) => "2xx",
+        Some(3) => "3xx",
+        Some(4) => "4xx",
+        Some(5) => "5xx",
+        _ => "none",
+    }
+}
+
+impl ProxyMetrics {
+    /// Registers all of them.
+    pub fn new() -> Result<Self, MetricsError> {
+        let registry = Metrics::new();
+        let made = Self {
+            requests: registry.counters(names::PROXY_REQUESTS)?,
+            refused: registry.counters(names::PROXY_REFUSED)?,
+            upstream_requests: registry.counters(names::PROXY_UPSTREAM_REQUESTS)?,
+            upstream_failures: registry.counters(names::PROXY_UPSTREAM_FAILURES)?,
+            retries: registry.counters(names::PROXY_RETRIES)?,
+            held: registry.gauges(names::PROXY_HELD)?,
+            held_refused: registry.counters(names::PROXY_HELD_REFUSED)?,
+            up: registry.gauges(names::PROXY_UPSTREAM_UP)?,
+            outstanding: registry.gauges(names::PROXY_UPSTREAM_OUTSTANDING)?,
+            connections: registry.gauges(names::PROXY_CONNECTIONS)?,
+            first_byte: registry.histograms(names::PROXY_FIRST_BYTE, &FIRST_BYTE)?,
+            access_dropped: registry.counters(names::PROXY_ACCESS_DROPPED)?,
+            reload_ok: registry.gauge(names::CONFIG_RELOAD_OK)?,
+            registry,
+        };
+        made.reload_ok.set(1.0);
+        made.access_dropped.with_label_values::<&str>(&[]).inc_by(0);
+        Ok(made)
+    }
+
+    /// A request is over.
+    pub fn request_done(&self, ctx: &Ctx) {
+        let status = ctx.status();
+        match ctx.service() {
+            Some(service) => {
+                let class = ctx.route.class.as_str();
+                self.requests.with_label_values(&[service.name.as_str(), class, status_class(status)]).inc();
+                if let Some(first) = ctx.first_byte {
+                    self.first_byte
+                        .with_label_values(&[service.name.as_str(), class])
+                        .observe(first.duration_since(ctx.started).as_secs_f64());
+                }
+            }
+            None => {
+                let reason = ctx.ours.as_ref().map_or("client-gone", |answer| answer.code());
+                self.refused(ctx.listener_name(), reason);
+            }
+        }
+    }
+
+    /// Turned away.
+    pub fn refused(&self, listener: &str, reason: &str) {
+        self.refused.with_label_values(&[listener, reason]).inc();
+    }
+
+    /// An upstream has answered.
+    pub fn upstream_answered(&self, service: &str, upstream: &str, status: u16) {
+        self.upstream_requests.with_label_values(&[service, upstream, status_class(Some(status))]).inc();
+    }
+
+    /// An attempt failed.
+    pub fn upstream_failed(&self, service: &str, upstream: &str, failure: &str) {
+        self.upstream_failures.with_label_values(&[service, upstream, failure]).inc();
+    }
+
+    /// There is another attempt.
+    pub fn retried(&self, service: &str, why: &str) {
+        self.retries.with_label_values(&[service, why]).inc();
+    }
+
+    /// Too many were held.
+    pub fn held_refused(&self, service: &str) {
+        self.held_refused.with_label_values(&[service]).inc();
+    }
+
+    /// A connection was opened (1) or closed (-1).
+    pub fn connection(&self, listener: &str, by: i64) {
+        self.connections.with_label_values(&[listener]).add(by);
+    }
+
+    /// An access line was dropped.
+    pub fn access_dropped(&self) {
+        self.access_dropped.with_label_values::<&str>(&[]).inc();
+    }
+
+    /// How the last reload ended.
+    pub fn reloaded(&self, taken: bool) {
+        self.reload_ok.set(if taken { 1.0 } else { 0.0 });
+    }
+
+    /// Everything, in Prometheus' text format. What is a state rather than an event is read off `snapshot`.
+    pub fn text(&self, snapshot: &Snapshot) -> String {
+        // Services and upstreams that a reload removed must not linger.
+        self.up.reset();
+        self.outstanding.reset();
+        self.held.reset();
+        for service in &snapshot.services {
+            let name = service.name.as_str();
+            let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+            self.held.with_label_values(&[name]).set(count(service.held.inside() as u64));
+            for upstream in &service.upstreams {
+                let labels = [name, upstream.name.as_str()];
+                let up = upstream.prober.verdict().state == crate::health::State::Up;
+                self.up.with_label_values(&labels).set(i64::from(up));
+                self.outstanding.with_label_values(&labels).set(count(upstream.outstanding()));
+            }
+        }
+        self.registry.text()
+    }
+}

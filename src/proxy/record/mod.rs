@@ -1,0 +1,25 @@
+//! Step 10: what is kept of a request: one access line, and numbers.
+
+pub mod access;
+pub mod metrics;
+
+pub use access::AccessLog;
+pub use metrics::ProxyMetrics;
+
+use super::ctx::Ctx;
+use crate::clock;
+
+/// Bytes of the two bodies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bytes {
+    /// Of the request.
+    pub received: u64,
+    /// Of the answer.
+    pub sent: u64,
+}
+
+/// Records a request that is over.
+pub fn done(ctx: &Ctx, bytes: Bytes, metrics: &ProxyMetrics, log: &AccessLog) {
+    metrics.request_done(ctx);
+    log.write(|| access::line(ctx, bytes, clock::now(), clock::wall()), metrics);
+}

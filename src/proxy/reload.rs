@@ -1,0 +1,120 @@
+//! From a checked config to the next snapshot. What did not change keeps its verdicts and its counts.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use super::snapshot::{Live, Service, Snapshot, Upstream};
+use crate::{
+    config::proxy::{Access, Listener, Proxy, Service as ServiceConfig},
+    discovery::fixed::Fixed,
+    health::Prober,
+    supervise::Handle as Tasks,
+};
+
+/// Why a config that is valid in itself was not taken. The old one goes on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReloadError {
+    /// A part that is fixed at start has changed.
+    #[error("`{key}` cannot be changed by a reload; restart the proxy, or put back `{old}`")]
+    NeedsRestart {
+        /// The key.
+        key: String,
+        /// What it was.
+        old: String,
+    },
+}
+
+/// What only a restart can change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fixtures {
+    threads: usize,
+    admin: SocketAddr,
+    access: Access,
+    binds: Vec<(String, Vec<SocketAddr>)>,
+}
+
+impl Fixtures {
+    /// Of this config.
+    pub fn of(config: &Proxy) -> Self {
+        let binds = |listener: &Listener| (listener.name.clone(), listener.bind.clone());
+        Self {
+            threads: config.threads,
+            admin: config.admin,
+            access: config.access.clone(),
+            binds: config.listeners.iter().map(binds).collect(),
+        }
+    }
+
+    fn allow(&self, next: &Self) -> Result<(), ReloadError> {
+        let refuse = |key: &str, old: String| Err(ReloadError::NeedsRestart { key: key.into(), old });
+        if self.threads != next.threads {
+            return refuse("proxy.threads", self.threads.to_string());
+        }
+        if self.admin != next.admin {
+            return refuse("admin.listen", self.admin.to_string());
+        }
+        if self.access != next.access {
+            return refuse("log.access", format!("{:?}", self.access));
+        }
+        if self.binds != next.binds {
+            let old = self.binds.iter().map(|(name, bind)| format!("{name} on {bind:?}"));
+            return refuse("listener.bind", old.collect::<Vec<_>>().join(", "));
+        }
+        Ok(())
+    }
+}
+
+/// The snapshot of a config. Upstreams that stand in `before` with the same name, address and probe are
+/// taken over alive.
+pub fn snapshot(config: &Proxy, before: Option<&Snapshot>, tasks: &Tasks) -> Snapshot {
+    let services = config.services.iter().map(|service| {
+        let old = before.and_then(|b| b.services.iter().find(|s| s.name == service.name));
+        Arc::new(self::service(service, old.map(Arc::as_ref), tasks))
+    });
+    Snapshot {
+        generation: before.map_or(0, |before| before.generation + 1),
+        listeners: config.listeners.clone(),
+        services: services.collect(),
+        limits: config.limits.clone(),
+    }
+}
+
+fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks) -> Service {
+    let list = Fixed::new(&config.upstreams).now();
+    let upstreams = list.iter().map(|wanted| {
+        let same = |u: &&Arc<Upstream>| {
+            u.name == wanted.name && u.address == wanted.address && u.health == config.health
+        };
+        old.and_then(|old| old.upstreams.iter().find(same)).cloned().unwrap_or_else(|| {
+            let title = format!("{}/{}", config.name, wanted.name);
+            let prober = Prober::start(tasks, &title, &wanted.address, &config.health);
+            Arc::new(Upstream::new(
+                wanted.name.clone(),
+                wanted.address.clone(),
+                config.health.clone(),
+                prober,
+            ))
+        })
+    });
+    Service {
+        name: config.name.clone(),
+        kind: config.kind,
+        balance: config.balance,
+        hold: config.hold,
+        retry_status: config.retry_status.clone(),
+        maintenance: config.maintenance,
+        writer: config.writer,
+        timeouts: config.timeouts,
+        attempts: config.attempts.max(1),
+        upstreams: upstreams.collect(),
+        turn: Default::default(),
+        held: old.map(|old| old.held.clone()).unwrap_or_default(),
+    }
+}
+
+/// Puts the next config in place, whole, or says why not.
+pub fn reload(live: &Live, fixtures: &Fixtures, config: &Proxy, tasks: &Tasks) -> Result<(), ReloadError> {
+    fixtures.allow(&Fixtures::of(config))?;
+    let before = live.load();
+    live.put(snapshot(config, Some(&before), tasks));
+    Ok(())
+}

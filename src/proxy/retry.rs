@@ -1,0 +1,139 @@
+//! Step 9: what failed and what was sent decide what comes next. One table, design §4.4.
+
+use super::classify::Route;
+
+/// How an attempt ended, as far as it did not simply succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// No connection; nothing was sent.
+    ConnectFailed,
+    /// Sent, at least in part, and no answer was passed on.
+    NoAnswer(What),
+    /// An answer that the service's `retry_status` lists; nothing of it was passed on.
+    BadStatus(u16),
+    /// The answer broke off after its head had been passed on.
+    BrokeOff,
+}
+
+/// Why there was no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum What {
+    /// The upstream closed or reset the connection.
+    Closed,
+    /// It took too long.
+    TimedOut,
+    /// What came was no HTTP.
+    Garbled,
+}
+
+impl What {
+    /// For people.
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Closed => "it closed the connection",
+            Self::TimedOut => "it took too long",
+            Self::Garbled => "its answer was not HTTP",
+        }
+    }
+
+    /// The label of metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::TimedOut => "timed-out",
+            Self::Garbled => "garbled",
+        }
+    }
+}
+
+/// What is known of the request when an attempt has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Case {
+    /// What it is.
+    pub route: Route,
+    /// How the attempt ended.
+    pub event: Event,
+    /// Sends are left under `attempts`.
+    pub sends_left: bool,
+    /// Time is left under the deadline.
+    pub time_left: bool,
+    /// The body, as far as it was read, is still at hand.
+    pub body_at_hand: bool,
+    /// It went out under an `Idempotency-Key` to an upstream that honours it.
+    pub keyed: bool,
+    /// Another upstream could take it now.
+    pub other: bool,
+    /// An answer of `retry_status` was already dropped for it.
+    pub status_spent: bool,
+}
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Another attempt.
+    Again(Because),
+    /// The answer goes to the client as it is.
+    PassOn,
+    /// A 502 of ours. The outcome may be unknown.
+    Answer {
+        /// Whether it may have changed something.
+        unknown: bool,
+        /// What went wrong.
+        what: What,
+    },
+    /// The client's connection is cut, so that half an answer is not taken for a whole one.
+    Abort,
+}
+
+/// Why there is another attempt: what metrics, access log and `Again` have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Because {
+    /// Nothing was sent.
+    ConnectFailed,
+    /// No answer, and the route may be repeated.
+    Repeatable,
+    /// No answer, and the key makes a repeat harmless.
+    Keyed,
+    /// A `retry_status` answer.
+    Status,
+}
+
+impl Because {
+    /// The label of metrics and logs.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ConnectFailed => "connect-failed",
+            Self::Repeatable => "no-answer-repeatable",
+            Self::Keyed => "no-answer-keyed",
+            Self::Status => "retry-status",
+        }
+    }
+}
+
+/// The table.
+pub fn verdict(case: &Case) -> Verdict {
+    let Case { route, event, sends_left, time_left, body_at_hand, keyed, other, status_spent } = *case;
+    let may_send = sends_left && time_left && body_at_hand;
+    match event {
+        // Holding and the deadline end these, not `attempts`: nothing reached anybody.
+        Event::ConnectFailed if body_at_hand => Verdict::Again(Because::ConnectFailed),
+        // An earlier attempt has read a body that is gone.
+        Event::ConnectFailed => Verdict::Answer { unknown: !route.repeatable, what: What::Closed },
+        Event::NoAnswer(_) if route.repeatable && may_send => Verdict::Again(Because::Repeatable),
+        Event::NoAnswer(_) if route.creates && keyed && may_send => Verdict::Again(Because::Keyed),
+        Event::NoAnswer(what) => Verdict::Answer { unknown: changes(route), what },
+        Event::BadStatus(_) if route.repeatable && may_send && other && !status_spent => {
+            Verdict::Again(Because::Status)
+        }
+        Event::BadStatus(_) => Verdict::PassOn,
+        Event::BrokeOff => Verdict::Abort,
+    }
+}
+
+/// Whether such a request may have left something behind.
+fn changes(route: Route) -> bool {
+    route.access == crate::health::Access::Write
+}
+
+#[cfg(test)]
+mod tests;

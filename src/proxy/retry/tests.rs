@@ -1,0 +1,116 @@
+use ::http::Method;
+
+use super::*;
+use crate::{config::proxy::Kind, proxy::classify};
+
+const EVENTS: [Event; 6] = [
+    Event::ConnectFailed,
+    Event::NoAnswer(What::Closed),
+    Event::NoAnswer(What::TimedOut),
+    Event::NoAnswer(What::Garbled),
+    Event::BadStatus(503),
+    Event::BrokeOff,
+];
+
+/// Every combination there is, over routes of every sort.
+fn every_case() -> Vec<Case> {
+    let lines = [
+        (Kind::Controller, "GET /api/v1/vm"),
+        (Kind::Controller, "POST /api/v1/vm"),
+        (Kind::Controller, "DELETE /api/v1/vm"),
+        (Kind::Controller, "DELETE /api/v1/registry/revert"),
+        (Kind::Controller, "GET /switchyard/v1/tasks"),
+        (Kind::Controller, "GET /strange"),
+        (Kind::Registry, "GET /v2/a/blobs/x"),
+        (Kind::Registry, "PUT /v2/a/manifests/x"),
+        (Kind::Registry, "PATCH /v2/a/blobs/uploads/1"),
+        (Kind::Registry, "DELETE /registry/revert"),
+    ];
+    let mut cases = Vec::new();
+    for (kind, line) in lines {
+        let (method, path) = line.split_once(' ').unwrap();
+        let route = classify::route(kind, &method.parse::<Method>().unwrap(), path);
+        for event in EVENTS {
+            for bits in 0u32..64 {
+                let bit = |n: u32| bits & (1 << n) != 0;
+                cases.push(Case {
+                    route,
+                    event,
+                    sends_left: bit(0),
+                    time_left: bit(1),
+                    body_at_hand: bit(2),
+                    keyed: bit(3),
+                    other: bit(4),
+                    status_spent: bit(5),
+                });
+            }
+        }
+    }
+    cases
+}
+
+#[test]
+fn nothing_that_may_have_run_is_sent_again_unless_repeatable_or_keyed() {
+    for case in every_case() {
+        if matches!(case.event, Event::NoAnswer(_) | Event::BadStatus(_))
+            && matches!(verdict(&case), Verdict::Again(_))
+        {
+            assert!(case.route.repeatable || (case.route.creates && case.keyed), "{case:?}");
+        }
+    }
+}
+
+#[test]
+fn a_body_that_is_gone_is_never_sent_again() {
+    for case in every_case().into_iter().filter(|case| !case.body_at_hand) {
+        assert!(!matches!(verdict(&case), Verdict::Again(_)), "{case:?}");
+    }
+}
+
+#[test]
+fn a_failed_connect_is_tried_elsewhere_on_any_route() {
+    for case in every_case() {
+        if case.event == Event::ConnectFailed && case.body_at_hand {
+            assert_eq!(verdict(&case), Verdict::Again(Because::ConnectFailed), "{case:?}");
+        }
+    }
+}
+
+#[test]
+fn sends_are_bounded_by_attempts_and_time() {
+    for case in every_case().into_iter().filter(|case| !(case.sends_left && case.time_left)) {
+        if case.event != Event::ConnectFailed {
+            assert!(!matches!(verdict(&case), Verdict::Again(_)), "{case:?}");
+        }
+    }
+}
+
+#[test]
+fn a_retry_status_answer_is_dropped_once_and_only_when_another_can_be_asked() {
+    for case in every_case().into_iter().filter(|case| case.event == Event::BadStatus(503)) {
+        let again = case.route.repeatable
+            && case.sends_left
+            && case.time_left
+            && case.body_at_hand
+            && case.other
+            && !case.status_spent;
+        let wanted = if again { Verdict::Again(Because::Status) } else { Verdict::PassOn };
+        assert_eq!(verdict(&case), wanted, "{case:?}");
+    }
+}
+
+#[test]
+fn half_an_answer_is_always_cut_and_silence_never_is() {
+    for case in every_case() {
+        assert_eq!(verdict(&case) == Verdict::Abort, case.event == Event::BrokeOff, "{case:?}");
+    }
+}
+
+#[test]
+fn a_502_says_unknown_exactly_when_something_may_have_changed() {
+    for case in every_case() {
+        if let (Event::NoAnswer(_), Verdict::Answer { unknown, .. }) = (case.event, verdict(&case)) {
+            assert_eq!(unknown, case.route.access == crate::health::Access::Write, "{case:?}");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A proxy in this process, on ports of its own.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use switchyard::{
+    config::{
+        Address, Log,
+        proxy::{
+            Access, Balance, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Rule, Service, Upstream,
+            UpstreamTimeouts,
+        },
+    },
+    model::{ServiceName, UpstreamName},
+    proxy::{self, Handle},
+    supervise::{Stage, Tree},
+    wire::upstreams::Upstreams,
+};
+
+use crate::raw;
+
+/// A running proxy. Stops when dropped.
+pub struct Front {
+    pub address: SocketAddr,
+    pub admin: SocketAddr,
+    pub handle: Handle,
+    pub config: Proxy,
+    pub log: PathBuf,
+    tree: Option<Tree>,
+    runtime: tokio::runtime::Runtime,
+    _dir: tempfile::TempDir,
+}
+
+/// An upstream named `name`.
+pub fn upstream(name: &str, address: SocketAddr) -> Upstream {
+    Upstream {
+        name: UpstreamName::parse(name).unwrap(),
+        address: Address { host: address.ip().to_string(), port: address.port() },
+    }
+}
+
+/// One service behind one listener, with quick probes.
+pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let upstreams = addresses.iter().enumerate().map(|(at, address)| upstream(&format!("u{at}"), *address));
+    Proxy {
+        threads: 2,
+        log: Log::default(),
+        access: Access::Off,
+        admin: any,
+        address_file: None,
+        listeners: vec![Listener {
+            name: "front".into(),
+            bind: vec![any],
+            rules: vec![Rule { host: None, path: None, service: 0 }],
+            trusted: Vec::new(),
+            expose: Vec::new(),
+        }],
+        services: vec![Service {
+            name: ServiceName::parse("pool").unwrap(),
+            kind,
+            balance: Balance::RoundRobin,
+            hold: Hold::default(),
+            retry_status: vec![502, 503, 504],
+            maintenance: false,
+            upstreams: upstreams.collect(),
+            writer: None,
+            health: Health {
+                kind: ProbeKind::Http {
+                    path: "/readyz".into(),
+                    host: None,
+                    status: vec![200],
+                    json: Vec::new(),
+                },
+                interval: Duration::from_millis(200),
+                timeout: Duration::from_secs(1),
+                rise: 1,
+                fall: 2,
+            },
+            timeouts: UpstreamTimeouts::default(),
+            attempts: 3,
+        }],
+        limits: Limits::default(),
+        grace: Duration::from_secs(5),
+    }
+}
+
+impl Front {
+    /// Runs it, and waits until every upstream has a verdict.
+    pub fn start(config: Proxy) -> Self {
+        let front = Self::start_unproven(config);
+        front.wait_until("every upstream was probed", |view| {
+            view.services.iter().flat_map(|s| &s.upstreams).all(|u| u.health != "unknown")
+        });
+        front
+    }
+
+    /// Runs it.
+    pub fn start_unproven(mut config: Proxy) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("access.log");
+        config.access = Access::File(log.clone());
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let tree = Tree::new();
+        let proxy = runtime.block_on(proxy::Proxy::open(config.clone(), tree.handle())).unwrap();
+        let addresses = proxy.addresses();
+        let handle = proxy.handle();
+        runtime.block_on(async { tree.handle().start_vital(Stage::Edge, "proxy", |stop| proxy.run(stop)) });
+        Self {
+            address: addresses.listener("front").unwrap(),
+            admin: addresses.admin,
+            handle,
+            config,
+            log,
+            tree: Some(tree),
+            runtime,
+            _dir: dir,
+        }
+    }
+
+    /// A controllers' front over these.
+    pub fn controllers(addresses: &[SocketAddr]) -> Self {
+        Self::start(config(Kind::Controller, addresses))
+    }
+
+    /// A registries' front over these.
+    pub fn registries(addresses: &[SocketAddr]) -> Self {
+        Self::start(config(Kind::Registry, addresses))
+    }
+
+    pub fn get(&self, path: &str) -> raw::Answer {
+        raw::get(self.address, path)
+    }
+
+    pub fn ask(&self, request: &str) -> raw::Answer {
+        raw::ask(self.address, request)
+    }
+
+    pub fn view(&self) -> Upstreams {
+        let answer =
+            raw::ask(self.admin, "GET /admin/v1/upstreams HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
+    pub fn metrics(&self) -> String {
+        raw::ask(self.admin, "GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").text()
+    }
+
+    pub fn wait_until(&self, what: &str, holds: impl Fn(&Upstreams) -> bool) {
+        eventually(what, || holds(&self.view()));
+    }
+
+    /// The access lines so far, once there are `count` of them.
+    pub fn lines(&self, count: usize) -> Vec<serde_json::Value> {
+        let read = || std::fs::read_to_string(&self.log).unwrap_or_default();
+        eventually("the access lines are written", || read().lines().count() >= count);
+        read().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    /// Stops it as a signal would; how long it took.
+    pub fn stop(&mut self) -> Duration {
+        let begun = Instant::now();
+        if let Some(tree) = self.tree.take() {
+            self.runtime.block_on(tree.shut_down(Duration::from_secs(20)));
+        }
+        begun.elapsed()
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Polls a condition, with a deadline.
+pub fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}

@@ -1,0 +1,10 @@
+//! The proxy over real sockets, between raw clients and raw upstreams that misbehave on purpose.
+
+#![allow(unreachable_pub, reason = "`pub` marks what the modules share; a test binary has no outside")]
+
+mod front;
+mod raw;
+mod upstream;
+
+mod errors;
+mod forwarding;
