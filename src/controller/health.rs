@@ -1,24 +1,182 @@
 //! What this controller can do right now, learned from real calls to the store and a cheap periodic probe.
 
-use std::sync::Arc;
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use crate::{http::Readiness, wire::ready::Ready};
+use tokio::time::Instant;
+
+use crate::{
+    clock,
+    http::Readiness,
+    store::StoreError,
+    wire::ready::{Ready, SUPPORTS_IDEMPOTENCY},
+};
+
+/// So many failed calls in a row, without one that succeeded, and the store counts as out of reach: one may be a
+/// connection that was just closed.
+const DOWN_AFTER: u32 = 2;
 
 /// What `/readyz` says. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Health {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    loaded: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    down: Option<(Instant, String)>,
+    cache_behind: Option<String>,
+    held_nodes: usize,
+    unreadable: usize,
 }
 
 impl Health {
     /// Whether the cache was loaded once. Before that everything but `/livez` answers 503.
     pub fn loaded(&self) -> bool {
-        Arc::strong_count(&self.inner) == 0
+        self.inner.loaded.load(Ordering::Acquire)
+    }
+
+    /// Whether the store answers, as far as is known.
+    pub fn store_reachable(&self) -> bool {
+        self.with(|state| state.down.is_none())
+    }
+
+    /// Why the store is out of reach, if it is.
+    pub fn store_down(&self) -> Option<String> {
+        self.with(|state| state.down.as_ref().map(|(_, why)| why.clone()))
+    }
+
+    pub(super) fn set_loaded(&self) {
+        self.inner.loaded.store(true, Ordering::Release);
+    }
+
+    /// Learns from a call to the store.
+    pub(super) fn note<T>(&self, result: &Result<T, StoreError>) {
+        self.with(|state| match result {
+            Err(StoreError::Unavailable { why } | StoreError::Unknown { why }) => {
+                state.failures = state.failures.saturating_add(1);
+                if state.failures >= DOWN_AFTER && state.down.is_none() {
+                    tracing::warn!(error = %why, "store is out of reach");
+                    state.down = Some((clock::now(), why.clone()));
+                }
+            }
+            // A refusal is an answer too.
+            Ok(_) | Err(_) => {
+                state.failures = 0;
+                if state.down.take().is_some() {
+                    tracing::info!("store answers again");
+                }
+            }
+        });
+    }
+
+    pub(super) fn set_cache(&self, behind: Option<String>) {
+        self.with(|state| state.cache_behind = behind);
+    }
+
+    /// Whether the cache follows the store.
+    pub(super) fn cache_live(&self) -> bool {
+        self.loaded() && self.with(|state| state.cache_behind.is_none())
+    }
+
+    pub(super) fn set_held_nodes(&self, count: usize) {
+        self.with(|state| state.held_nodes = count);
+    }
+
+    pub(super) fn set_unreadable(&self, count: usize) {
+        self.with(|state| state.unreadable = count);
+    }
+
+    fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
+        f(&mut self.inner.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 impl Readiness for Health {
     fn ready(&self) -> Ready {
-        Ready::default()
+        let loaded = self.loaded();
+        self.with(|state| {
+            let mut why = Vec::new();
+            if !loaded {
+                why.push("the cache is not loaded".to_owned());
+            }
+            if let Some((since, text)) = &state.down {
+                let seconds = clock::now().duration_since(*since).max(Duration::from_secs(1)).as_secs();
+                why.push(format!("store: {text}, for {seconds} s"));
+            }
+            if let Some(text) = &state.cache_behind {
+                why.push(format!("cache: {text}"));
+            }
+            if state.held_nodes > 0 {
+                why.push(format!(
+                    "{} nodes fell silent at once; nothing of theirs is failed until they return or an operator \
+                     confirms their absence",
+                    state.held_nodes
+                ));
+            }
+            if state.unreadable > 0 {
+                why.push(format!("{} records cannot be read and are left alone", state.unreadable));
+            }
+            let write = loaded && state.down.is_none();
+            Ready {
+                ready: loaded,
+                read: Some(loaded),
+                write: Some(write),
+                poll: Some(write),
+                why,
+                supports: vec![SUPPORTS_IDEMPOTENCY.to_owned()],
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn down() -> Result<(), StoreError> {
+        Err(StoreError::Unavailable { why: "no leader".into() })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_out_of_reach_takes_writes_and_polls_but_not_reads() {
+        let health = Health::default();
+        assert!(!health.ready().ready);
+        health.set_loaded();
+        assert_eq!(health.ready().write, Some(true));
+        health.note(&down());
+        assert_eq!(health.ready().write, Some(true), "one lost call is not an outage");
+        health.note(&down());
+        tokio::time::advance(Duration::from_secs(12)).await;
+        let ready = health.ready();
+        assert_eq!(
+            (ready.ready, ready.read, ready.write, ready.poll),
+            (true, Some(true), Some(false), Some(false))
+        );
+        assert_eq!(ready.why, ["store: no leader, for 12 s"]);
+        health.note(&Ok(()));
+        assert_eq!(health.ready().write, Some(true));
+    }
+
+    #[test]
+    fn a_refusal_is_an_answer() {
+        let health = Health::default();
+        health.set_loaded();
+        for _ in 0..5 {
+            health.note::<()>(&Err(StoreError::LeaseGone));
+        }
+        assert!(health.store_reachable());
     }
 }

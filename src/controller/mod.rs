@@ -10,24 +10,50 @@
 //!   duties/*.rs ──▶ the same ops, fenced by leader/<duty>
 //! ```
 
+//!
+//! What each controller runs, and when it stops:
+//!
+//! ```text
+//!   edge     the API's server, with its long polls
+//!   loops    feed (the cache), probe, dispatch, listen, offers, the duties
+//!   leases   this run's lease: membership and leadership end with it
+//! ```
+
+mod absence;
 pub mod api;
+mod core;
+mod duties;
 mod health;
+mod lease;
 pub mod lists;
+mod members;
+mod noted;
 pub mod ops;
+mod reconcile;
 pub mod records;
+pub mod schedule;
+mod writes;
+
+#[cfg(test)]
+mod tests;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use tokio::net::TcpListener;
 
+pub use self::core::Core;
 pub use health::Health;
 
 use crate::{
-    config::controller::Controller as Config,
+    config::controller::{Controller as Config, StoreKind},
     http::{self, BindError},
-    store::{Store, StoreError},
+    store::{
+        Store, StoreError,
+        embedded::{EmbeddedStore, OpenError},
+        etcd::EtcdStore,
+    },
     supervise::{Handle, Stop},
-    telemetry::Metrics,
+    telemetry::{Metrics, MetricsError},
 };
 
 /// What every handler of `api` has.
@@ -52,9 +78,15 @@ pub enum ControllerError {
     /// Its store cannot be opened.
     #[error("store cannot be opened")]
     Store(#[from] StoreError),
+    /// Its embedded store cannot be opened.
+    #[error(transparent)]
+    Embedded(#[from] OpenError),
     /// The client of the registries cannot be made.
     #[error("the client of the registries cannot be made")]
     Registries(#[from] reqwest::Error),
+    /// A metric of the API cannot be made.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// The address file cannot be written.
     #[error("address file `{path}` cannot be written")]
     AddressFile {
@@ -81,8 +113,13 @@ pub struct Controller {
 impl Controller {
     /// Opens its own store, then as [`Controller::open_with`].
     pub async fn open(config: Config, tasks: Handle) -> Result<Self, ControllerError> {
-        let _ = (&config, &tasks);
-        Err(ControllerError::Store(StoreError::Unavailable { why: "no store".into() }))
+        // The port first: two controllers by mistake should hear of the port, not of the store's lock.
+        let listener = http::bind(config.server.listen, "server.listen")?;
+        let store: Arc<dyn Store> = match &config.store.kind {
+            StoreKind::Etcd(urls) => Arc::new(EtcdStore::connect(urls, config.timeouts.store).await?),
+            StoreKind::Embedded(dir) => Arc::new(EmbeddedStore::open(dir, tasks.clone()).await?),
+        };
+        Self::with(config, listener, store, tasks)
     }
 
     /// Opens the port over a store that others may use too. Starts nothing yet.
@@ -92,7 +129,22 @@ impl Controller {
         tasks: Handle,
     ) -> Result<Self, ControllerError> {
         let listener = http::bind(config.server.listen, "server.listen")?;
+        Self::with(config, listener, store, tasks)
+    }
+
+    fn with(
+        config: Config,
+        listener: TcpListener,
+        store: Arc<dyn Store>,
+        tasks: Handle,
+    ) -> Result<Self, ControllerError> {
         let address = listener.local_addr().map_err(ControllerError::Serve)?;
+        if let Some(path) = &config.server.address_file {
+            http::write_address_file(path, address).map_err(|source| ControllerError::AddressFile {
+                path: path.display().to_string(),
+                source,
+            })?;
+        }
         Ok(Self { config, listener, address, store, tasks })
     }
 
@@ -101,9 +153,11 @@ impl Controller {
         self.address
     }
 
-    /// Serves until `stop`.
+    /// Serves until `stop`. Everything but `/livez` answers 503 until the cache is loaded.
     pub async fn run(self, stop: Stop) -> Result<(), ControllerError> {
-        let _ = (self.config, self.listener, self.store, self.tasks, stop);
-        Ok(())
+        let grace = self.config.server.grace;
+        let core = Core::start(self.config, self.store, &self.tasks, self.address.to_string())?;
+        let app = App { ops: core.ops, health: core.health, metrics: Metrics::new(), stop: stop.clone() };
+        http::serve(self.listener, api::router(app)?, stop, grace).await.map_err(ControllerError::Serve)
     }
 }

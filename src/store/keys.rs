@@ -105,6 +105,11 @@ impl Keys {
         format!("{}{n:04}", self.scripts(id))
     }
 
+    /// The prefix of all scripts.
+    pub fn all_scripts(&self) -> String {
+        format!("{}scripts/", self.bulk)
+    }
+
     /// The prefix of one script's chunks.
     pub fn scripts(&self, id: &StartId) -> String {
         format!("{}scripts/{id}/", self.bulk)

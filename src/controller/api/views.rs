@@ -194,6 +194,7 @@ mod tests {
             },
             info: None,
             script: None,
+            refused_by: Vec::new(),
         }
     }
 

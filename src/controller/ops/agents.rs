@@ -1,51 +1,257 @@
-//! What agents ask and tell: join, heartbeat, poll, claim, starting, report, give back, leave.
+//! What agents ask for besides tasks: join, claim, starting, give back, leave.
 
-use super::{Ops, OpsError};
+use super::{Beside, Change, Ops, OpsError, heartbeat::bounded};
 use crate::{
-    supervise::Stop,
-    wire::agent::{Claim, GiveBack, Granted, Heard, Heartbeat, Join, Joined, Leave, Poll, Report, Tasks},
+    clock,
+    controller::{
+        records::{self, Fixed, InstanceRecord, NodeRecord, Phase},
+        writes::{Draft, Outcome, Patience, RACES},
+    },
+    model::NodeId,
+    store::{Consistency, LeaseId},
+    wire::agent::{Claim, GiveBack, Granted, Join, Joined, Leave, NodeSettings, NodeWish},
 };
 
+const GRANTED: Granted = Granted { granted: true, why: String::new() };
+
+fn refused(why: impl Into<String>) -> Granted {
+    Granted { granted: false, why: why.into() }
+}
+
 impl Ops {
-    /// Makes or renews a node's record.
-    pub async fn join(&self, _ask: Join) -> Result<Joined, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
-    }
-
-    /// Takes a node's whole truth; says what to stop and what to forget.
-    pub async fn heartbeat(&self, _ask: Heartbeat) -> Result<Heard, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
-    }
-
-    /// Parks until there is a task for the node, the wait is over, or `stop` is requested.
-    ///
-    /// Dropping the future gives an offer back that was stored but not yet returned.
-    pub async fn poll(&self, _ask: Poll, _stop: Stop) -> Result<Tasks, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    /// Makes or renews a node's record. Settings that an operator made win over what the agent wishes.
+    pub async fn join(&self, ask: Join) -> Result<Joined, OpsError> {
+        self.loaded()?;
+        for (key, text) in [("name", &ask.wish.name), ("host", &ask.wish.host)] {
+            super::start::check_text(key, Some(text))?;
+        }
+        let key = self.inner.keys.node(&ask.node_id);
+        let facts = bounded(ask.facts);
+        for _ in 0..RACES {
+            let got = self.inner.store.get(&key, Consistency::Linearizable).await;
+            let got = got.map_err(|error| OpsError::unavailable(error.to_string()))?;
+            let (old, revision) = match got.kv {
+                Some(kv) => (Some(records::decode::<NodeRecord>(&kv.value)?), kv.mod_revision),
+                None => (None, 0),
+            };
+            let now = clock::wall();
+            let next = joined(old, &ask.node_id, &ask.wish);
+            let next = NodeRecord { facts: facts.clone(), reported: now, ..next };
+            let draft = Draft::new(&key).at(&key, revision).put(&key, &next)?;
+            if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
+                tracing::info!(node.id = %ask.node_id, node.name = %next.settings.name, "node joined");
+                return Ok(Joined { registry: self.registry_for_nodes(), config: next.settings });
+            }
+        }
+        Err(OpsError::unavailable("the node's record is changed by too many at once"))
     }
 
     /// Takes an offer.
-    pub async fn claim(&self, _ask: Claim) -> Result<Granted, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    pub async fn claim(&self, ask: Claim) -> Result<Granted, OpsError> {
+        self.loaded()?;
+        self.known_node(&ask.node_id).await?;
+        self.step(&ask, |record| match &record.phase {
+            Phase::Offered { node } => {
+                let (node, progress) = (node.clone(), crate::model::Progress::NONE);
+                let claimed = Phase::Claimed { node, pulling: false, progress };
+                Change::Write(Box::new(record.in_phase(claimed, clock::wall())), GRANTED)
+            }
+            Phase::Claimed { .. } | Phase::Starting { .. } | Phase::Started { .. } => Change::Leave(GRANTED),
+            _ => Change::Leave(refused(gone(record))),
+        })
+        .await
     }
 
     /// The last step before the VM is started: afterwards no other node ever gets the instance.
-    pub async fn starting(&self, _ask: Claim) -> Result<Granted, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    pub async fn starting(&self, ask: Claim) -> Result<Granted, OpsError> {
+        self.loaded()?;
+        self.known_node(&ask.node_id).await?;
+        self.step(&ask, |record| match &record.phase {
+            Phase::Claimed { node, .. } => {
+                let starting = Phase::Starting { node: node.clone() };
+                let next =
+                    InstanceRecord { message: String::new(), ..record.in_phase(starting, clock::wall()) };
+                Change::Write(Box::new(next), GRANTED)
+            }
+            Phase::Starting { .. } | Phase::Started { .. } => Change::Leave(GRANTED),
+            Phase::Offered { .. } => Change::Leave(refused("it was not claimed")),
+            _ => Change::Leave(refused(gone(record))),
+        })
+        .await
     }
 
-    /// One VM's change, at once.
-    pub async fn report(&self, _ask: Report) -> Result<Heard, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    /// Returns a claimed start to the queue, before `starting`.
+    pub async fn give_back(&self, ask: GiveBack) -> Result<Granted, OpsError> {
+        self.loaded()?;
+        self.known_node(&ask.claim.node_id).await?;
+        let why: String = ask.why.chars().take(1000).collect();
+        let by = ask.claim.node_id.clone();
+        self.step(&ask.claim, |record| match &record.phase {
+            Phase::Offered { .. } | Phase::Claimed { .. } => {
+                let mut next =
+                    record.queued_again(&format!("node `{by}` gave it back: {why}"), clock::wall());
+                next.refused_by.retain(|node| *node != by);
+                next.refused_by.push(by.clone());
+                let surplus = next.refused_by.len().saturating_sub(InstanceRecord::REFUSERS);
+                next.refused_by.drain(..surplus);
+                Change::Write(Box::new(next), GRANTED)
+            }
+            Phase::Starting { .. } | Phase::Started { .. } => {
+                Change::Leave(refused("it is starting; report that it failed"))
+            }
+            _ => Change::Leave(refused(gone(record))),
+        })
+        .await
     }
 
-    /// Returns a claimed start to the queue.
-    pub async fn give_back(&self, _ask: GiveBack) -> Result<Granted, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    /// One step of a node with an instance: only if it is this node's, by this offer.
+    async fn step(
+        &self,
+        ask: &Claim,
+        mut decide: impl FnMut(&InstanceRecord) -> Change<Granted>,
+    ) -> Result<Granted, OpsError> {
+        self.change(&ask.instance, Beside::default(), |record| {
+            let Some(record) = record else { return Change::Leave(refused("there is no such instance")) };
+            if record.attempt != ask.attempt || record.node() != Some(&ask.node_id) {
+                let queued = record.is_queued() && record.attempt == ask.attempt;
+                let why = if queued {
+                    format!("offer {} has gone back to the queue", ask.attempt)
+                } else {
+                    format!("offer {} is over; the newest is {}", ask.attempt, record.attempt)
+                };
+                return Change::Leave(refused(why));
+            }
+            decide(record)
+        })
+        .await
     }
 
     /// Forgets a node for good; refused while instances run on it.
-    pub async fn leave(&self, _ask: Leave) -> Result<Granted, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    pub async fn leave(&self, ask: Leave) -> Result<Granted, OpsError> {
+        self.loaded()?;
+        let busy = self.inner.lists.read(|cache| cache.taken(&ask.node_id)).await?;
+        if busy.stale.is_some() {
+            return Err(OpsError::unavailable("the store is out of reach"));
+        }
+        if busy.value > 0 {
+            return Ok(refused(format!("{} instances are on it; terminate them first", busy.value)));
+        }
+        match self.forget_node(&ask.node_id, true).await {
+            Ok(()) | Err(OpsError::NotFound) => Ok(GRANTED),
+            Err(OpsError::Conflict(why)) => Ok(refused(why)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes a node's record and presence. `idle`: only if it was offered nothing meanwhile.
+    pub(super) async fn forget_node(&self, node: &NodeId, idle: bool) -> Result<(), OpsError> {
+        let (key, alive) = (self.inner.keys.node(node), self.inner.keys.node_alive(node));
+        for _ in 0..RACES {
+            let presence = self.inner.store.get(&alive, Consistency::Linearizable).await;
+            let presence = presence.map_err(|error| OpsError::unavailable(error.to_string()))?.kv;
+            let got = self.inner.store.get(&key, Consistency::Linearizable).await;
+            let got = got.map_err(|error| OpsError::unavailable(error.to_string()))?;
+            let Some(kv) = got.kv else { return Err(OpsError::NotFound) };
+            if idle {
+                // The presence counts offers: what was offered before it was read shows in the cache by now, and
+                // what is offered afterwards breaks the comparison.
+                self.inner.lists.catch_up().await?;
+                if self.inner.lists.peek(|cache| cache.taken(node)) > 0 {
+                    return Err(OpsError::Conflict("it was just given an instance".into()));
+                }
+            }
+            let revision = presence.as_ref().map_or(0, |kv| kv.mod_revision);
+            let mut draft = Draft::new(&key).at(&key, kv.mod_revision).at(&alive, revision).delete(&key);
+            if presence.is_some() {
+                draft = draft.delete(&alive);
+            }
+            if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
+                if let Some(lease) = presence.and_then(|kv| kv.lease) {
+                    self.revoke_later(lease);
+                }
+                super::lock(&self.inner.heard).remove(node);
+                tracing::info!(node.id = %node, "node was forgotten");
+                return Ok(());
+            }
+        }
+        Err(OpsError::unavailable("the node's record is changed by too many at once"))
+    }
+
+    /// A lease without keys costs little and ends by itself; this only ends it sooner.
+    fn revoke_later(&self, lease: LeaseId) {
+        let store = self.inner.store.clone();
+        self.inner.tasks.finish("revoke a lease", async move {
+            store.lease_revoke(lease).await.ok();
+        });
+    }
+}
+
+fn gone(record: &InstanceRecord) -> String {
+    format!("the instance is {}", record.state().as_str())
+}
+
+/// A node's record after a join: as before where an operator has spoken, else as wished.
+fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
+    let now = clock::wall();
+    let fixed = old.as_ref().map_or(Fixed::default(), |old| old.fixed);
+    let wished = NodeSettings {
+        version: 1,
+        name: wish.name.clone(),
+        host: wish.host.clone(),
+        capacity: wish.capacity,
+        capacity_mode: wish.capacity_mode,
+        drain_mode: wish.drain_mode,
+    };
+    let Some(old) = old else {
+        return NodeRecord {
+            id: id.clone(),
+            settings: wished,
+            vcpu_override: wish.vcpu_override,
+            ram_override: wish.ram_override,
+            groups: wish.groups.clone(),
+            disable_central_logging: false,
+            fixed,
+            facts: empty_facts(),
+            joined: now,
+            reported: now,
+            absence: None,
+        };
+    };
+    let was = &old.settings;
+    let mut settings = NodeSettings {
+        version: was.version,
+        name: if fixed.name { was.name.clone() } else { wished.name },
+        host: if fixed.host { was.host.clone() } else { wished.host },
+        capacity: if fixed.capacity { was.capacity } else { wished.capacity },
+        capacity_mode: if fixed.capacity_mode { was.capacity_mode } else { wished.capacity_mode },
+        drain_mode: if fixed.drain_mode { was.drain_mode } else { wished.drain_mode },
+    };
+    if settings != *was {
+        settings.version += 1;
+    }
+    NodeRecord {
+        settings,
+        vcpu_override: if fixed.vcpu_override { old.vcpu_override } else { wish.vcpu_override },
+        ram_override: if fixed.ram_override { old.ram_override } else { wish.ram_override },
+        groups: wish.groups.clone(),
+        ..old
+    }
+}
+
+fn empty_facts() -> crate::wire::agent::NodeFacts {
+    crate::wire::agent::NodeFacts {
+        host_arch: crate::model::Arch::here(),
+        runs: Vec::new(),
+        driver: String::new(),
+        hypervisor: Default::default(),
+        agent_version: String::new(),
+        cpu_count: 0,
+        memory: 0,
+        disk_size: 0,
+        disk_free: 0,
+        disk_used: 0,
+        templates: Vec::new(),
+        cpu_util: 0.0,
+        ram_util: 0.0,
     }
 }

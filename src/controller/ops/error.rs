@@ -58,6 +58,7 @@ impl From<StoreError> for OpsError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Unknown { why } => Self::Unknown(why),
+            StoreError::LeaseGone => Self::Conflict("the lease ran out in between".into()),
             other => Self::unavailable(other.to_string()),
         }
     }

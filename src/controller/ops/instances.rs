@@ -1,37 +1,144 @@
-//! Instances: start, list, show, update, terminate.
+//! Instances: list, show, update, terminate. How they are started is in `start.rs`.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use super::{Caller, Ops, OpsError};
+use super::{Beside, Change, Ops, OpsError, start};
 use crate::{
-    controller::{lists::Seen, records::InstanceRecord},
+    clock,
+    controller::{
+        lists::{Cache, Seen},
+        records::{InstanceRecord, Phase},
+        schedule::fit,
+    },
     model::InstanceId,
-    wire::vm::{StartVm, UpdateVm},
+    wire::vm::UpdateVm,
 };
 
 impl Ops {
-    /// Starts instances: resolves the template, then stores one record with all ids. Durable when it returns.
-    pub async fn start(&self, _ask: StartVm, _caller: &Caller) -> Result<Vec<InstanceId>, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
-    }
-
     /// All instances, with why each waits.
     pub async fn instances(&self) -> Result<Seen<Vec<Arc<InstanceRecord>>>, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+        self.inner
+            .lists
+            .read(|cache| {
+                let mut reasons = Reasons::new(cache);
+                cache.shown_instances().into_iter().map(|record| reasons.explain(record)).collect()
+            })
+            .await
     }
 
     /// One instance.
-    pub async fn instance(&self, _id: &InstanceId) -> Result<Seen<InstanceRecord>, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    pub async fn instance(&self, id: &InstanceId) -> Result<Seen<InstanceRecord>, OpsError> {
+        let seen = self
+            .inner
+            .lists
+            .read(|cache| cache.shown_instance(id).map(|record| Reasons::new(cache).explain(record)))
+            .await?;
+        match seen.value {
+            Some(record) => Ok(Seen { value: record.as_ref().clone(), stale: seen.stale }),
+            None if seen.stale.is_none() => Err(OpsError::NotFound),
+            // It may have been made since: "not found" makes some clients start another one.
+            None => {
+                Err(OpsError::unavailable("the store is out of reach, and this instance is not in the cache"))
+            }
+        }
     }
 
     /// Changes name, external id or metadata.
-    pub async fn update(&self, _id: &InstanceId, _ask: UpdateVm) -> Result<(), OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    pub async fn update(&self, id: &InstanceId, ask: UpdateVm) -> Result<(), OpsError> {
+        start::check_text("name", ask.name.as_deref())?;
+        start::check_text("external_id", ask.external_id.as_deref())?;
+        start::check_metadata(ask.metadata.as_ref())?;
+        self.change_made(id, |record| {
+            let next = InstanceRecord {
+                name: ask.name.clone().or_else(|| record.name.clone()),
+                external_id: ask.external_id.clone().or_else(|| record.external_id.clone()),
+                metadata: ask.metadata.clone().unwrap_or_else(|| record.metadata.clone()),
+                updated: clock::wall(),
+                ..record.clone()
+            };
+            Change::Write(Box::new(next), ())
+        })
+        .await
     }
 
-    /// Has an instance deleted; repeating it changes nothing.
-    pub async fn terminate(&self, _id: &InstanceId) -> Result<(), OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    /// Has an instance deleted; repeating it changes nothing. It wins over a start or a pull under way.
+    pub async fn terminate(&self, id: &InstanceId) -> Result<(), OpsError> {
+        self.change_made(id, |record| {
+            let now = clock::wall();
+            let node = match &record.phase {
+                Phase::Terminating { .. } | Phase::Terminated { .. } => return Change::Leave(()),
+                // An offer is no right to act: its claim is refused from now on.
+                Phase::Queued { .. } | Phase::Offered { .. } => None,
+                Phase::Claimed { node, .. } | Phase::Starting { node } | Phase::Started { node } => {
+                    Some(node.clone())
+                }
+                Phase::Failed { node } => node.clone(),
+            };
+            Change::Write(Box::new(record.in_phase(Phase::Terminating { node, since: now }, now)), ())
+        })
+        .await
+    }
+
+    /// Changes an instance that may still have to be made by its start.
+    async fn change_made(
+        &self,
+        id: &InstanceId,
+        mut decide: impl FnMut(&InstanceRecord) -> Change<()>,
+    ) -> Result<(), OpsError> {
+        self.loaded()?;
+        for _ in 0..2 {
+            let found = self
+                .change(id, Beside::default(), |record| match record {
+                    None => Change::Leave(false),
+                    Some(record) => match decide(record) {
+                        Change::Write(next, ()) => Change::Write(next, true),
+                        Change::Leave(()) => Change::Leave(true),
+                        Change::Delete(()) => Change::Delete(true),
+                    },
+                })
+                .await?;
+            if found {
+                return Ok(());
+            }
+            let seen = self.inner.lists.read(|cache| cache.unmade(id).cloned()).await?;
+            match seen.value {
+                Some(start) => self.make_instances(&start, None).await?,
+                // Made by somebody in between, or never there.
+                None if self.inner.lists.peek(|cache| cache.instance(id).is_some()) => {}
+                None if seen.stale.is_some() => {
+                    return Err(OpsError::unavailable("the store is out of reach"));
+                }
+                None => return Err(OpsError::NotFound),
+            }
+        }
+        Err(OpsError::NotFound)
+    }
+}
+
+/// Why instances wait: found once for all that ask for the same.
+struct Reasons<'a> {
+    cache: &'a Cache,
+    known: HashMap<String, String>,
+}
+
+impl<'a> Reasons<'a> {
+    fn new(cache: &'a Cache) -> Self {
+        Self { cache, known: HashMap::new() }
+    }
+
+    fn explain(&mut self, record: Arc<InstanceRecord>) -> Arc<InstanceRecord> {
+        if !record.is_queued() {
+            return record;
+        }
+        let spec = &record.spec;
+        let same = format!("{:?} {:?} {:?} {:?}", spec.arch, spec.node, spec.group_id, spec.usb_device);
+        let cache = self.cache;
+        let why = self.known.entry(same).or_insert_with(|| fit::why_waiting(spec, cache.candidates()));
+        let message = match record.message.as_str() {
+            "" => why.clone(),
+            // What a node said when it gave it back explains more than what is missing now.
+            said => format!("{why} ({said})"),
+        };
+        Arc::new(InstanceRecord { message, ..record.as_ref().clone() })
     }
 }

@@ -1,23 +1,49 @@
 //! All that may be done to a resource, one file each. Knows the store and the cache; knows no HTTP.
 
 mod agents;
+mod change;
 mod error;
+mod heartbeat;
 mod instances;
 mod nodes;
+mod poll;
+mod scripts;
+mod start;
 pub mod templates;
 mod together;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
+pub(super) use change::{Beside, Change};
 pub use error::{OpsError, RETRY_AFTER};
 pub use nodes::NodeView;
 
-use crate::{
-    clock, config::controller::Controller as Config, controller::ops::templates::Templates, store::Store,
-    store::keys::Keys, supervise::Handle,
+use super::{
+    Health,
+    absence::{Hearing, Silence},
+    lists::Lists,
+    noted::Noted,
+    records::{Absence, NodeRecord},
+    schedule::dispatch::Dispatch,
+    writes::Writes,
 };
+use crate::{
+    clock,
+    config::controller::Controller as Config,
+    controller::ops::templates::Templates,
+    model::{NodeId, StartId},
+    store::{Store, keys::Keys},
+    supervise::{Handle, Stop},
+};
+
+/// How often every controller looks who is silent: well under the shortest presence.
+const LISTEN_EVERY: Duration = Duration::from_millis(500);
 
 /// Who calls, as far as a start cares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,18 +75,57 @@ impl Caller {
 /// Does things. Cheap to clone; every handler has one.
 #[derive(Clone)]
 pub struct Ops {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    config: Config,
-    store: Arc<dyn Store>,
-    keys: Keys,
-    templates: Templates,
-    tasks: Handle,
+pub(super) struct Inner {
+    pub(super) config: Config,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) keys: Keys,
+    pub(super) templates: Templates,
+    pub(super) tasks: Handle,
+    pub(super) health: Health,
+    pub(super) lists: Lists,
+    pub(super) writes: Writes,
+    pub(super) dispatch: Dispatch,
+    /// Starts that are being finished here, so that one is not finished twice at a time.
+    making: Mutex<HashSet<StartId>>,
+    /// What nodes said lately that is not worth a record. Losing it costs a little time, nothing else.
+    heard: Mutex<HashMap<NodeId, heartbeat::Memory>>,
+    hearing: Mutex<Hearing>,
 }
 
 impl Ops {
+    /// Over this store; nothing runs yet. See [`super::Core::start`].
+    pub(super) fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        tasks: Handle,
+        health: Health,
+    ) -> Result<Self, reqwest::Error> {
+        let store: Arc<dyn Store> = Arc::new(Noted::new(store, health.clone(), config.timeouts.store));
+        let keys = Keys::new(&config.store.cluster);
+        let ageing = config.timeouts.ageing_per_second;
+        let lists = Lists::new(store.clone(), keys.clone(), health.clone(), ageing);
+        let presence = Duration::from_secs(heartbeat::presence_seconds(&config.timeouts).into());
+        Ok(Self {
+            inner: Arc::new(Inner {
+                templates: Templates::new(config.registries.clone())?,
+                writes: Writes::new(store.clone(), &keys),
+                dispatch: Dispatch::new(config.server.name.clone()),
+                making: Mutex::default(),
+                heard: Mutex::default(),
+                hearing: Mutex::new(Hearing::new(presence)),
+                config,
+                store,
+                keys,
+                tasks,
+                health,
+                lists,
+            }),
+        })
+    }
+
     /// Templates, asked of the registries' front.
     pub fn templates(&self) -> &Templates {
         &self.inner.templates
@@ -73,6 +138,62 @@ impl Ops {
 
     /// Registry address handed to nodes; empty without registries.
     pub fn registry_for_nodes(&self) -> String {
-        self.inner.config.registries.as_ref().map(|r| r.node_address.to_string()).unwrap_or_default()
+        self.inner.templates.node_address().to_owned()
     }
+
+    /// The cache.
+    pub fn lists(&self) -> &Lists {
+        &self.inner.lists
+    }
+
+    /// Looks who is silent, every now and then until `stop`. Every controller does, whoever leads the duty.
+    pub(super) async fn listen(self, stop: Stop) {
+        loop {
+            tokio::select! {
+                () = stop.requested() => return,
+                () = tokio::time::sleep(LISTEN_EVERY) => {}
+            }
+            let health = &self.inner.health;
+            let live = health.cache_live() && health.store_reachable();
+            let held = self.inner.lists.peek(|cache| {
+                let nodes = cache.nodes().map(|(id, _)| (id, cache.presence(id).is_some()));
+                lock(&self.inner.hearing).look(clock::boot(), live, nodes);
+                cache.nodes().filter(|(_, item)| item.record.absence == Some(Absence::Held)).count()
+            });
+            health.set_held_nodes(held);
+        }
+    }
+
+    /// Every node, and how long it has been silent for sure.
+    pub(super) fn silences(&self) -> Vec<Silence> {
+        self.inner.lists.peek(|cache| {
+            let (hearing, now) = (lock(&self.inner.hearing), clock::boot());
+            let silence = |(id, item): (&NodeId, &super::lists::Item<NodeRecord>)| Silence {
+                node: id.clone(),
+                absent: hearing.is_absent(id),
+                silent_for: hearing.silent_for(id, now),
+                decided: item.record.absence,
+            };
+            cache.nodes().map(silence).collect()
+        })
+    }
+
+    /// Whether the node has been silent for so long that the API calls it offline.
+    fn is_offline(&self, node: &NodeId) -> bool {
+        lock(&self.inner.hearing).silent_for(node, clock::boot()) >= self.inner.config.timeouts.node_active
+    }
+
+    /// Nothing is decided before the cache was loaded once.
+    fn loaded(&self) -> Result<(), OpsError> {
+        if self.inner.health.loaded() {
+            Ok(())
+        } else {
+            Err(OpsError::unavailable("the cache is not loaded"))
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What is behind these locks is whole at every step.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

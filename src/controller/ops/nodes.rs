@@ -2,8 +2,13 @@
 
 use super::{Ops, OpsError};
 use crate::{
-    controller::{lists::Seen, records::NodeRecord},
+    controller::{
+        lists::{Cache, Item, Seen},
+        records::{self, Absence, NodeRecord, Phase},
+        writes::{Draft, Outcome, Patience, RACES},
+    },
     model::{NodeId, NodeState},
+    store::Consistency,
     wire::node::NodeConfig,
 };
 
@@ -25,26 +30,159 @@ pub struct NodeView {
 impl Ops {
     /// All nodes.
     pub async fn nodes(&self) -> Result<Seen<Vec<NodeView>>, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+        self.inner.lists.read(|cache| cache.nodes().map(|(_, item)| self.view(cache, item)).collect()).await
     }
 
     /// One node.
-    pub async fn node(&self, _id: &NodeId) -> Result<Seen<NodeView>, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    pub async fn node(&self, id: &NodeId) -> Result<Seen<NodeView>, OpsError> {
+        let seen = self.inner.lists.read(|cache| cache.node(id).map(|item| self.view(cache, item))).await?;
+        match seen.value {
+            Some(view) => Ok(Seen { value: view, stale: seen.stale }),
+            None if seen.stale.is_none() => Err(OpsError::NotFound),
+            None => {
+                Err(OpsError::unavailable("the store is out of reach, and this node is not in the cache"))
+            }
+        }
+    }
+
+    fn view(&self, cache: &Cache, item: &Item<NodeRecord>) -> NodeView {
+        let record = item.record.as_ref();
+        let running: Vec<_> = cache
+            .on_node(&record.id)
+            .map(|(_, item)| &item.record)
+            .filter(|instance| matches!(instance.phase, Phase::Started { .. }))
+            .collect();
+        let info = || running.iter().filter_map(|instance| instance.info.as_ref());
+        let vm_count = u32::try_from(running.len()).unwrap_or(u32::MAX);
+        let runs = info().any(|info| info.status == "running");
+        let full = cache.taken(&record.id) >= record.settings.capacity && record.settings.capacity > 0;
+        // How long a lost presence is borne is the hearing's to say; until it has spoken, the node counts.
+        let silent = record.absence.is_some() || self.is_offline(&record.id);
+        let state = if silent {
+            NodeState::Offline
+        } else if record.settings.drain_mode {
+            NodeState::DrainMode
+        } else if full && vm_count > 0 && !runs {
+            NodeState::Unhealthy
+        } else {
+            NodeState::Active
+        };
+        NodeView {
+            state,
+            vm_count,
+            vcpu_count: info().map(|info| info.cpu_cores).sum(),
+            vram: info().map(|info| megabytes(&info.ram)).sum(),
+            record: record.clone(),
+        }
     }
 
     /// Changes a node's settings.
-    pub async fn configure_node(&self, _ask: NodeConfig) -> Result<(), OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    pub async fn configure_node(&self, ask: NodeConfig) -> Result<(), OpsError> {
+        self.loaded()?;
+        let text = ask.node_id.as_deref().ok_or_else(|| OpsError::BadInput("node_id is required".into()))?;
+        let id = NodeId::parse(text).map_err(|_| OpsError::NotFound)?;
+        super::start::check_text("name", ask.name.as_deref())?;
+        super::start::check_text("host", ask.host.as_deref())?;
+        let number = |key: &str, given: Option<i64>| {
+            let wrong = |n| OpsError::BadInput(format!("{key} is {n}, which makes no sense"));
+            given.map(|n| u32::try_from(n).map_err(|_| wrong(n))).transpose()
+        };
+        let capacity = number("max_vm_count", ask.max_vm_count)?;
+        let vcpu = number("vcpu_override", ask.vcpu_override)?;
+        let ram = number("ram_override", ask.ram_override)?;
+        self.change_node(&id, |record| {
+            let before = record.settings.clone();
+            let (settings, fixed) = (&mut record.settings, &mut record.fixed);
+            set(&mut settings.name, &mut fixed.name, ask.name.clone());
+            set(&mut settings.host, &mut fixed.host, ask.host.clone());
+            set(&mut settings.capacity, &mut fixed.capacity, capacity);
+            set(&mut settings.capacity_mode, &mut fixed.capacity_mode, ask.capacity_mode);
+            set(&mut settings.drain_mode, &mut fixed.drain_mode, ask.drain_mode);
+            set(&mut record.vcpu_override, &mut fixed.vcpu_override, vcpu);
+            set(&mut record.ram_override, &mut fixed.ram_override, ram.map(u64::from));
+            if let Some(off) = ask.disable_central_logging {
+                record.disable_central_logging = off;
+            }
+            if record.settings != before {
+                record.settings.version += 1;
+            }
+        })
+        .await
+    }
+
+    async fn change_node(
+        &self,
+        id: &NodeId,
+        mut change: impl FnMut(&mut NodeRecord),
+    ) -> Result<(), OpsError> {
+        let key = self.inner.keys.node(id);
+        for _ in 0..RACES {
+            let got = self.inner.store.get(&key, Consistency::Linearizable).await;
+            let Some(kv) = got.map_err(|error| OpsError::unavailable(error.to_string()))?.kv else {
+                return Err(OpsError::NotFound);
+            };
+            let mut record: NodeRecord = records::decode(&kv.value)?;
+            change(&mut record);
+            let draft = Draft::new(&key).at(&key, kv.mod_revision).put(&key, &record)?;
+            if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
+                return Ok(());
+            }
+        }
+        Err(OpsError::unavailable("the node's record is changed by too many at once"))
     }
 
     /// Forgets a node. What runs on it is failed: this is also how an operator says that a node is gone for good.
-    pub async fn delete_node(&self, _id: &NodeId) -> Result<(), OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+    /// A node that lives joins again with its next heartbeat.
+    pub async fn delete_node(&self, id: &NodeId) -> Result<(), OpsError> {
+        self.loaded()?;
+        self.forget_node(id, false).await
     }
 
     /// Says that the nodes whose silence was taken to be our fault are really gone. Answers how many.
     pub async fn confirm_absence(&self) -> Result<usize, OpsError> {
-        Err(OpsError::unavailable("the cache is not loaded"))
+        self.loaded()?;
+        let held = self.inner.lists.read(|cache| {
+            let held = cache.nodes().filter(|(_, item)| item.record.absence == Some(Absence::Held));
+            held.map(|(id, _)| id.clone()).collect::<Vec<_>>()
+        });
+        let mut count = 0;
+        for id in held.await?.value {
+            let mut confirmed = false;
+            let changed = self.change_node(&id, |record| {
+                confirmed = record.absence == Some(Absence::Held);
+                if confirmed {
+                    record.absence = Some(Absence::Lost);
+                }
+            });
+            match changed.await {
+                Ok(()) => count += usize::from(confirmed),
+                Err(OpsError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if count > 0 {
+            tracing::warn!(count, "an operator confirmed that silent nodes are gone");
+        }
+        Ok(count)
+    }
+}
+
+fn set<T>(now: &mut T, fixed: &mut bool, given: Option<T>) {
+    if let Some(given) = given {
+        *now = given;
+        *fixed = true;
+    }
+}
+
+/// `4G`, `4096M` or bytes, in MB.
+fn megabytes(ram: &str) -> u64 {
+    let digits = ram.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let number: u64 = digits.parse().unwrap_or(0);
+    match ram.get(digits.len()..).and_then(|unit| unit.chars().next()).map(|c| c.to_ascii_uppercase()) {
+        Some('T') => number.saturating_mul(1024 * 1024),
+        Some('G') => number.saturating_mul(1024),
+        Some('M') => number,
+        Some('K') => number / 1024,
+        _ => number >> 20,
     }
 }

@@ -1,0 +1,106 @@
+//! A controller without its API: the operations and the loops that keep them going.
+
+use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
+
+use super::{
+    Health,
+    duties::{self, Offers},
+    lease::Lease,
+    lists::{Feed, probe},
+    members::Membership,
+    ops::Ops,
+};
+use crate::{
+    config::controller::Controller as Config,
+    store::Store,
+    supervise::{Handle, OnEnd, Stage, Stop},
+};
+
+/// A loop that ended by itself is started again after this long: only a panic of ours ends one.
+const RESTART: Duration = Duration::from_secs(1);
+
+/// The operations of a running controller.
+pub struct Core {
+    /// What can be done.
+    pub ops: Ops,
+    /// What `/readyz` says.
+    pub health: Health,
+}
+
+impl Core {
+    /// Starts everything but the API. `address` is what the member's key says.
+    ///
+    /// Errors when the client of the registries cannot be made.
+    pub fn start(
+        config: Config,
+        store: Arc<dyn Store>,
+        tasks: &Handle,
+        address: String,
+    ) -> Result<Self, reqwest::Error> {
+        let health = Health::default();
+        let name = config.server.name.clone();
+        let ops = Ops::new(config, store, tasks.clone(), health.clone())?;
+        let lease = Lease::new();
+        let run = uuid::Uuid::new_v4().simple().to_string();
+        let member = Membership { ops: ops.clone(), lease: lease.clone(), address, run };
+        let loops = Loops { tasks, name };
+
+        let (fed, seen) = (ops.clone(), health.clone());
+        loops.start(Stage::Loops, "feed", move |stop| {
+            let (ops, health) = (fed.clone(), seen.clone());
+            let lists = ops.inner.lists.clone();
+            let told = lists.clone();
+            let tell = move |what| ops.inner.dispatch.told(what, &told);
+            Feed { lists, health, tell }.run(stop)
+        });
+        let of = ops.clone();
+        loops.start(Stage::Loops, "probe", move |stop| probe(of.inner.lists.clone(), stop));
+        let of = ops.clone();
+        loops.start(Stage::Loops, "dispatch", move |stop| {
+            let ops = of.clone();
+            async move { ops.inner.dispatch.run(&ops.inner.lists, stop).await }
+        });
+        let of = ops.clone();
+        loops.start(Stage::Loops, "listen", move |stop| of.clone().listen(stop));
+        let of = ops.clone();
+        loops.start(Stage::Loops, "offers", move |stop| Offers { ops: of.clone() }.run(stop));
+        let of = ops.clone();
+        loops.start(Stage::Loops, "registries", move |stop| {
+            let watching = of.templates().clone().watch(stop);
+            async move { watching.await.unwrap_or(()) }
+        });
+        let of = member.clone();
+        loops.start(Stage::Loops, "membership", move |stop| of.clone().run(stop));
+        let of = member.clone();
+        loops.start(Stage::Loops, "expiry", move |stop| duties::run(duties::expiry(), of.clone(), stop));
+        let of = member.clone();
+        loops.start(Stage::Loops, "starts", move |stop| duties::run(duties::starts(), of.clone(), stop));
+        let of = member;
+        loops.start(Stage::Loops, "absence", move |stop| duties::run(duties::absence(), of.clone(), stop));
+        let of = ops.clone();
+        loops.start(Stage::Leases, "lease", move |stop| lease.clone().keep(of.inner.store.clone(), stop));
+        Ok(Self { ops, health })
+    }
+}
+
+struct Loops<'a> {
+    tasks: &'a Handle,
+    name: String,
+}
+
+impl Loops<'_> {
+    fn start<F, Fut>(&self, stage: Stage, what: &str, mut work: F)
+    where
+        F: FnMut(Stop) -> Fut + Send + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let name = format!("controller {}: {what}", self.name);
+        self.tasks.start(stage, name, OnEnd::Restart(RESTART), move |stop| {
+            let work = work(stop);
+            async move {
+                work.await;
+                Ok::<_, Infallible>(())
+            }
+        });
+    }
+}

@@ -1,0 +1,431 @@
+//! The cache itself: events in, indexes out. Pure: knows neither store nor clock.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
+
+use serde::de::DeserializeOwned;
+use tokio::time::Instant;
+
+use crate::{
+    controller::{
+        records::{
+            self, InstanceRecord, Leader, Member, NodeRecord, Phase, Presence, RecordError, StartRecord,
+        },
+        schedule::fit::Candidate,
+        schedule::rank::{Order, order},
+    },
+    model::{InstanceId, NodeId, StartId},
+    store::{
+        Event, KeyValue, LeaseId, Revision,
+        keys::{Keys, Subject},
+    },
+};
+
+/// A record as the cache has it.
+#[derive(Debug, Clone)]
+pub struct Item<T> {
+    /// The record.
+    pub record: Arc<T>,
+    /// When it was last put.
+    pub mod_revision: Revision,
+    /// When this incarnation was made.
+    pub create_revision: Revision,
+    /// The lease it ends with.
+    pub lease: Option<LeaseId>,
+    /// When this controller first saw it at this revision, on its own clock: waits are counted from here.
+    pub seen: Instant,
+    /// A newer controller wrote it in a version of its own: shown, never rewritten.
+    pub newer: bool,
+}
+
+/// What changed in a way that somebody may wait for.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Instances that now wait for a node.
+    pub queued: Vec<InstanceId>,
+    /// Nodes whose instances, settings or presence changed.
+    pub nodes: HashSet<NodeId>,
+}
+
+/// Everything below the cluster's prefix, as of one revision.
+#[derive(Debug, Default)]
+pub struct Cache {
+    ageing: f64,
+    applied: Revision,
+    head: Revision,
+    instances: HashMap<InstanceId, Item<InstanceRecord>>,
+    nodes: BTreeMap<NodeId, Item<NodeRecord>>,
+    presence: HashMap<NodeId, Item<Presence>>,
+    starts: HashMap<StartId, Item<StartRecord>>,
+    members: BTreeMap<String, Item<Member>>,
+    leaders: BTreeMap<String, Item<Leader>>,
+    /// Of starts that are not finished: which of their ids has no record yet.
+    unmade: HashMap<InstanceId, StartId>,
+    by_node: HashMap<NodeId, BTreeSet<InstanceId>>,
+    by_start: HashMap<StartId, BTreeSet<InstanceId>>,
+    queue: BTreeSet<(Order, InstanceId)>,
+    /// Offers that nobody has claimed yet.
+    offers: BTreeSet<InstanceId>,
+    /// Keys whose values cannot be read at all.
+    unreadable: BTreeMap<String, RecordError>,
+}
+
+impl Cache {
+    /// An empty one, in which a waiting start gains so many priority points each second.
+    pub fn new(ageing: f64) -> Self {
+        Self { ageing, ..Self::default() }
+    }
+
+    /// One of these keys and values, as of `revision`.
+    pub fn of(ageing: f64, keys: &Keys, kvs: Vec<KeyValue>, revision: Revision, now: Instant) -> Self {
+        let mut cache = Self::new(ageing);
+        let mut effects = Effects::default();
+        for kv in kvs {
+            cache.put(keys, &kv, now, &mut effects);
+        }
+        cache.applied = revision;
+        cache
+    }
+
+    /// Keeps since when unchanged records have been seen, so that a new listing restarts no wait.
+    pub fn inherit(&mut self, older: &Self) {
+        for (id, item) in &mut self.instances {
+            if let Some(old) = older.instances.get(id).filter(|old| old.mod_revision == item.mod_revision) {
+                item.seen = old.seen;
+            }
+        }
+        for (id, item) in &mut self.starts {
+            if let Some(old) = older.starts.get(id).filter(|old| old.mod_revision == item.mod_revision) {
+                item.seen = old.seen;
+            }
+        }
+    }
+
+    /// Takes the events of whole revisions, up to `revision`.
+    pub fn apply(&mut self, keys: &Keys, revision: Revision, events: &[Event], now: Instant) -> Effects {
+        let mut effects = Effects::default();
+        for event in events {
+            match event {
+                Event::Put(kv) => self.put(keys, kv, now, &mut effects),
+                Event::Deleted { key, .. } => self.delete(keys, key, &mut effects),
+            }
+        }
+        self.applied = self.applied.max(revision);
+        debug_assert!(self.holds(), "the indexes say the same as the records");
+        effects
+    }
+
+    fn put(&mut self, keys: &Keys, kv: &KeyValue, now: Instant, effects: &mut Effects) {
+        self.unreadable.remove(&kv.key);
+        match keys.subject(&kv.key) {
+            Subject::Head => self.head = self.head.max(kv.mod_revision),
+            Subject::Instance(id) => {
+                let (Ok(id), Some(item)) = (InstanceId::parse(id), self.read(kv, now)) else { return };
+                self.put_instance(id, item, effects);
+            }
+            Subject::Node(id) => {
+                let (Ok(id), Some(item)) = (NodeId::parse(id), self.read(kv, now)) else { return };
+                effects.nodes.insert(id.clone());
+                self.nodes.insert(id, item);
+            }
+            Subject::NodeAlive(id) => {
+                let (Ok(id), Some(item)) = (NodeId::parse(id), self.read(kv, now)) else { return };
+                effects.nodes.insert(id.clone());
+                self.presence.insert(id, item);
+            }
+            Subject::Start(id) => {
+                let (Ok(id), Some(item)) = (StartId::parse(id), self.read(kv, now)) else { return };
+                self.put_start(id, item);
+            }
+            Subject::Member(role, name) => {
+                let name = format!("{role}/{name}");
+                if let Some(item) = self.read(kv, now) {
+                    self.members.insert(name, item);
+                }
+            }
+            Subject::Leader(duty) => {
+                let duty = duty.to_owned();
+                if let Some(item) = self.read(kv, now) {
+                    self.leaders.insert(duty, item);
+                }
+            }
+            // The queue's keys say nothing that the instances do not.
+            Subject::QueuedStart(_) | Subject::Other => {}
+        }
+    }
+
+    fn read<T: DeserializeOwned>(&mut self, kv: &KeyValue, now: Instant) -> Option<Item<T>> {
+        match records::decode_for_show(&kv.value) {
+            Ok((record, newer)) => Some(Item {
+                record: Arc::new(record),
+                mod_revision: kv.mod_revision,
+                create_revision: kv.create_revision,
+                lease: kv.lease,
+                seen: now,
+                newer,
+            }),
+            Err(error) => {
+                tracing::warn!(store.key = %kv.key, error = %error, "record could not be read and was left alone");
+                self.unreadable.insert(kv.key.clone(), error);
+                None
+            }
+        }
+    }
+
+    fn put_instance(&mut self, id: InstanceId, item: Item<InstanceRecord>, effects: &mut Effects) {
+        let old = self.instances.remove(&id);
+        if let Some(old) = &old {
+            self.unindex(&id, &old.record);
+            effects.nodes.extend(old.record.node().cloned());
+        }
+        let record = &item.record;
+        if let Some(node) = record.node() {
+            self.by_node.entry(node.clone()).or_default().insert(id.clone());
+            effects.nodes.insert(node.clone());
+        }
+        self.by_start.entry(record.start.clone()).or_default().insert(id.clone());
+        if record.is_queued() {
+            self.queue.insert((self.order_of(record), id.clone()));
+            effects.queued.push(id.clone());
+        }
+        if record.is_offer(record.attempt) {
+            self.offers.insert(id.clone());
+        }
+        self.instances.insert(id, item);
+    }
+
+    fn unindex(&mut self, id: &InstanceId, record: &InstanceRecord) {
+        if record.is_queued() {
+            self.queue.remove(&(self.order_of(record), id.clone()));
+        }
+        self.offers.remove(id);
+        if let Some(node) = record.node() {
+            remove_from(&mut self.by_node, node, id);
+        }
+        remove_from(&mut self.by_start, &record.start, id);
+    }
+
+    fn order_of(&self, record: &InstanceRecord) -> Order {
+        order(record.spec.priority, record.created, self.ageing)
+    }
+
+    fn put_start(&mut self, id: StartId, item: Item<StartRecord>) {
+        if let Some(old) = self.starts.get(&id) {
+            for unmade in old.record.unmade() {
+                self.unmade.remove(unmade);
+            }
+        }
+        for unmade in item.record.unmade() {
+            self.unmade.insert(unmade.clone(), id.clone());
+        }
+        self.starts.insert(id, item);
+    }
+
+    fn delete(&mut self, keys: &Keys, key: &str, effects: &mut Effects) {
+        self.unreadable.remove(key);
+        match keys.subject(key) {
+            Subject::Instance(id) => {
+                let Ok(id) = InstanceId::parse(id) else { return };
+                if let Some(old) = self.instances.remove(&id) {
+                    self.unindex(&id, &old.record);
+                    effects.nodes.extend(old.record.node().cloned());
+                }
+            }
+            Subject::Node(id) => {
+                let Ok(id) = NodeId::parse(id) else { return };
+                self.nodes.remove(&id);
+                effects.nodes.insert(id);
+            }
+            Subject::NodeAlive(id) => {
+                let Ok(id) = NodeId::parse(id) else { return };
+                self.presence.remove(&id);
+                effects.nodes.insert(id);
+            }
+            Subject::Start(id) => {
+                let Ok(id) = StartId::parse(id) else { return };
+                if let Some(old) = self.starts.remove(&id) {
+                    for unmade in old.record.unmade() {
+                        self.unmade.remove(unmade);
+                    }
+                }
+            }
+            Subject::Member(role, name) => {
+                self.members.remove(&format!("{role}/{name}"));
+            }
+            Subject::Leader(duty) => {
+                self.leaders.remove(duty);
+            }
+            Subject::Head | Subject::QueuedStart(_) | Subject::Other => {}
+        }
+    }
+
+    /// Every index says what the records say, and nothing else.
+    fn holds(&self) -> bool {
+        let queued = self.instances.values().filter(|item| item.record.is_queued()).count();
+        let placed = self.instances.values().filter(|item| item.record.node().is_some()).count();
+        let unmade: usize = self.starts.values().map(|item| item.record.unmade().len()).sum();
+        // Large caches are checked in their small tests: this would cost more than the change it checks.
+        self.instances.len() > 256
+            || (queued == self.queue.len()
+                && placed == self.by_node.values().map(BTreeSet::len).sum::<usize>()
+                && self.instances.len() == self.by_start.values().map(BTreeSet::len).sum::<usize>()
+                && unmade == self.unmade.len())
+    }
+}
+
+fn remove_from<K: std::hash::Hash + Eq>(
+    index: &mut HashMap<K, BTreeSet<InstanceId>>,
+    key: &K,
+    id: &InstanceId,
+) {
+    if let Some(ids) = index.get_mut(key) {
+        ids.remove(id);
+        if ids.is_empty() {
+            index.remove(key);
+        }
+    }
+}
+
+/// What may be asked of it.
+impl Cache {
+    /// The revision up to which everything is in here.
+    pub fn applied(&self) -> Revision {
+        self.applied
+    }
+
+    /// The `head` that is in here.
+    pub fn head(&self) -> Revision {
+        self.head
+    }
+
+    /// An instance that has a record.
+    pub fn instance(&self, id: &InstanceId) -> Option<&Item<InstanceRecord>> {
+        self.instances.get(id)
+    }
+
+    /// All instances that have a record.
+    pub fn instances(&self) -> impl Iterator<Item = (&InstanceId, &Item<InstanceRecord>)> {
+        self.instances.iter()
+    }
+
+    /// The instance, made or yet to be made.
+    pub fn shown_instance(&self, id: &InstanceId) -> Option<Arc<InstanceRecord>> {
+        if let Some(item) = self.instances.get(id) {
+            return Some(item.record.clone());
+        }
+        let start = self.unmade.get(id)?;
+        Some(Arc::new(self.starts.get(start)?.record.instance(start, id)))
+    }
+
+    /// All instances, those of unfinished starts too, oldest first.
+    pub fn shown_instances(&self) -> Vec<Arc<InstanceRecord>> {
+        let made = self.instances.values().map(|item| item.record.clone());
+        let unmade = self.unmade.iter().filter_map(|(id, start)| {
+            let record = &self.starts.get(start)?.record;
+            (!self.instances.contains_key(id)).then(|| Arc::new(record.instance(start, id)))
+        });
+        let mut all: Vec<_> = made.chain(unmade).collect();
+        all.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
+        all
+    }
+
+    /// The start that has yet to make this instance.
+    pub fn unmade(&self, id: &InstanceId) -> Option<&StartId> {
+        self.unmade.get(id)
+    }
+
+    /// The instances that are, were or may be on a node.
+    pub fn on_node<'a>(
+        &'a self,
+        node: &NodeId,
+    ) -> impl Iterator<Item = (&'a InstanceId, &'a Item<InstanceRecord>)> {
+        let ids = self.by_node.get(node).into_iter().flatten();
+        ids.filter_map(|id| self.instances.get_key_value(id))
+    }
+
+    /// The instances that a start has made and that are still there.
+    pub fn of_start<'a>(&'a self, start: &StartId) -> impl Iterator<Item = &'a Item<InstanceRecord>> {
+        self.by_start.get(start).into_iter().flatten().filter_map(|id| self.instances.get(id))
+    }
+
+    /// Nodes that instances are on, with or without a record.
+    pub fn placed_nodes(&self) -> impl Iterator<Item = &NodeId> {
+        self.by_node.keys()
+    }
+
+    /// How many of a node's places are taken.
+    pub fn taken(&self, node: &NodeId) -> u32 {
+        let taken = self.on_node(node).filter(|(_, item)| item.record.takes_room()).count();
+        u32::try_from(taken).unwrap_or(u32::MAX)
+    }
+
+    /// Waiting instances, in the order of priority and age.
+    pub fn queue(&self) -> impl Iterator<Item = (Order, &InstanceId, &Item<InstanceRecord>)> {
+        self.queue.iter().filter_map(|(order, id)| Some((*order, id, self.instances.get(id)?)))
+    }
+
+    /// Offers that nobody has claimed yet.
+    pub fn offers(&self) -> impl Iterator<Item = (&InstanceId, &Item<InstanceRecord>)> {
+        self.offers.iter().filter_map(|id| self.instances.get_key_value(id))
+    }
+
+    /// A node as scheduling sees it.
+    pub fn candidate<'a>(&'a self, node: &'a NodeRecord) -> Candidate<'a> {
+        let pulls =
+            |item: &Item<InstanceRecord>| matches!(item.record.phase, Phase::Claimed { pulling: true, .. });
+        Candidate {
+            node,
+            present: self.presence.contains_key(&node.id) && node.absence.is_none(),
+            taken: self.taken(&node.id),
+            pulling: self.on_node(&node.id).any(|(_, item)| pulls(item)),
+        }
+    }
+
+    /// All nodes as scheduling sees them.
+    pub fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
+        self.nodes.values().map(|item| self.candidate(&item.record))
+    }
+
+    /// A node.
+    pub fn node(&self, id: &NodeId) -> Option<&Item<NodeRecord>> {
+        self.nodes.get(id)
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &Item<NodeRecord>)> {
+        self.nodes.iter()
+    }
+
+    /// A node's presence.
+    pub fn presence(&self, id: &NodeId) -> Option<&Item<Presence>> {
+        self.presence.get(id)
+    }
+
+    /// A start.
+    pub fn start(&self, id: &StartId) -> Option<&Item<StartRecord>> {
+        self.starts.get(id)
+    }
+
+    /// All starts.
+    pub fn starts(&self) -> impl Iterator<Item = (&StartId, &Item<StartRecord>)> {
+        self.starts.iter()
+    }
+
+    /// Live members of a role: name and record.
+    pub fn members<'a>(&'a self, role: &str) -> impl Iterator<Item = (&'a str, &'a Item<Member>)> {
+        let prefix = format!("{role}/");
+        self.members.iter().filter_map(move |(name, item)| Some((name.strip_prefix(&prefix)?, item)))
+    }
+
+    /// Who leads a duty.
+    pub fn leader(&self, duty: &str) -> Option<&Item<Leader>> {
+        self.leaders.get(duty)
+    }
+
+    /// Records that nobody here can read, for `readyz`.
+    pub fn unreadable(&self) -> usize {
+        self.unreadable.len()
+    }
+}

@@ -1,0 +1,171 @@
+//! The watch-fed cache of everything below the cluster's prefix, and reads that are linearizable all the same.
+//!
+//! A read asks the store for `head`, which every transaction of ours puts, and waits until the cache has applied
+//! that key at that revision: then it has applied everything that was acknowledged before the read began. Past
+//! the bound the store is read instead, page by page at one revision. With the store out of reach the cache
+//! answers, and says so.
+
+mod cache;
+mod feed;
+mod head;
+
+use std::{
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::sync::{Notify, watch};
+
+pub use cache::{Cache, Effects, Item};
+pub(super) use feed::{Feed, Told, probe};
+
+use head::Heads;
+
+use super::{Health, ops::OpsError};
+use crate::{
+    clock,
+    store::{Revision, Store, StoreError, keys::Keys, page},
+};
+
+/// How long a read waits for `head`. Longer: the store counts as out of reach for this read.
+const HEAD_WAIT: Duration = Duration::from_millis(1500);
+
+/// How long a read waits for the cache to catch up. Longer: it reads the store itself.
+const CATCH_UP: Duration = Duration::from_millis(1000);
+
+/// How long such a read of the store may take; with the waits before, under the 4.5 s that a read has. Longer: 503.
+const FROM_STORE: Duration = Duration::from_millis(1800);
+
+/// What stale answers are marked with.
+pub const STALE: &str = "store-unavailable";
+
+/// What was read, and whether it may be behind.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seen<T> {
+    /// What was read.
+    pub value: T,
+    /// Why it may be behind; `None`: it shows everything that was acknowledged before the read began.
+    pub stale: Option<String>,
+}
+
+impl<T> Seen<T> {
+    /// The same reading of something made from it.
+    pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Seen<U> {
+        Seen { value: f(self.value), stale: self.stale }
+    }
+}
+
+/// The cache and how to read it. Cheap to clone.
+#[derive(Clone)]
+pub struct Lists {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cache: RwLock<Cache>,
+    /// The `head` that the cache has applied.
+    applied: watch::Sender<Revision>,
+    heads: Heads,
+    /// Asks the feed to list anew: the watch is silent although there is something to tell.
+    relist: Notify,
+    store: Arc<dyn Store>,
+    keys: Keys,
+    health: Health,
+    ageing: f64,
+}
+
+impl Lists {
+    pub(super) fn new(store: Arc<dyn Store>, keys: Keys, health: Health, ageing: f64) -> Self {
+        let heads = Heads::new(store.clone(), keys.head());
+        let (applied, _) = watch::channel(0);
+        let cache = RwLock::new(Cache::new(ageing));
+        Self {
+            inner: Arc::new(Inner {
+                cache,
+                applied,
+                heads,
+                relist: Notify::new(),
+                store,
+                keys,
+                health,
+                ageing,
+            }),
+        }
+    }
+
+    /// Looks into the cache as it is: what it shows may be behind. Never blocks for long; do not wait inside.
+    pub fn peek<R>(&self, look: impl FnOnce(&Cache) -> R) -> R {
+        look(&self.inner.cache.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Looks at everything that was acknowledged before this call began, or says that it may be behind.
+    pub async fn read<R>(&self, look: impl FnOnce(&Cache) -> R) -> Result<Seen<R>, OpsError> {
+        if !self.inner.health.loaded() {
+            return Err(OpsError::unavailable("the cache is not loaded"));
+        }
+        let stale = |lists: &Self| Seen { value: (), stale: Some(STALE.to_owned()) }.map(|()| lists.clone());
+        if !self.inner.health.store_reachable() {
+            return Ok(stale(self).map(|lists| lists.peek(look)));
+        }
+        let head = match tokio::time::timeout(HEAD_WAIT, self.inner.heads.read()).await {
+            Ok(Ok(head)) => head,
+            Ok(Err(error)) if !error.may_pass() => return Err(error.into()),
+            Ok(Err(_)) | Err(_) => return Ok(stale(self).map(|lists| lists.peek(look))),
+        };
+        if self.caught_up(head).await {
+            return Ok(Seen { value: self.peek(look), stale: None });
+        }
+        tracing::debug!(store.revision = head, "cache is behind; reading the store itself");
+        match tokio::time::timeout(FROM_STORE, self.load()).await {
+            Ok(Ok(cache)) => Ok(Seen { value: look(&cache), stale: None }),
+            Ok(Err(error)) if error.may_pass() => Ok(stale(self).map(|lists| lists.peek(look))),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(OpsError::unavailable("the cache is behind, and reading the store took too long")),
+        }
+    }
+
+    /// Waits, bounded, until the cache shows what was acknowledged before this call began.
+    pub(super) async fn catch_up(&self) -> Result<(), OpsError> {
+        let head = tokio::time::timeout(HEAD_WAIT, self.inner.heads.read())
+            .await
+            .map_err(|_| OpsError::unavailable("the store did not answer in time"))??;
+        if self.caught_up(head).await {
+            Ok(())
+        } else {
+            Err(OpsError::unavailable("the cache is behind the store"))
+        }
+    }
+
+    async fn caught_up(&self, head: Revision) -> bool {
+        let mut applied = self.inner.applied.subscribe();
+        tokio::time::timeout(CATCH_UP, applied.wait_for(|at| *at >= head))
+            .await
+            .is_ok_and(|seen| seen.is_ok())
+    }
+
+    /// Everything below the prefix, page by page at one revision.
+    async fn load(&self) -> Result<Cache, StoreError> {
+        let all = page::read_prefix(&*self.inner.store, self.inner.keys.root(), feed::PAGE).await?;
+        Ok(Cache::of(self.inner.ageing, &self.inner.keys, all.kvs, all.revision, clock::now()))
+    }
+
+    fn replace(&self, mut next: Cache) {
+        let head = {
+            let mut cache = self.inner.cache.write().unwrap_or_else(PoisonError::into_inner);
+            next.inherit(&cache);
+            *cache = next;
+            cache.head()
+        };
+        self.inner.applied.send_replace(head);
+    }
+
+    fn apply(&self, revision: Revision, events: &[crate::store::Event]) -> Effects {
+        let (effects, head) = {
+            let mut cache = self.inner.cache.write().unwrap_or_else(PoisonError::into_inner);
+            let effects = cache.apply(&self.inner.keys, revision, events, clock::now());
+            (effects, cache.head())
+        };
+        self.inner.applied.send_if_modified(|at| std::mem::replace(at, head) != head);
+        effects
+    }
+}

@@ -1,0 +1,367 @@
+//! A node's heartbeat and its single reports: presence, facts, and every VM judged against its record.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{
+    Beside, Change, Ops, OpsError, lock,
+    poll::{second_agent, terminating},
+};
+use crate::{
+    clock,
+    config::controller::Timeouts,
+    controller::{
+        reconcile::{Verdict, is_there, judge, judge_missing},
+        records::{self, InstanceRecord, NodeRecord, Presence},
+        writes::{Draft, Outcome, Patience, RACES},
+    },
+    model::{InstanceId, NodeId},
+    store::{Consistency, LeaseId, LeaseState, Revision},
+    wire::agent::{Heard, Heartbeat, NodeFacts, NodeSettings, Report, SeenVm, StopVm},
+};
+
+/// A VM that no record knows is stopped after so many reports of it (`ANKA_UNKNOWN_VM_THRESHOLD`), counted over
+/// all live controllers.
+const UNKNOWN_VM_THRESHOLD: usize = 30;
+
+/// An instance that full reports do not name is taken to be gone after this long, and never after one report
+/// alone: that may have been written down before the node had it.
+const MISSING_FOR: Duration = Duration::from_secs(10);
+
+/// A node's record is written at least so often while it reports: `last_updated` is read by people and tools.
+const REPORT_EVERY: Duration = Duration::from_secs(60);
+
+/// Changes of mere numbers are written at most so often.
+const NUMBERS_EVERY: Duration = Duration::from_secs(15);
+
+/// Templates of a node that are remembered; more would not fit a record. Those left out only cost their bonus.
+const TEMPLATES: usize = 1000;
+
+/// Sessions that are remembered as replaced; the oldest is forgotten first.
+const FORMER: usize = 8;
+
+/// What a node said lately that is not worth a record.
+#[derive(Default)]
+pub(in crate::controller) struct Memory {
+    /// Stops that were told in a poll.
+    pub(super) told: HashMap<StopVm, Instant>,
+    /// VMs that no record knows, and how often they were reported.
+    unknown: HashMap<StopVm, usize>,
+    /// Instances that reports do not name: since when, and how often.
+    missing: HashMap<StopVm, (Instant, u32)>,
+}
+
+impl Ops {
+    /// Takes a node's whole truth; says what to stop and what to forget.
+    ///
+    /// # Errors
+    /// `Conflict` when another agent speaks for the node; `Unavailable`, `Unknown`.
+    pub async fn heartbeat(&self, ask: Heartbeat) -> Result<Heard, OpsError> {
+        self.loaded()?;
+        let node = &ask.node_id;
+        match self.known_node(node).await {
+            Ok(()) => {}
+            Err(OpsError::NotFound) => return Ok(self.stranger()),
+            Err(error) => return Err(error),
+        }
+        // A node that comes back must hear what is no longer its own before it polls, so the cache should show
+        // what was acknowledged before. If it cannot, the next heartbeat tells; that the node lives counts now.
+        let (present, caught_up) =
+            tokio::join!(self.be_present(node, &ask.session), self.inner.lists.catch_up());
+        present?;
+        if let Err(error) = caught_up {
+            tracing::debug!(node.id = %node, error = %error, "heartbeat was judged on a cache that may be behind");
+        }
+        let Some(config) = self.note_facts(node, ask.facts).await? else { return Ok(self.stranger()) };
+        let mut heard = Heard { config: Some(config), known: true, ..self.stranger() };
+        let named: HashSet<&InstanceId> = ask.vms.iter().map(|vm| &vm.instance).collect();
+        for vm in &ask.vms {
+            self.take_in(node, vm, &mut heard).await?;
+        }
+        self.miss(node, &named).await?;
+        self.prune(node, &ask.vms);
+        for stop in self.inner.lists.peek(|cache| terminating(cache, node)) {
+            if !heard.stop.contains(&stop) && !heard.forget.contains(&stop) {
+                heard.stop.push(stop);
+            }
+        }
+        Ok(heard)
+    }
+
+    /// One VM's change, at once.
+    pub async fn report(&self, ask: Report) -> Result<Heard, OpsError> {
+        self.loaded()?;
+        match self.known_node(&ask.node_id).await {
+            Ok(()) => {}
+            Err(OpsError::NotFound) => return Ok(self.stranger()),
+            Err(error) => return Err(error),
+        }
+        let settings = self.inner.lists.peek(|cache| Some(cache.node(&ask.node_id)?.record.settings.clone()));
+        let mut heard = Heard { config: settings, known: true, ..self.stranger() };
+        self.take_in(&ask.node_id, &ask.vm, &mut heard).await?;
+        Ok(heard)
+    }
+
+    fn stranger(&self) -> Heard {
+        let registry = self.registry_for_nodes();
+        Heard { known: false, registry, config: None, stop: Vec::new(), forget: Vec::new() }
+    }
+
+    /// Renews the node's presence, or makes it. All controllers share the one lease.
+    async fn be_present(&self, node: &NodeId, session: &str) -> Result<(), OpsError> {
+        let cached = self
+            .inner
+            .lists
+            .peek(|cache| cache.presence(node).map(|item| (item.record.as_ref().clone(), item.mod_revision)));
+        if self.renewed(node, session, cached.as_ref().map(|(presence, _)| presence)).await? {
+            return Ok(());
+        }
+        let key = self.inner.keys.node_alive(node);
+        for _ in 0..RACES {
+            let got = self.inner.store.get(&key, Consistency::Linearizable).await?;
+            let now: Option<(Presence, Revision)> = match got.kv {
+                Some(kv) => Some((records::decode(&kv.value)?, kv.mod_revision)),
+                None => None,
+            };
+            if self.renewed(node, session, now.as_ref().map(|(presence, _)| presence)).await? {
+                return Ok(());
+            }
+            let lease = self.inner.store.lease_grant(presence_seconds(&self.inner.config.timeouts)).await?;
+            let (old, revision) = match now {
+                Some((old, revision)) => (Some(old), revision),
+                None => (None, 0),
+            };
+            let next = succeed(old.as_ref(), session, lease);
+            let draft = Draft::new(&key).at(&key, revision).put_leased(&key, &next, lease)?;
+            match self.inner.writes.commit(draft, Patience::new()).await {
+                Ok(Outcome::Done) => {
+                    if let Some(old) = old {
+                        // Its key is no longer under that lease; left alone it would run out by itself.
+                        self.inner.store.lease_revoke(LeaseId(old.lease)).await.ok();
+                    }
+                    tracing::info!(node.id = %node, "node is present");
+                    return Ok(());
+                }
+                Ok(Outcome::Lost(_)) | Err(OpsError::Conflict(_)) => {
+                    self.inner.store.lease_revoke(lease).await.ok();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(OpsError::unavailable("the node's presence is changed by too many at once"))
+    }
+
+    async fn renewed(
+        &self,
+        node: &NodeId,
+        session: &str,
+        presence: Option<&Presence>,
+    ) -> Result<bool, OpsError> {
+        match presence {
+            Some(now) if now.session == session => {
+                let state = self.inner.store.lease_keep_alive(LeaseId(now.lease)).await?;
+                Ok(matches!(state, LeaseState::Alive { .. }))
+            }
+            Some(now) if now.former.iter().any(|former| former == session) => Err(second_agent(node)),
+            _ => Ok(false),
+        }
+    }
+
+    /// Writes the node's facts down if they say something new, and takes back that it was silent.
+    /// `None`: its record was deleted in between.
+    async fn note_facts(&self, node: &NodeId, facts: NodeFacts) -> Result<Option<NodeSettings>, OpsError> {
+        let facts = bounded(facts);
+        let key = self.inner.keys.node(node);
+        let cached = self.inner.lists.peek(|cache| {
+            cache.node(node).map(|item| (item.record.as_ref().clone(), item.mod_revision, item.newer))
+        });
+        let Some((mut record, mut revision, newer)) = cached else { return Ok(None) };
+        for _ in 0..RACES {
+            let now = clock::wall();
+            if newer || !worth_writing(&record, &facts, now.since(record.reported)) {
+                return Ok(Some(record.settings));
+            }
+            let next = NodeRecord { facts: facts.clone(), reported: now, absence: None, ..record };
+            let draft = Draft::new(&key).at(&key, revision).put(&key, &next)?;
+            match self.inner.writes.commit(draft, Patience::new()).await? {
+                Outcome::Done => return Ok(Some(next.settings)),
+                Outcome::Lost(Some(kv)) => {
+                    (record, revision) = (records::decode(&kv.value)?, kv.mod_revision)
+                }
+                Outcome::Lost(None) => return Ok(None),
+            }
+        }
+        Err(OpsError::unavailable("the node's record is changed by too many at once"))
+    }
+
+    /// Judges one VM, stores what follows, and adds to the answer.
+    async fn take_in(&self, node: &NodeId, vm: &SeenVm, heard: &mut Heard) -> Result<(), OpsError> {
+        let named = StopVm { instance: vm.instance.clone(), attempt: vm.attempt };
+        let now = clock::wall();
+        let glance = self
+            .inner
+            .lists
+            .peek(|cache| cache.instance(&vm.instance).map(|item| judge(&item.record, node, vm, now)));
+        let verdict = match glance {
+            // What the cache shows is enough: phases never go back to what would say otherwise.
+            Some(verdict @ (Verdict::Nothing | Verdict::Stop | Verdict::Forget)) => Some(verdict),
+            None if !self.is_unknown_long_enough(node, vm, &named) => Some(Verdict::Nothing),
+            Some(Verdict::Store(_) | Verdict::Behind) | None => self.settle(node, vm).await?,
+        };
+        match verdict {
+            Some(Verdict::Stop) => heard.stop.push(named),
+            Some(Verdict::Forget) => heard.forget.push(named),
+            // Not in the store, for sure.
+            None if is_there(vm) => {
+                tracing::warn!(instance.id = %vm.instance, node.id = %node, "VM that no record knows is stopped");
+                heard.stop.push(named);
+            }
+            None => heard.forget.push(named),
+            // A VM runs without the right to: the store itself says so.
+            Some(Verdict::Behind) if vm.phase == crate::wire::agent::VmPhase::Running => {
+                tracing::warn!(instance.id = %vm.instance, node.id = %node, "VM that was never granted is stopped");
+                heard.stop.push(named);
+            }
+            Some(Verdict::Nothing | Verdict::Store(_) | Verdict::Behind) => {}
+        }
+        Ok(())
+    }
+
+    /// Judges on what the store shows and stores what follows. `None`: there is no record.
+    async fn settle(&self, node: &NodeId, vm: &SeenVm) -> Result<Option<Verdict>, OpsError> {
+        self.change(&vm.instance, Beside::default(), |record| {
+            let Some(record) = record else { return Change::Leave(None) };
+            match judge(record, node, vm, clock::wall()) {
+                Verdict::Store(next) => {
+                    let after = judge(&next, node, vm, clock::wall());
+                    Change::Write(next, Some(after))
+                }
+                verdict => Change::Leave(Some(verdict)),
+            }
+        })
+        .await
+    }
+
+    /// Counts reports of a VM without a record. One that is gone anyway needs no counting.
+    fn is_unknown_long_enough(&self, node: &NodeId, vm: &SeenVm, named: &StopVm) -> bool {
+        if !is_there(vm) {
+            return true;
+        }
+        let controllers = self.inner.lists.peek(|cache| cache.members("controller").count()).max(1);
+        let mut memory = lock(&self.inner.heard);
+        let count = memory.entry(node.clone()).or_default().unknown.entry(named.clone()).or_default();
+        *count += 1;
+        *count * controllers >= UNKNOWN_VM_THRESHOLD
+    }
+
+    /// Notes the instances that a full report did not name, and acts on those that cannot be there.
+    async fn miss(&self, node: &NodeId, named: &HashSet<&InstanceId>) -> Result<(), OpsError> {
+        let absent: Vec<_> = self.inner.lists.peek(|cache| {
+            let absent = cache.on_node(node).filter(|(id, item)| {
+                !named.contains(id) && judge_missing(&item.record, true, clock::wall()).is_some()
+            });
+            absent.map(|(_, item)| item.record.clone()).collect()
+        });
+        let wait = MISSING_FOR.min(self.inner.config.timeouts.instance_active / 4);
+        let sure: Vec<_> = {
+            let mut memory = lock(&self.inner.heard);
+            let missing = &mut memory.entry(node.clone()).or_default().missing;
+            let of =
+                |record: &InstanceRecord| StopVm { instance: record.id.clone(), attempt: record.attempt };
+            let now: HashSet<StopVm> = absent.iter().map(|record| of(record)).collect();
+            missing.retain(|known, _| now.contains(known));
+            let mut sure = Vec::new();
+            for record in absent {
+                let (since, count) = missing.entry(of(&record)).or_insert((clock::now(), 0));
+                *count += 1;
+                let ending = record.state() == crate::model::InstanceState::Terminating;
+                if *count >= 2 && (ending || since.elapsed() >= wait) {
+                    sure.push(record);
+                }
+            }
+            sure
+        };
+        for record in sure {
+            let (attempt, node) = (record.attempt, record.node().cloned());
+            self.change(&record.id, Beside::default(), |record| match record {
+                Some(record) if record.attempt == attempt && record.node() == node.as_ref() => {
+                    match judge_missing(record, true, clock::wall()) {
+                        Some(next) => Change::Write(Box::new(next), ()),
+                        None => Change::Leave(()),
+                    }
+                }
+                _ => Change::Leave(()),
+            })
+            .await?;
+            tracing::info!(instance.id = %record.id, node.id = ?node, "instance is not on its node any more");
+        }
+        Ok(())
+    }
+
+    /// Forgets the counts of VMs that are no longer reported.
+    fn prune(&self, node: &NodeId, vms: &[SeenVm]) {
+        let there: HashSet<StopVm> =
+            vms.iter().map(|vm| StopVm { instance: vm.instance.clone(), attempt: vm.attempt }).collect();
+        if let Some(memory) = lock(&self.inner.heard).get_mut(node) {
+            memory.unknown.retain(|known, _| there.contains(known));
+        }
+    }
+}
+
+/// How long a node's presence outlives its last heartbeat: a third of the shorter timeout, so that nodes which
+/// fall silent together are seen to be silent together before the first of them is given up.
+pub(super) fn presence_seconds(timeouts: &Timeouts) -> u32 {
+    let third = timeouts.node_active.min(timeouts.instance_active) / 3;
+    // etcd grants nothing under two seconds with its default election timeout.
+    u32::try_from(third.as_secs()).unwrap_or(u32::MAX).max(2)
+}
+
+/// The presence of a session that begins now.
+fn succeed(old: Option<&Presence>, session: &str, lease: LeaseId) -> Presence {
+    let mut former = Vec::new();
+    if let Some(old) = old {
+        former.clone_from(&old.former);
+        if old.session != session {
+            former.push(old.session.clone());
+        }
+        let surplus = former.len().saturating_sub(FORMER);
+        former.drain(..surplus);
+    }
+    let offers = old.map_or(0, |old| old.offers);
+    Presence { lease: lease.0, session: session.to_owned(), former, offers }
+}
+
+pub(super) fn bounded(mut facts: NodeFacts) -> NodeFacts {
+    facts.templates.truncate(TEMPLATES);
+    facts.cpu_util = facts.cpu_util.clamp(0.0, 1.0);
+    facts.ram_util = facts.ram_util.clamp(0.0, 1.0);
+    facts
+}
+
+/// Whether a report is worth a write now: something that matters at once, numbers now and then, all the rest rarely.
+fn worth_writing(record: &NodeRecord, facts: &NodeFacts, since: Duration) -> bool {
+    if record.absence.is_some() || since >= REPORT_EVERY {
+        return true;
+    }
+    let (old, new) = (solid(&record.facts), solid(facts));
+    if old != new {
+        return true;
+    }
+    since >= NUMBERS_EVERY && coarse(&record.facts) != coarse(facts)
+}
+
+/// The facts without what changes by itself all the time.
+fn solid(facts: &NodeFacts) -> NodeFacts {
+    NodeFacts { cpu_util: 0.0, ram_util: 0.0, disk_free: 0, disk_used: 0, ..facts.clone() }
+}
+
+/// What changes by itself, in steps that a reader would notice.
+fn coarse(facts: &NodeFacts) -> [u64; 4] {
+    let tenth = |share: f64| (share * 10.0).round() as u64;
+    let gib = |bytes: u64| bytes >> 30;
+    [tenth(facts.cpu_util), tenth(facts.ram_util), gib(facts.disk_free), gib(facts.disk_used)]
+}

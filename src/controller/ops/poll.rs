@@ -1,0 +1,195 @@
+//! A node's long poll: stops first, then at most one offer.
+
+use std::time::Duration;
+
+use super::{Ops, OpsError};
+use crate::{
+    clock,
+    controller::{
+        lists::Cache,
+        records::{InstanceRecord, Phase, Presence},
+        schedule::{dispatch::Seat, rank::BEST, reserve::Offer},
+    },
+    model::{NodeId, Timestamp},
+    store::Revision,
+    supervise::Stop,
+    wire::agent::{Poll, Script, StartTask, StopVm, Tasks},
+};
+
+/// How long a stop that was told in a poll is not told again in one: heartbeats repeat it anyway.
+pub(super) const TOLD_AGAIN: Duration = Duration::from_secs(5);
+
+impl Ops {
+    /// Parks until there is a task for the node, the wait is over, or `stop` is requested.
+    ///
+    /// Dropping the future gives an offer back that was stored but not yet returned.
+    ///
+    /// # Errors
+    /// `NotFound` for a node without a record; `Conflict` when another agent speaks for the node; `Unavailable`.
+    pub async fn poll(&self, ask: Poll, stop: Stop) -> Result<Tasks, OpsError> {
+        self.loaded()?;
+        let wait = Duration::from_secs(ask.wait.into()).min(self.inner.config.timeouts.poll);
+        let deadline = clock::now() + wait;
+        self.known_node(&ask.node).await?;
+        let seat = self.inner.dispatch.park(&ask.node);
+        loop {
+            let speaks = self.inner.lists.peek(|cache| speaks(cache, &ask));
+            if speaks == Speaks::Former {
+                return Err(second_agent(&ask.node));
+            }
+            // A node reports first, and is told what is no longer its own; then it may get more.
+            if speaks == Speaks::Now {
+                let stops = self.stops(&ask.node);
+                if !stops.is_empty() {
+                    return Ok(Tasks { start: None, stop: stops });
+                }
+                if ask.free > 0
+                    && let Some(task) = self.offer(&ask.node, &seat).await?
+                {
+                    return Ok(Tasks { start: Some(task), stop: Vec::new() });
+                }
+            }
+            tokio::select! {
+                () = stop.requested() => return Ok(Tasks::default()),
+                () = tokio::time::sleep_until(deadline) => return Ok(Tasks::default()),
+                () = seat.woken() => {}
+            }
+        }
+    }
+
+    /// The node has a record; if the cache does not show one, the store was asked.
+    pub(super) async fn known_node(&self, node: &NodeId) -> Result<(), OpsError> {
+        if self.inner.lists.peek(|cache| cache.node(node).is_some()) {
+            return Ok(());
+        }
+        self.inner.lists.catch_up().await?;
+        if self.inner.lists.peek(|cache| cache.node(node).is_some()) {
+            Ok(())
+        } else {
+            Err(OpsError::NotFound)
+        }
+    }
+
+    /// What the node has to stop and was not told of in a poll lately.
+    fn stops(&self, node: &NodeId) -> Vec<StopVm> {
+        let stops = self.inner.lists.peek(|cache| terminating(cache, node));
+        if stops.is_empty() {
+            return stops;
+        }
+        let now = clock::now();
+        let mut heard = super::lock(&self.inner.heard);
+        let told = &mut heard.entry(node.clone()).or_default().told;
+        told.retain(|_, at| now.duration_since(*at) < TOLD_AGAIN);
+        let stops: Vec<StopVm> = stops.into_iter().filter(|stop| !told.contains_key(stop)).collect();
+        told.extend(stops.iter().map(|stop| (stop.clone(), now)));
+        stops
+    }
+
+    /// Offers the node the best start there is for it, if any. The loser of a race takes another of the best.
+    async fn offer(&self, node: &NodeId, seat: &Seat<'_>) -> Result<Option<StartTask>, OpsError> {
+        for _ in 0..BEST {
+            let chosen = self.inner.lists.peek(|cache| {
+                let record = &cache.node(node)?.record;
+                let presence = cache.presence(node)?;
+                let presence: (Presence, Revision) =
+                    (presence.record.as_ref().clone(), presence.mod_revision);
+                Some((self.inner.dispatch.choose(cache, seat, record)?, presence))
+            });
+            let Some((reserved, (presence, revision))) = chosen else { return Ok(None) };
+            match Offer::make(self, &reserved.id, node, (&presence, revision)).await {
+                Ok(offer) => {
+                    let task = self.task(offer.record()).await?;
+                    offer.sent();
+                    return Ok(Some(task));
+                }
+                Err(OpsError::Conflict(why)) => {
+                    tracing::debug!(instance.id = %reserved.id, node.id = %node, why, "offer lost a race");
+                    // Choose again from what whoever was faster has left.
+                    self.inner.lists.catch_up().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
+    }
+
+    async fn task(&self, record: &InstanceRecord) -> Result<StartTask, OpsError> {
+        let spec = &record.spec;
+        let script = match &spec.script {
+            None => None,
+            Some(script) => Some(Script {
+                body: self.read_script(script).await?,
+                at_boot: script.at_boot,
+                monitored: script.monitored,
+                timeout_seconds: script.timeout_seconds,
+                on_failure: script.on_failure,
+            }),
+        };
+        let node_name = self.inner.lists.peek(|cache| {
+            record.node().and_then(|node| cache.node(node)).map(|item| item.record.settings.name.clone())
+        });
+        Ok(StartTask {
+            instance: record.id.clone(),
+            attempt: record.attempt,
+            template: spec.template.clone(),
+            template_name: spec.template_name.clone(),
+            repository: spec.repository.clone(),
+            tag: spec.tag.clone(),
+            manifest: spec.manifest,
+            registry: self.registry_for_nodes(),
+            vm_name: vm_name(record, &node_name.unwrap_or_default(), clock::wall()),
+            vcpu: spec.vcpu,
+            vram: spec.vram,
+            script,
+        })
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Speaks {
+    /// This session speaks for the node.
+    Now,
+    /// It has not reported yet.
+    NotYet,
+    /// It was replaced by another one: a second agent with the same id.
+    Former,
+}
+
+fn speaks(cache: &Cache, ask: &Poll) -> Speaks {
+    match cache.presence(&ask.node) {
+        Some(item) if item.record.session == ask.session => Speaks::Now,
+        Some(item) if item.record.former.contains(&ask.session) => Speaks::Former,
+        _ => Speaks::NotYet,
+    }
+}
+
+pub(super) fn second_agent(node: &NodeId) -> OpsError {
+    OpsError::Conflict(format!(
+        "another agent speaks for node `{node}` and has started later; give this one an id of its own (`--node-id`)"
+    ))
+}
+
+/// What the node has to stop.
+pub(super) fn terminating(cache: &Cache, node: &NodeId) -> Vec<StopVm> {
+    let on_node = cache.on_node(node);
+    let going = on_node.filter(|(_, item)| matches!(item.record.phase, Phase::Terminating { .. }));
+    going.map(|(id, item)| StopVm { instance: id.clone(), attempt: item.record.attempt }).collect()
+}
+
+/// `name_template` with its words filled in, else the template's name; either way unlike any other name.
+fn vm_name(record: &InstanceRecord, node_name: &str, now: Timestamp) -> String {
+    let spec = &record.spec;
+    let stamp = format!("{}{:06}", now.unix_millis(), record.attempt % 1_000_000);
+    let plain = spec.template_name.replace('/', "-");
+    if spec.name_template.is_empty() {
+        return format!("{plain}-{stamp}");
+    }
+    // Longer words first: `$node_id` is not `$node` and the rest.
+    spec.name_template
+        .replace("$template_name", &plain)
+        .replace("$template_id", spec.template.as_str())
+        .replace("$instance_id", record.id.as_str())
+        .replace("$node_name", node_name)
+        .replace("$node_id", record.node().map_or("", NodeId::as_str))
+        .replace("$ts", &stamp)
+}

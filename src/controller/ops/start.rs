@@ -1,0 +1,372 @@
+//! A start: one record with all its ids first, then its instances in batches, by whoever finds it unfinished.
+
+use std::time::Duration;
+
+use sha2::{Digest as _, Sha256};
+
+use super::{Caller, Ops, OpsError, lock, scripts, templates::Resolved};
+use crate::{
+    clock,
+    controller::{
+        records::{self, InstanceRecord, InstanceSpec, QueueEntry, ScriptRef, StartRecord},
+        writes::{Draft, Fence, Outcome, Patience, RACES},
+    },
+    model::{Digest, InstanceId, NodeId, StartId, TemplateId},
+    store::{Consistency, MAX_OPS, Revision},
+    wire::{agent::OnScriptFailure, vm::StartVm},
+};
+
+/// `priority`, if it is not given.
+const PRIORITY: i64 = 1000;
+
+/// `script_timeout`, if it is not given.
+const SCRIPT_SECONDS: i64 = 90;
+
+/// Longest name, external id and the like.
+const TEXT: usize = 4096;
+
+/// Largest metadata, encoded: every instance carries its own copy.
+const METADATA: usize = 32 * 1024;
+
+/// Instances made in one transaction: each is a record and a queue entry, beside the start and `head`.
+const BATCH: usize = (MAX_OPS - 2) / 2;
+
+/// Bytes of one transaction's values; etcd takes requests of 1.5 MiB.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// How long a start without a key is remembered: nobody can ask for it again, but a transaction whose answer was
+/// lost may still be on its way, and must find the record.
+const KEYLESS_MEMORY: Duration = Duration::from_secs(600);
+
+/// The route that idempotency keys of starts belong to.
+const ROUTE: &str = "POST /api/v1/vm";
+
+impl Ops {
+    /// Starts instances: resolves the template, then stores one record with all ids. Durable when it returns.
+    ///
+    /// # Errors
+    /// `BadInput`, `NotInRegistry`, `NoSuchTag`, `RegistryDown`, `KeyReused`, `Unavailable`; `Unknown` when it may
+    /// have been accepted: with an idempotency key, asking again settles it.
+    pub async fn start(&self, ask: StartVm, caller: &Caller) -> Result<Vec<InstanceId>, OpsError> {
+        self.loaded()?;
+        let checked = check(&ask, self.inner.config.limits.count)?;
+        let id = start_id(caller);
+        if caller.idempotency_key.is_some()
+            && let Some(record) = self.stored_start(&id).await?
+        {
+            return same_body(&record, body_of(&ask)?);
+        }
+        let resolved =
+            self.inner.templates.resolve(&checked.template, ask.tag.as_deref(), ask.version).await?;
+        self.accept(ask, &checked, &id, caller, resolved).await
+    }
+
+    /// [`Ops::start`] of a template that is resolved already.
+    pub async fn start_resolved(
+        &self,
+        ask: StartVm,
+        caller: &Caller,
+        resolved: Resolved,
+    ) -> Result<Vec<InstanceId>, OpsError> {
+        self.loaded()?;
+        let checked = check(&ask, self.inner.config.limits.count)?;
+        self.accept(ask, &checked, &start_id(caller), caller, resolved).await
+    }
+
+    async fn accept(
+        &self,
+        ask: StartVm,
+        checked: &Checked,
+        id: &StartId,
+        caller: &Caller,
+        resolved: Resolved,
+    ) -> Result<Vec<InstanceId>, OpsError> {
+        let body = body_of(&ask)?;
+        let script = match &checked.script {
+            None => None,
+            Some(bytes) => {
+                // The folder is named by start and body: another body under the same key must not overwrite it.
+                let named = Sha256::new().chain_update(id.as_str()).chain_update(body.hex()).finalize();
+                let at = StartId::parse(hex::encode(named)).map_err(|e| OpsError::BadInput(e.to_string()))?;
+                let script = ScriptRef {
+                    at,
+                    chunks: scripts::chunks(bytes.len()),
+                    digest: Digest::of(bytes),
+                    ..checked.script_terms.clone()
+                };
+                self.store_script(&script, bytes).await?;
+                Some(script)
+            }
+        };
+        caller.has_time_to_write()?;
+        let now = clock::wall();
+        let memory = match caller.idempotency_key {
+            Some(_) => self.inner.config.timeouts.start_memory.max(KEYLESS_MEMORY),
+            None => KEYLESS_MEMORY,
+        };
+        let mut record = StartRecord {
+            body,
+            ids: (0..checked.count).map(|_| InstanceId::random()).collect(),
+            made: 0,
+            created: now,
+            expires: now.plus(memory),
+            name: ask.name,
+            external_id: ask.external_id,
+            metadata: ask.metadata.unwrap_or_default(),
+            spec: spec(checked, resolved, script, ask.name_template),
+        };
+        let key = self.inner.keys.start(id);
+        for _ in 0..RACES {
+            record.made = 0;
+            // The first batch goes with the record itself: most starts are done in this one transaction.
+            let draft = self.draft_batch(Draft::new(&key).at(&key, 0), id, &mut record)?;
+            match self.inner.writes.commit(draft, Patience::new()).await? {
+                Outcome::Done => {
+                    if !record.unmade().is_empty() {
+                        self.finish_start(id);
+                    }
+                    return Ok(record.ids);
+                }
+                Outcome::Lost(Some(kv)) => return same_body(&records::decode(&kv.value)?, body),
+                // It was there, and is gone again: its time is over.
+                Outcome::Lost(None) => {}
+            }
+        }
+        Err(OpsError::unavailable("the record of this start comes and goes"))
+    }
+
+    async fn stored_start(&self, id: &StartId) -> Result<Option<StartRecord>, OpsError> {
+        let got = self.inner.store.get(&self.inner.keys.start(id), Consistency::Linearizable).await;
+        // Nothing was begun yet: a read without an answer leaves nothing unknown.
+        let got = got.map_err(|error| OpsError::unavailable(error.to_string()))?;
+        Ok(got.kv.map(|kv| records::decode(&kv.value)).transpose()?)
+    }
+
+    /// Adds the next batch of instances to a draft, and the start record that counts them as made.
+    fn draft_batch(
+        &self,
+        mut draft: Draft,
+        id: &StartId,
+        record: &mut StartRecord,
+    ) -> Result<Draft, OpsError> {
+        let mut made = 0;
+        for instance in record.unmade().iter().take(BATCH) {
+            let instance: InstanceRecord = record.instance(id, instance);
+            draft = draft
+                .put(self.inner.keys.instance(&instance.id), &instance)?
+                .put(self.inner.keys.queued_start(&instance.id), &QueueEntry::of(&instance))?;
+            made += 1;
+            if draft.size() > BATCH_BYTES {
+                break;
+            }
+        }
+        record.made += made;
+        draft.put(self.inner.keys.start(id), record)
+    }
+
+    /// Makes what is left of a start, without keeping the caller waiting. Lists show all of it meanwhile.
+    pub(in crate::controller) fn finish_start(&self, id: &StartId) {
+        if !lock(&self.inner.making).insert(id.clone()) {
+            return;
+        }
+        let (ops, id) = (self.clone(), id.clone());
+        self.inner.tasks.finish(format!("start {id}"), async move {
+            if let Err(error) = ops.make_instances(&id, None).await {
+                tracing::warn!(start.id = %id, error = %error, "start could not be finished yet");
+            }
+            lock(&ops.inner.making).remove(&id);
+        });
+    }
+
+    /// Makes all instances of a start that are not made yet. Any controller may, at the same time as others:
+    /// each batch compares the record that counts them, so none is made twice, nor again after its end.
+    pub(in crate::controller) async fn make_instances(
+        &self,
+        id: &StartId,
+        fence: Option<&Fence>,
+    ) -> Result<(), OpsError> {
+        let key = self.inner.keys.start(id);
+        let cached = self
+            .inner
+            .lists
+            .peek(|cache| cache.start(id).map(|item| (item.record.as_ref().clone(), item.mod_revision)));
+        let mut now = match cached {
+            Some(found) => Some(found),
+            None => self.read_start(id).await?,
+        };
+        let mut races = 0;
+        while let Some((mut record, revision)) = now {
+            if record.unmade().is_empty() {
+                return Ok(());
+            }
+            let draft = Draft::new(&key).at(&key, revision).fenced(fence);
+            let draft = self.draft_batch(draft, id, &mut record)?;
+            match self.inner.writes.commit(draft, Patience::new()).await? {
+                // The next batch compares the revision that this one made.
+                Outcome::Done => {}
+                Outcome::Lost(_) if fence.is_some() || races >= RACES => {
+                    return Err(OpsError::Conflict("somebody else is finishing this start".into()));
+                }
+                Outcome::Lost(_) => races += 1,
+            }
+            if record.unmade().is_empty() {
+                return Ok(());
+            }
+            now = self.read_start(id).await?;
+        }
+        Ok(())
+    }
+
+    async fn read_start(&self, id: &StartId) -> Result<Option<(StartRecord, Revision)>, OpsError> {
+        let got = self.inner.store.get(&self.inner.keys.start(id), Consistency::Linearizable).await?;
+        Ok(got.kv.map(|kv| Ok::<_, OpsError>((records::decode(&kv.value)?, kv.mod_revision))).transpose()?)
+    }
+}
+
+/// The start's id: a hash of who, where and which key; random without a key.
+fn start_id(caller: &Caller) -> StartId {
+    let Some(key) = &caller.idempotency_key else { return StartId::random() };
+    let mut hash = Sha256::new();
+    // Each part with its length, so that no two different triples read alike.
+    for part in [caller.credential.as_deref().unwrap_or_default(), ROUTE.as_bytes(), key.as_bytes()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    StartId::parse(hex::encode(hash.finalize())).unwrap_or_else(|_| StartId::random())
+}
+
+/// One spelling of a body, hashed.
+fn body_of(ask: &StartVm) -> Result<Digest, OpsError> {
+    let spelled = serde_json::to_vec(ask).map_err(|error| OpsError::BadInput(error.to_string()))?;
+    Ok(Digest::of(&spelled))
+}
+
+fn same_body(record: &StartRecord, body: Digest) -> Result<Vec<InstanceId>, OpsError> {
+    if record.body == body { Ok(record.ids.clone()) } else { Err(OpsError::KeyReused) }
+}
+
+/// A start request that makes sense.
+struct Checked {
+    template: TemplateId,
+    count: usize,
+    priority: u32,
+    node: Option<NodeId>,
+    vcpu: Option<u32>,
+    vram: Option<u64>,
+    group_id: String,
+    usb_device: String,
+    mac_address: String,
+    vlan: String,
+    script: Option<bytes::Bytes>,
+    script_terms: ScriptRef,
+}
+
+fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
+    let bad = |why: String| OpsError::BadInput(why);
+    let vmid = ask.vmid.as_deref().ok_or_else(|| bad("vmid is required".into()))?;
+    // What cannot be an id is no template's id.
+    let template = TemplateId::parse(vmid).map_err(|_| OpsError::NotInRegistry)?;
+    let count = ask.count.unwrap_or(1);
+    if count < 1 || count > i64::from(most) {
+        return Err(bad(format!("count is {count}; it must be from 1 to {most}")));
+    }
+    let texts = [
+        ("name", &ask.name),
+        ("external_id", &ask.external_id),
+        ("name_template", &ask.name_template),
+        ("group_id", &ask.group_id),
+        ("usb_device", &ask.usb_device),
+        ("mac_address", &ask.mac_address),
+        ("vlan_tag", &ask.vlan_tag),
+    ];
+    for (key, text) in texts {
+        check_text(key, text.as_deref())?;
+    }
+    check_metadata(ask.metadata.as_ref())?;
+    if ask.group.is_some() {
+        return Err(bad("group needs resource management, which is off".into()));
+    }
+    let node = ask.node_id.clone().map(NodeId::parse).transpose().map_err(|error| bad(error.to_string()))?;
+    let on_failure = match ask.script_fail_handler.unwrap_or(0) {
+        0 => OnScriptFailure::Stop,
+        1 => OnScriptFailure::Keep,
+        2 => OnScriptFailure::Delete,
+        other => return Err(bad(format!("script_fail_handler is {other}; it must be 0, 1 or 2"))),
+    };
+    let small = |key: &str, given: Option<i64>| {
+        given
+            .filter(|n| *n != 0)
+            .map(|n| u32::try_from(n).map_err(|_| bad(format!("{key} is {n}, which makes no sense"))))
+            .transpose()
+    };
+    Ok(Checked {
+        template,
+        count: usize::try_from(count).unwrap_or(1),
+        priority: u32::try_from(ask.priority.unwrap_or(PRIORITY).clamp(1, 10_000)).unwrap_or(1000),
+        node,
+        vcpu: small("vcpu", ask.vcpu)?,
+        vram: small("vram", ask.vram)?.map(u64::from),
+        group_id: ask.group_id.clone().unwrap_or_default(),
+        usb_device: ask.usb_device.clone().unwrap_or_default(),
+        mac_address: ask.mac_address.clone().unwrap_or_default(),
+        vlan: ask.vlan_tag.clone().unwrap_or_default(),
+        script: ask.startup_script.as_deref().map(scripts::decode).transpose()?.filter(|s| !s.is_empty()),
+        script_terms: ScriptRef {
+            at: StartId::random(),
+            chunks: 0,
+            digest: Digest::of(b""),
+            at_boot: ask.startup_script_condition == Some(1),
+            monitored: ask.script_monitoring.unwrap_or(false),
+            timeout_seconds: small("script_timeout", Some(ask.script_timeout.unwrap_or(SCRIPT_SECONDS)))?
+                .unwrap_or(SCRIPT_SECONDS as u32),
+            on_failure,
+        },
+    })
+}
+
+pub(super) fn check_text(key: &str, text: Option<&str>) -> Result<(), OpsError> {
+    match text {
+        Some(text) if text.len() > TEXT => {
+            Err(OpsError::BadInput(format!("{key} has {} bytes, the most is {TEXT}", text.len())))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn check_metadata(
+    metadata: Option<&serde_json::Map<String, serde_json::Value>>,
+) -> Result<(), OpsError> {
+    let Some(metadata) = metadata else { return Ok(()) };
+    let size = serde_json::to_vec(metadata).map_or(usize::MAX, |bytes| bytes.len());
+    if size > METADATA {
+        return Err(OpsError::BadInput(format!("metadata has {size} bytes, the most is {METADATA}")));
+    }
+    Ok(())
+}
+
+fn spec(
+    checked: &Checked,
+    resolved: Resolved,
+    script: Option<ScriptRef>,
+    name_template: Option<String>,
+) -> InstanceSpec {
+    InstanceSpec {
+        template: resolved.template,
+        template_name: resolved.name,
+        repository: resolved.repository,
+        tag: resolved.tag,
+        version: resolved.version,
+        manifest: resolved.manifest,
+        arch: resolved.arch,
+        node: checked.node.clone(),
+        group_id: checked.group_id.clone(),
+        priority: checked.priority,
+        name_template: name_template.unwrap_or_default(),
+        vcpu: checked.vcpu,
+        vram: checked.vram,
+        mac_address: checked.mac_address.clone(),
+        vlan: checked.vlan.clone(),
+        usb_device: checked.usb_device.clone(),
+        script,
+    }
+}

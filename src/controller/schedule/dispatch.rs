@@ -1,0 +1,264 @@
+//! Brings waiting polls and waiting starts together within one controller.
+//!
+//! A start that comes into the queue wakes one poll, the best for it, and only at the controller that is its first
+//! choice; the others try it a little later. So a burst is no stampede: neither within a controller nor between
+//! controllers. A poll that arrives looks through the queue itself. All of this only shortens waits and spares
+//! races; what holds is the transaction of an offer.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use super::{
+    fit,
+    rank::{BEST, ON_NODE, Order, first_choice},
+};
+use crate::{
+    clock,
+    controller::{
+        lists::{Cache, Item, Lists, Told},
+        records::{InstanceRecord, NodeRecord},
+    },
+    model::{InstanceId, NodeId},
+    supervise::Stop,
+};
+
+/// How long a start is left to its first choice; then a random part of [`JITTER`] more.
+const LEAVE_TO_FIRST: Duration = Duration::from_millis(50);
+const JITTER: Duration = Duration::from_millis(30);
+
+/// How long a node does not get a start again that it gave back: what was in the way may pass.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+
+/// Starts that are looked at again later, at most. Over it the oldest waits for a poll that arrives.
+const LATER: usize = 200_000;
+
+/// The polls that are parked here, and the starts somebody here is about to offer.
+pub(in crate::controller) struct Dispatch {
+    /// This controller's name among the members.
+    name: String,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    next: u64,
+    seats: HashMap<u64, Parked>,
+    by_node: HashMap<NodeId, HashSet<u64>>,
+    reserved: HashSet<InstanceId>,
+    later: BinaryHeap<Reverse<(Instant, InstanceId)>>,
+}
+
+struct Parked {
+    node: NodeId,
+    wake: Arc<Notify>,
+    hint: Option<InstanceId>,
+}
+
+/// A poll's place. Dropping it leaves; a start that was held for it goes to another.
+pub(in crate::controller) struct Seat<'a> {
+    dispatch: &'a Dispatch,
+    number: u64,
+    wake: Arc<Notify>,
+}
+
+/// A start that nobody else here offers meanwhile.
+pub(in crate::controller) struct Reserved<'a> {
+    dispatch: &'a Dispatch,
+    pub(in crate::controller) id: InstanceId,
+}
+
+impl Dispatch {
+    pub(in crate::controller) fn new(name: String) -> Self {
+        Self { name, state: Mutex::default(), wake: Notify::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Every step leaves it whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a place for a poll of this node.
+    pub(in crate::controller) fn park(&self, node: &NodeId) -> Seat<'_> {
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        let wake = Arc::new(Notify::new());
+        state.seats.insert(number, Parked { node: node.clone(), wake: wake.clone(), hint: None });
+        state.by_node.entry(node.clone()).or_default().insert(number);
+        Seat { dispatch: self, number, wake }
+    }
+
+    /// Takes in what the cache was told.
+    pub(in crate::controller) fn told(&self, told: Told, lists: &Lists) {
+        let (queued, nodes) = match told {
+            Told::Changes(effects) => (effects.queued, effects.nodes),
+            Told::Everything => {
+                for parked in self.lock().seats.values() {
+                    parked.wake.notify_one();
+                }
+                return;
+            }
+        };
+        {
+            let state = self.lock();
+            let seats = nodes.iter().filter_map(|node| state.by_node.get(node)).flatten();
+            for parked in seats.filter_map(|number| state.seats.get(number)) {
+                parked.wake.notify_one();
+            }
+        }
+        lists.peek(|cache| {
+            for id in queued {
+                if self.is_first_choice(cache, &id) {
+                    self.hand_out(cache, &id);
+                } else {
+                    self.look_later(id, LEAVE_TO_FIRST + JITTER.mul_f64(rand::random()));
+                }
+            }
+        });
+    }
+
+    fn look_later(&self, id: InstanceId, wait: Duration) {
+        let mut state = self.lock();
+        if state.later.len() < LATER {
+            state.later.push(Reverse((clock::now() + wait, id)));
+            self.wake.notify_one();
+        }
+    }
+
+    fn is_first_choice(&self, cache: &Cache, id: &InstanceId) -> bool {
+        let members = cache.members("controller").map(|(name, _)| name);
+        first_choice(id, members).is_none_or(|name| name == self.name)
+    }
+
+    /// Gives a waiting start to the parked poll that suits it best, if there is one.
+    fn hand_out(&self, cache: &Cache, id: &InstanceId) {
+        let Some(item) = cache.instance(id).filter(|item| item.record.is_queued()) else { return };
+        let mut state = self.lock();
+        if state.reserved.contains(id) {
+            return;
+        }
+        let best = state
+            .seats
+            .iter()
+            .filter(|(_, parked)| parked.hint.is_none())
+            .filter_map(|(number, parked)| {
+                let node = &cache.node(&parked.node)?.record;
+                if !may_get(cache, item, node) {
+                    return None;
+                }
+                let candidate = cache.candidate(node);
+                fit::fits(&item.record.spec, candidate).ok()?;
+                let room = node.settings.capacity.saturating_sub(candidate.taken);
+                Some(((fit::has_template(&item.record.spec, node), room, Reverse(*number)), *number))
+            })
+            .max_by_key(|(worth, _)| *worth);
+        if let Some(parked) = best.and_then(|(_, number)| state.seats.get_mut(&number)) {
+            parked.hint = Some(id.clone());
+            parked.wake.notify_one();
+            state.reserved.insert(id.clone());
+        }
+    }
+
+    /// The best start for a node, reserved: the one held for this seat, else what the queue has.
+    pub(in crate::controller) fn choose(
+        &self,
+        cache: &Cache,
+        seat: &Seat<'_>,
+        node: &NodeRecord,
+    ) -> Option<Reserved<'_>> {
+        let mut state = self.lock();
+        if let Some(id) = state.seats.get_mut(&seat.number).and_then(|parked| parked.hint.take()) {
+            return Some(Reserved { dispatch: self, id });
+        }
+        let candidate = cache.candidate(node);
+        fit::takes_starts(candidate).ok()?;
+        let mut best: Vec<(Order, &InstanceId)> = Vec::with_capacity(BEST);
+        for (order, id, item) in cache.queue() {
+            if best.len() == BEST && best.iter().all(|(rank, _)| *rank <= order.sooner_by(ON_NODE)) {
+                break;
+            }
+            let mine = || item.seen.elapsed() >= LEAVE_TO_FIRST || self.is_first_choice(cache, id);
+            let fits = fit::suits(&item.record.spec, node).is_ok() && may_get(cache, item, node);
+            if !fits || state.reserved.contains(id) || !mine() {
+                continue;
+            }
+            let here = fit::has_template(&item.record.spec, node);
+            best.push((if here { order.sooner_by(ON_NODE) } else { order }, id));
+            best.sort_unstable();
+            best.truncate(BEST);
+        }
+        let id = best.first().map(|(_, id)| (*id).clone())?;
+        state.reserved.insert(id.clone());
+        Some(Reserved { dispatch: self, id })
+    }
+
+    /// Hands out the starts that were left to their first choice, when their time has come.
+    pub(in crate::controller) async fn run(&self, lists: &Lists, stop: Stop) {
+        loop {
+            let due = self.lock().later.peek().map(|Reverse((due, _))| *due);
+            tokio::select! {
+                () = stop.requested() => return,
+                () = self.wake.notified() => continue,
+                () = async {
+                    match due {
+                        Some(due) => tokio::time::sleep_until(due).await,
+                        None => std::future::pending().await,
+                    }
+                } => {}
+            }
+            let mut ready = Vec::new();
+            {
+                let (mut state, now) = (self.lock(), clock::now());
+                while state.later.peek().is_some_and(|Reverse((due, _))| *due <= now) {
+                    ready.extend(state.later.pop().map(|Reverse((_, id))| id));
+                }
+            }
+            lists.peek(|cache| ready.iter().for_each(|id| self.hand_out(cache, id)));
+        }
+    }
+}
+
+/// Not to a node that has just given it back, unless some time has passed.
+fn may_get(_cache: &Cache, item: &Item<InstanceRecord>, node: &NodeRecord) -> bool {
+    !item.record.refused_by.contains(&node.id) || item.seen.elapsed() >= REFUSED_FOR
+}
+
+impl Seat<'_> {
+    /// Completes when there may be something new for this seat. Cancel-safe.
+    pub(in crate::controller) async fn woken(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        let mut state = self.dispatch.lock();
+        let Some(parked) = state.seats.remove(&self.number) else { return };
+        if let Some(numbers) = state.by_node.get_mut(&parked.node) {
+            numbers.remove(&self.number);
+            if numbers.is_empty() {
+                state.by_node.remove(&parked.node);
+            }
+        }
+        if let Some(id) = parked.hint {
+            state.reserved.remove(&id);
+            drop(state);
+            self.dispatch.look_later(id, Duration::ZERO);
+        }
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        self.dispatch.lock().reserved.remove(&self.id);
+        // If it is still queued, somebody else may try; if not, looking costs nothing.
+        self.dispatch.look_later(self.id.clone(), LEAVE_TO_FIRST);
+    }
+}
