@@ -5,3 +5,7 @@ mod support;
 
 mod rig;
 mod pushes;
+mod pulls;
+mod errors;
+mod templates;
+mod restarts;
