@@ -6,6 +6,7 @@
 mod agent;
 mod check;
 mod controller;
+mod registry;
 mod role;
 mod output;
 
@@ -37,6 +38,8 @@ enum Command {
     Check(check::Check),
     /// Run a controller: stateless, its state is in etcd
     Controller(controller::Args),
+    /// Run a registry: templates as OCI images and under the vendor's paths
+    Registry(registry::Args),
     /// Run a node agent on a VM host, or make its node known and unknown
     Agent(agent::Args),
     /// Stand for a VM
@@ -80,6 +83,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match &cli.command {
         Command::Check(args) => check::run(args, printer),
         Command::Controller(args) => controller::run(args, printer),
+        Command::Registry(args) => registry::run(args, printer),
         Command::Agent(args) => agent::run(args, printer),
         Command::VmProcess(args) => return agent::vm_process(args),
     };
