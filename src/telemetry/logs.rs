@@ -29,6 +29,12 @@ impl Default for LogSettings {
     }
 }
 
+/// Colours for a terminal, unless `NO_COLOR` (no-color.org: any value but an empty one) is set.
+fn colour() -> bool {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !refused && std::io::IsTerminal::is_terminal(&std::io::stderr())
+}
+
 /// Whether a filter can be read; the text says what is wrong with it.
 pub fn check_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
@@ -45,7 +51,8 @@ pub fn set_up(settings: &LogSettings) -> Result<(), String> {
             layers.with(fmt::layer().json().flatten_event(true).with_writer(std::io::stderr)).try_init()
         }
         LogFormat::Human => {
-            layers.with(fmt::layer().with_target(false).with_writer(std::io::stderr)).try_init()
+            let layer = fmt::layer().with_target(false).with_ansi(colour()).with_writer(std::io::stderr);
+            layers.with(layer).try_init()
         }
     };
     // A second role in the same process (standalone) finds the log set up: that is what it wanted.

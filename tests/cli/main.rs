@@ -3,3 +3,4 @@
 mod broken;
 mod check;
 mod program;
+mod role;

@@ -7,10 +7,10 @@ use std::{
 
 /// What a run said.
 #[derive(Debug)]
-pub struct Said {
-    pub code: Option<i32>,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl From<Output> for Said {
@@ -24,7 +24,7 @@ impl From<Output> for Said {
 }
 
 /// The binary, with an environment that none of the caller's own variables reach.
-pub fn switchyard() -> Command {
+pub(crate) fn switchyard() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
@@ -36,11 +36,11 @@ pub fn switchyard() -> Command {
 }
 
 /// Runs it to its end.
-pub fn run(args: &[&str]) -> Said {
+pub(crate) fn run(args: &[&str]) -> Said {
     switchyard().args(args).output().unwrap().into()
 }
 
 /// A file of this project.
-pub fn in_project(path: &str) -> PathBuf {
+pub(crate) fn in_project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }

@@ -26,9 +26,13 @@ fn name(given: &Given<'_>) -> Result<String, Wrong> {
     crate::config::value::named::<crate::model::RegistryName>(given).map(|name| name.as_str().to_owned())
 }
 
-/// The host's name and the port: different for each server of a usual cloud.
+/// The host's name and the port: different for each server of a usual cloud. A port that is not chosen yet
+/// says nothing, the process does.
 pub(super) fn default_name(listen: SocketAddr) -> String {
-    format!("{}-{}", host_name(), listen.port())
+    match listen.port() {
+        0 => format!("{}-pid-{}", host_name(), std::process::id()),
+        port => format!("{}-{port}", host_name()),
+    }
 }
 
 /// This machine's name, brought to the letters a name may have.
