@@ -16,6 +16,7 @@ pub mod page;
 pub mod embedded;
 pub mod etcd;
 pub mod faulty;
+pub mod conformance;
 
 use async_trait::async_trait;
 

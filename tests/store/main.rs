@@ -3,20 +3,27 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-use support::etcd::Etcd;
+mod random;
 
-#[tokio::test]
-async fn a_member_that_was_killed_answers_again_after_its_restart() {
-    let mut etcd = Etcd::start(3).await;
-    let leader = etcd.leader().await;
-    etcd.kill(leader);
-    assert!(!etcd.healthy(leader).await);
-    let next = etcd.leader().await;
-    assert_ne!(next, leader);
-    etcd.freeze(next);
-    assert!(!etcd.healthy(next).await);
-    etcd.spawn(leader);
-    etcd.healthy_again(leader).await;
-    etcd.thaw(next);
-    etcd.healthy_again(next).await;
+use std::time::Duration;
+
+use support::etcd::Etcd;
+use switchyard::{
+    store::{embedded::EmbeddedStore, etcd::EtcdStore},
+    supervise::Tree,
+};
+
+#[test]
+fn etcd_and_the_embedded_store_answer_alike() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (tree, dir) = (Tree::new(), tempfile::tempdir().unwrap());
+    let (etcd, cluster, embedded) = runtime.block_on(async {
+        let etcd = Etcd::start(1).await;
+        let cluster = EtcdStore::connect(&etcd.urls(), Duration::from_secs(10)).await.unwrap();
+        let embedded = EmbeddedStore::open(dir.path(), tree.handle()).await.unwrap();
+        (etcd, cluster, embedded)
+    });
+    random::play_on_both(&runtime, &cluster, &embedded);
+    runtime.block_on(tree.shut_down(Duration::from_secs(5)));
+    drop(etcd);
 }
