@@ -7,6 +7,8 @@ mod agent;
 mod check;
 mod controller;
 mod registry;
+mod proxy;
+mod standalone;
 mod role;
 mod output;
 
@@ -34,6 +36,10 @@ const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (compatible with 1.51
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the whole cloud in this process, on one directory: the way to try it out
+    Standalone(standalone::Args),
+    /// Run a proxy in front of controllers and registries
+    Proxy(proxy::Args),
     /// Validate config files of any role; exit 2 and point at file:line:column if one is wrong
     Check(check::Check),
     /// Run a controller: stateless, its state is in etcd
@@ -81,6 +87,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let printer = Printer::new();
     let result = match &cli.command {
+        Command::Standalone(args) => standalone::run(args, printer),
+        Command::Proxy(args) => proxy::run(args, printer),
         Command::Check(args) => check::run(args, printer),
         Command::Controller(args) => controller::run(args, printer),
         Command::Registry(args) => registry::run(args, printer),

@@ -4,3 +4,4 @@ mod broken;
 mod check;
 mod program;
 mod role;
+mod standalone;

@@ -154,7 +154,7 @@ impl Process {
                 let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
                 let found: Vec<SocketAddr> = text
                     .split_whitespace()
-                    .filter_map(|w| w.rsplit(['=', '/']).next()?.parse().ok())
+                    .filter_map(|w| w.rsplit(['=', '/']).next()?.trim_matches(['"', ',']).parse().ok())
                     .collect();
                 if found.is_empty() { Err(format!("it has {text:?}")) } else { Ok(found) }
             }

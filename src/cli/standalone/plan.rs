@@ -1,0 +1,183 @@
+//! The configs of a standalone cloud, made in code.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZero,
+    time::Duration,
+};
+
+use super::{Args, data::Data};
+use crate::{
+    config::{
+        Address, BaseUrl, DEFAULT_GRACE, Log, Server,
+        agent::{self, Driver, ProcessDriver, Reserve},
+        controller::{self, Registries, StoreKind},
+        proxy::{
+            Access, Balance, Health, Hold, Kind, Limits, Listener, Proxy, Rule, Service, Upstream,
+            UpstreamTimeouts,
+        },
+        registry::{self, Storage},
+    },
+    model::{ServiceName, UpstreamName},
+    wire::node::CapacityMode,
+};
+
+/// Name of the controllers' listener and service.
+pub(super) const CONTROLLERS: &str = "controllers";
+/// Name of the registries' listener and service.
+pub(super) const REGISTRIES: &str = "registries";
+
+/// VMs at once on each node.
+const CAPACITY: u32 = 2;
+/// A newcomer's disk is not a build host's: a share of it would refuse pulls where there is room enough.
+const AGENT_RESERVE: u64 = 256 * 1024 * 1024;
+/// All servers are in this process: a probe costs nothing, and a start should be quick.
+const PROBE: Duration = Duration::from_millis(500);
+
+/// Where something that listens there is reached from this machine.
+pub(super) fn reached_at(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Back ends listen on loopback and let the system pick: only the proxy reaches them.
+const BACK_END: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+fn server(name: String) -> Server {
+    Server { listen: BACK_END, name, grace: DEFAULT_GRACE, address_file: None }
+}
+
+/// The registry.
+pub(super) fn registry(data: &Data) -> registry::Registry {
+    registry::Registry {
+        server: server("r1".into()),
+        log: Log::default(),
+        storage: Storage::Disk(data.registry()),
+        limits: registry::Limits::default(),
+    }
+}
+
+/// A controller; the shared store is given to it beside this.
+pub(super) fn controller(
+    number: u16,
+    args: &Args,
+    data: &Data,
+    registries: SocketAddr,
+) -> controller::Controller {
+    let kind = match args.etcd.as_slice() {
+        [] => StoreKind::Embedded(data.store()),
+        members => StoreKind::Etcd(members.to_vec()),
+    };
+    let address = url(registries);
+    controller::Controller {
+        server: server(format!("c{number}")),
+        log: Log::default(),
+        store: controller::Store { kind, cluster: "main".into() },
+        registries: Some(Registries {
+            node_address: address.clone(),
+            address,
+            timeout: Duration::from_secs(5),
+        }),
+        timeouts: controller::Timeouts::default(),
+        limits: controller::Limits::default(),
+    }
+}
+
+/// The proxy, which does not know its controllers yet.
+pub(super) fn proxy(args: &Args, registry: SocketAddr) -> Proxy {
+    let access = match &args.access_log {
+        None => Access::Off,
+        Some(file) if file.as_os_str() == "stdout" => Access::Stdout,
+        Some(file) => Access::File(file.clone()),
+    };
+    let registries = service(REGISTRIES, Kind::Registry, vec![upstream("r1".into(), registry)]);
+    Proxy {
+        threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+        log: Log::default(),
+        access,
+        admin: args.admin_addr,
+        address_file: None,
+        listeners: vec![
+            listener(CONTROLLERS, args.controllers_addr, 0),
+            listener(REGISTRIES, args.registries_addr, 1),
+        ],
+        // A request that comes before the controllers are known is held, as when none is healthy.
+        services: vec![service(CONTROLLERS, Kind::Controller, Vec::new()), registries],
+        limits: Limits::default(),
+        grace: DEFAULT_GRACE,
+    }
+}
+
+/// Makes the controllers known to the proxy's config.
+pub(super) fn add_controllers(proxy: &mut Proxy, controllers: &[SocketAddr]) {
+    for service in proxy.services.iter_mut().filter(|service| service.kind == Kind::Controller) {
+        let named =
+            controllers.iter().zip(1..).map(|(address, number)| upstream(format!("c{number}"), *address));
+        service.upstreams = named.collect();
+    }
+}
+
+/// An agent, joined through the proxy like any other.
+pub(super) fn agent(number: u16, data: &Data, controllers: SocketAddr) -> agent::Agent {
+    agent::Agent {
+        controllers: vec![url(controllers)],
+        driver: Driver::Process(ProcessDriver::default()),
+        data: data.agent(number),
+        node_id: None,
+        name: format!("node-{number}"),
+        host: Ipv4Addr::LOCALHOST.to_string(),
+        capacity: CAPACITY,
+        capacity_mode: CapacityMode::Number,
+        groups: Vec::new(),
+        drain_mode: false,
+        heartbeat: Duration::from_secs(5),
+        request_timeout: Duration::from_secs(60),
+        dial_timeout: Duration::from_secs(15),
+        reserve: Reserve::Bytes(AGENT_RESERVE),
+        vm_prefix: "mgmtManaged".into(),
+        start_timeout: Duration::from_secs(90),
+        log: Log::default(),
+        grace: DEFAULT_GRACE,
+    }
+}
+
+fn listener(name: &str, bind: SocketAddr, service: usize) -> Listener {
+    Listener {
+        name: name.into(),
+        bind: vec![bind],
+        rules: vec![Rule { host: None, path: None, service }],
+        trusted: Vec::new(),
+        expose: Vec::new(),
+    }
+}
+
+fn service(name: &str, kind: Kind, upstreams: Vec<Upstream>) -> Service {
+    Service {
+        name: ServiceName::parse(name).expect("a constant of letters"),
+        kind,
+        balance: Balance::LeastRequests,
+        hold: Hold::default(),
+        retry_status: vec![502, 503, 504],
+        maintenance: false,
+        upstreams,
+        writer: None,
+        health: Health { interval: PROBE, rise: 1, ..Health::default() },
+        timeouts: UpstreamTimeouts::default(),
+        attempts: 3,
+    }
+}
+
+fn upstream(name: String, address: SocketAddr) -> Upstream {
+    Upstream {
+        name: UpstreamName::parse(name).expect("a letter and a number"),
+        address: Address { host: address.ip().to_string(), port: address.port() },
+    }
+}
+
+fn url(address: SocketAddr) -> BaseUrl {
+    format!("http://{address}").parse().expect("an IP address and a port that is open make a URL")
+}

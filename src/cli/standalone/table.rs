@@ -1,0 +1,90 @@
+//! What a newcomer sees: where everything is, and lines to copy that work.
+
+use std::{fmt::Write, io, net::SocketAddr, path::Path};
+
+use serde::Serialize;
+
+use super::{Args, data::Data};
+
+/// Where everything listens, as reached from this machine.
+#[derive(Debug, Serialize)]
+pub(super) struct Addresses {
+    /// The controllers' front.
+    pub(super) controllers: SocketAddr,
+    /// The registries' front.
+    pub(super) registries: SocketAddr,
+    /// The proxy's admin API.
+    pub(super) admin: SocketAddr,
+    /// Each controller behind the front.
+    pub(super) controller: Vec<SocketAddr>,
+    /// Each registry behind the front.
+    pub(super) registry: Vec<SocketAddr>,
+}
+
+impl Addresses {
+    /// Writes them as JSON, complete at once: beside, then renamed.
+    pub(super) fn write(&self, path: &Path) -> io::Result<()> {
+        let beside = path.with_extension("new");
+        std::fs::write(&beside, serde_json::to_string_pretty(self)? + "\n")?;
+        std::fs::rename(&beside, path)
+    }
+}
+
+/// The table and the next steps.
+pub(super) fn table(addresses: &Addresses, data: &Data, args: &Args) -> String {
+    let Addresses { controllers, registries, admin, .. } = addresses;
+    let dir = quoted(data.dir());
+    let state = match args.etcd.as_slice() {
+        [] => dir.clone(),
+        [first, ..] => format!("etcd at {first}; templates and nodes in {dir}"),
+    };
+    let mut text = format!(
+        "switchyard standalone is running: {}, {} and {} behind one proxy
+
+  controllers   http://{controllers}
+  registries    http://{registries}
+  admin         http://{admin}     /metrics, /readyz, /admin/v1/upstreams
+  state         {state}
+
+Try in another terminal:
+",
+        counted(args.controllers, "controller"),
+        counted(args.registries, "registry"),
+        counted(args.agents, "node"),
+    );
+    let sample = quoted(&data.sample());
+    let api = format!("http://{controllers}/api/v1");
+    let steps = [
+        (
+            "push a template: a tiny image that lies there for it",
+            format!("skopeo copy --dest-tls-verify=false oci:{sample} docker://{registries}/sample:v1"),
+        ),
+        (
+            "start a VM from it, and see it",
+            format!(
+                "T=$(curl -s {api}/registry/vm | grep -o '\"id\":\"[^\"]*\",\"name\":\"sample\"' | cut -d'\"' -f4)\n  \
+                 ID=$(curl -s {api}/vm -d \"{{\\\"vmid\\\":\\\"$T\\\"}}\" | cut -d'\"' -f10)\n  \
+                 curl -s \"{api}/vm?id=$ID\""
+            ),
+        ),
+        ("list VMs and nodes", format!("curl -s {api}/vm; curl -s {api}/node")),
+        ("end it", format!("curl -s -X DELETE {api}/vm -d \"{{\\\"id\\\":\\\"$ID\\\"}}\"")),
+    ];
+    for (what, line) in steps {
+        // A string takes all that is written to it.
+        let _ok = writeln!(text, "  # {what}\n  {line}");
+    }
+    text.push_str("\nCtrl-C stops it; the same command goes on where it was.");
+    text
+}
+
+fn counted(number: u16, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
+}
+
+/// A path as one word of a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
