@@ -181,4 +181,4 @@ fn read(line: &[u8]) -> Option<Line> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -16,7 +16,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -30,7 +30,7 @@ pub(super) use pull::{Told, Trouble, pull};
 use self::evict::Cached;
 use super::{
     AgentError,
-    facts::space,
+    facts::{Space, space},
     home::{sync_parent, write_durably},
 };
 use crate::{
@@ -84,7 +84,6 @@ struct Coming {
 }
 
 /// Keeps the layers of a pull from being taken for nobody's, and its room spoken for, while it is held.
-#[derive(Debug)]
 struct Claimed {
     cache: Cache,
     layers: BTreeSet<Digest>,
@@ -103,19 +102,28 @@ impl Drop for Claimed {
     }
 }
 
+/// Looks at the disk; something else in tests.
+type Disk = Arc<dyn Fn(&Path) -> io::Result<Space> + Send + Sync>;
+
 /// The cache. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) struct Cache {
     root: PathBuf,
     reserve: Reserve,
+    disk: Disk,
     state: Arc<Mutex<State>>,
 }
 
 /// Keeps a template on disk while it is held.
-#[derive(Debug)]
 pub(super) struct Pin {
     cache: Cache,
     manifest: Digest,
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pin({})", self.manifest)
+    }
 }
 
 impl Drop for Pin {
@@ -133,7 +141,11 @@ impl Drop for Pin {
 impl Cache {
     /// Reads what is there. A template with a file missing or of another size is not there.
     pub(super) fn open(root: PathBuf, reserve: Reserve) -> Result<Self, AgentError> {
-        let cache = Self { root, reserve, state: Arc::default() };
+        Self::open_on(root, reserve, Arc::new(space))
+    }
+
+    fn open_on(root: PathBuf, reserve: Reserve, disk: Disk) -> Result<Self, AgentError> {
+        let cache = Self { root, reserve, disk, state: Arc::default() };
         for dir in ["templates", "layers", "partial"] {
             let path = cache.root.join(dir);
             fs::create_dir_all(&path).map_err(AgentError::data(path))?;
@@ -263,7 +275,7 @@ impl Cache {
     }
 
     fn try_make_room(&self, layers: &[Layer]) -> Result<Claimed, Trouble> {
-        let on_disk = space(&self.root).map_err(|source| self.unusable(source))?;
+        let on_disk = (self.disk)(&self.root).map_err(|source| self.unusable(source))?;
         let reserve = match self.reserve {
             Reserve::Share(share) => (on_disk.total as f64 * share) as u64,
             Reserve::Bytes(bytes) => bytes,

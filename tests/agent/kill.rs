@@ -1,0 +1,210 @@
+//! An agent that is killed at every step of a start, and started again: nothing doubled, nothing lost.
+
+use std::time::Duration;
+
+use switchyard::{
+    model::InstanceId,
+    wire::agent::{OnScriptFailure, VmPhase},
+};
+
+use crate::{
+    standin::{Held, SOON},
+    support::{eventually::eventually, process::Process},
+    world::{World, script},
+};
+
+/// A child process that runs the agent of a world.
+fn agent(world: &World, more: &str) -> Process {
+    let text = format!(
+        "[agent]\ncontrollers = [\"{}\"]\ndriver = \"process\"\ndata = \"{}\"\nnode_id = \"node-1\"\ncapacity = 2\n\
+         heartbeat = \"300ms\"\nreserve = \"1MB\"\nhost = \"10.20.30.41\"\n{more}\n",
+        world.cloud.url(),
+        world.config.data.display(),
+    );
+    let config = world.place.write("agent.toml", &text);
+    Process::start(&world.place, "agent", &["agent", "run", "-c", &config.display().to_string()])
+}
+
+async fn no_vm_runs(world: &World) {
+    eventually(SOON, "the VMs to die with their agent", || async {
+        let running = world.vms.running();
+        if running.is_empty() { Ok(()) } else { Err(format!("{running:?}")) }
+    })
+    .await;
+}
+
+/// Kills the agent as soon as `reached`, starts it again, and waits for the instance to be up.
+async fn killed_when(
+    name: &str,
+    more: &str,
+    prepare: impl FnOnce(&World),
+    reached: impl AsyncFn(&World, &InstanceId),
+    heal: impl FnOnce(&World),
+) {
+    let world = World::prepare(name).await;
+    prepare(&world);
+    let layer = vec![3u8; 500_000];
+    let manifest = world.cloud.push(&[&layer]);
+    let mut agent = agent(&world, more);
+    let id = world.cloud.run(manifest, script("echo up", 30, OnScriptFailure::Stop));
+    reached(&world, &id).await;
+    agent.kill();
+    no_vm_runs(&world).await;
+    heal(&world);
+    agent.spawn();
+    world.cloud.is(&id, Held::Started).await;
+    assert_eq!(world.vms.of(id.as_str()).len(), 1);
+    let granted = world.cloud.of(&id, |i| i.granted.clone());
+    assert_eq!(granted, [1], "it went on with the same attempt");
+    world.cloud.terminate(&id);
+    world.cloud.is(&id, Held::Terminated).await;
+    agent.kill();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn killed_while_the_claim_is_answered_it_claims_again() {
+    let lose = |world: &World| world.cloud.faults(|f| f.lose = [("claim", u32::MAX)].into());
+    killed_when(
+        "kill-claim",
+        "",
+        lose,
+        async |world, id| world.cloud.is(id, Held::Claimed).await,
+        |world| world.cloud.faults(|f| f.lose.clear()),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn killed_while_it_pulls_it_goes_on_with_the_pull() {
+    killed_when(
+        "kill-pull",
+        "",
+        |world| world.cloud.faults(|f| f.hang = true),
+        async |world, _| {
+            world
+                .cloud
+                .until("half of it", |inner| {
+                    let told = inner.heartbeats.last().map(|h| h.vms.clone()).unwrap_or_default();
+                    told.iter()
+                        .any(|vm| vm.phase == VmPhase::Pulling && serde_json::json!(vm.progress) == 0.5)
+                })
+                .await;
+        },
+        |world| {
+            let mut inner = world.cloud.lock();
+            inner.faults.hang = false;
+        },
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn killed_while_the_start_is_granted_it_asks_again() {
+    let lose = |world: &World| world.cloud.faults(|f| f.lose = [("starting", u32::MAX)].into());
+    killed_when(
+        "kill-grant",
+        "",
+        lose,
+        async |world, id| world.cloud.is(id, Held::Starting).await,
+        |world| world.cloud.faults(|f| f.lose.clear()),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn killed_while_the_vm_starts_it_starts_it_once_more_and_only_one_lives() {
+    killed_when(
+        "kill-start",
+        "[agent.process]\nstart_delay = \"700ms\"",
+        |_| {},
+        async |world, id| world.cloud.is(id, Held::Starting).await,
+        |_| {},
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn killed_before_the_vm_could_be_told_it_starts_it_once_more_and_only_one_lives() {
+    killed_when(
+        "kill-booted",
+        "",
+        |_| {},
+        async |world, id| {
+            eventually(SOON, "its process", || async {
+                if world.vms.ever(id.as_str()) > 0 { Ok(()) } else { Err("none") }
+            })
+            .await;
+        },
+        |_| {},
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_vm_dies_with_its_killed_agent_and_is_told_as_vanished_by_the_next() {
+    let world = World::prepare("kill-running").await;
+    let manifest = world.cloud.push(&[b"layer"]);
+    let mut agent = agent(&world, "");
+    let id = world.cloud.run(manifest, script("sleep 1000 & echo $! > pid", 30, OnScriptFailure::Stop));
+    world.cloud.is(&id, Held::Started).await;
+    let file = world.config.data.join("vms").join(format!("{id}.1")).join("pid");
+    let pid: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+    agent.kill();
+    no_vm_runs(&world).await;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    assert!(stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')), "{stat}");
+
+    agent.spawn();
+    world.cloud.is(&id, Held::Failed).await;
+    let vm = world.cloud.of(&id, |i| i.last.clone().unwrap());
+    assert!(vm.message.contains("VM vanished"), "{}", vm.message);
+    assert_ne!(vm.info.unwrap().status, "running");
+    assert_eq!(world.vms.ever(id.as_str()), 1);
+    assert!(world.vm_dirs().is_empty());
+    // And the node takes work as before.
+    let next = world.cloud.run(manifest, None);
+    world.cloud.is(&next, Held::Started).await;
+    agent.kill();
+    world.end().await;
+}
+
+#[tokio::test]
+async fn killed_again_and_again_at_any_moment_never_two_live_and_all_come_up_or_fail_honestly() {
+    let world = World::prepare("kill-any").await;
+    let layer = vec![9u8; 200_000];
+    let manifest = world.cloud.push(&[&layer]);
+    let mut agent = agent(&world, "[agent.process]\nstart_delay = \"50ms\"");
+    let ids = [
+        world.cloud.run(manifest, None),
+        world.cloud.run(manifest, script("true", 9, OnScriptFailure::Keep)),
+    ];
+    for pause in [15, 40, 90, 150, 220, 300, 60, 120] {
+        // Not waiting for something: the moment of the kill is what varies.
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        agent.kill();
+        for id in &ids {
+            // An offer that nobody claimed goes back, as after the claim timeout.
+            if world.cloud.of(id, |i| i.held) == Held::Offered {
+                world.cloud.requeue(id);
+            }
+        }
+        agent.spawn();
+    }
+    for id in &ids {
+        eventually(SOON, "an end", || async {
+            world.cloud.of(id, |i| match i.held {
+                Held::Started | Held::Failed => Ok(()),
+                Held::Offered => Err("offered".to_owned()),
+                other => Err(format!("{other:?}")),
+            })
+        })
+        .await;
+        let (held, granted) = world.cloud.of(id, |i| (i.held, i.granted.clone()));
+        assert!(granted.len() == 1, "{granted:?}");
+        assert_eq!(world.vms.of(id.as_str()).len(), usize::from(held == Held::Started));
+    }
+    agent.kill();
+    no_vm_runs(&world).await;
+    world.end().await;
+}
