@@ -52,7 +52,6 @@ pub(super) struct Node {
 }
 
 impl Node {
-    #[expect(clippy::too_many_arguments, reason = "each is one part, made by the one caller")]
     pub(super) fn new(
         config: Config,
         id: NodeId,

@@ -398,13 +398,13 @@ async fn vanished(node: &Arc<Node>, key: &VmKey) {
 /// Has every VM worked on that has something to be done; ends when the agent stops and all hands are still.
 async fn work(node: &Arc<Node>) {
     let ending = node.ending.stop();
+    // Emptied below before this returns.
     let mut workers = JoinSet::new();
     let mut ids = std::collections::HashMap::new();
     loop {
         if !ending.is_requested() {
             for key in node.vms.due() {
                 let worker = settle(node.clone(), key.clone());
-                #[expect(clippy::disallowed_methods, reason = "the set is emptied below before this returns")]
                 let handle = workers.spawn(worker);
                 ids.insert(handle.id(), key);
             }

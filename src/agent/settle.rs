@@ -90,7 +90,10 @@ impl One {
                 .await?;
             match asked {
                 Ok(Ok(granted)) => break granted,
-                Ok(Err(error)) if is_final(&error) => return Ok(self.refused("claim", error.to_string())),
+                Ok(Err(error)) if is_final(&error) => {
+                    self.refused("claim", error.to_string());
+                    return Ok(());
+                }
                 Ok(Err(error)) => self.unanswered("claim", &error),
                 Err(_) => warn!(vm = %self.key, "claim was not answered in time"),
             }
@@ -147,7 +150,10 @@ impl One {
             let node = self.node.clone();
             match self.unless_unwanted(node.api.starting(&claim)).await? {
                 Ok(granted) => break granted,
-                Err(error) if is_final(&error) => return Ok(self.refused("start", error.to_string())),
+                Err(error) if is_final(&error) => {
+                    self.refused("start", error.to_string());
+                    return Ok(());
+                }
                 Err(error) => self.unanswered("start", &error),
             }
             self.pause(&mut backoff).await?;

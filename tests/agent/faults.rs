@@ -20,10 +20,7 @@ async fn a_refused_claim_and_a_refused_start_leave_nothing() {
         let manifest = world.cloud.push(&[b"layer"]);
         let id = world.cloud.run(manifest, None);
         world.cloud.until("the step", |inner| inner.calls.iter().any(|c| c.starts_with(step))).await;
-        world
-            .cloud
-            .until("it to be forgotten", |inner| inner.heartbeats.last().unwrap().vms.is_empty())
-            .await;
+        world.cloud.until("it to be forgotten", |inner| inner.told().is_empty()).await;
         never(Duration::from_millis(700), "it ran all the same", || async {
             if world.vms.ever(id.as_str()) == 0 { Ok(()) } else { Err("it did") }
         })
@@ -76,13 +73,7 @@ async fn a_terminate_wins_over_a_pull_and_the_download_goes_on_next_time() {
     let manifest = world.cloud.push(&[&layer]);
     world.cloud.faults(|faults| faults.hang = true);
     let id = world.cloud.run(manifest, None);
-    world
-        .cloud
-        .until("half of it", |inner| {
-            let told = &inner.heartbeats.last().unwrap().vms;
-            told.iter().any(|vm| vm.phase == VmPhase::Pulling && serde_json::json!(vm.progress) == 0.5)
-        })
-        .await;
+    world.cloud.until("half of it", |inner| inner.is_half_pulled()).await;
     world.cloud.terminate(&id);
     world.cloud.is(&id, Held::Terminated).await;
     assert_eq!(world.vms.ever(id.as_str()), 0);
@@ -139,8 +130,7 @@ async fn a_broken_download_goes_on_and_a_registry_that_is_away_is_waited_for() {
     world
         .cloud
         .until("the wait to be told with its reason", |inner| {
-            let told = &inner.heartbeats.last().unwrap().vms;
-            told.iter().any(|vm| vm.message.contains("waits for the registry"))
+            inner.told().iter().any(|vm| vm.message.contains("waits for the registry"))
         })
         .await;
     world.cloud.faults(|faults| faults.registry_down = false);

@@ -25,14 +25,6 @@ fn agent(world: &World, more: &str) -> Process {
     Process::start(&world.place, "agent", &["agent", "run", "-c", &config.display().to_string()])
 }
 
-async fn no_vm_runs(world: &World) {
-    eventually(SOON, "the VMs to die with their agent", || async {
-        let running = world.vms.running();
-        if running.is_empty() { Ok(()) } else { Err(format!("{running:?}")) }
-    })
-    .await;
-}
-
 /// Kills the agent as soon as `reached`, starts it again, and waits for the instance to be up.
 async fn killed_when(
     name: &str,
@@ -46,14 +38,14 @@ async fn killed_when(
     let layer = vec![3u8; 500_000];
     let manifest = world.cloud.push(&[&layer]);
     let mut agent = agent(&world, more);
-    let id = world.cloud.run(manifest, script("echo up", 30, OnScriptFailure::Stop));
+    let id = world.cloud.run(manifest, script("sleep 1; echo up", 30, OnScriptFailure::Stop));
     reached(&world, &id).await;
     agent.kill();
-    no_vm_runs(&world).await;
+    world.none_lives().await;
     heal(&world);
     agent.spawn();
     world.cloud.is(&id, Held::Started).await;
-    assert_eq!(world.vms.of(id.as_str()).len(), 1);
+    world.one_lives(&id).await;
     let granted = world.cloud.of(&id, |i| i.granted.clone());
     assert_eq!(granted, [1], "it went on with the same attempt");
     world.cloud.terminate(&id);
@@ -82,14 +74,7 @@ async fn killed_while_it_pulls_it_goes_on_with_the_pull() {
         "",
         |world| world.cloud.faults(|f| f.hang = true),
         async |world, _| {
-            world
-                .cloud
-                .until("half of it", |inner| {
-                    let told = inner.heartbeats.last().map(|h| h.vms.clone()).unwrap_or_default();
-                    told.iter()
-                        .any(|vm| vm.phase == VmPhase::Pulling && serde_json::json!(vm.progress) == 0.5)
-                })
-                .await;
+            world.cloud.until("half of it", |inner| inner.is_half_pulled()).await;
         },
         |world| {
             let mut inner = world.cloud.lock();
@@ -151,7 +136,7 @@ async fn a_vm_dies_with_its_killed_agent_and_is_told_as_vanished_by_the_next() {
     let file = world.config.data.join("vms").join(format!("{id}.1")).join("pid");
     let pid: i32 = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
     agent.kill();
-    no_vm_runs(&world).await;
+    world.none_lives().await;
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     assert!(stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z')), "{stat}");
 
@@ -202,9 +187,11 @@ async fn killed_again_and_again_at_any_moment_never_two_live_and_all_come_up_or_
         .await;
         let (held, granted) = world.cloud.of(id, |i| (i.held, i.granted.clone()));
         assert!(granted.len() == 1, "{granted:?}");
-        assert_eq!(world.vms.of(id.as_str()).len(), usize::from(held == Held::Started));
+        if held == Held::Started {
+            world.one_lives(id).await;
+        }
     }
     agent.kill();
-    no_vm_runs(&world).await;
+    world.none_lives().await;
     world.end().await;
 }

@@ -28,7 +28,7 @@ async fn a_start_becomes_a_running_vm_and_a_terminate_leaves_nothing() {
     assert!(info.start_date.is_some());
     let here = world.config.data.join("vms").join(format!("{id}.1")).join("here");
     assert!(std::fs::read_to_string(here).unwrap().trim().ends_with(&format!("{id}.1")));
-    assert_eq!(world.vms.of(id.as_str()).len(), 1);
+    world.one_lives(&id).await;
     assert_eq!(world.cloud.of(&id, |i| i.granted.clone()), [1]);
 
     // It tells the template it has now.
@@ -43,7 +43,7 @@ async fn a_start_becomes_a_running_vm_and_a_terminate_leaves_nothing() {
     world.cloud.terminate(&id);
     world.cloud.is(&id, Held::Terminated).await;
     assert!(world.vm_dirs().is_empty());
-    world.cloud.until("it to be forgotten", |inner| inner.heartbeats.last().unwrap().vms.is_empty()).await;
+    world.cloud.until("it to be forgotten", |inner| inner.told().is_empty()).await;
     assert!(world.vms.of(id.as_str()).is_empty());
     world.end().await;
 }
@@ -140,7 +140,7 @@ async fn a_start_that_fails_is_told_and_not_tried_again() {
     world.cloud.is(&id, Held::Failed).await;
     let message = world.cloud.of(&id, |i| i.last.clone().unwrap().message);
     assert!(message.contains("did not start"), "{message}");
-    world.cloud.until("it to be forgotten", |inner| inner.heartbeats.last().unwrap().vms.is_empty()).await;
+    world.cloud.until("it to be forgotten", |inner| inner.told().is_empty()).await;
     assert_eq!(world.vms.ever(id.as_str()), 0);
     world.end().await;
 }
@@ -160,7 +160,7 @@ async fn a_vm_that_is_not_here_is_told_as_gone_and_a_newer_one_is_not_touched() 
         if world.cloud.of(&id, |i| i.held) == Held::Started { Ok(()) } else { Err("it was") }
     })
     .await;
-    assert_eq!(world.vms.of(id.as_str()).len(), 1);
+    world.one_lives(&id).await;
     world.end().await;
 }
 

@@ -34,11 +34,11 @@ use tokio::sync::Notify;
 
 use crate::support::eventually::eventually;
 
-pub const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(20);
 
 /// What the controllers hold of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Held {
+pub(crate) enum Held {
     Queued,
     Offered,
     Claimed,
@@ -50,7 +50,7 @@ pub enum Held {
 }
 
 #[derive(Debug)]
-pub struct Instance {
+pub(crate) struct Instance {
     pub held: Held,
     pub attempt: u32,
     pub task: StartTask,
@@ -67,7 +67,7 @@ pub struct Instance {
 
 /// How it misbehaves.
 #[derive(Debug, Default)]
-pub struct Faults {
+pub(crate) struct Faults {
     /// Everything is answered 503.
     pub down: bool,
     /// So many calls of this path are done, and then answered 503: the answer is lost.
@@ -85,7 +85,7 @@ pub struct Faults {
 }
 
 #[derive(Debug, Default)]
-pub struct Inner {
+pub(crate) struct Inner {
     pub known: bool,
     pub joins: Vec<Join>,
     pub heartbeats: Vec<Heartbeat>,
@@ -104,14 +104,14 @@ pub struct Inner {
 }
 
 #[derive(Clone)]
-pub struct Cloud {
+pub(crate) struct Cloud {
     pub address: SocketAddr,
     inner: Arc<Mutex<Inner>>,
     wake: Arc<Notify>,
 }
 
 impl Cloud {
-    pub async fn start(tree: &Tree) -> Self {
+    pub(crate) async fn start(tree: &Tree) -> Self {
         let listener = http::bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
         let address = listener.local_addr().unwrap();
         let cloud = Self { address, inner: Arc::default(), wake: Arc::default() };
@@ -136,20 +136,20 @@ impl Cloud {
         cloud
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap()
     }
 
-    pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
+    pub(crate) fn faults(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.lock().faults);
     }
 
     /// Puts a template in the registry: its manifest.
-    pub fn push(&self, layers: &[&[u8]]) -> Digest {
+    pub(crate) fn push(&self, layers: &[&[u8]]) -> Digest {
         let mut inner = self.lock();
         let described: Vec<_> = layers
             .iter()
@@ -166,7 +166,7 @@ impl Cloud {
     }
 
     /// Puts a start in the queue.
-    pub fn run(&self, manifest: Digest, script: Option<Script>) -> InstanceId {
+    pub(crate) fn run(&self, manifest: Digest, script: Option<Script>) -> InstanceId {
         let instance = InstanceId::random();
         let task = StartTask {
             instance: instance.clone(),
@@ -197,7 +197,7 @@ impl Cloud {
         instance
     }
 
-    pub fn terminate(&self, instance: &InstanceId) {
+    pub(crate) fn terminate(&self, instance: &InstanceId) {
         if let Some(instance) = self.lock().instances.get_mut(instance) {
             instance.held = Held::Terminating;
         }
@@ -205,25 +205,25 @@ impl Cloud {
     }
 
     /// Takes an instance from its node, as after a long silence.
-    pub fn requeue(&self, instance: &InstanceId) {
+    pub(crate) fn requeue(&self, instance: &InstanceId) {
         if let Some(instance) = self.lock().instances.get_mut(instance) {
             instance.held = Held::Queued;
         }
         self.wake.notify_waiters();
     }
 
-    pub fn of<T>(&self, instance: &InstanceId, look: impl FnOnce(&Instance) -> T) -> T {
+    pub(crate) fn of<T>(&self, instance: &InstanceId, look: impl FnOnce(&Instance) -> T) -> T {
         look(&self.lock().instances[instance])
     }
 
-    pub async fn is(&self, instance: &InstanceId, held: Held) {
+    pub(crate) async fn is(&self, instance: &InstanceId, held: Held) {
         eventually(SOON, &format!("{instance} to be {held:?}"), || async {
             self.of(instance, |i| if i.held == held { Ok(()) } else { Err(format!("{i:?}")) })
         })
         .await;
     }
 
-    pub async fn until(&self, what: &str, look: impl Fn(&Inner) -> bool) {
+    pub(crate) async fn until(&self, what: &str, look: impl Fn(&Inner) -> bool) {
         eventually(SOON, what, || async {
             let inner = self.lock();
             if look(&inner) {
@@ -276,9 +276,19 @@ impl Inner {
         }
     }
 
-    pub fn set_capacity(&mut self, capacity: u32) {
+    pub(crate) fn set_capacity(&mut self, capacity: u32) {
         self.capacity = Some(capacity);
         self.version += 1;
+    }
+
+    /// The VMs of the last heartbeat.
+    pub(crate) fn told(&self) -> &[SeenVm] {
+        self.heartbeats.last().map_or(&[], |heartbeat| &heartbeat.vms)
+    }
+
+    /// Whether half of a pull was told.
+    pub(crate) fn is_half_pulled(&self) -> bool {
+        self.told().iter().any(|vm| vm.phase == VmPhase::Pulling && json!(vm.progress) == json!(0.5))
     }
 
     fn see(&mut self, vm: &SeenVm) {
@@ -542,6 +552,6 @@ async fn blob(
 }
 
 /// The node a stand-in knows, for those who look.
-pub fn node() -> NodeId {
+pub(crate) fn node() -> NodeId {
     NodeId::parse("node-1").unwrap()
 }

@@ -79,7 +79,7 @@ fn the_least_recently_used_goes_when_a_pull_needs_room() {
     put(&cache, "c", &[layer("c1", 200)]).unwrap();
     assert_eq!(use_now(&cache, "a"), Some(2));
     put(&cache, "d", &[layer("d1", 250)]).unwrap();
-    assert_eq!(names(&cache), ["a", "d"]);
+    assert_eq!(names(&cache), ["a", "c", "d"]);
     // The base is still there, for the one that stayed.
     assert_eq!(use_now(&cache, "a"), Some(2));
     assert!(!cache.layer(&layer("b1", 0).digest).exists());
@@ -97,7 +97,7 @@ fn what_is_pinned_stays_and_a_pull_that_cannot_fit_evicts_nothing() {
     assert_eq!(names(&cache), ["idle", "used"]);
     drop(pin);
     put(&cache, "big", &[layer("big", 600)]).unwrap();
-    assert_eq!(names(&cache), ["big"]);
+    assert_eq!(names(&cache), ["big", "idle"]);
 }
 
 #[test]
@@ -164,4 +164,22 @@ fn a_disk_that_cannot_be_asked_gives_no_room() {
     let trouble = cache.make_room(&[layer("a", 1)]).err().unwrap();
     assert!(matches!(&trouble, Trouble::Disk { .. }) && trouble.may_pass(), "{trouble}");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
+}
+
+/// Two starts of one template end their pulls at the same moment.
+#[test]
+fn a_template_can_be_entered_and_used_by_many_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = cache(dir.path(), 0);
+    put(&cache, "a", &[layer("a1", 10)]).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    cache.enter(&task("a"), vec![layer("a1", 10)]).unwrap();
+                    assert_eq!(use_now(&cache, "a"), Some(1));
+                }
+            });
+        }
+    });
 }

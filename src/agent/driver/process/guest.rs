@@ -1,11 +1,11 @@
 //! The agent's side of one VM process.
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
-    process::{Child, ChildStdin},
+    process::{Child, ChildStdin, ChildStdout},
     sync::{Mutex, Notify, mpsc, watch},
 };
 use tracing::{debug, warn};
@@ -43,32 +43,23 @@ struct Pipe {
 }
 
 impl Guest {
-    /// Takes a child over; the second part is to be run until it ends. `changed` is told of the end.
-    pub(super) fn adopt(
-        mut child: Child,
-        changed: Arc<Notify>,
-    ) -> Option<(Self, impl FnOnce(Stop) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>>)> {
+    /// Takes a child over. The keeper is to be run as long as the child lives; `changed` is told of its end.
+    pub(super) fn adopt(mut child: Child, changed: Arc<Notify>) -> Option<(Self, Keeper)> {
         let pid = child.id()?;
         let (stdin, stdout) = (child.stdin.take()?, child.stdout.take()?);
         let (told, state) = watch::channel(State::Starting);
         // One script at a time, so one result.
         let (results_in, results) = mpsc::channel(1);
         let kill = Arc::new(Notify::new());
-        let orders = kill.clone();
-        let keep = move |stop| -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
-            Box::pin(async move {
-                let words = Words { told: told.clone(), results: results_in };
-                keep(child, pid, words, BufReader::new(stdout), orders, stop).await;
-                let said = match &*told.borrow() {
-                    State::Ended(said) => said.clone(),
-                    State::Starting | State::Ready => String::new(),
-                };
-                told.send_replace(State::Ended(said));
-                changed.notify_one();
-                debug!(pid, "vm process ended");
-            })
+        let keeper = Keeper {
+            child,
+            pid,
+            out: BufReader::new(stdout),
+            words: Words { told, results: results_in },
+            orders: kill.clone(),
+            changed,
         };
-        Some((Self { pid, state, kill, pipe: Mutex::new(Pipe { stdin, results }) }, keep))
+        Some((Self { pid, state, kill, pipe: Mutex::new(Pipe { stdin, results }) }, keeper))
     }
 
     pub(super) fn pid(&self) -> u32 {
@@ -140,32 +131,44 @@ struct Words {
 }
 
 /// Lives as long as the process: hears what it says, kills it when told, buries it.
-async fn keep(
-    mut child: Child,
+pub(super) struct Keeper {
+    child: Child,
     pid: u32,
+    out: BufReader<ChildStdout>,
     words: Words,
-    mut out: BufReader<impl AsyncRead + Unpin>,
     orders: Arc<Notify>,
-    stop: Stop,
-) {
-    let hear = async {
-        while let Ok(true) = hear_one(&mut out, &words).await {}
-        // It closed its output, or spoke nonsense: its end is what is left to wait for.
-        std::future::pending::<()>().await;
-    };
-    tokio::pin!(hear);
-    let ended = tokio::select! {
-        ended = child.wait() => Some(ended),
-        () = orders.notified() => None,
-        () = stop.requested() => None,
-        () = &mut hear => None,
-    };
-    // Before its pid can be given out again, unless it ended by itself; then for what it left behind.
-    kill_group(pid);
-    if ended.is_none()
-        && let Err(error) = child.wait().await
-    {
-        warn!(pid, error = %error, "vm process could not be waited for");
+    changed: Arc<Notify>,
+}
+
+impl Keeper {
+    /// Until the process has ended; a stop ends it.
+    pub(super) async fn run(self, stop: Stop) {
+        let Self { mut child, pid, mut out, words, orders, changed } = self;
+        let hear = async {
+            while let Ok(true) = hear_one(&mut out, &words).await {}
+            // It closed its output, or spoke nonsense: it is no VM any more.
+        };
+        let ended = tokio::select! {
+            // Its last words first: they say why it ended.
+            biased;
+            () = hear => None,
+            ended = child.wait() => Some(ended),
+            () = orders.notified() => None,
+            () = stop.requested() => None,
+        };
+        // Before its pid can be given out again, unless it ended by itself; then for what it left behind.
+        kill_group(pid);
+        if ended.is_none()
+            && let Err(error) = child.wait().await
+        {
+            warn!(pid, error = %error, "vm process could not be waited for");
+        }
+        words.told.send_modify(|state| match state {
+            State::Starting | State::Ready => *state = State::Ended(String::new()),
+            State::Ended(_) => {}
+        });
+        changed.notify_one();
+        debug!(pid, "vm process ended");
     }
 }
 

@@ -112,6 +112,8 @@ pub(super) struct Cache {
     reserve: Reserve,
     disk: Disk,
     state: Arc<Mutex<State>>,
+    /// Held while a record is written: two starts of one template write the same one.
+    writing: Arc<Mutex<()>>,
 }
 
 /// Keeps a template on disk while it is held.
@@ -145,7 +147,7 @@ impl Cache {
     }
 
     fn open_on(root: PathBuf, reserve: Reserve, disk: Disk) -> Result<Self, AgentError> {
-        let cache = Self { root, reserve, disk, state: Arc::default() };
+        let cache = Self { root, reserve, disk, state: Arc::default(), writing: Arc::default() };
         for dir in ["templates", "layers", "partial"] {
             let path = cache.root.join(dir);
             fs::create_dir_all(&path).map_err(AgentError::data(path))?;
@@ -240,6 +242,7 @@ impl Cache {
     }
 
     fn write(&self, kept: &Kept) -> io::Result<()> {
+        let _alone = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.record(kept);
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;

@@ -121,7 +121,7 @@ impl Process {
         let guest = Arc::new(guest);
         // In the map before anything is awaited: a start that is dropped here leaves nothing unknown.
         self.guests().insert(spec.key.clone(), guest.clone());
-        self.tasks.finish_at(Stage::Loops, format!("vm process {}", spec.key), keeper);
+        self.tasks.finish_at(Stage::Loops, format!("vm process {}", spec.key), |stop| keeper.run(stop));
         Ok(guest)
     }
 
