@@ -26,6 +26,7 @@ metrics! {
     BUILD_INFO = "switchyard_build_info" ["role", "version"] "1, with the role and the version of this process.";
     HTTP_REQUESTS = "switchyard_http_requests_total" ["role", "status"] "Requests answered by one of our own servers (not the proxy), by status class.";
     HTTP_SECONDS = "switchyard_http_request_seconds" ["role"] "Time from head to answer at one of our own servers.";
+    CONTROLLER_POLLS = "switchyard_controller_polls" ["role"] "Agents' polls that are parked at this controller now.";
     CONTROLLER_REFUSED = "switchyard_controller_refused_total" ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline.";
     REGISTRY_RECEIVED = "switchyard_registry_received_bytes_total" [] "Bytes taken into upload sessions.";
     REGISTRY_SENT = "switchyard_registry_sent_bytes_total" [] "Bytes of blobs given to readers.";

@@ -4,7 +4,7 @@
 use axum::{Extension, extract::State};
 
 use super::{
-    Api,
+    Api, Parked,
     answer::{Bare, Fail},
     extract::{AnyType, Asked, required},
     gate::Deadline,
@@ -49,6 +49,7 @@ pub(super) async fn poll(
         free: number("free", 0)?,
         wait,
     };
+    let _parked = Parked::at(&api.counts);
     api.app.ops.poll(ask, api.app.stop.clone()).await.map(Bare).map_err(Fail::for_agent)
 }
 

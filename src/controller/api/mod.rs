@@ -30,7 +30,7 @@ use axum::{
     response::IntoResponse,
     routing::{get, post},
 };
-use prometheus::{Histogram, IntCounterVec};
+use prometheus::{Histogram, IntCounterVec, IntGauge};
 use tokio::sync::Semaphore;
 
 use super::App;
@@ -65,6 +65,7 @@ struct Counts {
     requests: IntCounterVec,
     seconds: Histogram,
     refused: IntCounterVec,
+    polls: IntGauge,
 }
 
 impl Counts {
@@ -77,6 +78,7 @@ impl Counts {
             requests: metrics.counters(names::HTTP_REQUESTS)?,
             seconds: metrics.histograms(names::HTTP_SECONDS, BOUNDS)?.with_label_values(&["controller"]),
             refused: metrics.counters(names::CONTROLLER_REFUSED)?,
+            polls: metrics.gauges(names::CONTROLLER_POLLS)?.with_label_values(&["controller"]),
         })
     }
 
@@ -91,6 +93,22 @@ impl Counts {
 
     fn refused(&self, reason: &str) {
         self.refused.with_label_values(&[reason]).inc();
+    }
+}
+
+/// A poll that is parked; dropped when it is answered, and when its client goes away.
+struct Parked(IntGauge);
+
+impl Parked {
+    fn at(counts: &Counts) -> Self {
+        counts.polls.inc();
+        Self(counts.polls.clone())
+    }
+}
+
+impl Drop for Parked {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -1,0 +1,19 @@
+//! The controller over real sockets: its API as each public client uses it, its agents' protocol, several
+//! controllers over one store, and what it does with input that nobody should send.
+
+#![expect(clippy::unwrap_used, reason = "a test says what broke by breaking there")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod agents;
+mod bad_input;
+mod clients;
+mod cloud;
+mod gate;
+mod instances;
+mod node;
+mod nodes;
+mod push;
+mod templates;
+mod two_controllers;

@@ -1,0 +1,64 @@
+//! Nodes through the API.
+
+use serde_json::json;
+
+use crate::{
+    cloud::Cloud,
+    node::Node,
+    support::shape::{NODE, assert_shape},
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_has_the_documented_shape_alone_and_in_the_list() {
+    let cloud = Cloud::start().await;
+    let api = cloud.api();
+    Node::joined(api, "i-0abc").await;
+    let alone = api.get("/api/v1/node?id=i-0abc").await.ok();
+    assert_eq!(alone.as_array().unwrap().len(), 1, "always an array");
+    assert_shape(&alone[0], NODE);
+    let list = api.get("/api/v1/node").await.ok();
+    assert_eq!(list[0]["node_id"], "i-0abc");
+    assert_eq!(list[0]["templates"], json!([{ "uuid": "c0ffee11", "name": "old", "tag": "base" }]));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_setting_of_an_operator_survives_the_nodes_next_join() {
+    let cloud = Cloud::start().await;
+    let api = cloud.api();
+    let node = Node::joined(api, "n-1").await;
+    let ask = json!({ "node_id": "n-1", "max_vm_count": 5, "name": "renamed", "host": "mini.example", "drain_mode": true });
+    api.post("/api/v1/node/config", &ask).await.ok();
+    let joined = node.join().await;
+    assert_eq!((joined.config.capacity, joined.config.name.as_str()), (5, "renamed"));
+    assert!(joined.config.drain_mode);
+    assert_eq!(joined.registry, cloud.registry);
+    let shown = api.get("/api/v1/node?id=n-1").await.ok();
+    assert_eq!((&shown[0]["capacity"], &shown[0]["ip_address"]), (&json!(5), &json!("mini.example")));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_is_offered_nothing() {
+    let cloud = Cloud::start().await;
+    let template = cloud.template("sonoma", "v1").await;
+    let node = Node::joined(cloud.api(), "n-1").await;
+    let drain = |on: bool| json!({ "node_id": "n-1", "drain_mode": on });
+    cloud.api().post("/api/v1/node/config", &drain(true)).await.ok();
+    cloud.instance(&template).await;
+    assert!(node.poll(2, 1).await.start.is_none());
+    cloud.api().post("/api/v1/node/config", &drain(false)).await.ok();
+    node.offered().await;
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_node_is_told_that_it_is_not_known() {
+    let cloud = Cloud::start().await;
+    let node = Node::joined(cloud.api(), "n-1").await;
+    cloud.api().delete("/api/v1/node", &json!({ "node_id": "n-1" })).await.ok();
+    assert!(!node.beat(Vec::new()).await.known);
+    node.join().await;
+    assert!(node.beat(Vec::new()).await.known);
+    cloud.stop().await;
+}
