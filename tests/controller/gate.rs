@@ -10,9 +10,9 @@ use tokio::{
 };
 
 use crate::{
-    cloud::{Cloud, PATIENCE, Plan, raw},
-    node::Node,
-    support::{api::Api, eventually::eventually},
+    cloud::{Cloud, Plan, raw},
+    node::{Node, parked},
+    support::api::Api,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,13 +82,10 @@ async fn more_calls_at_once_than_allowed_are_told_to_come_back() {
     let cloud = Cloud::planned(Plan { limits, ..Plan::default() }).await;
     let api = cloud.api();
     let node = Node::joined(api, "n-1").await;
-    let path = node.tasks(0, 5);
+    let path = node.tasks(0, 2);
     let (first, second, refused) = tokio::join!(api.get(&path), api.get(&path), async {
-        eventually(PATIENCE, "a call is refused", async || {
-            let answer = api.get("/api/v1/vm").await;
-            if answer.status == 503 { Ok(answer) } else { Err(answer) }
-        })
-        .await
+        parked(api, 2).await;
+        api.get("/api/v1/vm").await
     });
     assert!(refused.is_clean(503) && refused.header("retry-after").is_some(), "{refused:?}");
     assert_eq!((first.status, second.status), (200, 200));

@@ -14,7 +14,13 @@ use switchyard::{
     },
 };
 
-use crate::support::api::{Answer, Api};
+use crate::{
+    cloud::PATIENCE,
+    support::{
+        api::{Answer, Api},
+        eventually::eventually,
+    },
+};
 
 /// The node.
 #[derive(Clone)]
@@ -23,12 +29,14 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) session: String,
     pub(crate) capacity: u32,
+    pub(crate) groups: Vec<String>,
 }
 
 impl Node {
     /// A node of this id that has said nothing yet.
     pub(crate) fn new(api: &Api, id: &str) -> Self {
-        Self { api: api.clone(), id: id.parse().unwrap(), session: format!("{id}-s1"), capacity: 2 }
+        let (id, session) = (id.parse().unwrap(), format!("{id}-s1"));
+        Self { api: api.clone(), id, session, capacity: 2, groups: Vec::new() }
     }
 
     /// A node that has joined and told that it has no VM.
@@ -69,7 +77,7 @@ impl Node {
             capacity_mode: CapacityMode::Number,
             vcpu_override: 0,
             ram_override: 0,
-            groups: Vec::new(),
+            groups: self.groups.clone(),
             drain_mode: false,
         };
         self.done("join", &Join { node_id: self.id.clone(), wish, facts: Self::facts() }).await
@@ -199,4 +207,14 @@ pub(crate) fn seen(instance: &InstanceId, attempt: Attempt, phase: VmPhase, info
 
 pub(crate) fn stop_of(task: &StartTask) -> StopVm {
     StopVm { instance: task.instance.clone(), attempt: task.attempt }
+}
+
+/// Waits until so many polls are parked.
+pub(crate) async fn parked(api: &Api, count: usize) {
+    let line = format!("switchyard_controller_polls{{role=\"controller\"}} {count}\n");
+    eventually(PATIENCE, "polls are parked", async || {
+        let metrics = api.get("/metrics").await.text;
+        if metrics.contains(&line) { Ok(()) } else { Err(metrics) }
+    })
+    .await;
 }

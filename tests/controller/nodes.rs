@@ -62,3 +62,23 @@ async fn a_deleted_node_is_told_that_it_is_not_known() {
     assert!(node.beat(Vec::new()).await.known);
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_for_a_group_goes_to_a_node_of_it_and_to_no_other() {
+    let cloud = Cloud::start().await;
+    let template = cloud.template("sonoma", "v1").await;
+    let outside = Node::joined(cloud.api(), "outside").await;
+    let ask = json!({ "vmid": template, "group_id": "lab" });
+    let refused = cloud.api().post("/api/v1/vm", &ask).await;
+    assert!(refused.is_clean(400) && refused.failure().unwrap().contains("`lab`"), "{refused:?}");
+    let inside = Node { groups: vec!["lab".into()], ..Node::new(cloud.api(), "inside") };
+    inside.join().await;
+    inside.beat(Vec::new()).await;
+    let shown = cloud.api().get("/api/v1/node?id=inside").await.ok();
+    let group = json!([{ "id": "lab", "name": "lab", "description": "", "fallback_group_id": null }]);
+    assert_eq!(shown[0]["groups"], group, "a text that clients never find null");
+    cloud.api().post("/api/v1/vm", &ask).await.ok();
+    assert!(outside.poll(2, 1).await.start.is_none());
+    inside.offered().await;
+    cloud.stop().await;
+}

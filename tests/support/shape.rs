@@ -17,6 +17,8 @@ pub enum Is {
     Number,
     /// 0 to 1; 0 and 1 without a fraction, because one client reads them as whole numbers.
     Share,
+    /// 0 to 1, written as any number.
+    Ratio,
     Flag,
     /// RFC 3339.
     Time,
@@ -129,8 +131,8 @@ pub const NODE: &[Field] = &[
     Field("vm_count", Is::Count, ALWAYS),
     Field("vcpu_count", Is::Count, ALWAYS),
     Field("vram", Is::Count, ALWAYS),
-    Field("cpu_util", Is::Share, ALWAYS),
-    Field("ram_util", Is::Share, ALWAYS),
+    Field("cpu_util", Is::Ratio, ALWAYS),
+    Field("ram_util", Is::Ratio, ALWAYS),
     Field("ip_address", Is::Given, ALWAYS),
     Field(
         "state",
@@ -209,6 +211,7 @@ fn field(value: &Value, is: Is, at: &str, faults: &mut Vec<String>) {
         Is::Share => value
             .as_f64()
             .is_some_and(|share| (0.0..=1.0).contains(&share) && (share.fract() != 0.0 || value.is_u64())),
+        Is::Ratio => value.as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)),
         Is::Flag => value.is_boolean(),
         Is::Time => value.as_str().is_some_and(|text| {
             time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).is_ok()

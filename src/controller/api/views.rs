@@ -12,7 +12,7 @@ use super::answer::{Done, Fail, as_json};
 use crate::{
     controller::{ops::NodeView, records::InstanceRecord},
     wire::{
-        node::Node,
+        node::{Node, NodeGroup},
         template::{Template, Version},
         vm::{ListedVm, Vm},
     },
@@ -131,8 +131,7 @@ pub(super) fn node(view: NodeView) -> Node {
         ip_address: settings.host,
         state,
         capacity: settings.capacity,
-        // Groups are a resource of their own; what a node only wishes to be in is none.
-        groups: Vec::new(),
+        groups: record.groups.into_iter().map(group).collect(),
         anka_version: facts.hypervisor,
         usb_devices: Vec::new(),
         capacity_mode: settings.capacity_mode,
@@ -147,6 +146,11 @@ pub(super) fn node(view: NodeView) -> Node {
         timestamp: record.reported.unix_seconds(),
         agent_version: facts.agent_version,
     }
+}
+
+/// A group is known by its name alone: the one that nodes joined with.
+fn group(name: String) -> NodeGroup {
+    NodeGroup { id: name.clone(), name, description: String::new(), fallback_group_id: None }
 }
 
 #[cfg(test)]

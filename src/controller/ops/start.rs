@@ -56,6 +56,7 @@ impl Ops {
         {
             return same_body(&record, body_of(&ask)?);
         }
+        self.known_group(&checked.group_id).await?;
         let resolved =
             self.inner.templates.resolve(&checked.template, ask.tag.as_deref(), ask.version).await?;
         self.accept(ask, &checked, &id, caller, resolved).await
@@ -133,6 +134,23 @@ impl Ops {
             }
         }
         Err(OpsError::unavailable("the record of this start comes and goes"))
+    }
+
+    /// A group is what nodes have joined with. A start for one without a node would wait for ever, by a typing error.
+    async fn known_group(&self, group: &str) -> Result<(), OpsError> {
+        if group.is_empty() {
+            return Ok(());
+        }
+        let known = self.inner.lists.read(|cache| {
+            cache.nodes().any(|(_, node)| node.record.groups.iter().any(|of_node| of_node == group))
+        });
+        match known.await?.value {
+            true => Ok(()),
+            false => {
+                let group: String = group.chars().take(64).collect();
+                Err(OpsError::BadInput(format!("group_id: no node is in group `{group}`")))
+            }
+        }
     }
 
     async fn stored_start(&self, id: &StartId) -> Result<Option<StartRecord>, OpsError> {
