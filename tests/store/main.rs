@@ -3,9 +3,12 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cluster;
+mod crash;
+mod directed;
 mod random;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use support::etcd::Etcd;
 use switchyard::{
@@ -26,4 +29,17 @@ fn etcd_and_the_embedded_store_answer_alike() {
     random::play_on_both(&runtime, &cluster, &embedded);
     runtime.block_on(tree.shut_down(Duration::from_secs(5)));
     drop(etcd);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_keeps_the_rules() {
+    let etcd = Etcd::start(1).await;
+    directed::all(Arc::new(EtcdStore::connect(&etcd.urls(), Duration::from_secs(10)).await.unwrap())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_store_keeps_the_rules() {
+    let (tree, dir) = (Tree::new(), tempfile::tempdir().unwrap());
+    directed::all(Arc::new(EmbeddedStore::open(dir.path(), tree.handle()).await.unwrap())).await;
+    tree.shut_down(Duration::from_secs(5)).await;
 }
