@@ -26,8 +26,8 @@ pub(super) struct Tables<'t> {
     pub(super) compacted: Revision,
     /// How many changes the revision in the making has.
     changes: u32,
-    /// Bytes of keys and values that were written, for whoever decides on compaction.
-    pub(super) written: usize,
+    /// Bytes of keys and values that went into history, for whoever decides on compaction.
+    pub(super) superseded: usize,
     touched: bool,
 }
 
@@ -47,7 +47,7 @@ impl<'t> Tables<'t> {
             revision: revision.max(disk::FIRST_REVISION),
             compacted,
             changes: 0,
-            written: 0,
+            superseded: 0,
             touched: false,
         })
     }
@@ -128,7 +128,7 @@ impl<'t> Tables<'t> {
                 if let Some(lease) = lease {
                     self.leased.insert((lease.0, key.as_str()), ())?;
                 }
-                self.note(key, value.len())?;
+                self.note(key)?;
                 Ok(OpAnswer::Put)
             }
             Op::Delete { key } => Ok(OpAnswer::Deleted(i64::from(self.delete(key)?))),
@@ -156,7 +156,7 @@ impl<'t> Tables<'t> {
         }
         self.put_aside(before)?;
         self.old.insert((key, self.revision + 1), [].as_slice())?;
-        self.note(key, 0)?;
+        self.note(key)?;
         Ok(true)
     }
 
@@ -167,15 +167,15 @@ impl<'t> Tables<'t> {
             self.leased.remove((lease.0, kv.key.as_str()))?;
         }
         self.old.insert((kv.key.as_str(), kv.mod_revision), encode(&kv).as_slice())?;
-        self.written += kv.value.len();
+        self.superseded += kv.key.len() + kv.value.len();
         Ok(())
     }
 
     /// One more change of the revision in the making.
-    fn note(&mut self, key: &str, bytes: usize) -> Result<(), redb::Error> {
+    fn note(&mut self, key: &str) -> Result<(), redb::Error> {
         self.history.insert((self.revision + 1, self.changes), key)?;
         self.changes += 1;
-        self.written += key.len() + bytes;
+        self.superseded += key.len();
         Ok(())
     }
 

@@ -55,25 +55,31 @@ pub(super) struct Writer {
 }
 
 /// Where the last full stretch of history ended, and what came since: see [`KEEP_REVISIONS`].
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Marks {
     last: Revision,
     bytes: usize,
+    keep_revisions: Revision,
+    keep_bytes: usize,
 }
 
 impl Marks {
     pub(super) fn new(revision: Revision) -> Self {
-        Self { last: revision, bytes: 0 }
+        Self::keeping(revision, KEEP_REVISIONS, KEEP_BYTES)
+    }
+
+    pub(super) fn keeping(revision: Revision, keep_revisions: Revision, keep_bytes: usize) -> Self {
+        Self { last: revision, bytes: 0, keep_revisions, keep_bytes }
     }
 
     /// Counts a batch; returns the revision to compact to when a stretch is full.
     fn count(&mut self, revision: Revision, bytes: usize) -> Option<Revision> {
         self.bytes += bytes;
-        if revision - self.last < KEEP_REVISIONS && self.bytes < KEEP_BYTES {
+        if revision - self.last < self.keep_revisions && self.bytes < self.keep_bytes {
             return None;
         }
         let due = self.last;
-        *self = Self { last: revision, bytes: 0 };
+        (self.last, self.bytes) = (revision, 0);
         Some(due)
     }
 }
@@ -221,7 +227,7 @@ impl Inner {
             });
         }
         let mut marks = *self.marks();
-        if let Some(due) = marks.count(tables.revision, tables.written) {
+        if let Some(due) = marks.count(tables.revision, tables.superseded) {
             // A revision that was reached is never in the future.
             tables.compact(due).ok();
         }
