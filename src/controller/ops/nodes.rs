@@ -56,8 +56,8 @@ impl Ops {
         let vm_count = u32::try_from(running.len()).unwrap_or(u32::MAX);
         let runs = info().any(|info| info.status == "running");
         let full = cache.taken(&record.id) >= record.settings.capacity && record.settings.capacity > 0;
-        // How long a lost presence is borne is the hearing's to say; until it has spoken, the node counts.
-        let silent = record.absence.is_some() || self.is_offline(&record.id);
+        let present = cache.presence(&record.id).is_some();
+        let silent = record.absence.is_some() || !present && self.is_offline(&record.id);
         let state = if silent {
             NodeState::Offline
         } else if record.settings.drain_mode {

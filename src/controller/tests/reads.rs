@@ -1,1 +1,119 @@
-//! Placeholder.
+//! Reads: linearizable, or marked stale, or refused; never silently behind.
+
+use super::*;
+use crate::{http::Readiness, model::InstanceState};
+
+#[tokio::test]
+async fn with_the_store_out_of_reach_reads_are_marked_and_writes_refused_and_all_recovers() {
+    let world = World::new(2).await;
+    let ids = world.start(0, 2).await;
+    until("the other cache has them", || async { world.ops(1).lists().peek(|c| c.instances().count()) == 2 }).await;
+    world.faults[1].cut_off();
+    let began = clock::now();
+    let listed = world.ops(1).instances().await.unwrap();
+    assert_eq!((listed.value.len(), listed.stale.as_deref()), (2, Some("store-unavailable")));
+    let refused = world.ops(1).start_resolved(ask(1), &Caller::default(), resolved()).await.unwrap_err();
+    assert!(matches!(refused, OpsError::Unavailable { .. }), "{refused:?}");
+    assert!(matches!(world.ops(1).terminate(&ids[0]).await, Err(OpsError::Unavailable { .. })));
+    // Not there as far as it knows; but it may not say so.
+    let unknown = world.ops(1).instance(&InstanceId::random()).await;
+    assert!(matches!(unknown, Err(OpsError::Unavailable { .. })));
+    assert!(began.elapsed() < Duration::from_millis(4500), "{:?}", began.elapsed());
+    until("readyz says so", || async { world.cores[1].health.ready().write == Some(false) }).await;
+    let ready = world.cores[1].health.ready();
+    assert!(ready.ready && ready.read == Some(true) && ready.poll == Some(false), "{ready:?}");
+
+    world.ops(0).terminate(&ids[0]).await.unwrap();
+    world.faults[1].heal();
+    until("it recovers by itself", || async { world.cores[1].health.ready().write == Some(true) }).await;
+    let shown = world.ops(1).instance(&ids[0]).await;
+    // Either shown as it is, or already gone.
+    assert!(shown.is_err() || shown.is_ok_and(|seen| seen.value.state() == InstanceState::Terminating));
+    world.start(1, 1).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_silent_watch_is_found_out_and_meanwhile_the_store_itself_is_read() {
+    let world = World::new(2).await;
+    world.faults[1].silence_watches(true);
+    world.start(0, 3).await;
+    let listed = world.ops(1).instances().await.unwrap();
+    assert_eq!((listed.value.len(), listed.stale), (3, None), "read past the cache");
+    world.faults[1].silence_watches(false);
+    until("the cache is listed anew", || async { world.ops(1).lists().peek(|c| c.instances().count()) == 3 }).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_broken_and_a_compacted_watch_are_begun_anew() {
+    let world = World::new(2).await;
+    let mut all = 0;
+    for n in 0..6 {
+        if n % 2 == 0 { world.faults[1].break_watches() } else { world.faults[1].compact_watches() }
+        world.start(0, 5).await;
+        all += 5;
+        let listed = world.ops(1).instances().await.unwrap();
+        assert_eq!((listed.value.len(), listed.stale), (all, None));
+    }
+    until("the cache follows again", || async {
+        world.ops(1).lists().peek(|c| c.instances().count()) == all && world.cores[1].health.cache_live()
+    })
+    .await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn many_lists_share_reads_of_head_and_none_misses_a_write() {
+    let world = World::new(2).await;
+    let mut started = 0;
+    for _ in 0..20 {
+        world.start(0, 1).await;
+        started += 1;
+        let lists = (0..50).map(|_| world.ops(1).instances());
+        for listed in futures_util::future::join_all(lists).await {
+            assert_eq!(listed.unwrap().value.len(), started);
+        }
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_record_of_a_later_version_is_shown_and_left_alone() {
+    let world = World::new(1).await;
+    let ids = world.start(0, 1).await;
+    let key = world.ops(0).inner.keys.instance(&ids[0]);
+    let got = world.store.get(&key, crate::store::Consistency::Linearizable).await.unwrap();
+    let mut value: serde_json::Value = serde_json::from_slice(&got.kv.unwrap().value).unwrap();
+    value["v"] = 7.into();
+    value["later"] = "kept".into();
+    let later = serde_json::to_vec(&value).unwrap();
+    let txn = crate::store::Txn::new().put(&key, later.clone()).put(world.ops(0).inner.keys.head(), "{}");
+    world.store.txn(txn).await.unwrap();
+    let shown = world.show(0, &ids[0]).await;
+    assert_eq!(shown.state(), InstanceState::Scheduling);
+    assert!(matches!(world.ops(0).terminate(&ids[0]).await, Err(OpsError::Conflict(_))));
+    let node = world.node("n1", 1).await;
+    let none = world.ops(0).poll(Poll { wait: 1, ..node.poll(1) }, world.stop()).await.unwrap();
+    assert!(none.start.is_none());
+    let got = world.store.get(&key, crate::store::Consistency::Linearizable).await.unwrap();
+    assert_eq!(got.kv.unwrap().value, later, "untouched");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_update_shows_at_once_and_replaces_metadata_whole() {
+    let world = World::new(2).await;
+    let ids = world.start(0, 1).await;
+    let metadata = serde_json::from_value(serde_json::json!({"a": 1})).unwrap();
+    let first = crate::wire::vm::UpdateVm { metadata: Some(metadata), name: Some("x".into()), external_id: None };
+    world.ops(1).update(&ids[0], first).await.unwrap();
+    let metadata: serde_json::Map<_, _> = serde_json::from_value(serde_json::json!({"b": true})).unwrap();
+    let second = crate::wire::vm::UpdateVm { metadata: Some(metadata.clone()), ..Default::default() };
+    world.ops(0).update(&ids[0], second).await.unwrap();
+    let shown = world.show(1, &ids[0]).await;
+    assert_eq!((shown.name.as_deref(), shown.metadata), (Some("x"), metadata));
+    let missing = world.ops(0).update(&InstanceId::random(), Default::default()).await;
+    assert_eq!(missing, Err(OpsError::NotFound));
+    world.end().await;
+}

@@ -1,1 +1,146 @@
-//! Placeholder.
+//! An acknowledged start is never lost, and never doubled.
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+
+use super::*;
+use crate::store::faulty::{Fault, On};
+
+#[tokio::test]
+async fn the_same_key_at_two_controllers_at_once_gives_one_set_of_ids() {
+    let world = World::new(2).await;
+    for round in 0..10 {
+        let caller = keyed(&format!("k{round}"));
+        let at = |n: usize| world.ops(n).start_resolved(ask(3), &caller, resolved());
+        let (a, b, c) = tokio::join!(at(0), at(1), at(0));
+        let a = a.unwrap();
+        assert_eq!((&a, &a), (&b.unwrap(), &c.unwrap()));
+        let other = world.ops(1).start_resolved(ask(2), &caller, resolved()).await;
+        assert_eq!(other, Err(OpsError::KeyReused));
+    }
+    assert_eq!(world.ops(1).instances().await.unwrap().value.len(), 30);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn keys_of_different_credentials_do_not_meet() {
+    let world = World::new(1).await;
+    let of = |name: &str| Caller { credential: Some(name.into()), ..keyed("k") };
+    let a = world.ops(0).start_resolved(ask(1), &of("a"), resolved()).await.unwrap();
+    let b = world.ops(0).start_resolved(ask(1), &of("b"), resolved()).await.unwrap();
+    assert_ne!(a, b);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_list_right_after_a_start_shows_all_of_it_at_the_other_controller() {
+    let world = World::new(2).await;
+    let mut all = 0;
+    // More than one batch holds: the rest is made after the answer, and shown from the start.
+    for count in [1, 120, 7, 200] {
+        let ids = world.start(0, count).await;
+        all += ids.len();
+        let listed = world.ops(1).instances().await.unwrap();
+        assert_eq!(listed.stale, None);
+        assert_eq!(listed.value.len(), all);
+        let last = ids.last().unwrap();
+        assert!(world.show(1, last).await.message.contains("no node"), "a wait has a reason");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_instance_that_is_not_made_yet_can_be_terminated() {
+    let world = World::new(2).await;
+    let ids = world.start(0, 400).await;
+    let last = ids.last().unwrap();
+    world.ops(1).terminate(last).await.unwrap();
+    assert_eq!(world.show(0, last).await.state(), crate::model::InstanceState::Terminating);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_start_whose_controller_dies_is_finished_by_another() {
+    let world = World::new(2).await;
+    // It accepts the start, and never reaches the store again.
+    let ids = world.start(0, 300).await;
+    world.faults[0].cut_off();
+    until("all instances are made", || async {
+        world.ops(1).lists().peek(|cache| ids.iter().all(|id| cache.instance(id).is_some()))
+    })
+    .await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_start_survives_lost_answers_without_a_double() {
+    let world = World::new(1).await;
+    for (n, fault) in [Fault::LoseAnswer, Fault::LoseRequest, Fault::Conflict].into_iter().enumerate() {
+        world.faults[0].next(On::Txn, fault);
+        let ids = world.ops(0).start_resolved(ask(2), &Caller::default(), resolved()).await.unwrap();
+        assert_eq!(ids.len(), 2);
+        assert_eq!(world.ops(0).instances().await.unwrap().value.len(), 2 * (n + 1), "{fault:?}");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_script_reaches_the_node_whole() {
+    let world = World::new(2).await;
+    let node = world.node("n1", 1).await;
+    let script: Vec<u8> = (0..500_000u32).flat_map(u32::to_le_bytes).collect();
+    let text = BASE64_STANDARD.encode(&script);
+    let with = StartVm { startup_script: Some(text.clone()), script_monitoring: Some(true), ..ask(1) };
+    world.ops(0).start_resolved(with, &Caller::default(), resolved()).await.unwrap();
+    let task = node.offer(&world, 1).await;
+    let got = task.script.unwrap();
+    assert!(got.body == text && got.monitored);
+    assert_eq!(got.timeout_seconds, 90);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_start_that_makes_no_sense_is_refused_and_leaves_nothing() {
+    let world = World::new(1).await;
+    let refuse = |with: StartVm| {
+        let ops = world.ops(0).clone();
+        async move { ops.start_resolved(with, &Caller::default(), resolved()).await.unwrap_err() }
+    };
+    assert_eq!(refuse(StartVm::default()).await, OpsError::BadInput("vmid is required".into()));
+    for bad in [
+        ask(0),
+        ask(-1),
+        ask(1001),
+        StartVm { startup_script: Some("no base64!".into()), ..ask(1) },
+        StartVm { script_fail_handler: Some(3), ..ask(1) },
+        StartVm { node_id: Some("a/b".into()), ..ask(1) },
+        StartVm { name: Some("x".repeat(5000)), ..ask(1) },
+        StartVm { vcpu: Some(-2), ..ask(1) },
+    ] {
+        let shown = format!("{bad:?}");
+        assert!(matches!(refuse(bad).await, OpsError::BadInput(_)), "{shown}");
+    }
+    let odd = StartVm { vmid: Some("../x".into()), ..ask(1) };
+    assert_eq!(refuse(odd).await, OpsError::NotInRegistry);
+    assert!(world.ops(0).instances().await.unwrap().value.is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn priority_decides_before_age_and_is_brought_into_its_range() {
+    let world = World::new(1).await;
+    let with = |priority| StartVm { priority: Some(priority), ..ask(1) };
+    let mut ids = Vec::new();
+    for priority in [20_000, 1000, 500, -5] {
+        let started = world.ops(0).start_resolved(with(priority), &Caller::default(), resolved()).await;
+        ids.extend(started.unwrap());
+    }
+    assert_eq!(world.show(0, &ids[0]).await.spec.priority, 10_000);
+    assert_eq!(world.show(0, &ids[3]).await.spec.priority, 1);
+    let node = world.node("n1", 4).await;
+    for expected in ids.iter().rev() {
+        let task = node.offer(&world, 0).await;
+        assert_eq!(task.instance, *expected);
+        assert!(world.ops(0).claim(node.claim(&task)).await.unwrap().granted);
+    }
+    world.end().await;
+}
