@@ -25,7 +25,21 @@ pub fn boot() -> Duration {
     #[cfg(not(target_os = "linux"))]
     let id = ClockId::Monotonic;
     let t = clock_gettime(id);
-    Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_nsec).unwrap_or(0))
+    let since_boot = Duration::new(t.tv_sec.unsigned_abs(), u32::try_from(t.tv_nsec).unwrap_or(0));
+    as_paused(since_boot)
+}
+
+/// In a test that pauses time, leases stand still and jump with everything else.
+#[cfg(debug_assertions)]
+#[expect(clippy::disallowed_methods, reason = "the difference of the two clocks is what a test has paused")]
+fn as_paused(since_boot: Duration) -> Duration {
+    let (shown, real) = (Instant::now().into_std(), std::time::Instant::now());
+    (since_boot + shown.saturating_duration_since(real)).saturating_sub(real.saturating_duration_since(shown))
+}
+
+#[cfg(not(debug_assertions))]
+fn as_paused(since_boot: Duration) -> Duration {
+    since_boot
 }
 
 /// The wall clock, for records and people.

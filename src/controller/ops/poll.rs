@@ -37,6 +37,7 @@ impl Ops {
             if speaks == Speaks::Former {
                 return Err(second_agent(&ask.node));
             }
+            seat.ready(speaks == Speaks::Now && ask.free > 0);
             // A node reports first, and is told what is no longer its own; then it may get more.
             if speaks == Speaks::Now {
                 let stops = self.stops(&ask.node);

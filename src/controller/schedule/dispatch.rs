@@ -58,6 +58,8 @@ struct State {
 struct Parked {
     node: NodeId,
     wake: Arc<Notify>,
+    /// It would take a start now: one held for a seat that would not is one that nobody gets.
+    ready: bool,
     hint: Option<InstanceId>,
 }
 
@@ -90,7 +92,7 @@ impl Dispatch {
         let number = state.next;
         state.next += 1;
         let wake = Arc::new(Notify::new());
-        state.seats.insert(number, Parked { node: node.clone(), wake: wake.clone(), hint: None });
+        state.seats.insert(number, Parked { node: node.clone(), wake: wake.clone(), ready: false, hint: None });
         state.by_node.entry(node.clone()).or_default().insert(number);
         Seat { dispatch: self, number, wake }
     }
@@ -147,7 +149,7 @@ impl Dispatch {
         let best = state
             .seats
             .iter()
-            .filter(|(_, parked)| parked.hint.is_none())
+            .filter(|(_, parked)| parked.ready && parked.hint.is_none())
             .filter_map(|(number, parked)| {
                 let node = &cache.node(&parked.node)?.record;
                 if !may_get(cache, item, node) {
@@ -173,12 +175,25 @@ impl Dispatch {
         seat: &Seat<'_>,
         node: &NodeRecord,
     ) -> Option<Reserved<'_>> {
-        let mut state = self.lock();
-        if let Some(id) = state.seats.get_mut(&seat.number).and_then(|parked| parked.hint.take()) {
-            return Some(Reserved { dispatch: self, id });
-        }
         let candidate = cache.candidate(node);
-        fit::takes_starts(candidate).ok()?;
+        let mut state = self.lock();
+        let hint = state.seats.get_mut(&seat.number).and_then(|parked| parked.hint.take());
+        let held = hint.map(|id| Reserved { dispatch: self, id });
+        if let Err(misfit) = fit::takes_starts(candidate) {
+            // What was held for this seat when it still had room goes to another.
+            drop(state);
+            drop(held);
+            tracing::trace!(node.id = %node.id, ?misfit, "node takes no starts");
+            return None;
+        }
+        let still = |held: &Reserved<'_>| {
+            cache.instance(&held.id).is_some_and(|item| {
+                item.record.is_queued() && fit::fits(&item.record.spec, candidate).is_ok()
+            })
+        };
+        if held.as_ref().is_some_and(still) {
+            return held;
+        }
         let mut best: Vec<(Order, &InstanceId)> = Vec::with_capacity(BEST);
         for (order, id, item) in cache.queue() {
             if best.len() == BEST && best.iter().all(|(rank, _)| *rank <= order.sooner_by(ON_NODE)) {
@@ -194,9 +209,12 @@ impl Dispatch {
             best.sort_unstable();
             best.truncate(BEST);
         }
-        let id = best.first().map(|(_, id)| (*id).clone())?;
-        state.reserved.insert(id.clone());
-        Some(Reserved { dispatch: self, id })
+        let id = best.first().map(|(_, id)| (*id).clone());
+        state.reserved.extend(id.clone());
+        // Only now: giving back what was held takes the same lock.
+        drop(state);
+        drop(held);
+        id.map(|id| Reserved { dispatch: self, id })
     }
 
     /// Hands out the starts that were left to their first choice, when their time has come.
@@ -231,6 +249,13 @@ fn may_get(_cache: &Cache, item: &Item<InstanceRecord>, node: &NodeRecord) -> bo
 }
 
 impl Seat<'_> {
+    /// Says whether a start may be held for it from now on.
+    pub(in crate::controller) fn ready(&self, ready: bool) {
+        if let Some(parked) = self.dispatch.lock().seats.get_mut(&self.number) {
+            parked.ready = ready;
+        }
+    }
+
     /// Completes when there may be something new for this seat. Cancel-safe.
     pub(in crate::controller) async fn woken(&self) {
         self.wake.notified().await;

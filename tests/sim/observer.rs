@@ -1,0 +1,164 @@
+//! Watches the store itself: every change of every instance, from the first to the last.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use switchyard::{
+    controller::records::{self, InstanceRecord, Phase},
+    model::{InstanceId, InstanceState, NodeId},
+    store::{Event, Range, WatchItem, keys::Keys, page::read_prefix},
+};
+
+use crate::world::{CAPACITY, World};
+
+const PREFIX: &str = "/switchyard/main/instances/";
+
+pub async fn run(world: Arc<World>) {
+    let mut seen = Seen::default();
+    let mut from = 1;
+    while !world.stop().is_requested() {
+        let Ok(mut watch) = world.store.watch(PREFIX, from).await else { return };
+        loop {
+            let item = tokio::select! {
+                () = async { world.stop().requested().await } => return,
+                item = watch.next() => item,
+            };
+            match item {
+                Some(Ok(WatchItem::Events { revision, events })) => {
+                    for event in events {
+                        seen.take(&world, event);
+                    }
+                    from = revision + 1;
+                }
+                Some(Ok(WatchItem::Progress(_))) => {}
+                // History was forgotten before it was read here: what was missed cannot be judged.
+                Some(Ok(WatchItem::Compacted { oldest })) => {
+                    (seen, from) = (Seen::default(), oldest);
+                    break;
+                }
+                Some(Err(_)) | None => break,
+            }
+        }
+    }
+}
+
+#[derive(Default)]
+struct Seen {
+    now: BTreeMap<InstanceId, InstanceRecord>,
+    gone: BTreeSet<InstanceId>,
+}
+
+impl Seen {
+    fn take(&mut self, world: &World, event: Event) {
+        match event {
+            Event::Put(kv) => {
+                let next: InstanceRecord = records::decode(&kv.value).unwrap();
+                if self.gone.contains(&next.id) {
+                    world.breaks(format!("{} came back after it was deleted", next.id));
+                }
+                if let Some(before) = self.now.get(&next.id) {
+                    judge(world, before, &next);
+                }
+                self.now.insert(next.id.clone(), next);
+                self.capacity(world);
+            }
+            Event::Deleted { key, .. } => {
+                let id = InstanceId::parse(key.strip_prefix(PREFIX).unwrap_or_default()).unwrap();
+                self.now.remove(&id);
+                self.gone.insert(id);
+            }
+        }
+    }
+
+    fn capacity(&self, world: &World) {
+        let mut taken: BTreeMap<&NodeId, u32> = BTreeMap::new();
+        // Not those that end: one that had failed may have been overtaken by others before it was terminated.
+        let active = |record: &&InstanceRecord| {
+            record.takes_room() && record.state() != InstanceState::Terminating
+        };
+        for record in self.now.values().filter(active) {
+            if let Some(node) = record.node() {
+                *taken.entry(node).or_default() += 1;
+            }
+        }
+        if let Some((node, count)) = taken.iter().find(|(_, count)| **count > CAPACITY) {
+            world.breaks(format!("{node} has {count} instances, its capacity is {CAPACITY}"));
+        }
+    }
+}
+
+fn judge(world: &World, before: &InstanceRecord, next: &InstanceRecord) {
+    let (from, to) = (before.state(), next.state());
+    if !from.may_become(to) {
+        world.breaks(format!("{} went from {from:?} to {to:?}", next.id));
+    }
+    if next.attempt < before.attempt {
+        world.breaks(format!("{}: offer {} came after {}", next.id, next.attempt, before.attempt));
+    }
+    if let Phase::Starting { node } | Phase::Started { node } = &before.phase {
+        let elsewhere = next.node().is_some_and(|other| other != node);
+        if elsewhere || matches!(next.phase, Phase::Queued { .. }) {
+            world.breaks(format!("{} was starting on {node} and then was {:?}", next.id, next.phase));
+        }
+    }
+    if let (Phase::Claimed { node: old, .. }, Phase::Claimed { node: new, .. }) = (&before.phase, &next.phase)
+        && old != new
+    {
+        world.breaks(format!("{} was {old}'s and at once {new}'s", next.id));
+    }
+}
+
+async fn all(world: &World) -> BTreeMap<InstanceId, InstanceRecord> {
+    let page = read_prefix(&*world.store, PREFIX, 500).await.unwrap();
+    let records = page.kvs.iter().map(|kv| records::decode::<InstanceRecord>(&kv.value).unwrap());
+    records.map(|record| (record.id.clone(), record)).collect()
+}
+
+/// Completes when every acknowledged instance that nobody terminated has come to an end of its way.
+pub async fn settled(world: &World) {
+    loop {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        if waiting(world).await.is_empty() {
+            return;
+        }
+    }
+}
+
+/// What still waits, and why.
+pub async fn waiting(world: &World) -> String {
+    let now = all(world).await;
+    let wanted = world.wanted.lock().unwrap().clone();
+    let mut waits = Vec::new();
+    for id in &wanted {
+        match now.get(id) {
+            None => waits.push(format!("{id} is not there")),
+            Some(record) => match record.state() {
+                InstanceState::Started | InstanceState::Error => {}
+                state => waits.push(format!("{id} is {state:?}: {:?} {}", record.phase, record.message)),
+            },
+        }
+    }
+    let ended = now.values().filter(|record| !wanted.contains(&record.id));
+    waits.extend(ended.map(|record| format!("{} is still {:?}", record.id, record.phase)));
+    waits.join("; ")
+}
+
+/// Nothing is there that nobody was told of, and the queue says what the instances say.
+pub async fn compare(world: &World) {
+    let now = all(world).await;
+    let acknowledged = world.acknowledged.lock().unwrap().clone();
+    for id in now.keys().filter(|id| !acknowledged.contains(*id)) {
+        world.breaks(format!("{id} was made and nobody was told of it"));
+    }
+    let keys = Keys::new("main");
+    let queue = world.store.range(Range::prefix("/switchyard/main/queue/")).await.unwrap();
+    let queued: BTreeSet<String> = queue.kvs.into_iter().map(|kv| kv.key).collect();
+    let waiting = now.values().filter(|record| record.is_queued()).map(|record| keys.queued_start(&record.id));
+    let waiting: BTreeSet<String> = waiting.collect();
+    if queued != waiting {
+        world.breaks(format!("the queue has {queued:?}, the instances say {waiting:?}"));
+    }
+}
