@@ -1,18 +1,15 @@
 //! A node as its agent would behave, with a link that loses and delays, and a life that is interrupted.
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
 use rand::{Rng, rngs::StdRng};
 use switchyard::{
     controller::ops::{Ops, OpsError},
     model::{Arch, Attempt, InstanceId, NodeId, Progress},
     wire::{
-        agent::{Claim, GiveBack, Heard, Heartbeat, Join, NodeFacts, NodeWish, Poll, SeenVm, StopVm, VmPhase},
+        agent::{
+            Claim, GiveBack, Heard, Heartbeat, Join, NodeFacts, NodeWish, Poll, SeenVm, StopVm, VmPhase,
+        },
         node::{CapacityMode, HypervisorVersion},
     },
 };
@@ -167,8 +164,7 @@ impl Agent {
     async fn go_on(&mut self) {
         let all: Vec<_> = self.vms.iter().map(|(key, has)| (key.clone(), *has)).collect();
         for ((instance, attempt), has) in all {
-            let claim =
-                Claim { node_id: self.id.clone(), instance: instance.clone(), attempt };
+            let claim = Claim { node_id: self.id.clone(), instance: instance.clone(), attempt };
             let key = (instance.clone(), attempt);
             match has {
                 Has::Offer => match self.call(|ops| async move { ops.claim(claim).await }).await {

@@ -52,7 +52,8 @@ async fn start(world: &World, rng: &mut StdRng, key: &str, count: i64) -> Option
         let ask = StartVm { vmid: Some("t1".into()), count: Some(count), ..StartVm::default() };
         let call = ops.start_resolved(ask.clone(), &caller, resolved());
         // Now and then the client's connection is cut in the middle.
-        let patience = if rng.random_bool(0.1) { Duration::from_millis(rng.random_range(0..20)) } else { ANSWER };
+        let patience =
+            if rng.random_bool(0.1) { Duration::from_millis(rng.random_range(0..20)) } else { ANSWER };
         let answer = tokio::time::timeout(patience, call).await;
         match answer {
             Ok(Ok(ids)) => {
@@ -93,7 +94,10 @@ async fn acknowledged(world: &World, rng: &mut StdRng, ids: &[InstanceId]) {
     {
         let missing = ids.iter().filter(|id| !seen.value.iter().any(|record| record.id == **id)).count();
         if missing > 0 {
-            world.breaks(format!("{missing} of {} acknowledged instances were not in the next list", ids.len()));
+            world.breaks(format!(
+                "{missing} of {} acknowledged instances were not in the next list",
+                ids.len()
+            ));
         }
     }
 }

@@ -76,9 +76,8 @@ impl Seen {
     fn capacity(&self, world: &World) {
         let mut taken: BTreeMap<&NodeId, u32> = BTreeMap::new();
         // Not those that end: one that had failed may have been overtaken by others before it was terminated.
-        let active = |record: &&InstanceRecord| {
-            record.takes_room() && record.state() != InstanceState::Terminating
-        };
+        let active =
+            |record: &&InstanceRecord| record.takes_room() && record.state() != InstanceState::Terminating;
         for record in self.now.values().filter(active) {
             if let Some(node) = record.node() {
                 *taken.entry(node).or_default() += 1;
@@ -156,7 +155,8 @@ pub async fn compare(world: &World) {
     let keys = Keys::new("main");
     let queue = world.store.range(Range::prefix("/switchyard/main/queue/")).await.unwrap();
     let queued: BTreeSet<String> = queue.kvs.into_iter().map(|kv| kv.key).collect();
-    let waiting = now.values().filter(|record| record.is_queued()).map(|record| keys.queued_start(&record.id));
+    let waiting =
+        now.values().filter(|record| record.is_queued()).map(|record| keys.queued_start(&record.id));
     let waiting: BTreeSet<String> = waiting.collect();
     if queued != waiting {
         world.breaks(format!("the queue has {queued:?}, the instances say {waiting:?}"));

@@ -113,7 +113,8 @@ impl World {
         let place = &mut places[n];
         let tree = Tree::new();
         let store = Arc::new(Faulty::new(self.store.clone(), place.faults.clone()));
-        let core = Core::start(config(&place.name), store, &tree.handle(), format!("{}:1", place.name)).unwrap();
+        let core =
+            Core::start(config(&place.name), store, &tree.handle(), format!("{}:1", place.name)).unwrap();
         (place.ops, place.tree) = (Some(core.ops), Some(tree));
     }
 

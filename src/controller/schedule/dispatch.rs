@@ -92,7 +92,9 @@ impl Dispatch {
         let number = state.next;
         state.next += 1;
         let wake = Arc::new(Notify::new());
-        state.seats.insert(number, Parked { node: node.clone(), wake: wake.clone(), ready: false, hint: None });
+        state
+            .seats
+            .insert(number, Parked { node: node.clone(), wake: wake.clone(), ready: false, hint: None });
         state.by_node.entry(node.clone()).or_default().insert(number);
         Seat { dispatch: self, number, wake }
     }

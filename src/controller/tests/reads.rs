@@ -7,7 +7,8 @@ use crate::{http::Readiness, model::InstanceState};
 async fn with_the_store_out_of_reach_reads_are_marked_and_writes_refused_and_all_recovers() {
     let world = World::new(2).await;
     let ids = world.start(0, 2).await;
-    until("the other cache has them", || async { world.ops(1).lists().peek(|c| c.instances().count()) == 2 }).await;
+    until("the other cache has them", || async { world.ops(1).lists().peek(|c| c.instances().count()) == 2 })
+        .await;
     world.faults[1].cut_off();
     let began = clock::now();
     let listed = world.ops(1).instances().await.unwrap();
@@ -41,7 +42,8 @@ async fn a_silent_watch_is_found_out_and_meanwhile_the_store_itself_is_read() {
     let listed = world.ops(1).instances().await.unwrap();
     assert_eq!((listed.value.len(), listed.stale), (3, None), "read past the cache");
     world.faults[1].silence_watches(false);
-    until("the cache is listed anew", || async { world.ops(1).lists().peek(|c| c.instances().count()) == 3 }).await;
+    until("the cache is listed anew", || async { world.ops(1).lists().peek(|c| c.instances().count()) == 3 })
+        .await;
     world.end().await;
 }
 
@@ -50,7 +52,11 @@ async fn a_broken_and_a_compacted_watch_are_begun_anew() {
     let world = World::new(2).await;
     let mut all = 0;
     for n in 0..6 {
-        if n % 2 == 0 { world.faults[1].break_watches() } else { world.faults[1].compact_watches() }
+        if n % 2 == 0 {
+            world.faults[1].break_watches()
+        } else {
+            world.faults[1].compact_watches()
+        }
         world.start(0, 5).await;
         all += 5;
         let listed = world.ops(1).instances().await.unwrap();
@@ -106,7 +112,8 @@ async fn an_update_shows_at_once_and_replaces_metadata_whole() {
     let world = World::new(2).await;
     let ids = world.start(0, 1).await;
     let metadata = serde_json::from_value(serde_json::json!({"a": 1})).unwrap();
-    let first = crate::wire::vm::UpdateVm { metadata: Some(metadata), name: Some("x".into()), external_id: None };
+    let first =
+        crate::wire::vm::UpdateVm { metadata: Some(metadata), name: Some("x".into()), external_id: None };
     world.ops(1).update(&ids[0], first).await.unwrap();
     let metadata: serde_json::Map<_, _> = serde_json::from_value(serde_json::json!({"b": true})).unwrap();
     let second = crate::wire::vm::UpdateVm { metadata: Some(metadata.clone()), ..Default::default() };

@@ -8,7 +8,12 @@ use crate::{
 };
 
 /// Keeps nodes reporting until `done`.
-async fn while_beating<T>(world: &World, nodes: &[&Node], vms: &[SeenVm], done: impl Future<Output = T>) -> T {
+async fn while_beating<T>(
+    world: &World,
+    nodes: &[&Node],
+    vms: &[SeenVm],
+    done: impl Future<Output = T>,
+) -> T {
     let beats = async {
         loop {
             for node in nodes {
@@ -47,7 +52,11 @@ async fn a_node_that_falls_silent_before_starting_loses_the_instance_to_another(
     assert_eq!(heard.stop.len(), 1, "superseded: stopped at once");
     assert!(world.ops(0).starting(other.claim(&again)).await.unwrap().granted);
     let shown = world.ops(0).node(&gone.id).await.unwrap().value;
-    assert_eq!((shown.state, shown.record.absence), (NodeState::Active, None), "its report took the absence back");
+    assert_eq!(
+        (shown.state, shown.record.absence),
+        (NodeState::Active, None),
+        "its report took the absence back"
+    );
     world.end().await;
 }
 
@@ -160,8 +169,10 @@ async fn a_vm_that_vanishes_from_its_nodes_reports_is_an_error() {
     node.beat(world.ops(0), &[]).await.unwrap();
     assert_eq!(world.show(1, &task.instance).await.state(), InstanceState::Started, "one report may be old");
     while_beating(&world, &[&node], &[], async {
-        until("it is an error", || async { world.show(1, &task.instance).await.state() == InstanceState::Error })
-            .await;
+        until("it is an error", || async {
+            world.show(1, &task.instance).await.state() == InstanceState::Error
+        })
+        .await;
     })
     .await;
     world.end().await;
