@@ -9,3 +9,6 @@ mod pulls;
 mod errors;
 mod templates;
 mod restarts;
+mod crashes;
+mod full;
+mod skopeo;
