@@ -1,5 +1,7 @@
 //! The registry over real sockets and a real directory.
 
+#![allow(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -70,13 +70,23 @@ struct Inner {
     headers: HeaderMap,
     /// A request body that is still coming; see [`lingering`].
     unread: Option<Body>,
+    /// Some of it was read.
+    begun: bool,
 }
 
 impl OciError {
     pub(super) fn new(code: Code, message: impl Into<String>) -> Self {
         let (code, status) = code.word_and_status();
         let message = message.into();
-        Self(Box::new(Inner { status, code, message, detail: None, headers: HeaderMap::new(), unread: None }))
+        Self(Box::new(Inner {
+            status,
+            code,
+            message,
+            detail: None,
+            headers: HeaderMap::new(),
+            unread: None,
+            begun: false,
+        }))
     }
 
     pub(super) fn status(mut self, status: StatusCode) -> Self {
@@ -101,11 +111,25 @@ impl OciError {
         self.0.unread = Some(body);
         self
     }
+
+    /// As [`OciError::with_body`], for a body of which some was taken.
+    pub(super) fn with_rest(mut self, body: Body) -> Self {
+        self.0.begun = true;
+        self.with_body(body)
+    }
+
+    /// The client asked before it sends: a body that nobody began to read will not come.
+    pub(super) fn client_waits(mut self) -> Self {
+        if !self.0.begun {
+            self.0.unread = None;
+        }
+        self
+    }
 }
 
 impl IntoResponse for OciError {
     fn into_response(self) -> Response {
-        let Inner { status, code, message, detail, headers, unread } = *self.0;
+        let Inner { status, code, message, detail, headers, unread, .. } = *self.0;
         if status.is_server_error() {
             tracing::error!(status = status.as_u16(), error = %message, "request failed");
         }

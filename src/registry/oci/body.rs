@@ -7,10 +7,16 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http_body_util::BodyExt;
 
-use crate::registry::content::{ContentError, Upload};
+use crate::{
+    clock,
+    registry::content::{ContentError, Upload},
+};
 
 /// A body that brings no byte for so long is given up; its session stays.
 const IDLE: Duration = Duration::from_secs(120);
+
+/// What a slow sender brought is put into its session so often, so that its status tells and it is not idle.
+const FLUSH_EVERY: Duration = Duration::from_secs(5);
 
 /// A refused body is read on for so long at most…
 const LINGER: Duration = Duration::from_secs(2);
@@ -32,6 +38,7 @@ pub(super) async fn receive(
     upload: &mut dyn Upload,
     mut count: impl FnMut(usize),
 ) -> Result<(), Interrupted> {
+    let mut flushed = clock::now();
     let why = loop {
         let next = tokio::select! {
             next = tokio::time::timeout(IDLE, body.frame()) => next,
@@ -41,7 +48,12 @@ pub(super) async fn receive(
             Ok(Some(Ok(frame))) => {
                 let Ok(data) = frame.into_data() else { continue };
                 count(data.len());
-                if let Err(error) = upload.write(data).await {
+                let mut taken = upload.write(data).await;
+                if taken.is_ok() && clock::now() - flushed >= FLUSH_EVERY {
+                    flushed = clock::now();
+                    taken = upload.flush().await;
+                }
+                if let Err(error) = taken {
                     return Err(Interrupted::Content(error, body));
                 }
             }

@@ -28,8 +28,10 @@ const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// Everything under `/v2/`.
 pub(super) async fn serve(State(app): State<App>, request: Request) -> Response {
+    let asks_first = request.headers().contains_key(header::EXPECT);
     let mut response = match route(&app, request).await {
         Ok(response) => response,
+        Err(error) if asks_first => error.client_waits().into_response(),
         Err(error) => error.into_response(),
     };
     response.headers_mut().insert(API_VERSION.0, API_VERSION.1);

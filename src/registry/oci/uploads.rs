@@ -150,7 +150,7 @@ async fn take(ask: &Ask<'_>, upload: &mut dyn Upload, body: Body) -> Result<(), 
         Interrupted::Client(why) => {
             OciError::new(Code::BlobUploadInvalid, format!("{why}; a session keeps what came"))
         }
-        Interrupted::Content(error, body) => OciError::from(error).with_body(body),
+        Interrupted::Content(error, body) => OciError::from(error).with_rest(body),
     })
 }
 

@@ -17,8 +17,8 @@ use crate::{
     wire::{oci, template},
 };
 
-/// Parsed manifests kept in memory. Full: any of them makes room and is read again when needed.
-const CACHED: usize = 200_000;
+/// Bytes of manifests that are kept parsed. Full: any of them makes room and is read again when needed.
+const CACHED: usize = 128 * 1024 * 1024;
 
 /// Why a manifest is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -211,22 +211,32 @@ pub(super) async fn read_small(
 /// Manifests as read, by digest: they never change.
 #[derive(Default)]
 pub(super) struct Cache {
-    parsed: Mutex<HashMap<Digest, Arc<Parsed>>>,
+    parsed: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    by_digest: HashMap<Digest, (Arc<Parsed>, usize)>,
+    bytes: usize,
 }
 
 impl Cache {
     pub(super) fn get(&self, digest: &Digest) -> Option<Arc<Parsed>> {
-        self.parsed.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+        let kept = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.by_digest.get(digest).map(|(parsed, _)| parsed.clone())
     }
 
-    pub(super) fn put(&self, digest: Digest, parsed: Arc<Parsed>) {
-        let mut all = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= CACHED
-            && let Some(any) = all.keys().next().copied()
+    /// `size` is the manifest's own.
+    pub(super) fn put(&self, digest: Digest, parsed: Arc<Parsed>, size: usize) {
+        let mut kept = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
+        while kept.bytes + size > CACHED
+            && let Some(any) = kept.by_digest.keys().next().copied()
         {
-            all.remove(&any);
+            let freed = kept.by_digest.remove(&any).map_or(0, |(_, size)| size);
+            kept.bytes -= freed;
         }
-        all.insert(digest, parsed);
+        let before = kept.by_digest.insert(digest, (parsed, size)).map_or(0, |(_, size)| size);
+        kept.bytes = kept.bytes + size - before;
     }
 }
 

@@ -7,7 +7,10 @@ mod manifest;
 mod pulls;
 mod templates;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use bytes::Bytes;
 use tokio::sync::Mutex as TurnMutex;
@@ -105,6 +108,8 @@ struct Inner {
     content: Arc<dyn Content>,
     manifests: Cache,
     summaries: Summaries,
+    /// Where a template was seen: a hint, checked against the catalogue each time.
+    ids: Mutex<HashMap<TemplateId, RepositoryName>>,
     pulls: PullTimes,
     /// Taken while a repository gets its template id, so that no two get the same.
     naming: TurnMutex<()>,
@@ -119,6 +124,7 @@ impl Repositories {
             content,
             manifests: Cache::default(),
             summaries: Summaries::default(),
+            ids: Mutex::default(),
             pulls: PullTimes::default(),
             naming: TurnMutex::default(),
             turns: (0..TURNS).map(|_| TurnMutex::default()).collect(),
@@ -195,7 +201,7 @@ impl Repositories {
         parsed.check_needs(self.content(), repository, before.as_deref()).await?;
         let facts = self.facts(&parsed).await?;
         self.content().put(bytes.clone()).await?;
-        self.inner.manifests.put(digest, parsed.clone());
+        self.inner.manifests.put(digest, parsed.clone(), bytes.len());
         let stored = Stored {
             media_type: media_type.unwrap_or_else(|| parsed.media_type().to_owned()),
             size: bytes.len() as u64,
@@ -203,13 +209,12 @@ impl Repositories {
             children: parsed.children.iter().map(|child| child.digest).collect(),
             pushed: 0,
         };
-        let _naming = match reference {
-            Reference::Tag(_) => Some(self.inner.naming.lock().await),
-            Reference::Digest(_) => None,
-        };
-        let id = match reference {
-            Reference::Tag(_) => Some(self.free_id(repository, facts.id.clone()).await?),
-            Reference::Digest(_) => None,
+        let unnamed = before.as_ref().is_none_or(|before| before.template.is_none());
+        let (_naming, id) = if unnamed && matches!(reference, Reference::Tag(_)) {
+            let naming = self.inner.naming.lock().await;
+            (Some(naming), Some(self.free_id(repository, facts.id.clone()).await?))
+        } else {
+            (None, None)
         };
         self.change_in_turn(repository, |catalogue| {
             let now = clock::wall().unix_seconds();
@@ -260,7 +265,7 @@ impl Repositories {
         }
         let bytes = manifest::read_small(self.content(), digest, size).await?;
         let parsed = Arc::new(Parsed::read(&bytes)?);
-        self.inner.manifests.put(*digest, parsed.clone());
+        self.inner.manifests.put(*digest, parsed.clone(), bytes.len());
         Ok(parsed)
     }
 

@@ -27,11 +27,11 @@ impl Repositories {
     pub async fn count_pull(&self, repository: &RepositoryName, reference: &Reference) {
         let counted = async {
             let tags: Vec<_> = match reference {
-                Reference::Tag(tag) => vec![tag.clone()],
+                Reference::Tag(tag) => vec![tag.to_string()],
                 Reference::Digest(digest) => {
                     let catalogue = self.catalogue(repository).await?;
                     let at = catalogue.tags.iter().filter(|(_, version)| version.digest == *digest);
-                    at.map(|(tag, _)| tag.clone()).collect()
+                    at.map(|(tag, _)| tag.to_string()).collect()
                 }
             };
             if tags.is_empty() {
@@ -71,8 +71,8 @@ impl Repositories {
             all.iter_mut().filter_map(unsaved).collect()
         };
         for repository in unsaved {
-            let there: BTreeSet<_> = match self.content().catalogue(&repository).await {
-                Ok(Some(catalogue)) => catalogue.tags.keys().cloned().collect(),
+            let there: BTreeSet<String> = match self.content().catalogue(&repository).await {
+                Ok(Some(catalogue)) => catalogue.tags.keys().map(ToString::to_string).collect(),
                 _ => BTreeSet::new(),
             };
             let times = {

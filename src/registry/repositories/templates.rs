@@ -36,7 +36,7 @@ pub struct Broken {
 /// A list of templates, and what could not be listed.
 pub struct Templates {
     /// In order of name.
-    pub templates: Vec<Arc<template::Template>>,
+    pub templates: Vec<template::TemplateSummary>,
     /// Those that were skipped.
     pub broken: Vec<Broken>,
 }
@@ -67,8 +67,8 @@ impl Repositories {
     pub async fn templates(&self) -> Result<Templates, RepositoryError> {
         let mut list = Templates { templates: Vec::new(), broken: Vec::new() };
         for name in self.content().repositories().await? {
-            match self.template_of(&name).await {
-                Ok(Some(template)) => list.templates.push(template),
+            match self.summary_of(&name).await {
+                Ok(Some(summary)) => list.templates.push(summary),
                 Ok(None) => {}
                 Err(error) => list.broken.push(Broken { repository: name, why: error.to_string() }),
             }
@@ -89,9 +89,10 @@ impl Repositories {
     }
 
     /// One template with all its versions.
-    pub async fn template(&self, id: &TemplateId) -> Result<Arc<template::Template>, RepositoryError> {
+    pub async fn template(&self, id: &TemplateId) -> Result<template::Template, RepositoryError> {
         let repository = self.repository_of(id).await?;
-        self.template_of(&repository).await?.ok_or_else(|| RepositoryError::NoTemplate(id.clone()))
+        let made = self.made(&repository).await?.ok_or_else(|| RepositoryError::NoTemplate(id.clone()))?;
+        Ok(with_pulls(&made, &self.pulls(&repository).await?))
     }
 
     /// The config of one version, as the JSON it was pushed as.
@@ -137,14 +138,24 @@ impl Repositories {
 
     /// The repository with this template id.
     async fn repository_of(&self, id: &TemplateId) -> Result<RepositoryName, RepositoryError> {
+        let hint = self.inner.ids.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        if let Some(name) = hint
+            && let Ok(Some(catalogue)) = self.content().catalogue(&name).await
+            && catalogue.template.as_ref() == Some(id)
+        {
+            return Ok(name);
+        }
         for name in self.content().repositories().await? {
             // A damaged catalogue cannot tell its id; it must not hide the others.
             if let Ok(Some(catalogue)) = self.content().catalogue(&name).await
                 && catalogue.template.as_ref() == Some(id)
             {
+                let mut ids = self.inner.ids.lock().unwrap_or_else(PoisonError::into_inner);
+                ids.insert(id.clone(), name.clone());
                 return Ok(name);
             }
         }
+        self.inner.ids.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
         Err(RepositoryError::NoTemplate(id.clone()))
     }
 
@@ -189,27 +200,43 @@ impl Repositories {
         Ok(serde_json::from_slice(&bytes).ok().filter(Value::is_object))
     }
 
-    async fn template_of(
+    async fn summary_of(
+        &self,
+        repository: &RepositoryName,
+    ) -> Result<Option<template::TemplateSummary>, RepositoryError> {
+        let Some(made) = self.made(repository).await? else { return Ok(None) };
+        let pulls = self.pulls(repository).await?;
+        Ok(Some(template::TemplateSummary {
+            id: made.id.clone(),
+            name: made.name.clone(),
+            size: made.size,
+            arch: made.arch,
+            last_pull: made.versions.iter().map(|version| pulled(version, &pulls)).max().unwrap_or(0),
+            last_push: made.last_push,
+        }))
+    }
+
+    /// A template without its pull times.
+    async fn made(
         &self,
         repository: &RepositoryName,
     ) -> Result<Option<Arc<template::Template>>, RepositoryError> {
         let Some(catalogue) = self.content().catalogue(repository).await? else { return Ok(None) };
-        let Some(id) = catalogue.template.clone() else { return Ok(None) };
-        let made = {
-            let made = self.inner.summaries.made.lock().unwrap_or_else(PoisonError::into_inner);
-            made.get(repository).filter(|(of, _)| *of == catalogue.generation).map(|(_, made)| made.clone())
+        let summaries = &self.inner.summaries.made;
+        let Some(id) = catalogue.template.clone() else {
+            summaries.lock().unwrap_or_else(PoisonError::into_inner).remove(repository);
+            return Ok(None);
         };
-        let made = match made {
-            Some(made) => made,
-            None => {
-                let made = Arc::new(self.describe(&catalogue, id).await?);
-                let mut all = self.inner.summaries.made.lock().unwrap_or_else(PoisonError::into_inner);
-                all.insert(repository.clone(), (catalogue.generation, made.clone()));
-                made
-            }
-        };
-        let pulls = self.pulls(repository).await?;
-        Ok(Some(if pulls.is_empty() { made } else { Arc::new(with_pulls(&made, &pulls)) }))
+        let known = summaries.lock().unwrap_or_else(PoisonError::into_inner).get(repository).cloned();
+        if let Some((generation, made)) = known
+            && generation == catalogue.generation
+        {
+            return Ok(Some(made));
+        }
+        let made = Arc::new(self.describe(&catalogue, id).await?);
+        let mut all = summaries.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(repository.clone(), (catalogue.generation, made.clone()));
+        Ok(Some(made))
     }
 
     async fn describe(
@@ -311,12 +338,16 @@ fn arch_word(text: &str) -> Option<Arch> {
 fn with_pulls(made: &template::Template, pulls: &Pulls) -> template::Template {
     let mut template = made.clone();
     for version in &mut template.versions {
-        let pulled = Tag::parse(version.tag.as_str()).ok().and_then(|tag| pulls.get(&tag).copied());
-        // An older pull was of a deleted version with the same tag.
-        version.last_pull = pulled.filter(|at| *at >= version.creation_date).unwrap_or(0);
+        version.last_pull = pulled(version, pulls);
     }
     template.last_pull = template.versions.iter().map(|version| version.last_pull).max().unwrap_or(0);
     template
+}
+
+/// When a version was last pulled; 0 when never. An older pull was of a deleted version with the same tag.
+fn pulled(version: &template::Version, pulls: &Pulls) -> i64 {
+    let at = pulls.get(version.tag.as_str()).copied();
+    at.filter(|at| *at >= version.creation_date).unwrap_or(0)
 }
 
 /// The command line prints this text and looks for its beginning (`reference/registry-api.md` §2.1).

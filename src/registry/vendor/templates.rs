@@ -1,6 +1,6 @@
 //! Templates: the two lists, one template, its config, its architecture, its end.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use axum::{
     body::Body,
@@ -24,14 +24,12 @@ pub(super) async fn v1(State(app): State<App>, RawQuery(query): RawQuery) -> Ans
     match id_of(&query)? {
         None => {
             let list = app.repositories.templates().await?;
-            let one = |template: &Arc<template::Template>| {
-                BTreeMap::from([(template.id.clone(), template.name.clone())])
-            };
-            done(list.templates.iter().map(one).collect::<Vec<_>>())
+            let one = |template: template::TemplateSummary| BTreeMap::from([(template.id, template.name)]);
+            done(list.templates.into_iter().map(one).collect::<Vec<_>>())
         }
         Some(id) => {
             let template = app.repositories.template(&id).await?;
-            let mut body = serde_json::to_value(&*template).unwrap_or_default();
+            let mut body = serde_json::to_value(&template).unwrap_or_default();
             strip_times(&mut body);
             done(body)
         }
@@ -41,19 +39,8 @@ pub(super) async fn v1(State(app): State<App>, RawQuery(query): RawQuery) -> Ans
 /// `GET /registry/v2/vm`, with `?id=` one template.
 pub(super) async fn v2(State(app): State<App>, RawQuery(query): RawQuery) -> Answer {
     match id_of(&query)? {
-        None => {
-            let list = app.repositories.templates().await?;
-            let one = |template: &Arc<template::Template>| template::TemplateSummary {
-                id: template.id.clone(),
-                name: template.name.clone(),
-                size: template.size,
-                arch: template.arch,
-                last_pull: template.last_pull,
-                last_push: template.last_push,
-            };
-            done(list.templates.iter().map(one).collect::<Vec<_>>())
-        }
-        Some(id) => done(&*app.repositories.template(&id).await?),
+        None => done(app.repositories.templates().await?.templates),
+        Some(id) => done(app.repositories.template(&id).await?),
     }
 }
 

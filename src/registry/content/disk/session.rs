@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -125,25 +124,21 @@ impl Session {
     }
 
     /// Appends in a turn. On an error the file ends where it did before.
-    pub(super) fn append(&self, turn: u64, batch: &[Bytes]) -> Result<(), ContentError> {
+    pub(super) fn append(&self, turn: u64, batch: &[u8]) -> Result<(), ContentError> {
         let mut writer = lock(&self.writer);
         writer.take_turn(turn)?;
         let from = writer.len;
         let data = self.dir.join("data");
         let file = writer.open(&data).map_err(full_or("open an upload"))?;
-        let mut at = from;
-        for piece in batch {
-            if let Err(error) = file.write_all_at(piece, at) {
-                let cut = file.set_len(from);
-                if let Err(error) = cut {
-                    tracing::error!(upload = %self.id, error = %error, "upload could not be cut back");
-                    writer.over = true;
-                    self.dropped.store(true, Ordering::Release);
-                }
-                return Err(full_or("write an upload")(error));
+        if let Err(error) = file.write_all_at(batch, from) {
+            if let Err(error) = file.set_len(from) {
+                tracing::error!(upload = %self.id, error = %error, "upload could not be cut back");
+                writer.end();
+                self.dropped.store(true, Ordering::Release);
             }
-            at += piece.len() as u64;
+            return Err(full_or("write an upload")(error));
         }
+        let at = from + batch.len() as u64;
         writer.unsynced += at - from;
         if writer.unsynced >= SYNC_EVERY {
             writer.unsynced = 0;
@@ -152,7 +147,7 @@ impl Session {
             }
         }
         if writer.hash.size() == from {
-            batch.iter().for_each(|piece| writer.hash.update(piece));
+            writer.hash.update(batch);
         }
         writer.len = at;
         self.received.store(at, Ordering::Release);

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::{sync::Notify, task::JoinHandle};
 use uuid::Uuid;
 
@@ -22,9 +22,6 @@ use crate::model::{Digest, RepositoryName};
 /// What is collected before it goes to a blocking thread. While one batch is written the next is collected:
 /// an upload holds two of them, and what the connection has read ahead.
 const BATCH: usize = 256 * 1024;
-
-/// Most pieces in a batch: a client that sends single bytes must not grow the list of them.
-const PIECES: usize = 1024;
 
 /// Free space is looked at anew after so many bytes, for uploads that declare no length.
 const LOOK_EVERY: u64 = 16 * 1024 * 1024;
@@ -154,8 +151,7 @@ pub(super) struct DiskUpload {
     claim: Claim,
     reservation: Reservation,
     received: u64,
-    batch: Vec<Bytes>,
-    batched: usize,
+    batch: BytesMut,
     unlooked: u64,
     resumable: bool,
     writing: Option<JoinHandle<Result<(), ContentError>>>,
@@ -169,8 +165,7 @@ impl DiskUpload {
             claim,
             reservation,
             received,
-            batch: Vec::new(),
-            batched: 0,
+            batch: BytesMut::new(),
             unlooked: 0,
             resumable: true,
             writing: None,
@@ -203,9 +198,9 @@ impl DiskUpload {
         if look {
             self.unlooked = 0;
         }
-        let (batch, bytes) = (std::mem::take(&mut self.batch), std::mem::take(&mut self.batched));
+        let batch = self.batch.split().freeze();
         let (session, turn, inner) = (self.claim.session.clone(), self.claim.turn, self.disk.inner.clone());
-        self.reservation.spent(bytes as u64);
+        self.reservation.spent(batch.len() as u64);
         self.writing = Some(tokio::task::spawn_blocking(move || {
             let _permit = permit;
             if look {
@@ -253,10 +248,10 @@ impl Upload for DiskUpload {
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), ContentError> {
         self.received += bytes.len() as u64;
-        self.batched += bytes.len();
         self.unlooked += bytes.len() as u64;
-        self.batch.push(bytes);
-        if self.batched >= BATCH || self.batch.len() >= PIECES { self.start_batch().await } else { Ok(()) }
+        // Copied: a small piece keeps the whole buffer alive that the connection read it into.
+        self.batch.extend_from_slice(&bytes);
+        if self.batch.len() >= BATCH { self.start_batch().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), ContentError> {

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Arch, Digest, RepositoryName, Tag, TemplateId};
 
-/// When each version was last pulled, in Unix seconds. Kept apart from the catalogue: it changes often and
+/// When each version was last pulled: Unix seconds by tag. Kept apart from the catalogue: it changes often and
 /// may be lost.
-pub type Pulls = BTreeMap<Tag, i64>;
+pub type Pulls = BTreeMap<String, i64>;
 
 /// A manifest that the repository has. Its bytes are a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
