@@ -20,7 +20,6 @@ use super::{
 
 /// A checked config, by role.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "made once per process")]
 pub enum Loaded {
     /// `[[listener]]`.
     Proxy(proxy::Proxy),

@@ -1,10 +1,10 @@
 //! `switchyard standalone` from outside: starts, refuses what would go wrong, stops.
 
 use std::{
-    io::Read,
+    io::{BufRead, BufReader, Read},
     net::TcpListener,
     path::Path,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -108,6 +108,32 @@ fn it_says_where_it_is_stops_at_once_when_asked_and_comes_back_on_the_same_data(
             assert!(said.out.contains(line), "no `{line}` in {}", said.out);
         }
     }
+}
+
+#[test]
+fn the_lines_that_it_prints_work_when_copied() {
+    let folder = tempfile::tempdir().unwrap();
+    // A blank and a quote in the path: the lines must be right for a shell.
+    let (data, addresses) = (folder.path().join("it's data"), folder.path().join("addresses.json"));
+    let mut running = start(&data, &addresses);
+    let mut printed = Vec::new();
+    let mut out = BufReader::new(running.0.stdout.take().unwrap());
+    while !printed.last().is_some_and(|line: &String| line.starts_with("Ctrl-C")) {
+        let mut line = String::new();
+        assert_ne!(out.read_line(&mut line).unwrap(), 0, "it ends with the line about Ctrl-C: {printed:?}");
+        printed.push(line);
+    }
+    let lines = printed.iter().skip_while(|line| !line.starts_with("Try in another terminal"));
+    let lines: Vec<&str> = lines.filter_map(|line| line.strip_prefix("  ")).collect();
+    assert!(lines.len() >= 6, "{printed:?}");
+    // A newcomer copies with pauses; until the node has joined, the start waits as it would for him.
+    let script = format!("set -eu -o pipefail\n{}", lines.concat());
+    let said: Said = Command::new("bash").args(["-c", &script]).output().unwrap().into();
+    assert_eq!(said.code, Some(0), "{said:?}\n{script}");
+    let answers: Vec<&str> = said.out.lines().flat_map(|line| line.split_inclusive("]}{")).collect();
+    assert!(!said.out.contains("FAIL"), "{answers:?}");
+    assert_eq!(said.out.matches("\"status\":\"OK\"").count(), 4, "show, list, nodes, end: {answers:?}");
+    assert!(said.out.contains("\"instance_state\":\""), "{answers:?}");
 }
 
 #[test]

@@ -63,7 +63,7 @@ Try in another terminal:
             "start a VM from it, and see it",
             format!(
                 "T=$(curl -s {api}/registry/vm | grep -o '\"id\":\"[^\"]*\",\"name\":\"sample\"' | cut -d'\"' -f4)\n  \
-                 ID=$(curl -s {api}/vm -d \"{{\\\"vmid\\\":\\\"$T\\\"}}\" | cut -d'\"' -f10)\n  \
+                 ID=$(curl -s {api}/vm -d \"{{\\\"vmid\\\":\\\"$T\\\"}}\" | grep -o '[0-9a-f-]\\{{36\\}}')\n  \
                  curl -s \"{api}/vm?id=$ID\""
             ),
         ),

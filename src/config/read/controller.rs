@@ -64,7 +64,6 @@ fn store<'r>(raw: &'r Raw<'r>) -> Option<Store> {
 }
 
 /// The outer `None` is a fault, the inner one the table's absence.
-#[expect(clippy::option_option, reason = "what is absent and what is wrong are different things")]
 fn registries<'r>(raw: &'r Raw<'r>) -> Option<Option<Registries>> {
     let table = raw.section("registries");
     let patience = duration_in(Duration::from_millis(10)..=CLIENTS_PATIENCE - SECOND / 2);
