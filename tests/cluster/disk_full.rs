@@ -34,11 +34,16 @@ async fn a_full_disk_refuses_pushes_and_serves_reads() {
 
     let said = outside::push(&place, &large.layout, &format!("{at}/large:v1")).await;
     assert!(!said.ok, "96 MiB do not go onto 64");
-    let told = said.err.to_lowercase();
-    assert!(
-        ["space", "full", "free"].iter().any(|word| told.contains(word)),
-        "the client is told why: {told}"
-    );
+    assert!(said.err.to_lowercase().contains("insufficient storage"), "the client is told why: {}", said.err);
+    let session = api.post("/v2/large/blobs/uploads/", &serde_json::json!({})).await;
+    assert_eq!(session.status, 202, "{session}");
+    let to = session.header("location").expect("an upload goes on somewhere");
+    let url = if to.starts_with('/') { format!("http://{at}{to}") } else { to.to_owned() };
+    let refused = api.http().patch(url).body(vec![7; 48 << 20]).send().await.expect("an answer, not a reset");
+    assert_eq!(refused.status().as_u16(), 507);
+    let body: serde_json::Value = refused.json().await.expect("the error body of the OCI specification");
+    let message = body["errors"][0]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("space") && message.contains("MiB"), "{body}");
 
     // Still readable, in full, and nothing of the other is visible.
     let copy = outside::pull(&place, &format!("{at}/kept:v1"), &place.path("copy")).await;
