@@ -152,10 +152,8 @@ impl Process {
                     panic!("it ended instead:\n{log}");
                 }
                 let text = fs::read_to_string(file).map_err(|error| error.to_string())?;
-                let found: Vec<SocketAddr> = text
-                    .split_whitespace()
-                    .filter_map(|w| w.rsplit(['=', '/']).next()?.trim_matches(['"', ',']).parse().ok())
-                    .collect();
+                let words = text.split(|c: char| !(c.is_ascii_hexdigit() || ".:[]".contains(c)));
+                let found: Vec<SocketAddr> = words.filter_map(|word| word.parse().ok()).collect();
                 if found.is_empty() { Err(format!("it has {text:?}")) } else { Ok(found) }
             }
         });
