@@ -17,6 +17,13 @@ fn text<'v>(value: &'v Value, key: &str) -> &'v str {
 }
 
 #[track_caller]
+fn texts(value: &Value, keys: &[&str]) {
+    for key in keys {
+        text(value, key);
+    }
+}
+
+#[track_caller]
 fn whole(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or_else(|| panic!("`{key}` is no unsigned whole number in {value}"))
 }
@@ -69,7 +76,7 @@ async fn jenkins_reads_every_answer_with_its_strict_getters() {
     assert_eq!(text(&strict(&status), "status"), "Running");
 
     for template in strict(&api.get("/api/v1/registry/vm").await).as_array().unwrap() {
-        (text(template, "id"), text(template, "name"));
+        texts(template, &["id", "name"]);
     }
     let template = strict(&api.get(&format!("/api/v1/registry/vm?id={}", lab.template)).await);
     for version in template["versions"].as_array().unwrap() {
@@ -83,19 +90,21 @@ async fn jenkins_reads_every_answer_with_its_strict_getters() {
     for listed in list.as_array().unwrap() {
         text(listed, "instance_id");
         let vm = &listed["vm"];
-        (text(vm, "instance_state"), text(vm, "vmid"), text(vm, "cr_time"));
+        texts(vm, &["instance_state", "vmid", "cr_time"]);
         assert!(vm.get("message").is_none_or(Value::is_string), "{vm}");
         let Some(info) = vm.get("vminfo") else { continue };
         assert!(info.is_object(), "null breaks it: {vm}");
-        (text(info, "uuid"), text(info, "status"));
+        texts(info, &["uuid", "status"]);
         for rule in info["port_forwarding"].as_array().into_iter().flatten() {
-            (whole(rule, "guest_port"), whole(rule, "host_port"));
+            whole(rule, "guest_port");
+            whole(rule, "host_port");
         }
     }
 
     for node in strict(&api.get("/api/v1/node").await).as_array().unwrap() {
         assert!(text(node, "state").eq_ignore_ascii_case("active"));
-        (whole(node, "capacity"), text(node, "capacity_mode"));
+        whole(node, "capacity");
+        text(node, "capacity_mode");
     }
 
     let ask = json!({ "name": "j", "external_id": "http://ci/7", "metadata": { "jenkins-job-id": "7" } });
@@ -250,13 +259,15 @@ async fn drone_decodes_times_and_progress_as_go_does() {
     for listed in list.as_array().unwrap() {
         let vm = &listed["vm"];
         assert!(vm["progress"].is_u64(), "it decodes an int: {vm}");
-        (time(&vm["ts"]), time(&vm["cr_time"]));
+        time(&vm["ts"]);
+        time(&vm["cr_time"]);
         let Some(info) = vm.get("vminfo") else { continue };
         for key in ["creation_date", "access_date", "start_date", "stop_date", "timestamp"] {
             info.get(key).map(time);
         }
         let first = &info["port_forwarding"][0];
-        (whole(first, "host_port"), text(info, "host_ip"));
+        whole(first, "host_port");
+        text(info, "host_ip");
     }
     lab.cloud.stop().await;
 }

@@ -13,7 +13,11 @@ use switchyard::{
     },
     controller::Controller,
     registry::Registry,
-    store::{Store, embedded::EmbeddedStore},
+    store::{
+        Store,
+        embedded::EmbeddedStore,
+        faulty::{Faults, Faulty},
+    },
     supervise::{Handle, Stage, Tree},
 };
 use tempfile::TempDir;
@@ -38,6 +42,10 @@ pub(crate) struct Plan {
     pub(crate) registry: bool,
     /// Instead of a real registry: some address.
     pub(crate) registries_at: Option<BaseUrl>,
+    /// What goes wrong with the store.
+    pub(crate) faults: Faults,
+    /// False: the controllers are not waited for.
+    pub(crate) until_ready: bool,
 }
 
 impl Default for Plan {
@@ -48,6 +56,8 @@ impl Default for Plan {
             limits: Limits::default(),
             registry: true,
             registries_at: None,
+            faults: Faults::new(),
+            until_ready: true,
         }
     }
 }
@@ -77,7 +87,7 @@ impl Cloud {
             (true, Some(address)) => Some(address),
             (true, None) => Some(registry.parse().unwrap()),
         };
-        let store = open_store(&dir.path().join("store"), tree.handle()).await;
+        let store = open_store(&dir.path().join("store"), tree.handle(), plan.faults.clone()).await;
         let mut apis = Vec::new();
         for number in 1..=plan.controllers {
             let config = ControllerConfig {
@@ -100,7 +110,7 @@ impl Cloud {
             tree.handle().start_vital(Stage::Edge, format!("controller c{number}"), |stop| role.run(stop));
         }
         let cloud = Self { apis, registry, tree, _dir: dir };
-        for api in &cloud.apis {
+        for api in cloud.apis.iter().filter(|_| plan.until_ready) {
             eventually(PATIENCE, "the controller is ready", async || {
                 let ready = api.get("/readyz").await;
                 if ready.status == 200 { Ok(()) } else { Err(ready) }
@@ -143,8 +153,9 @@ fn server(name: &str) -> Server {
     }
 }
 
-async fn open_store(at: &Path, tasks: Handle) -> Arc<dyn Store> {
-    Arc::new(EmbeddedStore::open(at, tasks).await.unwrap())
+async fn open_store(at: &Path, tasks: Handle, faults: Faults) -> Arc<dyn Store> {
+    let store = EmbeddedStore::open(at, tasks).await.unwrap();
+    Arc::new(Faulty::new(Arc::new(store), faults))
 }
 
 async fn start_registry(dir: &Path, tree: &Tree) -> String {

@@ -15,5 +15,6 @@ mod instances;
 mod node;
 mod nodes;
 mod push;
+mod store_down;
 mod templates;
 mod two_controllers;
