@@ -15,7 +15,7 @@ use switchyard::{
         },
     },
     model::{ServiceName, UpstreamName},
-    proxy::{self, Handle},
+    proxy::{self, Handle, ReloadError},
     supervise::{Stage, Tree},
     wire::upstreams::Upstreams,
 };
@@ -138,6 +138,12 @@ impl Front {
 
     pub fn ask(&self, request: &str) -> raw::Answer {
         raw::ask(self.address, request)
+    }
+
+    /// Reloads as the command line would, inside the runtime.
+    pub fn reload(&self, config: &Proxy) -> Result<(), ReloadError> {
+        let _inside = self.runtime.enter();
+        self.handle.reload(config)
     }
 
     pub fn view(&self) -> Upstreams {

@@ -7,4 +7,9 @@ mod raw;
 mod upstream;
 
 mod errors;
+mod failures;
 mod forwarding;
+mod guarding;
+mod holding;
+mod operating;
+mod streaming;

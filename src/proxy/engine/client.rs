@@ -47,6 +47,7 @@ struct State {
     deadline: Option<Instant>,
     expired: bool,
     cut: bool,
+    whole: bool,
 }
 
 impl Client {
@@ -68,6 +69,12 @@ impl Client {
     /// Whether reading failed because of the deadline.
     pub(super) fn expired(&self) -> bool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).expired
+    }
+
+    /// The whole request was read (or a new one begins). What comes after it is the next request, and not
+    /// for Pingora to see: it would take it for a fault of this one.
+    pub(super) fn set_whole(&self, whole: bool) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).whole = whole;
     }
 
     /// The connection is to be reset, not closed: half an answer must not look whole.
@@ -178,6 +185,18 @@ impl AsyncRead for ClientStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.client.state.lock().unwrap_or_else(PoisonError::into_inner).whole {
+            let mut byte = [0];
+            let mut look = ReadBuf::new(&mut byte);
+            match self.client.tcp.poll_peek(cx, &mut look) {
+                // The client has closed.
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Ready(Ok(_)) | Poll::Pending => {}
+            }
+            ready!(self.poll_deadline(cx));
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         loop {
             if let Poll::Ready(ready) = self.client.tcp.poll_read_ready(cx) {
                 ready?;

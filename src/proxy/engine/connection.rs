@@ -23,7 +23,7 @@ use crate::{
         ctx::Arrival,
         guard::{
             Refusal,
-            head::{self, HeadLimits, Scan},
+            head::{self, Body, HeadLimits, Scan},
         },
         record::ProxyMetrics,
         snapshot::{Live, Snapshot},
@@ -43,8 +43,9 @@ pub(super) struct Shared {
 
 /// How reading a head ended.
 enum Read {
-    /// It is complete; bytes of the body may follow it.
-    Head,
+    /// It is complete. So many bytes belong to it, with what came of the body already; the rest, if any,
+    /// is the next request.
+    Request { bytes: usize },
     /// The client closed, was idle for too long, or we stop: nothing to answer.
     Over,
     /// It is not to be served.
@@ -56,25 +57,26 @@ pub(super) async fn serve(shared: Arc<Shared>, listener: usize, tcp: TcpStream, 
     let client = Client::new(tcp, peer);
     let mut stream: Stream = Box::new(ClientStream::new(client.clone()));
     let mut first = true;
+    let mut bytes = BytesMut::new();
     loop {
-        let mut bytes = BytesMut::new();
         let limits = shared.live.load().limits.clone();
         let read = read_head(&shared, &client, &mut bytes, &limits, first).await;
         // Loaded after the wait: a request is served under the configuration of its own time.
         let snapshot = shared.live.load();
-        match read {
-            Read::Head => {}
+        let request = match read {
+            Read::Request { bytes: count } => bytes.split_to(count),
             Read::Over => return,
             Read::Refused(refusal) => {
                 refuse(&shared, &snapshot, listener, &client, &Answer::Refused(refusal)).await;
                 return client.finish().await;
             }
-        }
+        };
+        client.set_whole(false);
         let keep = snapshot.limits.keep_alive.as_secs();
         let arrival = Arrival { snapshot, listener, peer: client.peer(), started: clock::now() };
         let handed: Kept = Box::new(Handed { client: client.clone(), arrival });
         let mut session = ServerSession::new_http1(stream);
-        session.set_pipelined_prefix(bytes);
+        session.set_pipelined_prefix(request);
         session.set_connection_user_context(Some(handed));
         session.set_keepalive(if shared.stop.is_requested() { None } else { Some(keep) });
         match shared.app.process_new_http(session, &shared.running).await {
@@ -96,14 +98,16 @@ async fn read_head(
     let head_limits = HeadLimits { bytes: limits.header_bytes, fields: limits.headers };
     // Between two requests a client may be idle for longer than it may take over a head.
     let patience = if first { limits.header_timeout } else { limits.keep_alive };
-    let begun = tokio::select! {
-        biased;
-        begun = timeout(patience, client.read(bytes)) => begun,
-        () = shared.stop.requested() => return Read::Over,
-    };
-    match begun {
-        Ok(Ok(n)) if n > 0 => {}
-        _ => return Read::Over,
+    if bytes.is_empty() {
+        let begun = tokio::select! {
+            biased;
+            begun = timeout(patience, client.read(bytes)) => begun,
+            () = shared.stop.requested() => return Read::Over,
+        };
+        match begun {
+            Ok(Ok(n)) if n > 0 => {}
+            _ => return Read::Over,
+        }
     }
     let rest = async {
         let mut scanned = 0;
@@ -114,9 +118,11 @@ async fn read_head(
             }
             match head::scan(bytes, scanned, head_limits) {
                 Ok(Scan::Complete(end)) => {
-                    return bytes.get(..end).map_or(Read::Over, |head| {
-                        head::check(head, head_limits).map_or_else(Read::Refused, |()| Read::Head)
-                    });
+                    let head = bytes.get(..end).unwrap_or_default();
+                    return match head::check(head, head_limits) {
+                        Ok(body) => Read::Request { bytes: end + at_hand(body, bytes.len() - end) },
+                        Err(refusal) => Read::Refused(refusal),
+                    };
                 }
                 Ok(Scan::More) => scanned = bytes.len(),
                 Err(refusal) => return Read::Refused(refusal),
@@ -128,6 +134,14 @@ async fn read_head(
         }
     };
     timeout(limits.header_timeout, rest).await.unwrap_or(Read::Refused(Refusal::HeadTooSlow))
+}
+
+/// How many of the bytes behind the head belong to the body. Where chunks end is not known here: then all do.
+fn at_hand(body: Body, behind: usize) -> usize {
+    match body {
+        Body::Bytes(length) => usize::try_from(length).map_or(behind, |length| length.min(behind)),
+        Body::Chunks => behind,
+    }
 }
 
 /// Answers what never became a request. Best effort: the connection is closed after it anyway.

@@ -264,6 +264,7 @@ impl ProxyHttp for Stock {
         let exchange = of(slot)?;
         if end && !exchange.body_read {
             exchange.body_read = true;
+            exchange.client.set_whole(true);
             if let Some(wait) = forward::after_body(exchange.ctx.route) {
                 exchange.client.set_deadline(Some(clock::now() + wait));
             }
@@ -314,6 +315,9 @@ impl ProxyHttp for Stock {
         let ctx = &mut exchange.ctx;
         ctx.passed = Some(status);
         ctx.first_byte = Some(clock::now());
+        if status == 101 {
+            exchange.client.set_whole(false);
+        }
         if forward::after_body(ctx.route).is_none() {
             exchange.client.set_deadline(None);
         }
@@ -372,9 +376,11 @@ impl ProxyHttp for Stock {
         } else if exchange.ctx.end != End::ClientGone {
             let ours = exchange.ctx.ours.take();
             let ours = ours.unwrap_or_else(|| Answer::Internal(error.etype().as_str().to_owned()));
+            // Pingora closes the connection after a failed request; the client is told.
+            session.set_keepalive(None);
             self.answer(session, exchange, ours).await;
         }
-        FailToProxy { error_code: exchange.ctx.status().unwrap_or(0), can_reuse_downstream: !begun }
+        FailToProxy { error_code: exchange.ctx.status().unwrap_or(0), can_reuse_downstream: false }
     }
 
     async fn logging(&self, session: &mut Session, _error: Option<&Error>, slot: &mut Self::CTX) {

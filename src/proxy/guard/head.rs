@@ -48,8 +48,17 @@ pub fn scan(bytes: &[u8], from: usize, limits: HeadLimits) -> Result<Scan, Refus
     Ok(Scan::More)
 }
 
-/// Checks a complete head, the empty line included.
-pub fn check(head: &[u8], limits: HeadLimits) -> Result<(), Refusal> {
+/// What follows the head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Body {
+    /// So many bytes; none if the head names no length.
+    Bytes(u64),
+    /// Chunks.
+    Chunks,
+}
+
+/// Checks a complete head, the empty line included, and says what follows it.
+pub fn check(head: &[u8], limits: HeadLimits) -> Result<Body, Refusal> {
     let head = head.strip_suffix(b"\r\n\r\n").ok_or(Refusal::BadRequestLine)?;
     let mut lines = Lines(Some(head));
     let line = lines.next().ok_or(Refusal::BadRequestLine)??;
@@ -141,6 +150,7 @@ struct Fields<'a> {
     host: &'a [u8],
     lengths: usize,
     bad_length: bool,
+    length: u64,
     codings: Vec<&'a [u8]>,
 }
 
@@ -163,15 +173,16 @@ impl<'a> Fields<'a> {
         } else if name.eq_ignore_ascii_case(b"content-length") {
             self.lengths += 1;
             let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-            let fits = std::str::from_utf8(value).is_ok_and(|text| text.parse::<u64>().is_ok());
-            self.bad_length |= !(digits && fits);
+            let number = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+            self.bad_length |= !(digits && number.is_some());
+            self.length = number.unwrap_or_default();
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             self.codings.push(value);
         }
         Ok(())
     }
 
-    fn check(&self, old: bool, authority: Option<&[u8]>) -> Result<(), Refusal> {
+    fn check(&self, old: bool, authority: Option<&[u8]>) -> Result<Body, Refusal> {
         if self.hosts == 0 && !old {
             return Err(Refusal::NoHost);
         }
@@ -191,8 +202,8 @@ impl<'a> Fields<'a> {
             return Err(Refusal::BadLength);
         }
         match self.codings.as_slice() {
-            [] => Ok(()),
-            [one] if !old && one.eq_ignore_ascii_case(b"chunked") => Ok(()),
+            [] => Ok(Body::Bytes(self.length)),
+            [one] if !old && one.eq_ignore_ascii_case(b"chunked") => Ok(Body::Chunks),
             _ => Err(Refusal::BadCoding),
         }
     }
@@ -216,7 +227,7 @@ mod tests {
 
     const LIMITS: HeadLimits = HeadLimits { bytes: 1024, fields: 8 };
 
-    fn of(lines: &str) -> Result<(), Refusal> {
+    fn of(lines: &str) -> Result<Body, Refusal> {
         let head = format!("{}\r\n\r\n", lines.replace('\n', "\r\n"));
         check(head.as_bytes(), LIMITS)
     }
@@ -233,8 +244,15 @@ mod tests {
             "GET / HTTP/1.1\nHost: [::1]:80\nX-Empty:",
             "GET /?q=\u{fc} HTTP/1.1\nHost: a",
         ] {
-            assert_eq!(of(good), Ok(()), "{good}");
+            assert!(of(good).is_ok(), "{good}: {:?}", of(good));
         }
+    }
+
+    #[test]
+    fn what_follows_is_what_the_head_says() {
+        assert_eq!(of("GET / HTTP/1.1\nHost: a"), Ok(Body::Bytes(0)));
+        assert_eq!(of("PUT / HTTP/1.1\nHost: a\nContent-Length: 12"), Ok(Body::Bytes(12)));
+        assert_eq!(of("PUT / HTTP/1.1\nHost: a\nTransfer-Encoding: chunked"), Ok(Body::Chunks));
     }
 
     #[test]

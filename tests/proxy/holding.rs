@@ -1,0 +1,139 @@
+//! Nothing is eligible: requests wait.
+
+use std::{
+    net::{SocketAddr, TcpListener},
+    thread,
+    time::{Duration, Instant},
+};
+
+use switchyard::config::proxy::Kind;
+
+use crate::{
+    front::{self, Front, eventually},
+    raw::{Wire, get, with_body},
+    upstream::{Upstream, ok},
+};
+
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[test]
+fn a_held_request_goes_on_when_an_upstream_comes_back() {
+    let at = nobody();
+    let front = Front::controllers(&[at]);
+    let address = front.address;
+    let read = thread::spawn(move || get(address, "/api/v1/vm"));
+    let write = thread::spawn(move || crate::raw::ask(address, &with_body("POST", "/api/v1/vm", "", "{}")));
+    front.wait_until("both are held", |view| view.services[0].held == 2);
+    let _back = Upstream::at(at, |_| ok("back"));
+    assert_eq!(read.join().unwrap().text(), "back");
+    assert_eq!(write.join().unwrap().text(), "back");
+    front.wait_until("nobody is held", |view| view.services[0].held == 0);
+    assert!(front.lines(2).iter().all(|line| line["held_ms"].as_u64().unwrap() > 0));
+}
+
+#[test]
+fn a_held_upload_is_not_read_and_then_arrives_whole() {
+    let at = nobody();
+    let front = Front::registries(&[at]);
+    let address = front.address;
+    let push = thread::spawn(move || {
+        let body = "x".repeat(200_000);
+        crate::raw::ask(address, &with_body("PATCH", "/v2/a/blobs/uploads/1", "", &body))
+    });
+    front.wait_until("it is held", |view| view.services[0].held == 1);
+    let back = Upstream::at(at, |_| ok("back"));
+    assert_eq!(push.join().unwrap().status(), 200);
+    assert_eq!(back.one().body.len(), 200_000);
+}
+
+#[test]
+fn no_more_than_the_limit_are_held() {
+    let mut config = front::config(Kind::Controller, &[nobody()]);
+    config.limits.held = 2;
+    let front = Front::start(config);
+    let address = front.address;
+    let held: Vec<_> = (0..2).map(|_| thread::spawn(move || get(address, "/api/v1/vm"))).collect();
+    front.wait_until("two are held", |view| view.services[0].held == 2);
+    let begun = Instant::now();
+    let answer = front.get("/api/v1/vm");
+    assert_eq!(answer.status(), 503);
+    assert!(begun.elapsed() < Duration::from_secs(1));
+    assert!(answer.json()["message"].as_str().unwrap().contains("held-full"));
+    assert!(held.into_iter().all(|one| one.join().unwrap().status() == 503));
+    assert!(front.metrics().contains(r#"switchyard_proxy_held_refused_total{service="pool"} 1"#));
+}
+
+#[test]
+fn a_held_request_is_dropped_when_its_client_closes() {
+    let front = Front::controllers(&[nobody()]);
+    let mut wire = Wire::connect(front.address);
+    wire.send(with_body("POST", "/api/v1/vm", "", "{}")).unwrap();
+    front.wait_until("it is held", |view| view.services[0].held == 1);
+    let begun = Instant::now();
+    drop(wire);
+    front.wait_until("it is dropped", |view| view.services[0].held == 0);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+    assert_eq!(front.lines(1)[0]["end"], "client-gone");
+}
+
+#[test]
+fn a_restart_is_waited_for_even_while_its_verdict_is_still_good() {
+    let upstream = Upstream::start(|_| ok("before"));
+    let at = upstream.address;
+    let mut config = front::config(Kind::Controller, &[at]);
+    // Probes are too slow to see it.
+    config.services[0].health.fall = 100;
+    let front = Front::start(config);
+    drop(upstream);
+    let address = front.address;
+    let waiting = thread::spawn(move || get(address, "/api/v1/vm"));
+    front.wait_until("it is held", |view| view.services[0].held == 1);
+    let _back = Upstream::at(at, |_| ok("after"));
+    assert_eq!(waiting.join().unwrap().text(), "after");
+}
+
+#[test]
+fn when_all_probes_fail_the_upstreams_are_tried_once_anyway() {
+    // Its readyz is broken, it itself is not.
+    let upstream = Upstream::start(|_| ok("still here"));
+    upstream.says(500, "broken");
+    let front = Front::controllers(&[upstream.address]);
+    let answer = front.get("/api/v1/vm");
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "still here"));
+    let why = front.lines(1)[0]["why"].as_str().unwrap().to_owned();
+    assert!(why.contains("although its probes fail"), "{why}");
+}
+
+#[test]
+fn a_word_of_no_is_never_overruled() {
+    let upstream = Upstream::start(|_| ok("wrote"));
+    upstream.says(
+        200,
+        r#"{"ready":true,"read":true,"write":false,"poll":true,"why":["etcd: no leader for 12 s"]}"#,
+    );
+    let mut config = front::config(Kind::Controller, &[upstream.address]);
+    config.services[0].hold.write = Duration::from_millis(300);
+    let front = Front::start(config);
+    assert_eq!(front.get("/api/v1/vm").status(), 200);
+    let answer = front.ask(&with_body("POST", "/api/v1/vm", "", "{}"));
+    assert_eq!(answer.status(), 503);
+    assert!(answer.text().contains("etcd: no leader for 12 s"), "{}", answer.text());
+    assert_eq!(upstream.count(), 1);
+    upstream.says(200, crate::upstream::ABLE);
+    eventually("writes go on", || front.ask(&with_body("POST", "/api/v1/vm", "", "{}")).status() == 200);
+}
+
+#[test]
+fn an_unproven_upstream_is_not_used_while_a_proven_one_exists() {
+    // The second accepts and never answers a probe.
+    let good = Upstream::start(|_| ok("good"));
+    let mute = TcpListener::bind("127.0.0.1:0").unwrap();
+    let front =
+        Front::start_unproven(front::config(Kind::Controller, &[good.address, mute.local_addr().unwrap()]));
+    for _ in 0..10 {
+        assert_eq!(front.get("/api/v1/vm").text(), "good");
+    }
+    assert!(front.lines(10).iter().all(|line| line["upstream"] == "u0"));
+}
