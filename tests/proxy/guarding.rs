@@ -118,3 +118,40 @@ fn the_path_that_is_decided_on_is_the_one_that_is_sent() {
         assert_eq!(seen.path(), "/api/v1/vm?x=//%2e");
     }
 }
+
+#[test]
+fn a_body_that_stops_or_is_not_framed_as_it_says_is_refused() {
+    let a = Upstream::start(|_| ok(""));
+    let mut config = front::config(Kind::Registry, &[a.address]);
+    config.services[0].timeouts.idle = Duration::from_millis(400);
+    let front = Front::start(config);
+    let head = "PATCH /v2/a/blobs/uploads/1 HTTP/1.1\r\nHost: a\r\n";
+    for (rest, status) in [
+        ("Content-Length: 10\r\n\r\nfive!", 408),
+        ("Transfer-Encoding: chunked\r\n\r\n5\r\nfive!\r\n", 408),
+        ("Transfer-Encoding: chunked\r\n\r\nzz\r\nfive!\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n-5\r\nfive!\r\n", 400),
+    ] {
+        let mut wire = Wire::connect(front.address);
+        wire.send(format!("{head}{rest}")).unwrap();
+        let answer = wire.answer(false).unwrap_or_else(|error| panic!("{rest}: {error}"));
+        assert_eq!(answer.status(), status, "{rest}");
+        assert!(wire.closed());
+    }
+    assert_eq!(a.count(), 0, "no upstream took one of them for whole");
+}
+
+#[test]
+fn a_body_that_cannot_be_sent_again_is_not() {
+    // It takes the whole body and says nothing: the route may be repeated, the body is gone.
+    let (a, b) = (Upstream::start(|_| String::new()), Upstream::start(|_| String::new()));
+    let front = Front::controllers(&[a.address, b.address]);
+    let answer = front.ask(&with_body("DELETE", "/api/v1/vm", "", &"x".repeat(300_000)));
+    assert_eq!((answer.status(), answer.head.get("connection")), (502, Some("close")));
+    assert!(answer.text().contains("outcome is unknown"));
+    assert_eq!(a.count() + b.count(), 1);
+    let small = front.ask(&with_body("DELETE", "/api/v1/vm", "", &"x".repeat(30_000)));
+    assert_eq!(small.status(), 502);
+    let tried = front.lines(2)[1]["attempts"].as_array().unwrap().len();
+    assert!(tried >= 2, "a small body is kept and sent to the other one, {tried}");
+}

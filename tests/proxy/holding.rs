@@ -137,3 +137,28 @@ fn an_unproven_upstream_is_not_used_while_a_proven_one_exists() {
     }
     assert!(front.lines(10).iter().all(|line| line["upstream"] == "u0"));
 }
+
+#[test]
+fn when_nothing_has_passed_for_long_upstreams_are_tried_without_waiting() {
+    let upstream = Upstream::start(|_| ok("still here"));
+    upstream.says(500, "broken");
+    let mut config = front::config(Kind::Controller, &[upstream.address]);
+    config.services[0].hold.read = Duration::from_millis(500);
+    let front = Front::start(config);
+    thread::sleep(Duration::from_millis(600));
+    let begun = Instant::now();
+    assert_eq!(front.get("/api/v1/vm").status(), 200);
+    assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_plain_connect_is_a_probe_too() {
+    let upstream = Upstream::start(|_| ok("fine"));
+    upstream.says(500, "broken");
+    let mut config = front::config(Kind::Controller, &[upstream.address]);
+    config.services[0].health.kind = switchyard::config::proxy::ProbeKind::Tcp;
+    let front = Front::start(config);
+    assert_eq!(front.view().services[0].upstreams[0].health, "up");
+    drop(upstream);
+    front.wait_until("it is down", |view| view.services[0].upstreams[0].health == "down");
+}

@@ -34,6 +34,9 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 /// And so much of it at most.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
+/// Room for one read of a head: nearly all heads come whole.
+const READ: usize = 4 * 1024;
+
 /// Shared by the connection's task and the stream that Pingora holds.
 #[derive(Debug)]
 pub(super) struct Client {
@@ -96,6 +99,8 @@ impl Client {
     pub(super) async fn read(&self, into: &mut BytesMut) -> io::Result<usize> {
         loop {
             self.tcp.readable().await?;
+            // Only now: a connection that waits costs no buffer.
+            into.reserve(READ);
             match self.tcp.try_read_buf(into) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 other => return other,

@@ -17,6 +17,7 @@ use crate::{
         answer::{self, Answer},
         ctx::{Arrival, Ctx, End},
         forward::{self, Edits},
+        guard::Refusal,
         record::{self, AccessLog, ProxyMetrics},
         retry::{Event, Verdict, What},
     },
@@ -81,6 +82,19 @@ fn event(exchange: &Exchange, error: &Error, begun: bool) -> Event {
         ErrorType::InvalidHTTPHeader => What::Garbled,
         _ => What::Closed,
     })
+}
+
+/// What the client did wrong while its body was read; `None` when it is simply gone.
+fn fault(error: &Error) -> Option<Refusal> {
+    match error.etype() {
+        ErrorType::ReadTimedout => Some(Refusal::BodyTooSlow),
+        ErrorType::ConnectionClosed
+        | ErrorType::ReadError
+        | ErrorType::WriteError
+        | ErrorType::WriteTimedout
+        | ErrorType::ConnectError => None,
+        _ => Some(Refusal::BadBody),
+    }
 }
 
 impl Stock {
@@ -351,10 +365,18 @@ impl ProxyHttp for Stock {
         }
         let begun = exchange.ctx.passed.is_some();
         if *error.esource() == ErrorSource::Downstream && !exchange.client.expired() {
-            // Nobody is left to be answered, and nothing may be sent for nobody.
-            exchange.ctx.end = End::ClientGone;
-            exchange.ctx.end_attempt("client-gone");
             error.set_retry(false);
+            match fault(&error) {
+                Some(refusal) => {
+                    exchange.ctx.ours = Some(Answer::Refused(refusal));
+                    exchange.ctx.end_attempt(refusal.reason());
+                }
+                // Nobody is left to be answered, and nothing may be sent for nobody.
+                None => {
+                    exchange.ctx.end = End::ClientGone;
+                    exchange.ctx.end_attempt("client-gone");
+                }
+            }
             return error;
         }
         let body_at_hand = !session.as_ref().retry_buffer_truncated();

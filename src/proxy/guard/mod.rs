@@ -19,6 +19,12 @@ pub enum Refusal {
     /// Past `header_timeout`.
     #[error("the request head did not arrive in time")]
     HeadTooSlow,
+    /// No byte of the body for as long as a body may stand still.
+    #[error("the request body stopped arriving")]
+    BodyTooSlow,
+    /// Broken chunks, mostly.
+    #[error("the request body is not framed as its head says")]
+    BadBody,
     /// No request line.
     #[error("the request line is not one of HTTP/1")]
     BadRequestLine,
@@ -68,7 +74,7 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Self::HeadTooLong | Self::TooManyHeaders => 431,
-            Self::HeadTooSlow => 408,
+            Self::HeadTooSlow | Self::BodyTooSlow => 408,
             Self::BadVersion => 505,
             Self::Connect => 405,
             Self::BadCoding => 501,
@@ -82,6 +88,8 @@ impl Refusal {
             Self::HeadTooLong => "head-too-long",
             Self::TooManyHeaders => "too-many-headers",
             Self::HeadTooSlow => "head-too-slow",
+            Self::BodyTooSlow => "body-too-slow",
+            Self::BadBody => "bad-body",
             Self::BadRequestLine => "bad-request-line",
             Self::BadVersion => "bad-version",
             Self::Connect => "connect",
