@@ -103,7 +103,7 @@ fn writes_uploads_and_unknown_changes_belong_to_the_writer() {
 fn a_repository_may_be_named_like_a_route() {
     let route = of(Kind::Registry, "GET /v2/a/blobs/uploads/manifests/x");
     assert_eq!((route.class, route.pace), (RouteClass::RegistryRead, Pace::Prompt));
-    assert_eq!(of(Kind::Registry, "GET /v2/blobs/x").repeatable, false);
+    assert!(!of(Kind::Registry, "GET /v2/blobs/x").repeatable);
 }
 
 #[test]

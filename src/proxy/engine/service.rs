@@ -4,7 +4,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use pingora_core::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
-use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinSet,
+};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -18,7 +22,7 @@ use crate::{
     http::{BindError, bind},
     proxy::{
         answer::Answer,
-        limit::Gate,
+        limit::{Gate, Inside},
         record::{AccessLog, ProxyMetrics},
         snapshot::Live,
     },
@@ -38,14 +42,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Descriptors that are not for connections: listeners, logs, probes, the store of names.
 const DESCRIPTORS_KEPT: u64 = 128;
 
+/// Connections too many that are told so at once. Full: further ones are closed without a word.
+const TURNED_AWAY: usize = 256;
+
 /// Open listeners, not yet served.
 pub(in crate::proxy) struct Engine {
     sockets: Vec<(usize, TcpListener)>,
     connections: Gate,
+    turned_away: Gate,
     most: usize,
 }
 
-/// Binds what the config names.
 impl Engine {
     /// Opens every listener. An error leaves none open.
     pub(in crate::proxy) fn bind(config: &Proxy) -> Result<Self, BindError> {
@@ -55,7 +62,12 @@ impl Engine {
                 sockets.push((place, bind(*address, &format!("listener `{}`, bind", listener.name))?));
             }
         }
-        Ok(Self { sockets, connections: Gate::default(), most: descriptor_cap(config.limits.connections) })
+        Ok(Self {
+            sockets,
+            connections: Gate::default(),
+            turned_away: Gate::default(),
+            most: descriptor_cap(config.limits.connections),
+        })
     }
 
     /// Where it listens: place of the listener and address, in config order.
@@ -94,8 +106,11 @@ impl Engine {
                 arrival = arrivals.recv() => {
                     let Some((place, tcp, peer)) = arrival else { break };
                     let most = self.most.min(shared.live.load().limits.connections);
-                    let inside = self.connections.enter(most);
-                    serve_in(&mut connections, shared.clone(), place, tcp, peer, inside);
+                    if let Some(inside) = self.connections.enter(most) {
+                        serve_in(&mut connections, shared.clone(), place, tcp, peer, inside);
+                    } else if let Some(inside) = self.turned_away.enter(TURNED_AWAY) {
+                        turn_away(&mut connections, shared.clone(), place, tcp, peer, inside);
+                    }
                 }
                 Some(ended) = connections.join_next(), if !connections.is_empty() => {
                     if let Err(error) = ended {
@@ -117,15 +132,11 @@ impl Engine {
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "accepting tasks live in a set of this function and end with it"
-)]
 fn accept_on(
     tasks: &mut JoinSet<()>,
     place: usize,
     socket: TcpListener,
-    accepted: tokio::sync::mpsc::Sender<(usize, tokio::net::TcpStream, SocketAddr)>,
+    accepted: tokio::sync::mpsc::Sender<(usize, TcpStream, SocketAddr)>,
     stop: Stop,
 ) {
     tasks.spawn(async move {
@@ -152,29 +163,35 @@ fn accept_on(
     });
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "connections live in a set that is drained with the edge stage"
-)]
 fn serve_in(
     tasks: &mut JoinSet<()>,
     shared: Arc<Shared>,
     place: usize,
-    tcp: tokio::net::TcpStream,
+    tcp: TcpStream,
     peer: SocketAddr,
-    inside: Option<crate::proxy::limit::Inside>,
+    inside: Inside,
+) {
+    let snapshot = shared.live.load();
+    let open = shared.metrics.connection(snapshot.listeners.get(place).map_or("", |l| &l.name));
+    tasks.spawn(async move {
+        connection::serve(shared, place, tcp, peer).await;
+        drop((open, inside));
+    });
+}
+
+fn turn_away(
+    tasks: &mut JoinSet<()>,
+    shared: Arc<Shared>,
+    place: usize,
+    tcp: TcpStream,
+    peer: SocketAddr,
+    inside: Inside,
 ) {
     tasks.spawn(async move {
-        let snapshot = shared.live.load();
-        let name = snapshot.listeners.get(place).map_or("", |listener| &listener.name);
-        let Some(_inside) = inside else {
-            let client = Client::new(tcp, peer);
-            connection::refuse(&shared, &snapshot, place, &client, &Answer::Busy).await;
-            return client.finish().await;
-        };
-        shared.metrics.connection(name, 1);
-        connection::serve(shared.clone(), place, tcp, peer).await;
-        shared.metrics.connection(name, -1);
+        let client = Client::new(tcp, peer);
+        connection::refuse(&shared, &shared.live.load(), place, &client, &Answer::Busy).await;
+        client.finish().await;
+        drop(inside);
     });
 }
 

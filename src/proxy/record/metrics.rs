@@ -1,6 +1,6 @@
 //! The proxy's numbers, under the names of `telemetry::names`.
 
-use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGaugeVec};
+use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::{
     proxy::{ctx::Ctx, snapshot::Snapshot},
@@ -38,6 +38,16 @@ fn status_class(status: Option<u16>) -> &'static str {
         Some(4) => "4xx",
         Some(5) => "5xx",
         _ => "none",
+    }
+}
+
+/// One open connection.
+#[derive(Debug)]
+pub struct Open(IntGauge);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -111,9 +121,11 @@ impl ProxyMetrics {
         self.held_refused.with_label_values(&[service]).inc();
     }
 
-    /// A connection was opened (1) or closed (-1).
-    pub fn connection(&self, listener: &str, by: i64) {
-        self.connections.with_label_values(&[listener]).add(by);
+    /// A connection was opened; it counts until the guard is dropped.
+    pub fn connection(&self, listener: &str) -> Open {
+        let gauge = self.connections.with_label_values(&[listener]);
+        gauge.inc();
+        Open(gauge)
     }
 
     /// An access line was dropped.

@@ -1,0 +1,182 @@
+//! What the proxy does for every request: find its route, choose an upstream, and the whole way of a small
+//! one. `cargo bench --bench proxy`.
+
+use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Duration};
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use http::Method;
+use switchyard::{
+    clock,
+    config::{
+        Address, Log,
+        proxy::{
+            Access, Balance, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Rule, Service, Upstream,
+            UpstreamTimeouts,
+        },
+    },
+    health::{Found, verdict::Tracker},
+    model::{ServiceName, UpstreamName},
+    proxy::{
+        self,
+        choose::{self, Candidate, Draw, Tried, Want},
+        classify,
+        guard::{head, path},
+    },
+    supervise::{Stage, Tree},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+
+const REQUEST: &[u8] = b"GET /api/v1/vm?id=5d2b8f10-6a77-4c1e-51d9-0b7a3c9e4f12 HTTP/1.1\r\n\
+    Host: front:8090\r\nUser-Agent: bench\r\nAccept: */*\r\nAuthorization: Basic cm9vdDpyb290\r\n\r\n";
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n\
+    {\"status\":\"OK\",\"message\":\"\"}";
+
+fn guard(c: &mut Criterion) {
+    let limits = head::HeadLimits { bytes: 32 * 1024, fields: 128 };
+    c.bench_function("guard/head", |b| {
+        b.iter(|| {
+            black_box(head::scan(black_box(REQUEST), 0, limits).is_ok())
+                && black_box(head::check(black_box(REQUEST), limits).is_ok())
+        });
+    });
+    c.bench_function("guard/path", |b| {
+        b.iter(|| path::normalise(black_box("/v2/mac/sonoma/manifests/v1")).is_ok())
+    });
+}
+
+fn classify(c: &mut Criterion) {
+    for (kind, method, path) in [
+        (Kind::Controller, Method::GET, "/api/v1/vm"),
+        (Kind::Controller, Method::GET, "/switchyard/v1/tasks"),
+        (Kind::Controller, Method::GET, "/strange/path"),
+        (Kind::Registry, Method::GET, "/v2/mac/sonoma/blobs/sha256:0123"),
+        (Kind::Registry, Method::GET, "/registry/vm/info"),
+    ] {
+        c.bench_with_input(BenchmarkId::new("classify", path), &path, |b, path| {
+            b.iter(|| classify::route(kind, black_box(&method), black_box(path)));
+        });
+    }
+}
+
+fn choose(c: &mut Criterion) {
+    let mut tracker = Tracker::new(1, 1, clock::now(), clock::wall());
+    tracker.record(Found::Good { seen: "200".into(), ready: None }, clock::now(), clock::wall());
+    let verdict = Arc::new(tracker.verdict().clone());
+    let want = Want {
+        route: classify::route(Kind::Controller, &Method::GET, "/api/v1/vm"),
+        writer: None,
+        ability: None,
+    };
+    for count in [2usize, 20, 50] {
+        let names: Vec<UpstreamName> =
+            (0..count).filter_map(|at| UpstreamName::parse(format!("u{at}")).ok()).collect();
+        c.bench_with_input(BenchmarkId::new("choose", count), &names, |b, names| {
+            let mut turn = 0usize;
+            b.iter(|| {
+                turn = turn.wrapping_add(1);
+                let candidates: Vec<_> = names
+                    .iter()
+                    .map(|name| Candidate { name, verdict: verdict.clone(), outstanding: 3 })
+                    .collect();
+                let draw = Draw { turn, chance: turn as u64 };
+                choose::next(&candidates, &want, &Tried::default(), Balance::LeastRequests, false, draw)
+                    .is_ok()
+            });
+        });
+    }
+}
+
+async fn upstream() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("a bound port");
+    let mut connections = tokio::task::JoinSet::new();
+    let serve = async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let mut buffer = [0; 4096];
+                // Each request comes in one piece here.
+                while tcp.read(&mut buffer).await.is_ok_and(|n| n > 0) && tcp.write_all(ANSWER).await.is_ok()
+                {
+                }
+            });
+        }
+    };
+    // The runtime of the bench ends it.
+    drop(tokio::runtime::Handle::current().spawn(serve));
+    address
+}
+
+fn config(upstream: SocketAddr) -> Proxy {
+    let any: SocketAddr = ([127, 0, 0, 1], 0).into();
+    let status = ProbeKind::Http { path: "/readyz".into(), host: None, status: vec![200], json: Vec::new() };
+    Proxy {
+        threads: 2,
+        log: Log::default(),
+        access: Access::Off,
+        admin: any,
+        address_file: None,
+        listeners: vec![Listener {
+            name: "front".into(),
+            bind: vec![any],
+            rules: vec![Rule { host: None, path: None, service: 0 }],
+            trusted: Vec::new(),
+            expose: Vec::new(),
+        }],
+        services: vec![Service {
+            name: ServiceName::parse("controllers").expect("a valid name"),
+            kind: Kind::Controller,
+            balance: Balance::LeastRequests,
+            hold: Hold::default(),
+            retry_status: Vec::new(),
+            maintenance: false,
+            upstreams: vec![Upstream {
+                name: UpstreamName::parse("c1").expect("a valid name"),
+                address: Address { host: upstream.ip().to_string(), port: upstream.port() },
+            }],
+            writer: None,
+            health: Health { kind: status, ..Health::default() },
+            timeouts: UpstreamTimeouts::default(),
+            attempts: 3,
+        }],
+        limits: Limits::default(),
+        grace: Duration::from_secs(1),
+    }
+}
+
+async fn ask(tcp: &mut TcpStream) {
+    tcp.write_all(REQUEST).await.expect("the other side reads");
+    let mut answer = Vec::with_capacity(1024);
+    while !answer.ends_with(b"\"message\":\"\"}") {
+        assert!(tcp.read_buf(&mut answer).await.expect("the other side answers") > 0, "closed");
+    }
+}
+
+/// One request after the other on one connection: straight to the upstream, then through the proxy.
+fn small_request(c: &mut Criterion) {
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    let tree = Tree::new();
+    let (direct, front) = runtime.block_on(async {
+        let direct = upstream().await;
+        let proxy = proxy::Proxy::open(config(direct), tree.handle()).await.expect("free ports");
+        let front = proxy.addresses().listener("front").expect("its listener");
+        tree.handle().start_vital(Stage::Edge, "proxy", |stop| proxy.run(stop));
+        (direct, front)
+    });
+    for (name, to) in [("direct", direct), ("proxied", front)] {
+        let mut tcp = runtime.block_on(async {
+            let mut tcp = TcpStream::connect(to).await.expect("it listens");
+            tcp.set_nodelay(true).expect("a live socket");
+            ask(&mut tcp).await;
+            tcp
+        });
+        c.bench_function(&format!("small request/{name}"), |b| b.iter(|| runtime.block_on(ask(&mut tcp))));
+    }
+    runtime.block_on(tree.shut_down(Duration::from_secs(5)));
+}
+
+criterion_group!(benches, guard, classify, choose, small_request);
+criterion_main!(benches);
