@@ -79,12 +79,14 @@ async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
         vm.script = entry.script.clone();
         match entry.phase {
             VmPhase::Claimed | VmPhase::Pulling => vm.seen = Seen::Offered,
-            VmPhase::Starting => {
-                // Whatever got up of it does so again, from the start.
-                node.driver.delete(&key).await?;
-                vm.info = None;
+            // It was never begun: it is asked for once more, and goes on.
+            VmPhase::Starting if found == Found::Nothing => {
                 vm.granted = true;
                 vm.seen = Seen::Claimed;
+            }
+            VmPhase::Starting => {
+                node.driver.delete(&key).await?;
+                fail(node, &mut vm, "its node's agent went away while the VM was started").await?;
             }
             VmPhase::Running if found == Found::Running => {
                 vm.pin = Some(node.cache.pin(vm.task.manifest));
@@ -92,11 +94,7 @@ async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
             }
             VmPhase::Running => {
                 node.driver.delete(&key).await?;
-                vm.info = vm.info.take().map(|info| ended(info, "failed"));
-                vm.message = "VM vanished while its agent was away".into();
-                vm.seen = Seen::Failed(Left::Nothing);
-                let noted = node.write(vm.entry(VmPhase::Failed)).await;
-                noted.map_err(AgentError::data(&node.config.data))?;
+                fail(node, &mut vm, "VM vanished while its agent was away").await?;
             }
             VmPhase::Failed => {
                 let left = match found {
@@ -126,6 +124,14 @@ async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
         }
     }
     Ok(())
+}
+
+/// A VM of an earlier run has failed, and nothing is left of it.
+async fn fail(node: &Node, vm: &mut Vm, why: &str) -> Result<(), AgentError> {
+    vm.info = vm.info.take().map(|info| ended(info, "failed"));
+    vm.message = why.into();
+    vm.seen = Seen::Failed(Left::Nothing);
+    node.write(vm.entry(VmPhase::Failed)).await.map_err(AgentError::data(&node.config.data))
 }
 
 /// Tells the whole truth every few seconds, and joins when the node has no record.
@@ -347,8 +353,8 @@ async fn watch(node: &Arc<Node>) {
             () = tokio::time::sleep(LOOK) => {}
         }
         for (key, seen) in node.vms.running() {
-            // A booted one is watched by whoever runs its script.
-            if seen == Seen::Booted {
+            // One that starts is watched by whoever starts it.
+            if matches!(seen, Seen::Granted | Seen::Booted) {
                 continue;
             }
             match node.driver.inspect(&key).await {
@@ -432,23 +438,23 @@ async fn work(node: &Arc<Node>) {
 /// Takes down what would die with this process anyway, and says so while there is somebody to hear it.
 async fn say_goodbye(node: &Arc<Node>) {
     for (key, seen) in node.vms.running() {
+        if seen == Seen::Granted && matches!(node.driver.inspect(&key).await, Ok(Found::Nothing)) {
+            // Not begun: the next run goes on with it.
+            continue;
+        }
         if let Err(error) = node.driver.delete(&key).await {
             error!(vm = %key, error = %with_causes(&error), "vm could not be stopped");
             continue;
         }
         let entry = node.vms.change(&key, |vm| {
-            if seen == Seen::Booted {
-                // Starting: the next run goes on with it.
-                return None;
-            }
-            if seen == Seen::Running {
+            if !matches!(seen, Seen::Failed(_)) {
                 vm.message = "its node's agent was stopped".into();
             }
             vm.info = vm.info.take().map(|info| ended(info, "failed"));
             vm.seen = Seen::Failed(Left::Nothing);
-            Some(vm.entry(VmPhase::Failed))
+            vm.entry(VmPhase::Failed)
         });
-        if let Some(Some(entry)) = entry
+        if let Some(entry) = entry
             && let Err(error) = node.write(entry).await
         {
             error!(vm = %key, error = %error, "the journal could not be written");

@@ -12,7 +12,7 @@ use tracing::{error, info, warn};
 use super::{
     act::{Action, Left, Seen, Wanted},
     backoff::Backoff,
-    driver::{DriverError, ScriptSpec, VmKey, VmSpec},
+    driver::{DriverError, Found, ScriptSpec, VmKey, VmSpec},
     join::with_causes,
     node::Node,
     templates::{self, Told},
@@ -163,11 +163,24 @@ impl One {
     }
 
     async fn boot(&mut self, task: &StartTask) -> Result<(), GivenUp> {
+        // A start that was cut off leaves its files. No attempt is started twice.
+        match self.node.driver.inspect(&self.key).await {
+            Ok(Found::Nothing) => {}
+            Ok(Found::Stopped | Found::Running) => {
+                self.clear_away().await?;
+                self.fail("its start was cut off".into(), Left::Nothing).await;
+                return Ok(());
+            }
+            Err(error) => {
+                self.fail(with_causes(&error), Left::Stopped).await;
+                return Ok(());
+            }
+        }
         let Some(layers) = self.node.cache.files(&task.manifest) else {
             self.fail("the template vanished from the disk before the start".into(), Left::Nothing).await;
             return Ok(());
         };
-        let name = format!("{}-{}-{}", self.node.config.vm_prefix, task.vm_name, clock::wall().unix_nanos());
+        let name = format!("{}-{}", self.node.config.vm_prefix, task.vm_name);
         let spec = VmSpec {
             key: self.key.clone(),
             task: task.clone(),
@@ -400,14 +413,13 @@ impl One {
         self.unless_unwanted(tokio::time::sleep(backoff.pause(rand::random()))).await
     }
 
-    /// The work's result, unless something else comes to be wanted meanwhile.
+    /// The work's result, unless the VM is not wanted any more, since before or meanwhile.
     async fn unless_unwanted<T>(&self, work: impl Future<Output = T>) -> Result<T, GivenUp> {
-        let mut wanted = self.node.vms.follow(&self.key).ok_or(GivenUp)?;
-        let before = *wanted.borrow_and_update();
+        let wanted = self.node.vms.follow(&self.key).ok_or(GivenUp)?;
         tokio::select! {
             biased;
             () = self.stop.requested() => Err(GivenUp),
-            () = changed(&mut wanted, before) => Err(GivenUp),
+            () = unwanted(wanted) => Err(GivenUp),
             done = work => Ok(done),
         }
     }
@@ -443,9 +455,9 @@ fn is_final(error: &ClientError) -> bool {
         && !matches!(error.status(), Some(404 | 409 | 425))
 }
 
-async fn changed(wanted: &mut watch::Receiver<Wanted>, before: Wanted) {
+async fn unwanted(mut wanted: watch::Receiver<Wanted>) {
     // The sender's end is the VM's: nothing is wanted of it any more.
-    drop(wanted.wait_for(|wanted| *wanted != before).await);
+    drop(wanted.wait_for(|wanted| *wanted != Wanted::Running).await);
 }
 
 /// The last that is known of a VM that runs no more.

@@ -41,11 +41,6 @@ impl Timestamp {
         i64::try_from(self.0.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
     }
 
-    /// Nanoseconds since 1970, as VM names end in.
-    pub fn unix_nanos(&self) -> i128 {
-        self.0.unix_timestamp_nanos()
-    }
-
     /// From seconds since 1970; out-of-range numbers become [`Timestamp::NEVER`].
     pub fn from_unix_seconds(seconds: i64) -> Self {
         OffsetDateTime::from_unix_timestamp(seconds).map_or(Self::NEVER, Self)

@@ -38,7 +38,7 @@ async fn killed_when(
     let layer = vec![3u8; 500_000];
     let manifest = world.cloud.push(&[&layer]);
     let mut agent = agent(&world, more);
-    let id = world.cloud.run(manifest, script("sleep 1; echo up", 30, OnScriptFailure::Stop));
+    let id = world.cloud.run(manifest, script("echo up", 30, OnScriptFailure::Stop));
     reached(&world, &id).await;
     agent.kill();
     world.none_lives().await;
@@ -98,7 +98,7 @@ async fn killed_while_the_start_is_granted_it_asks_again() {
 }
 
 #[tokio::test]
-async fn killed_while_the_vm_starts_it_starts_it_once_more_and_only_one_lives() {
+async fn killed_before_the_vm_was_begun_it_goes_on_with_the_same_attempt() {
     killed_when(
         "kill-start",
         "[agent.process]\nstart_delay = \"700ms\"",
@@ -110,20 +110,25 @@ async fn killed_while_the_vm_starts_it_starts_it_once_more_and_only_one_lives() 
 }
 
 #[tokio::test]
-async fn killed_before_the_vm_could_be_told_it_starts_it_once_more_and_only_one_lives() {
-    killed_when(
-        "kill-booted",
-        "",
-        |_| {},
-        async |world, id| {
-            eventually(SOON, "its process", || async {
-                if world.vms.ever(id.as_str()) > 0 { Ok(()) } else { Err("none") }
-            })
-            .await;
-        },
-        |_| {},
-    )
+async fn killed_before_the_vm_could_be_told_it_fails_and_is_not_started_a_second_time() {
+    let world = World::prepare("kill-booted").await;
+    let manifest = world.cloud.push(&[b"layer"]);
+    let mut agent = agent(&world, "");
+    let id = world.cloud.run(manifest, script("sleep 3", 30, OnScriptFailure::Stop));
+    eventually(SOON, "its process", || async {
+        if world.vms.ever(id.as_str()) > 0 { Ok(()) } else { Err("none") }
+    })
     .await;
+    agent.kill();
+    world.none_lives().await;
+    agent.spawn();
+    world.cloud.is(&id, Held::Failed).await;
+    let message = world.cloud.of(&id, |i| i.last.clone().unwrap().message);
+    assert!(message.contains("went away"), "{message}");
+    assert_eq!(world.vms.ever(id.as_str()), 1);
+    assert!(world.vm_dirs().is_empty());
+    agent.kill();
+    world.end().await;
 }
 
 #[tokio::test]
@@ -186,7 +191,8 @@ async fn killed_again_and_again_at_any_moment_never_two_live_and_all_come_up_or_
         })
         .await;
         let (held, granted) = world.cloud.of(id, |i| (i.held, i.granted.clone()));
-        assert!(granted.len() == 1, "{granted:?}");
+        assert_eq!(granted.len(), 1);
+        assert!(world.vms.ever(id.as_str()) <= 1, "{} VMs one after the other", world.vms.ever(id.as_str()));
         if held == Held::Started {
             world.one_lives(id).await;
         }

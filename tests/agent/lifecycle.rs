@@ -22,7 +22,7 @@ async fn a_start_becomes_a_running_vm_and_a_terminate_leaves_nothing() {
     assert_eq!((result.return_code, result.did_timeout), (0, false));
     assert_eq!((result.stdout.trim(), result.stderr.trim()), (id.as_str(), "problems"));
     let info = vm.info.unwrap();
-    assert!(info.name.starts_with("mgmtManaged-sonoma-xcode-"), "{}", info.name);
+    assert_eq!(info.name, "mgmtManaged-sonoma-xcode");
     assert_eq!((info.status.as_str(), info.cpu_cores, info.ram.as_str()), ("running", 3, "6G"));
     assert_eq!((info.host_ip.as_str(), info.node_id.as_str()), ("10.20.30.41", "node-1"));
     assert!(info.start_date.is_some());

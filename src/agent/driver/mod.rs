@@ -48,7 +48,7 @@ pub struct VmSpec {
     pub key: VmKey,
     /// The start as asked for.
     pub task: StartTask,
-    /// Name on the node: prefix, name, nanoseconds.
+    /// Name on the node.
     pub name: String,
     /// The node.
     pub node_id: String,
@@ -119,8 +119,8 @@ pub trait Driver: Send + Sync + 'static {
     /// What it is and can.
     fn facts(&self) -> DriverFacts;
 
-    /// Starts a VM; it is up when this returns. Dropping the call leaves something that [`Driver::delete`]
-    /// clears away.
+    /// Starts a VM; it is up when this returns. From the moment that anything of it may run, also after a crash,
+    /// until [`Driver::delete`], [`Driver::inspect`] finds something. Dropping the call leaves what is there.
     async fn start(&self, spec: &VmSpec) -> Result<VmInfo, DriverError>;
 
     /// Runs a script in a running VM and waits for its end. One at a time for each VM.

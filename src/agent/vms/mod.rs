@@ -356,6 +356,10 @@ impl Vms {
             if vm.told >= vm.change {
                 // It was told with the change, and is repeated to nobody's use.
                 news.vm.script = None;
+                if vm.seen == Seen::Failed(Left::Nothing) {
+                    // With it, controllers take something to be left that may be looked at.
+                    news.vm.info = None;
+                }
             } else if let Some(script) = &mut news.vm.script {
                 shorten(script, BRIEF);
             }
@@ -388,12 +392,12 @@ impl Vms {
         }
     }
 
-    /// VMs of which something runs, as far as is known.
+    /// VMs of which something runs or may run.
     pub(super) fn running(&self) -> Vec<(VmKey, Seen)> {
         let inner = self.lock();
         let runs = |seen: Seen| match seen {
-            Seen::Booted | Seen::Running | Seen::Failed(Left::Running) => true,
-            Seen::Offered | Seen::Claimed | Seen::Pulled | Seen::Granted => false,
+            Seen::Granted | Seen::Booted | Seen::Running | Seen::Failed(Left::Running) => true,
+            Seen::Offered | Seen::Claimed | Seen::Pulled => false,
             Seen::Failed(Left::Nothing | Left::Stopped) | Seen::Gone => false,
         };
         inner.vms.values().filter(|vm| runs(vm.seen)).map(|vm| (vm.key(), vm.seen)).collect()

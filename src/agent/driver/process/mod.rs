@@ -163,6 +163,9 @@ impl Driver for Process {
         let dir = self.dir(&spec.key);
         let files = |source| DriverError::Files { path: dir.clone(), source };
         tokio::fs::create_dir_all(&dir).await.map_err(files)?;
+        // The directory is the mark that it was started, also after the machine itself has crashed.
+        let root = tokio::fs::File::open(&self.root).await.map_err(files)?;
+        root.sync_all().await.map_err(files)?;
         let uuid = uuid::Uuid::new_v4().to_string();
         let guest = self.spawn(spec, &uuid, &dir)?;
         guest.ready().await?;
