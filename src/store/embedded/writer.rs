@@ -97,7 +97,7 @@ enum Broken {
     /// Before the commit: certainly not done.
     Before(redb::Error),
     /// In commit number so many: it is on the disk or not.
-    Commit(i64, Reached, redb::Error),
+    Commit(i64, Box<Reached>, redb::Error),
 }
 
 impl Writer {
@@ -192,7 +192,7 @@ impl Inner {
             None => write.abort().map_err(|error| Broken::Before(error.into()))?,
             Some(number) => {
                 if let Err(error) = write.commit() {
-                    return Err(Broken::Commit(number, reached, error.into()));
+                    return Err(Broken::Commit(number, Box::new(reached), error.into()));
                 }
             }
         }
@@ -251,7 +251,7 @@ impl Inner {
             disk::number(&redb::ReadableDatabase::begin_read(db)?.open_table(disk::META)?, disk::COMMITS)
         });
         match commits {
-            Some(Ok(commits)) if commits >= number => Ok(reached),
+            Some(Ok(commits)) if commits >= number => Ok(*reached),
             Some(Ok(_)) => Err(refusal(&error)),
             Some(Err(_)) | None => Err(StoreError::Unknown { why: error.to_string() }),
         }
