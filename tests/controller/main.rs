@@ -14,6 +14,7 @@ mod gate;
 mod instances;
 mod node;
 mod nodes;
+mod protocol_page;
 mod push;
 mod store_down;
 mod templates;
