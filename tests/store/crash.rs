@@ -35,7 +35,6 @@ async fn child_that_writes_until_it_is_killed() {
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
         let store = store.clone();
-        #[expect(clippy::disallowed_methods, reason = "a test's own writers, which die with their process")]
         writers.spawn(async move {
             let got = store.get(&format!("/a/{writer}"), Consistency::Linearizable).await.unwrap();
             let mut count: u64 =

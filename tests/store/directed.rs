@@ -137,7 +137,6 @@ async fn counting_together_loses_nothing(store: Arc<dyn Store>) {
     let mut writers = tokio::task::JoinSet::new();
     for _ in 0..8 {
         let store = store.clone();
-        #[expect(clippy::disallowed_methods, reason = "a test's own tasks, joined below")]
         writers.spawn(async move {
             for _ in 0..10 {
                 loop {
