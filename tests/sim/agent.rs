@@ -39,7 +39,7 @@ struct Agent {
     vms: BTreeMap<(InstanceId, Attempt), Has>,
 }
 
-pub async fn run(world: Arc<World>, n: usize) {
+pub(crate) async fn run(world: Arc<World>, n: usize) {
     let id = NodeId::parse(format!("n{n}")).unwrap();
     let rng = world.rng(200 + n as u64);
     let mut agent = Agent { world: world.clone(), rng, id, session: 0, vms: BTreeMap::new() };

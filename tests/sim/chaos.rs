@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::world::World;
 
-pub async fn run(world: &World, end: Instant) {
+pub(crate) async fn run(world: &World, end: Instant) {
     let mut rng = world.rng(1);
     let count = world.places().len();
     while clock::now() < end {

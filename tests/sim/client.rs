@@ -14,7 +14,7 @@ use crate::world::{CAPACITY, NODES, World};
 /// Longer than any operation may take.
 const ANSWER: Duration = Duration::from_millis(4500);
 
-pub async fn run(world: Arc<World>, n: usize) {
+pub(crate) async fn run(world: Arc<World>, n: usize) {
     let mut rng = world.rng(100 + n as u64);
     let mut mine: Vec<InstanceId> = Vec::new();
     let mut round = 0;

@@ -16,7 +16,7 @@ use crate::world::{CAPACITY, World};
 
 const PREFIX: &str = "/switchyard/main/instances/";
 
-pub async fn run(world: Arc<World>) {
+pub(crate) async fn run(world: Arc<World>) {
     let mut seen = Seen::default();
     let mut from = 1;
     while !world.stop().is_requested() {
@@ -117,7 +117,7 @@ async fn all(world: &World) -> BTreeMap<InstanceId, InstanceRecord> {
 }
 
 /// Completes when every acknowledged instance that nobody terminated has come to an end of its way.
-pub async fn settled(world: &World) {
+pub(crate) async fn settled(world: &World) {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         if waiting(world).await.is_empty() {
@@ -127,7 +127,7 @@ pub async fn settled(world: &World) {
 }
 
 /// What still waits, and why.
-pub async fn waiting(world: &World) -> String {
+pub(crate) async fn waiting(world: &World) -> String {
     let now = all(world).await;
     let wanted = world.wanted.lock().unwrap().clone();
     let mut waits = Vec::new();
@@ -146,7 +146,7 @@ pub async fn waiting(world: &World) -> String {
 }
 
 /// Nothing is there that nobody was told of, and the queue says what the instances say.
-pub async fn compare(world: &World) {
+pub(crate) async fn compare(world: &World) {
     let now = all(world).await;
     let acknowledged = world.acknowledged.lock().unwrap().clone();
     for id in now.keys().filter(|id| !acknowledged.contains(*id)) {

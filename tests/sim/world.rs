@@ -29,39 +29,39 @@ use switchyard::{
 use crate::{agent, chaos, client, observer};
 
 /// How long everything may go wrong.
-const CHAOS: Duration = Duration::from_secs(60);
+const CHAOS: Duration = Duration::from_secs(20);
 
 /// How long the healed cluster may take until nothing waits any more: the longest timeout a few times.
 const SETTLE: Duration = Duration::from_secs(90);
 
-pub const NODES: usize = 4;
-pub const CAPACITY: u32 = 4;
+pub(crate) const NODES: usize = 4;
+pub(crate) const CAPACITY: u32 = 4;
 const CLIENTS: usize = 2;
 
 /// One controller's place: it may be running or dead.
-pub struct Place {
-    pub name: String,
-    pub ops: Option<Ops>,
-    pub tree: Option<Tree>,
-    pub faults: Faults,
+pub(crate) struct Place {
+    pub(crate) name: String,
+    pub(crate) ops: Option<Ops>,
+    pub(crate) tree: Option<Tree>,
+    pub(crate) faults: Faults,
 }
 
 /// What everybody shares.
-pub struct World {
-    pub seed: u64,
-    pub store: Arc<dyn Store>,
+pub(crate) struct World {
+    pub(crate) seed: u64,
+    pub(crate) store: Arc<dyn Store>,
     places: Mutex<Vec<Place>>,
     /// Everything that went wrong.
     broken: Mutex<Vec<String>>,
     /// Every VM that was ever begun: an instance has one, on one node, by one offer.
     begun: Mutex<BTreeMap<InstanceId, (NodeId, Attempt)>>,
     /// Ids of acknowledged starts that nobody has terminated.
-    pub wanted: Mutex<BTreeSet<InstanceId>>,
+    pub(crate) wanted: Mutex<BTreeSet<InstanceId>>,
     /// Ids of all acknowledged starts.
-    pub acknowledged: Mutex<BTreeSet<InstanceId>>,
+    pub(crate) acknowledged: Mutex<BTreeSet<InstanceId>>,
     /// Nothing goes wrong any more.
     healed: AtomicBool,
-    pub done: StopSource,
+    pub(crate) done: StopSource,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -69,28 +69,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    pub fn rng(&self, who: u64) -> StdRng {
+    pub(crate) fn rng(&self, who: u64) -> StdRng {
         StdRng::seed_from_u64(self.seed.wrapping_mul(1_000_003).wrapping_add(who))
     }
 
-    pub fn places(&self) -> MutexGuard<'_, Vec<Place>> {
+    pub(crate) fn places(&self) -> MutexGuard<'_, Vec<Place>> {
         lock(&self.places)
     }
 
     /// Some controller that runs, if one does.
-    pub fn any(&self, rng: &mut StdRng) -> Option<Ops> {
+    pub(crate) fn any(&self, rng: &mut StdRng) -> Option<Ops> {
         let places = self.places();
         let alive: Vec<&Ops> = places.iter().filter_map(|place| place.ops.as_ref()).collect();
         (!alive.is_empty()).then(|| alive[rng.random_range(0..alive.len())].clone())
     }
 
-    pub fn breaks(&self, what: String) {
+    pub(crate) fn breaks(&self, what: String) {
         tracing::error!(target: "sim", what, "promise broken");
         lock(&self.broken).push(what);
     }
 
     /// A VM begins: the first and only one of its instance.
-    pub fn begins(&self, instance: &InstanceId, node: &NodeId, attempt: Attempt) {
+    pub(crate) fn begins(&self, instance: &InstanceId, node: &NodeId, attempt: Attempt) {
         let before = lock(&self.begun).insert(instance.clone(), (node.clone(), attempt));
         if let Some((other, earlier)) = before {
             self.breaks(format!(
@@ -99,16 +99,16 @@ impl World {
         }
     }
 
-    pub fn is_healed(&self) -> bool {
+    pub(crate) fn is_healed(&self) -> bool {
         self.healed.load(Ordering::SeqCst)
     }
 
-    pub fn stop(&self) -> Stop {
+    pub(crate) fn stop(&self) -> Stop {
         self.done.stop()
     }
 
     /// Starts the controller of this place.
-    pub fn boot(&self, n: usize) {
+    pub(crate) fn boot(&self, n: usize) {
         let mut places = self.places();
         let place = &mut places[n];
         let tree = Tree::new();
@@ -119,7 +119,7 @@ impl World {
     }
 
     /// Kills it: from this moment on it reaches nothing.
-    pub async fn kill(&self, n: usize) {
+    pub(crate) async fn kill(&self, n: usize) {
         let tree = {
             let mut places = self.places();
             let place = &mut places[n];
@@ -160,7 +160,7 @@ fn config(name: &str) -> Config {
 }
 
 /// Runs one seed; answers what was broken.
-pub async fn run(seed: u64) -> Vec<String> {
+pub(crate) async fn run(seed: u64) -> Vec<String> {
     let memory = std::path::Path::new("/dev/shm");
     let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
     let ground = Tree::new();

@@ -237,7 +237,7 @@ impl Ops {
 
     async fn read_start(&self, id: &StartId) -> Result<Option<(StartRecord, Revision)>, OpsError> {
         let got = self.inner.store.get(&self.inner.keys.start(id), Consistency::Linearizable).await?;
-        Ok(got.kv.map(|kv| Ok::<_, OpsError>((records::decode(&kv.value)?, kv.mod_revision))).transpose()?)
+        got.kv.map(|kv| Ok((records::decode(&kv.value)?, kv.mod_revision))).transpose()
     }
 }
 

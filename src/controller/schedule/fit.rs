@@ -121,3 +121,133 @@ pub fn why_waiting<'a>(spec: &InstanceSpec, candidates: impl Iterator<Item = Can
         (Some(Misfit::Pulling), Some(node)) => format!("node `{node}` is pulling a template"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        model::{Arch, Digest, TemplateId, Timestamp},
+        wire::{
+            agent::{NodeFacts, NodeSettings},
+            node::NodeTemplate,
+        },
+    };
+
+    fn spec() -> InstanceSpec {
+        InstanceSpec {
+            template: TemplateId::parse("t1").unwrap(),
+            template_name: "t".into(),
+            repository: "t".parse().unwrap(),
+            tag: "v1".into(),
+            version: 0,
+            manifest: Digest::of(b""),
+            arch: Some(Arch::Arm64),
+            node: None,
+            group_id: String::new(),
+            priority: 1000,
+            name_template: String::new(),
+            vcpu: None,
+            vram: None,
+            mac_address: String::new(),
+            vlan: String::new(),
+            usb_device: String::new(),
+            script: None,
+        }
+    }
+
+    fn node(runs: &[Arch]) -> NodeRecord {
+        NodeRecord {
+            id: NodeId::parse("n1").unwrap(),
+            settings: NodeSettings {
+                version: 1,
+                name: "n1".into(),
+                host: "h".into(),
+                capacity: 2,
+                capacity_mode: Default::default(),
+                drain_mode: false,
+            },
+            vcpu_override: 0,
+            ram_override: 0,
+            groups: vec!["macs".into()],
+            disable_central_logging: false,
+            fixed: Default::default(),
+            facts: NodeFacts {
+                host_arch: Arch::Amd64,
+                runs: runs.to_vec(),
+                driver: "process".into(),
+                hypervisor: Default::default(),
+                agent_version: String::new(),
+                cpu_count: 1,
+                memory: 0,
+                disk_size: 0,
+                disk_free: 0,
+                disk_used: 0,
+                templates: vec![NodeTemplate { uuid: "t1".into(), name: "t".into(), tag: "v1".into() }],
+                cpu_util: 0.0,
+                ram_util: 0.0,
+            },
+            joined: Timestamp::NEVER,
+            reported: Timestamp::NEVER,
+            absence: None,
+        }
+    }
+
+    fn free(node: &NodeRecord) -> Candidate<'_> {
+        Candidate { node, present: true, taken: 0, pulling: false }
+    }
+
+    #[test]
+    fn what_the_driver_runs_decides_and_not_the_machine() {
+        let (both, none) = (node(&[Arch::Arm64, Arch::Amd64]), node(&[Arch::Amd64]));
+        assert_eq!(fits(&spec(), free(&both)), Ok(()));
+        assert_eq!(fits(&spec(), free(&none)), Err(Misfit::Architecture));
+        let unknown = InstanceSpec { arch: None, ..spec() };
+        assert_eq!(fits(&unknown, free(&none)), Ok(()), "a template that does not say runs anywhere");
+    }
+
+    #[test]
+    fn each_thing_that_is_in_the_way_is_named() {
+        let here = node(&[Arch::Arm64]);
+        let drained = {
+            let mut node = here.clone();
+            node.settings.drain_mode = true;
+            node
+        };
+        let plain = free(&here);
+        let pinned = InstanceSpec { node: Some(NodeId::parse("n7").unwrap()), ..spec() };
+        let grouped = InstanceSpec { group_id: "linux".into(), ..spec() };
+        let usb = InstanceSpec { usb_device: "iPhone".into(), ..spec() };
+        let cases = [
+            (spec(), None, "no node has joined"),
+            (pinned, Some(plain), "no node `n7` has joined"),
+            (grouped, Some(plain), "in group `linux`"),
+            (usb, Some(plain), "USB device `iPhone`"),
+            (spec(), Some(Candidate { present: false, ..plain }), "reporting"),
+            (spec(), Some(free(&drained)), "drain mode"),
+            (spec(), Some(Candidate { taken: 2, ..plain }), "has room"),
+            (spec(), Some(Candidate { pulling: true, ..plain }), "pulling a template"),
+            (spec(), Some(plain), "soon"),
+        ];
+        for (spec, candidate, expected) in cases {
+            let why = why_waiting(&spec, candidate.into_iter());
+            assert!(why.contains(expected), "`{why}` does not say `{expected}`");
+        }
+    }
+
+    #[test]
+    fn the_reason_is_that_of_the_node_nearest_to_fitting() {
+        let (wrong, right) = (node(&[Arch::Amd64]), node(&[Arch::Arm64]));
+        let full = Candidate { taken: 2, ..free(&right) };
+        assert_eq!(
+            why_waiting(&spec(), [free(&wrong), full].into_iter()),
+            "no node that could run it has room"
+        );
+    }
+
+    #[test]
+    fn a_template_counts_as_there_only_with_its_tag() {
+        let here = node(&[Arch::Arm64]);
+        assert!(has_template(&spec(), &here));
+        assert!(!has_template(&InstanceSpec { tag: "v2".into(), ..spec() }, &here));
+    }
+}
