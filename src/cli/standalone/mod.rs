@@ -9,7 +9,7 @@ mod plan;
 mod sample;
 mod table;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Failure, Printer,
@@ -151,26 +151,43 @@ async fn open(args: &Args, tree: &Tree) -> Result<(Running, Addresses), Failure>
         controller: controllers.iter().map(Controller::address).collect(),
         registry: vec![registry.address()],
     };
-    plan::add_controllers(&mut plan, &addresses.controller);
-    let handle = proxy.handle();
-    handle.reload(&plan).map_err(|e| not_started("proxy", &e))?;
-
-    let mut agents = Vec::new();
-    for number in 1..=args.agents {
-        let config = plan::agent(number, &data, controllers_front);
-        agents.push(Agent::open(config, tree.handle()).await.map_err(|e| not_started("agent", &e))?);
-    }
-
     let tasks = tree.handle();
+    let handle = proxy.handle();
     tasks.start_vital(Stage::Edge, "proxy", |stop| proxy.run(stop));
     tasks.start_vital(Stage::Edge, "registry", |stop| registry.run(stop));
     for (controller, number) in controllers.into_iter().zip(1..) {
         tasks.start_vital(Stage::Edge, format!("controller {number}"), |stop| controller.run(stop));
     }
-    for (agent, number) in agents.into_iter().zip(1..) {
+    until_ready(&addresses.controller).await;
+    plan::add_controllers(&mut plan, &addresses.controller);
+    handle.reload(&plan).map_err(|e| not_started("proxy", &e))?;
+    for number in 1..=args.agents {
+        let config = plan::agent(number, &data, controllers_front);
+        let agent = Agent::open(config, tree.handle()).await.map_err(|e| not_started("agent", &e))?;
         tasks.start_vital(Stage::Edge, format!("agent {number}"), |stop| agent.run(stop));
     }
     Ok((Running { proxy: handle, _data: data }, addresses))
+}
+
+/// How long the controllers may take to read their store before the proxy is told of them all the same.
+const READY: Duration = Duration::from_secs(5);
+
+/// Waits until each controller can serve, so that the proxy's first probe does not find them down.
+async fn until_ready(controllers: &[SocketAddr]) {
+    let all = async {
+        for address in controllers {
+            while !reqwest::get(format!("http://{address}/readyz"))
+                .await
+                .is_ok_and(|a| a.status().is_success())
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    };
+    // Not ready in time: the proxy holds requests and says why, better than no start at all.
+    if tokio::time::timeout(READY, all).await.is_err() {
+        tracing::warn!(ready.seconds = READY.as_secs(), "controllers are not ready yet");
+    }
 }
 
 fn not_started(what: &str, error: &dyn std::error::Error) -> Failure {
