@@ -32,7 +32,7 @@ use tokio::{
 const REQUEST: &[u8] = b"GET /api/v1/vm?id=5d2b8f10-6a77-4c1e-51d9-0b7a3c9e4f12 HTTP/1.1\r\n\
     Host: front:8090\r\nUser-Agent: bench\r\nAccept: */*\r\nAuthorization: Basic cm9vdDpyb290\r\n\r\n";
 
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 27\r\n\r\n\
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 28\r\n\r\n\
     {\"status\":\"OK\",\"message\":\"\"}";
 
 fn guard(c: &mut Criterion) {

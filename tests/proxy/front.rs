@@ -1,12 +1,9 @@
 //! A proxy in this process, on ports of its own.
 
-use std::{
-    net::SocketAddr,
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use switchyard::{
+    clock,
     config::{
         Address, Log,
         proxy::{
@@ -169,7 +166,7 @@ impl Front {
 
     /// Stops it as a signal would; how long it took.
     pub fn stop(&mut self) -> Duration {
-        let begun = Instant::now();
+        let begun = clock::now();
         if let Some(tree) = self.tree.take() {
             self.runtime.block_on(tree.shut_down(Duration::from_secs(20)));
         }
@@ -185,7 +182,7 @@ impl Drop for Front {
 
 /// Polls a condition, with a deadline.
 pub fn eventually(what: &str, holds: impl Fn() -> bool) {
-    let begun = Instant::now();
+    let begun = clock::now();
     while !holds() {
         assert!(begun.elapsed() < Duration::from_secs(10), "not within 10 s: {what}");
         std::thread::sleep(Duration::from_millis(10));

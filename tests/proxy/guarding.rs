@@ -1,8 +1,8 @@
 //! What is refused, over a real connection, before anything reaches an upstream.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use switchyard::config::proxy::Kind;
+use switchyard::{clock, config::proxy::Kind};
 
 use crate::{
     front::{self, Front, eventually},
@@ -67,7 +67,7 @@ fn a_slow_head_is_cut_off_and_an_idle_connection_is_closed_without_a_word() {
     assert_eq!(slow.answer(false).unwrap().status(), 408);
     let mut idle = Wire::connect(front.address);
     assert_eq!(idle.ask("GET /api/v1/vm HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().status(), 200);
-    let begun = Instant::now();
+    let begun = clock::now();
     assert!(idle.closed());
     assert!(begun.elapsed() > Duration::from_millis(800), "{:?}", begun.elapsed());
 }

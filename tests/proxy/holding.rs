@@ -3,10 +3,10 @@
 use std::{
     net::{SocketAddr, TcpListener},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use switchyard::config::proxy::Kind;
+use switchyard::{clock, config::proxy::Kind};
 
 use crate::{
     front::{self, Front, eventually},
@@ -56,7 +56,7 @@ fn no_more_than_the_limit_are_held() {
     let address = front.address;
     let held: Vec<_> = (0..2).map(|_| thread::spawn(move || get(address, "/api/v1/vm"))).collect();
     front.wait_until("two are held", |view| view.services[0].held == 2);
-    let begun = Instant::now();
+    let begun = clock::now();
     let answer = front.get("/api/v1/vm");
     assert_eq!(answer.status(), 503);
     assert!(begun.elapsed() < Duration::from_secs(1));
@@ -71,7 +71,7 @@ fn a_held_request_is_dropped_when_its_client_closes() {
     let mut wire = Wire::connect(front.address);
     wire.send(with_body("POST", "/api/v1/vm", "", "{}")).unwrap();
     front.wait_until("it is held", |view| view.services[0].held == 1);
-    let begun = Instant::now();
+    let begun = clock::now();
     drop(wire);
     front.wait_until("it is dropped", |view| view.services[0].held == 0);
     assert!(begun.elapsed() < Duration::from_secs(2));
@@ -146,7 +146,7 @@ fn when_nothing_has_passed_for_long_upstreams_are_tried_without_waiting() {
     config.services[0].hold.read = Duration::from_millis(500);
     let front = Front::start(config);
     thread::sleep(Duration::from_millis(600));
-    let begun = Instant::now();
+    let begun = clock::now();
     assert_eq!(front.get("/api/v1/vm").status(), 200);
     assert!(begun.elapsed() < Duration::from_millis(400), "{:?}", begun.elapsed());
 }

@@ -1,5 +1,6 @@
 //! The proxy over real sockets, between raw clients and raw upstreams that misbehave on purpose.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 #![allow(unreachable_pub, reason = "`pub` marks what the modules share; a test binary has no outside")]
 
 mod front;
