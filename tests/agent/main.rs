@@ -5,6 +5,7 @@
 mod faults;
 mod kill;
 mod lifecycle;
+mod real;
 mod scripts;
 mod standin;
 #[path = "../support/mod.rs"]

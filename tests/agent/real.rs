@@ -1,0 +1,183 @@
+//! The same agent with the product's own controller and registry, over the embedded store.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use switchyard::{
+    config::{
+        Log, Server,
+        controller::{self, Registries, StoreKind},
+        registry::{self, Storage},
+    },
+    controller::Controller,
+    model::Digest,
+    registry::Registry,
+    supervise::{Stage, Tree},
+    wire::agent::OnScriptFailure,
+};
+
+use crate::{
+    standin::SOON,
+    support::eventually::eventually,
+    world::{World, script},
+};
+
+/// Controller and registry of the product, and a client of both.
+struct Cloud {
+    controller: String,
+    registry: String,
+    http: reqwest::Client,
+}
+
+fn server(name: &str) -> Server {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    Server { listen, name: name.into(), grace: Duration::from_secs(5), address_file: None }
+}
+
+impl Cloud {
+    async fn start(world: &World, tree: &Tree) -> Self {
+        let limits = registry::Limits { reserve: 1 << 20, ..registry::Limits::default() };
+        let storage = Storage::Disk(world.place.dir().join("registry"));
+        let config = registry::Registry { server: server("r1"), log: Log::default(), storage, limits };
+        let role = Registry::open(config, tree.handle()).await.unwrap();
+        let registry = format!("http://{}", role.address());
+        tree.handle().start_vital(Stage::Store, "registry", |stop| role.run(stop));
+
+        let address: switchyard::config::BaseUrl = registry.parse().unwrap();
+        let registries =
+            Registries { node_address: address.clone(), address, timeout: Duration::from_secs(5) };
+        let config = controller::Controller {
+            server: server("c1"),
+            log: Log::default(),
+            store: controller::Store {
+                kind: StoreKind::Embedded(world.place.dir().join("store")),
+                cluster: "main".into(),
+            },
+            registries: Some(registries),
+            timeouts: controller::Timeouts::default(),
+            limits: controller::Limits::default(),
+        };
+        let role = Controller::open(config, tree.handle()).await.unwrap();
+        let controller = format!("http://{}", role.address());
+        tree.handle().start_vital(Stage::Edge, "controller", |stop| role.run(stop));
+        let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+        Self { controller, registry, http }
+    }
+
+    /// Pushes a template by the OCI API; its id.
+    async fn push(&self, name: &str, layers: &[&[u8]]) -> String {
+        let config: &[u8] = br#"{"architecture":"arm64"}"#;
+        for blob in layers.iter().chain([&config]) {
+            let path = format!("/v2/{name}/blobs/uploads/?digest={}", Digest::of(blob));
+            let url = format!("{}{path}", self.registry);
+            let pushed = self.http.post(url).body(blob.to_vec()).send().await.unwrap();
+            assert_eq!(pushed.status(), 201);
+        }
+        let part = |kind: &str, bytes: &[u8]| json!({"mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len()});
+        let kind = "application/vnd.oci.image.manifest.v1+json";
+        let manifest = json!({
+            "schemaVersion": 2,
+            "mediaType": kind,
+            "config": part("application/vnd.oci.image.config.v1+json", config),
+            "layers": layers.iter().map(|layer| part("application/octet-stream", layer)).collect::<Vec<_>>(),
+        });
+        let url = format!("{}/v2/{name}/manifests/v1", self.registry);
+        let put = self.http.put(url).header("content-type", kind).body(manifest.to_string());
+        assert_eq!(put.send().await.unwrap().status(), 201);
+        let url = format!("{}/registry/v2/vm", self.registry);
+        let listed: Value = self.http.get(url).send().await.unwrap().json().await.unwrap();
+        let found = listed["body"].as_array().unwrap().iter().find(|t| t["name"] == name).cloned();
+        found.unwrap()["id"].as_str().unwrap().to_owned()
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+        let request = self.http.request(method, format!("{}{path}", self.controller));
+        let request = body.iter().fold(request, |request, body| request.json(body));
+        request.send().await.unwrap().json().await.unwrap()
+    }
+
+    async fn is(&self, id: &str, state: &str) -> Value {
+        eventually(SOON, &format!("{id} to be {state}"), || async {
+            let shown = self.call(Method::GET, &format!("/api/v1/vm?id={id}"), None).await["body"].clone();
+            if shown["instance_state"] == state { Ok(shown) } else { Err(shown.to_string()) }
+        })
+        .await
+    }
+
+    async fn run(&self, body: Value) -> String {
+        let answer = eventually(SOON, "the start to be taken", || async {
+            let answer = self.call(Method::POST, "/api/v1/vm", Some(body.clone())).await;
+            if answer["status"] == "OK" { Ok(answer) } else { Err(answer.to_string()) }
+        })
+        .await;
+        answer["body"][0].as_str().unwrap().to_owned()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_at_a_real_controller_runs_a_pulled_template_and_its_failure_is_shown() {
+    let mut world = World::prepare("real").await;
+    let tree = Tree::new();
+    let cloud = Cloud::start(&world, &tree).await;
+    world.config.controllers = vec![cloud.controller.parse().unwrap()];
+    world.agent().await;
+    let layer: Vec<u8> = (0..500_000u32).flat_map(u32::to_be_bytes).collect();
+    let template = cloud.push("sonoma", &[&layer, b"top"]).await;
+
+    let good = script("echo up", 30, OnScriptFailure::Stop).unwrap();
+    let ask = json!({"vmid": template, "startup_script": good.body, "script_monitoring": true});
+    let id = cloud.run(ask).await;
+    let shown = cloud.is(&id, "Started").await;
+    assert_eq!((&shown["vminfo"]["status"], &shown["node_id"]), (&json!("running"), &json!("node-1")));
+    assert_eq!(
+        (&shown["startup_script"]["return_code"], &shown["startup_script"]["stdout"]),
+        (&json!(0), &json!("up\n"))
+    );
+    assert_eq!(shown["vminfo"]["host_ip"], "10.20.30.41");
+
+    let bad = script("echo why >&2; exit 7", 30, OnScriptFailure::Delete).unwrap();
+    let ask = json!({"vmid": template, "startup_script": bad.body, "script_monitoring": true, "script_fail_handler": 2});
+    let failing = cloud.run(ask).await;
+    let shown = cloud.is(&failing, "Error").await;
+    assert_eq!(
+        (&shown["startup_script"]["return_code"], &shown["startup_script"]["stderr"]),
+        (&json!(7), &json!("why\n"))
+    );
+    assert!(shown["message"].as_str().unwrap().contains("code 7"), "{shown}");
+    assert_ne!(shown["vminfo"]["status"], "running");
+
+    for id in [&id, &failing] {
+        let ended = cloud.call(Method::DELETE, "/api/v1/vm", Some(json!({"id": id}))).await;
+        assert_eq!(ended["status"], "OK");
+        cloud.is(id, "Terminated").await;
+    }
+    assert!(world.vm_dirs().is_empty());
+    assert_eq!(world.vms.ever(&id), 1);
+    world.stop_agent().await;
+    tree.shut_down(Duration::from_secs(10)).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_controller_hears_at_once_that_an_agent_was_stopped() {
+    let mut world = World::prepare("real-stop").await;
+    let tree = Tree::new();
+    let cloud = Cloud::start(&world, &tree).await;
+    world.config.controllers = vec![cloud.controller.parse().unwrap()];
+    world.agent().await;
+    let template = cloud.push("sonoma", &[b"layer"]).await;
+    let id = cloud.run(json!({"vmid": template})).await;
+    cloud.is(&id, "Started").await;
+    world.stop_agent().await;
+    let shown = cloud.is(&id, "Error").await;
+    assert!(shown["message"].as_str().unwrap().contains("agent was stopped"), "{shown}");
+
+    // The next run takes work again.
+    world.agent().await;
+    let next = cloud.run(json!({"vmid": template})).await;
+    cloud.is(&next, "Started").await;
+    world.stop_agent().await;
+    tree.shut_down(Duration::from_secs(10)).await;
+    world.end().await;
+}
