@@ -41,7 +41,7 @@ use tokio::time::Instant;
 
 use self::{
     answer::Answer,
-    choose::{Draw, NoneLeft},
+    choose::{Draw, NoneLeft, Tried},
     ctx::{Arrival, Ctx, Current, End, Note},
     retry::{Case, Event, Verdict},
     snapshot::{Service, UnderWay},
@@ -302,10 +302,24 @@ fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &record::Pro
     verdict
 }
 
+/// Whether the request could go to another upstream if the attempt under way gives no answer.
+fn may_move_on(ctx: &Ctx) -> bool {
+    let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else { return false };
+    let mut tried = ctx.tried.clone();
+    tried.sent(current.place);
+    (ctx.route.repeatable || current.keyed)
+        && ctx.sends + 1 < service.attempts
+        && others(ctx, service, &tried, current.place)
+}
+
 /// Whether another upstream than this one could take the request now.
 fn another(ctx: &Ctx, service: &Service, than: usize) -> bool {
+    others(ctx, service, &ctx.tried, than)
+}
+
+fn others(ctx: &Ctx, service: &Service, tried: &Tried, than: usize) -> bool {
     let draw = Draw { turn: 0, chance: 0 };
-    choose::next(&service.candidates(), &ctx.want(), &ctx.tried, service.balance, false, draw)
+    choose::next(&service.candidates(), &ctx.want(), tried, service.balance, false, draw)
         .is_ok_and(|chosen| chosen.place != than)
 }
 

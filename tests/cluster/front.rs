@@ -109,16 +109,34 @@ async fn a_killed_proxy_fails_no_node_and_no_instance() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_controller_costs_repeatable_calls_nothing() {
+async fn a_frozen_controller_costs_reads_and_starts_nothing() {
     let _turn = turn().await;
     let cloud = Cloud::start("frozen", &Plan { agents: 0, ..Plan::default() }).await;
+    let image = Image::write(&cloud.place.path("image"), 10, 1, 1);
+    let template = cloud.push(&image, "small", "v1").await;
     cloud.controllers[0].process.freeze();
-    for _ in 0..20 {
-        let list = cloud.api.get("/api/v1/vm").await;
-        assert!(list.is_ok() && list.took < Duration::from_secs(5), "{list}");
-    }
+    let reads = async {
+        for _ in 0..20 {
+            let list = cloud.api.get("/api/v1/vm").await;
+            assert!(list.is_ok() && list.took < Duration::from_secs(5), "{list}");
+        }
+    };
+    let starts = async {
+        for n in 0..6 {
+            let body = json!({ "vmid": template, "external_id": format!("job/{n}") });
+            let start = cloud.api.post("/api/v1/vm", &body).await;
+            assert!(start.is_ok() && start.took < Duration::from_secs(10), "{start}");
+        }
+    };
+    tokio::join!(reads, starts);
     cloud.controllers[0].process.thaw();
     cloud.upstreams_are("up").await;
+    // What the frozen one was asked first it now does too, and finds done.
+    never(Duration::from_secs(1), "after the thaw", || async {
+        let jobs = cloud.list().await.len();
+        if jobs == 6 { Ok(()) } else { Err(format!("{jobs} instances of 6 starts")) }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -173,7 +173,7 @@ impl ProxyHttp for Stock {
         }
         let ctx = &exchange.ctx;
         if let Some(service) = ctx.service() {
-            let idle = forward::limits(ctx.route, service.timeouts, ctx.upgrade, None).write;
+            let idle = forward::limits(ctx.route, service.timeouts, ctx.upgrade, None, false).write;
             session.set_read_timeout(Some(idle));
             session.set_write_timeout(Some(idle));
         }
@@ -200,7 +200,8 @@ impl ProxyHttp for Stock {
             let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else {
                 return Err(internal("no upstream was chosen"));
             };
-            let limits = forward::limits(ctx.route, service.timeouts, ctx.upgrade, ctx.left(clock::now()));
+            let (left, next) = (ctx.left(clock::now()), proxy::may_move_on(ctx));
+            let limits = forward::limits(ctx.route, service.timeouts, ctx.upgrade, left, next);
             let upstream = current.under_way.upstream().clone();
             match self.connect.peer(&upstream.address, &limits, service.timeouts.keep_alive).await {
                 Ok(peer) => return Ok(Box::new(peer)),

@@ -71,13 +71,28 @@ pub struct Limits {
     pub pooled: bool,
 }
 
-/// Limits of the next attempt.
-pub fn limits(route: Route, timeouts: UpstreamTimeouts, upgrade: bool, left: Option<Duration>) -> Limits {
+/// What one attempt may take of the time that is left while another upstream could be asked after it: most of
+/// it, for a server that is merely slow is better waited for, and enough is kept for one that is well.
+fn share(left: Duration) -> Duration {
+    left * 3 / 5
+}
+
+/// Limits of the next attempt. `next`: another upstream could be asked when this one gives no answer, so a
+/// frozen one must not take all the time there is.
+pub fn limits(
+    route: Route,
+    timeouts: UpstreamTimeouts,
+    upgrade: bool,
+    left: Option<Duration>,
+    next: bool,
+) -> Limits {
     let idle = if upgrade { timeouts.idle.max(UPGRADED) } else { timeouts.idle };
+    let one = left.filter(|_| next).map_or(idle, |left| idle.min(share(left)));
     Limits {
         connect: left.map_or(timeouts.connect, |left| timeouts.connect.min(left)),
         read: match route.pace {
-            Pace::Prompt | Pace::Bulk => Some(idle),
+            Pace::Prompt => Some(one),
+            Pace::Bulk => Some(idle),
             Pace::Parked => Some(idle.max(PARKED)),
             Pace::Commit => None,
         },

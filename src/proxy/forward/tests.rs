@@ -116,10 +116,25 @@ fn only_what_may_be_repeated_goes_over_used_connections() {
     let of = |line: &str| {
         let (method, path) = line.split_once(' ').unwrap();
         let route = classify::route(Kind::Controller, &method.parse::<Method>().unwrap(), path);
-        limits(route, UpstreamTimeouts::default(), false, None)
+        limits(route, UpstreamTimeouts::default(), false, None, false)
     };
     assert!(of("GET /api/v1/vm").pooled);
     assert!(!of("POST /api/v1/vm").pooled);
     let poll = of("GET /queue/v1/cmd/task");
     assert!(!poll.pooled && poll.read.unwrap() > Duration::from_secs(60));
+}
+
+#[test]
+fn a_silent_upstream_leaves_time_for_another_one() {
+    let read = classify::route(Kind::Controller, &Method::GET, "/api/v1/vm");
+    let (timeouts, left) = (UpstreamTimeouts::default(), Duration::from_secs(4));
+    let wait = |next| limits(read, timeouts, false, Some(left), next).read;
+    assert_eq!(wait(true), Some(Duration::from_millis(2400)));
+    assert_eq!(wait(false), Some(timeouts.idle), "the deadline ends the last one");
+    let pull = classify::route(Kind::Registry, &Method::GET, "/v2/a/blobs/sha256:00");
+    assert_eq!(
+        limits(pull, timeouts, false, None, true).read,
+        Some(timeouts.idle),
+        "a transfer takes its time"
+    );
 }
