@@ -1,8 +1,9 @@
 //! The vendor's `ANKA_*` variables: which of our keys each one sets, and why the others are ignored.
 //!
 //! The names are those of `reference/configuration.md` that are marked for controller or registry. A
-//! variable that means something this version does not do is never an error: an existing compose file keeps
-//! working, and the log says at start what became of each one.
+//! variable that means something this version does not do is no error: an existing compose file keeps working,
+//! and the log says at start what became of each one. Except for the switches that close a door: a server that
+//! was told to ask for credentials and starts without asking would be open to everybody.
 
 use std::collections::BTreeMap;
 
@@ -66,12 +67,12 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
     ("ANKA_QUEUE_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
     ("ANKA_ETCD_REQUEST_TIMEOUT", "it is about the vendor's own store; use `store` in `[timeouts]`"),
-    ("ANKA_ENABLE_AUTH", "this version does not authenticate: keep its port away from strangers"),
+    ("ANKA_ENABLE_AUTH", "this version does not authenticate"),
     ("ANKA_ROOT_TOKEN", "this version does not authenticate"),
     ("ANKA_CA_CERT", "this version has no TLS"),
     ("ANKA_ROOT_CERT", "this version has no TLS"),
     ("ANKA_CRL", "this version has no TLS"),
-    ("ANKA_USE_HTTPS", "this version has no TLS: clients must use http"),
+    ("ANKA_USE_HTTPS", "this version has no TLS"),
     ("ANKA_SERVER_*", "this version has no TLS"),
     ("ANKA_SKIP_TLS_VERIFICATION", "this version has no TLS"),
     ("ANKA_M*_TLS_VERSION", "this version has no TLS"),
@@ -106,6 +107,19 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_AUTO_COMPACTION_*", "it is about the vendor's own store"),
     ("ANKA_DEFRAG_DB_INTERVAL", "it is about the vendor's own store"),
     ("ANKA_*LOG*", "this version logs to standard error only"),
+];
+
+/// Switches that close a door, and what to do instead. Turned on, they are a fault: ignoring one would open it.
+const DOORS: &[(&str, &str)] = &[
+    (
+        "ANKA_ENABLE_AUTH",
+        "this version does not authenticate and would let everybody in: keep strangers away from its port by other \
+         means, and unset it",
+    ),
+    (
+        "ANKA_USE_HTTPS",
+        "this version has no TLS and would answer in the clear: put a TLS proxy before it, and unset it",
+    ),
 ];
 
 /// For what the tables know nothing of.
@@ -147,6 +161,16 @@ fn translate(env: &Env, honoured: &[Honoured]) -> Translated {
             (true, format!("sets `{path}`"))
         };
         translated.notes.push(EnvNote { variable: name.into(), honoured, text: note });
+    }
+    for (variable, right) in DOORS {
+        let on = |text: &str| !matches!(text.trim(), "" | "0" | "false" | "FALSE" | "False" | "f" | "F");
+        if env.get(variable).is_some_and(on) {
+            translated.faults.push(Fault {
+                what: format!("`{variable}` is on"),
+                right: (*right).to_owned(),
+                place: Place::Given(format!("environment variable {variable}")),
+            });
+        }
     }
     for (name, _) in env.with_prefix("ANKA_") {
         if !honoured.iter().any(|(known, ..)| *known == name) {
@@ -210,7 +234,7 @@ mod tests {
             ("ANKA_LISTEN_ADDR", ":8090"),
             ("ANKA_ANKA_REGISTRY", "http://front:8089/"),
             ("ANKA_LOCAL_ANKA_REGISTRY", "http://10.0.0.4:8089"),
-            ("ANKA_ENABLE_AUTH", "true"),
+            ("ANKA_ENABLE_AUTH", "false"),
             ("ANKA_MYSTERY", "1"),
         ]);
         let translated = controller(&env);
@@ -229,6 +253,18 @@ mod tests {
         assert_eq!(translated.stands[&("server", "listen")].text, "0.0.0.0:8090");
         assert_eq!(translated.stands[&("registries", "address")].text, "http://10.0.0.4:8089");
         assert_eq!(translated.stands[&("registries", "node_address")].text, "http://front:8089");
+    }
+
+    #[test]
+    fn a_switch_that_closes_a_door_is_not_ignored() {
+        for variable in ["ANKA_ENABLE_AUTH", "ANKA_USE_HTTPS"] {
+            for on in ["true", "TRUE", "1", "yes"] {
+                assert_eq!(registry(&env(&[(variable, on)])).faults.len(), 1, "{variable}={on}");
+            }
+            for off in ["false", "0", ""] {
+                assert_eq!(controller(&env(&[(variable, off)])).faults, [], "{variable}={off}");
+            }
+        }
     }
 
     #[test]

@@ -134,9 +134,12 @@ fn variables_of_the_vendor_are_honoured_and_an_inline_comment_in_one_is_an_error
         err.contains("environment variable ANKA_NODE_ACTIVE_TIMEOUT") && err.contains("write `\"120s\"`"),
         "{err}"
     );
-    let (code, err) = with("ANKA_ENABLE_AUTH", "true");
+    let (code, err) = with("ANKA_MANAGE_MAC_ADDRESSES", "true");
     assert_eq!(code, Some(0));
-    assert!(err.contains("ANKA_ENABLE_AUTH is ignored"), "{err}");
+    assert!(err.contains("ANKA_MANAGE_MAC_ADDRESSES is ignored"), "{err}");
+    let (code, err) = with("ANKA_ENABLE_AUTH", "true");
+    assert_eq!(code, Some(2));
+    assert!(err.contains("would let everybody in"), "{err}");
 }
 
 #[test]
