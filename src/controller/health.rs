@@ -121,8 +121,8 @@ impl Readiness for Health {
             }
             if state.held_nodes > 0 {
                 why.push(format!(
-                    "{} nodes fell silent at once; nothing of theirs is failed until they return or an operator \
-                     confirms their absence",
+                    "{} nodes fell silent at once; nothing of theirs is failed until they return or are deleted \
+                     (`DELETE /api/v1/node`)",
                     state.held_nodes
                 ));
             }

@@ -47,8 +47,7 @@ async fn nodes(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
                 Absence::Lost => tracing::warn!(node.id = %node, "node is silent and is taken to be gone"),
                 Absence::Held => tracing::error!(
                     node.id = %node,
-                    "too many nodes fell silent at once; nothing of this one is failed until it returns or an \
-                     operator confirms"
+                    "too many nodes fell silent at once; nothing of this one is failed until it returns or is deleted"
                 ),
             }
             done += 1;
