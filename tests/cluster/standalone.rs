@@ -10,6 +10,7 @@ use crate::{
     support::{
         api::Api,
         cloud::{SOON, ids, push, reaches, template_id},
+        etcd::Etcd,
         eventually::eventually,
         image::Image,
         outside,
@@ -34,6 +35,10 @@ struct Standalone {
 
 impl Standalone {
     async fn start(name: &str) -> Self {
+        Self::start_with(name, &[]).await
+    }
+
+    async fn start_with(name: &str, more: &[&str]) -> Self {
         let place = Place::new(name);
         let (controllers, registries, admin) = (place.address(), place.address(), place.address());
         let (data, address_file) = (place.path("data"), place.path("addresses"));
@@ -50,6 +55,7 @@ impl Standalone {
             "--admin-addr",
             &admin.to_string(),
         ];
+        let arguments = [&arguments[..], more].concat();
         let process = Process::start(&place, "standalone", &arguments);
         let mut all = Self { process, address_file, registries, api: Api::new(controllers), place };
         all.up().await;
@@ -195,4 +201,22 @@ async fn standalone_killed_during_starts_loses_none_and_doubles_none() {
     .await;
     assert_eq!(vms.ever(&id), 1, "{shown}");
     vms.assert_never_two();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn standalone_over_an_etcd_keeps_its_state_there() {
+    let _turn = turn().await;
+    let etcd = Etcd::start(1).await;
+    let all = Standalone::start_with("overetcd", &["--etcd", etcd.url(0).as_str()]).await;
+    let image = Image::write(&all.place.path("image"), 5, 1, 1);
+    push(&all.place, all.registries, &image, "small", "v1").await;
+    let template = template_id(&all.api, "small").await;
+    let id = ids(&all.api.post("/api/v1/vm", &json!({ "vmid": template })).await).remove(0);
+    reaches(&all.api, &id, &["Started"], SOON).await;
+    drop(all);
+
+    // Another process with a directory of its own knows the instance: it is in etcd and nowhere else.
+    let other = Standalone::start_with("overetcd2", &["--etcd", etcd.url(0).as_str()]).await;
+    let shown = other.api.get(&format!("/api/v1/vm?id={id}")).await.ok();
+    assert_eq!(shown["vmid"], json!(template), "{shown}");
 }
