@@ -40,12 +40,12 @@ pub(super) fn expiry() -> impl Pass {
     expiry::Expiry::default()
 }
 
-/// See [`expiry`].
+/// See [`mod@expiry`].
 pub(super) fn starts() -> impl Pass {
     starts::Starts
 }
 
-/// See [`expiry`].
+/// See [`mod@expiry`].
 pub(super) fn absence() -> impl Pass {
     absence::Absences
 }
