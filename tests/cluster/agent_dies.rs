@@ -65,6 +65,7 @@ async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
         let state = shown["instance_state"].as_str().unwrap_or_default().to_owned();
         assert!(vms.ever(&id) <= 1, "{context}: {} VMs one after the other: {shown}", vms.ever(&id));
         vms.assert_never_two();
+        println!("{context}: {state} on {}, ever {}", shown["node_id"], vms.ever(&id));
         ends.insert(state);
         assert!(cloud.terminate(&id).await.is_ok());
         cloud.nodes_are("Active", 2).await;

@@ -9,6 +9,7 @@
 mod support;
 
 mod agent_dies;
+mod chaos;
 mod controller_dies;
 mod disk_full;
 mod etcd_quorum;

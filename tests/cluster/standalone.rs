@@ -102,6 +102,7 @@ async fn standalone_killed_during_a_push_shows_no_half_tag() {
         let tags = Api::new(all.registries).get("/v2/torn/tags/list").await;
         let shown =
             tags.status == 200 && tags.json()["tags"].as_array().is_some_and(|t| t.contains(&json!(tag)));
+        println!("round {round}: shown {shown}");
         if shown {
             let said = outside::pull(&all.place, &to, &copy).await;
             assert!(said.ok, "round {round}: a visible tag is whole: {}", said.err);
@@ -162,6 +163,11 @@ async fn standalone_killed_during_starts_loses_none_and_doubles_none() {
             let all = list.as_array().into_iter().flatten();
             all.filter(|vm| vm["external_id"] == *job).filter_map(|vm| vm["instance_id"].as_str()).collect()
         };
+        println!(
+            "round {round} {wait:?}: {} told, {} acknowledged",
+            told.len(),
+            told.iter().filter(|t| t.1.is_some()).count()
+        );
         for (job, id) in &told {
             let found = of_job(job);
             match id {
