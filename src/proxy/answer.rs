@@ -19,6 +19,20 @@ const RETRY_AFTER: &str = "2";
 /// Seconds that a service in maintenance asks its clients to stay away.
 const MAINTENANCE_RETRY_AFTER: &str = "30";
 
+/// An answer that was not passed on, because another upstream might have had a better one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Before {
+    /// Who gave it.
+    pub upstream: String,
+    /// Its status, one of `retry_status`.
+    pub status: u16,
+}
+
+fn said(before: &Option<Before>) -> String {
+    let Some(Before { upstream, status }) = before else { return String::new() };
+    format!("server `{upstream}` answered {status}, then ")
+}
+
 /// An answer of ours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Answer {
@@ -51,7 +65,7 @@ pub enum Answer {
         why: NoneLeft,
     },
     /// It was sent and no answer came.
-    #[error("server `{upstream}` of `{service}` gave no answer ({what}); the outcome is unknown")]
+    #[error("{}server `{upstream}` of `{service}` gave no answer ({what}); the outcome is unknown", said(.before))]
     Unknown {
         /// The service.
         service: String,
@@ -59,9 +73,11 @@ pub enum Answer {
         upstream: String,
         /// What went wrong.
         what: &'static str,
+        /// What another had answered.
+        before: Option<Before>,
     },
     /// It was sent and no answer came, but it only looked.
-    #[error("server `{upstream}` of `{service}` gave no answer ({what}); nothing was changed")]
+    #[error("{}server `{upstream}` of `{service}` gave no answer ({what}); nothing was changed", said(.before))]
     NoAnswer {
         /// The service.
         service: String,
@@ -69,6 +85,8 @@ pub enum Answer {
         upstream: String,
         /// What went wrong.
         what: &'static str,
+        /// What another had answered.
+        before: Option<Before>,
     },
     /// Too many connections.
     #[error("too many connections are open")]
@@ -85,6 +103,8 @@ impl Answer {
             Self::Refused(refusal) => refusal.status(),
             Self::NoRoute => 404,
             Self::Maintenance { .. } | Self::NoUpstream { .. } | Self::HeldFull { .. } | Self::Busy => 503,
+            // The one answer that there was says more than that there was no second one.
+            Self::NoAnswer { before: Some(before), .. } => before.status,
             Self::Unknown { .. } | Self::NoAnswer { .. } => 502,
             Self::Internal(_) => 500,
         }
@@ -187,8 +207,12 @@ mod tests {
 
     #[test]
     fn each_api_gets_its_own_error_format() {
-        let unknown =
-            Answer::Unknown { service: "s".into(), upstream: "u".into(), what: "it closed the connection" };
+        let unknown = Answer::Unknown {
+            service: "s".into(),
+            upstream: "u".into(),
+            what: "it closed the connection",
+            before: None,
+        };
         let (status, body, _) = check(&unknown, Kind::Controller, "/api/v1/vm");
         assert_eq!(status, 502);
         assert_eq!(body["status"], "FAIL");

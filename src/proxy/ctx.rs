@@ -6,7 +6,7 @@ use ::http::Method;
 use tokio::time::Instant;
 
 use super::{
-    answer::Answer,
+    answer::{Answer, Before},
     choose::{Tried, Want, Why},
     classify::Route,
     identify::Client,
@@ -122,8 +122,8 @@ pub struct Ctx {
     pub held: Duration,
     /// Sends so far.
     pub sends: u32,
-    /// A `retry_status` answer was dropped.
-    pub status_spent: bool,
+    /// The `retry_status` answer that was dropped for another attempt.
+    pub before: Option<Before>,
     /// What the last send ran into.
     pub what: Option<What>,
     /// The attempt under way.

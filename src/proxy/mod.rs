@@ -40,8 +40,8 @@ use ::http::{HeaderMap, Method};
 use tokio::time::Instant;
 
 use self::{
-    answer::Answer,
-    choose::{Draw, NoneLeft, Tried},
+    answer::{Answer, Before},
+    choose::{Draw, NoneLeft, Want},
     ctx::{Arrival, Ctx, Current, End, Note},
     retry::{Case, Event, Verdict},
     snapshot::{Service, UnderWay},
@@ -94,7 +94,7 @@ fn admit(arrival: Arrival, head: Head<'_>) -> (Ctx, Result<(), Answer>) {
         despaired: false,
         held: Default::default(),
         sends: 0,
-        status_spent: false,
+        before: None,
         what: None,
         current: None,
         attempts: Vec::new(),
@@ -231,10 +231,11 @@ fn no_answer(ctx: &Ctx, unknown: bool) -> Answer {
     let service = ctx.service().map(|service| service.name.to_string()).unwrap_or_default();
     let upstream = ctx.attempts.last().map(|note| note.upstream.to_string()).unwrap_or_default();
     let what = ctx.what.map_or("it could not be reached", retry::What::text);
+    let before = ctx.before.clone();
     if unknown {
-        Answer::Unknown { service, upstream, what }
+        Answer::Unknown { service, upstream, what, before }
     } else {
-        Answer::NoAnswer { service, upstream, what }
+        Answer::NoAnswer { service, upstream, what, before }
     }
 }
 
@@ -256,6 +257,7 @@ fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &record::Pro
     let upstream = current.under_way.upstream().clone();
     let end = match event {
         Event::ConnectFailed => {
+            ctx.what = None;
             ctx.tried.refused(current.place);
             // Traffic has seen what the verdict does not say yet.
             upstream.prober.nudge();
@@ -276,8 +278,8 @@ fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &record::Pro
         time_left: ctx.left(now).is_none_or(|left| !left.is_zero()),
         body_at_hand,
         keyed: current.keyed,
-        other: another(ctx, &service, current.place),
-        status_spent: ctx.status_spent,
+        other: another(ctx, &service, &ctx.want(), current.place),
+        status_spent: ctx.before.is_some(),
     };
     let verdict = retry::verdict(&case);
     if verdict == Verdict::PassOn {
@@ -290,7 +292,9 @@ fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &record::Pro
     match verdict {
         Verdict::Again(why) => {
             metrics.retried(service.name.as_str(), why.label());
-            ctx.status_spent |= why == retry::Because::Status;
+            if let Event::BadStatus(status) = event {
+                ctx.before = Some(Before { upstream: upstream.name.to_string(), status });
+            }
             if why == retry::Because::Keyed {
                 ctx.ability = Some(SUPPORTS_IDEMPOTENCY);
             }
@@ -302,24 +306,25 @@ fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &record::Pro
     verdict
 }
 
-/// Whether the request could go to another upstream if the attempt under way gives no answer.
-fn may_move_on(ctx: &Ctx) -> bool {
-    let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else { return false };
-    let mut tried = ctx.tried.clone();
-    tried.sent(current.place);
-    (ctx.route.repeatable || current.keyed)
-        && ctx.sends + 1 < service.attempts
-        && others(ctx, service, &tried, current.place)
+/// Until when the attempt under way may wait for its answer, once the request was sent whole.
+fn answer_until(ctx: &Ctx, now: Instant) -> Option<Instant> {
+    let deadline = ctx.deadline?;
+    let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else { return Some(deadline) };
+    let keyed = ctx.route.creates && current.keyed;
+    let mut want = ctx.want();
+    if keyed {
+        want.ability = Some(SUPPORTS_IDEMPOTENCY);
+    }
+    let goes_on = (ctx.route.repeatable || keyed)
+        && ctx.sends < service.attempts
+        && another(ctx, service, &want, current.place);
+    Some(if goes_on { forward::attempt_until(deadline, now) } else { deadline })
 }
 
 /// Whether another upstream than this one could take the request now.
-fn another(ctx: &Ctx, service: &Service, than: usize) -> bool {
-    others(ctx, service, &ctx.tried, than)
-}
-
-fn others(ctx: &Ctx, service: &Service, tried: &Tried, than: usize) -> bool {
+fn another(ctx: &Ctx, service: &Service, want: &Want, than: usize) -> bool {
     let draw = Draw { turn: 0, chance: 0 };
-    choose::next(&service.candidates(), &ctx.want(), tried, service.balance, false, draw)
+    choose::next(&service.candidates(), want, &ctx.tried, service.balance, false, draw)
         .is_ok_and(|chosen| chosen.place != than)
 }
 

@@ -246,3 +246,67 @@ fn an_error_of_ours_says_that_the_connection_ends_with_it() {
     assert_eq!((answer.status(), answer.head.get("connection")), (502, Some("close")));
     assert!(wire.closed());
 }
+
+/// Passes its probes, takes every request and never answers one.
+fn frozen() -> Upstream {
+    Upstream::raw(|_, _| {
+        std::thread::sleep(Duration::from_secs(30));
+        Then::Close
+    })
+}
+
+#[test]
+fn a_frozen_upstream_leaves_time_for_another_to_answer() {
+    let (frozen, good) = (frozen(), Upstream::start(|_| ok("good")));
+    let front = Front::controllers(&[frozen.address, good.address]);
+    let start = with_body("POST", "/api/v1/vm", "", "{}");
+    for (request, most) in [("GET /api/v1/vm HTTP/1.1\r\nHost: a\r\n\r\n", 3.0), (&start, 6.0)] {
+        // Of two in turn, at least one goes to the frozen one.
+        for _ in 0..2 {
+            let begun = clock::now();
+            let answer = front.ask(request);
+            let took = begun.elapsed().as_secs_f64();
+            assert_eq!((answer.status(), answer.text().as_str()), (200, "good"));
+            assert!(took < most, "{took}");
+        }
+    }
+    let lines = front.lines(4);
+    let ends: Vec<_> = lines.iter().map(|line| line["attempts"][0]["end"].as_str().unwrap()).collect();
+    // A choice for the second attempt is a turn as well.
+    assert!(ends.iter().filter(|end| **end == "timed-out").count() >= 2, "{ends:?}");
+}
+
+#[test]
+fn a_frozen_upstream_is_waited_for_to_the_end_where_a_repeat_could_do_harm() {
+    let (frozen, good) = (frozen(), Upstream::start(|_| ok("good")));
+    let front = Front::controllers(&[frozen.address, good.address]);
+    let mut statuses = Vec::new();
+    for _ in 0..2 {
+        let begun = clock::now();
+        let answer = front.ask(&with_body("PUT", "/api/v1/vm", "", "{}"));
+        assert!(answer.status() == 200 || begun.elapsed() > Duration::from_secs(8));
+        statuses.push(answer.status());
+    }
+    statuses.sort_unstable();
+    assert_eq!((statuses, good.count()), (vec![200, 502], 1));
+}
+
+#[test]
+fn a_dropped_answer_of_retry_status_is_named_when_no_other_comes() {
+    for (method, status) in [("GET", 503), ("DELETE", 502)] {
+        let busy = Upstream::start(|_| "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n".to_owned());
+        let closes = Upstream::start(|_| String::new());
+        let mut config = front::config(Kind::Controller, &[busy.address, closes.address]);
+        config.services[0].attempts = 2;
+        let front = Front::start(config);
+        let texts: Vec<_> = (0..2)
+            .map(|_| front.ask(&format!("{method} /api/v1/vm HTTP/1.1\r\nHost: a\r\n\r\n")))
+            .filter(|answer| answer.text().contains("u0"))
+            .collect();
+        let named = texts.iter().find(|answer| answer.text().contains("u1")).unwrap();
+        assert_eq!(named.status(), status, "{}", named.text());
+        assert_eq!(named.head.get("retry-after").is_some(), status == 503);
+        assert_eq!(named.json()["status"], "FAIL");
+        assert!(named.text().contains("`u0` answered 503"), "{}", named.text());
+    }
+}

@@ -41,6 +41,22 @@ pub(super) struct Exchange {
     body_read: bool,
 }
 
+impl Exchange {
+    /// The request was sent whole: from now on it is the upstream that takes its time.
+    fn time_answer(&self) {
+        if self.ctx.passed.is_some() {
+            // It has answered already.
+            return;
+        }
+        let now = clock::now();
+        let until = match forward::after_body(self.ctx.route) {
+            Some(wait) => Some(now + wait),
+            None => proxy::answer_until(&self.ctx, now),
+        };
+        self.client.set_deadline(until);
+    }
+}
+
 /// The hooks.
 pub(super) struct Stock {
     pub(super) metrics: ProxyMetrics,
@@ -173,7 +189,7 @@ impl ProxyHttp for Stock {
         }
         let ctx = &exchange.ctx;
         if let Some(service) = ctx.service() {
-            let idle = forward::limits(ctx.route, service.timeouts, ctx.upgrade, None, false).write;
+            let idle = forward::limits(ctx.route, service.timeouts, ctx.upgrade, None).write;
             session.set_read_timeout(Some(idle));
             session.set_write_timeout(Some(idle));
         }
@@ -200,8 +216,7 @@ impl ProxyHttp for Stock {
             let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else {
                 return Err(internal("no upstream was chosen"));
             };
-            let (left, next) = (ctx.left(clock::now()), proxy::may_move_on(ctx));
-            let limits = forward::limits(ctx.route, service.timeouts, ctx.upgrade, left, next);
+            let limits = forward::limits(ctx.route, service.timeouts, ctx.upgrade, ctx.left(clock::now()));
             let upstream = current.under_way.upstream().clone();
             match self.connect.peer(&upstream.address, &limits, service.timeouts.keep_alive).await {
                 Ok(peer) => return Ok(Box::new(peer)),
@@ -236,7 +251,11 @@ impl ProxyHttp for Stock {
         _digest: Option<&Digest>,
         slot: &mut Self::CTX,
     ) -> Result<()> {
-        proxy::connected(&mut of(slot)?.ctx, clock::now());
+        let exchange = of(slot)?;
+        proxy::connected(&mut exchange.ctx, clock::now());
+        if exchange.body_read {
+            exchange.time_answer();
+        }
         Ok(())
     }
 
@@ -280,9 +299,7 @@ impl ProxyHttp for Stock {
         if end && !exchange.body_read {
             exchange.body_read = true;
             exchange.client.set_whole(true);
-            if let Some(wait) = forward::after_body(exchange.ctx.route) {
-                exchange.client.set_deadline(Some(clock::now() + wait));
-            }
+            exchange.time_answer();
         }
         Ok(())
     }

@@ -44,6 +44,12 @@ pub fn deadline(route: Route, started: Instant) -> Option<Instant> {
     }
 }
 
+/// When one attempt ends although the deadline has not come, if another upstream could take the request then:
+/// one that is frozen accepts and never answers, and must not use up the time of those that would.
+pub fn attempt_until(deadline: Instant, now: Instant) -> Instant {
+    now + deadline.saturating_duration_since(now) / 2
+}
+
 /// When holding such a request ends.
 pub fn hold_until(route: Route, hold: Hold, started: Instant) -> Instant {
     let most = match route.access {
@@ -71,28 +77,13 @@ pub struct Limits {
     pub pooled: bool,
 }
 
-/// What one attempt may take of the time that is left while another upstream could be asked after it: most of
-/// it, for a server that is merely slow is better waited for, and enough is kept for one that is well.
-fn share(left: Duration) -> Duration {
-    left * 3 / 5
-}
-
-/// Limits of the next attempt. `next`: another upstream could be asked when this one gives no answer, so a
-/// frozen one must not take all the time there is.
-pub fn limits(
-    route: Route,
-    timeouts: UpstreamTimeouts,
-    upgrade: bool,
-    left: Option<Duration>,
-    next: bool,
-) -> Limits {
+/// Limits of the next attempt.
+pub fn limits(route: Route, timeouts: UpstreamTimeouts, upgrade: bool, left: Option<Duration>) -> Limits {
     let idle = if upgrade { timeouts.idle.max(UPGRADED) } else { timeouts.idle };
-    let one = left.filter(|_| next).map_or(idle, |left| idle.min(share(left)));
     Limits {
         connect: left.map_or(timeouts.connect, |left| timeouts.connect.min(left)),
         read: match route.pace {
-            Pace::Prompt => Some(one),
-            Pace::Bulk => Some(idle),
+            Pace::Prompt | Pace::Bulk => Some(idle),
             Pace::Parked => Some(idle.max(PARKED)),
             Pace::Commit => None,
         },

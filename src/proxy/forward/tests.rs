@@ -116,7 +116,7 @@ fn only_what_may_be_repeated_goes_over_used_connections() {
     let of = |line: &str| {
         let (method, path) = line.split_once(' ').unwrap();
         let route = classify::route(Kind::Controller, &method.parse::<Method>().unwrap(), path);
-        limits(route, UpstreamTimeouts::default(), false, None, false)
+        limits(route, UpstreamTimeouts::default(), false, None)
     };
     assert!(of("GET /api/v1/vm").pooled);
     assert!(!of("POST /api/v1/vm").pooled);
@@ -125,16 +125,10 @@ fn only_what_may_be_repeated_goes_over_used_connections() {
 }
 
 #[test]
-fn a_silent_upstream_leaves_time_for_another_one() {
-    let read = classify::route(Kind::Controller, &Method::GET, "/api/v1/vm");
-    let (timeouts, left) = (UpstreamTimeouts::default(), Duration::from_secs(4));
-    let wait = |next| limits(read, timeouts, false, Some(left), next).read;
-    assert_eq!(wait(true), Some(Duration::from_millis(2400)));
-    assert_eq!(wait(false), Some(timeouts.idle), "the deadline ends the last one");
-    let pull = classify::route(Kind::Registry, &Method::GET, "/v2/a/blobs/sha256:00");
-    assert_eq!(
-        limits(pull, timeouts, false, None, true).read,
-        Some(timeouts.idle),
-        "a transfer takes its time"
-    );
+fn a_silent_upstream_leaves_half_of_the_time_for_another_one() {
+    let now = crate::clock::now();
+    let after = |ms| now + Duration::from_millis(ms);
+    assert_eq!(attempt_until(after(4000), now), after(2000));
+    assert_eq!(attempt_until(after(4000), after(2000)), after(3000));
+    assert_eq!(attempt_until(now, after(1)), after(1), "too late already");
 }
