@@ -95,7 +95,10 @@ impl Work {
             match change {
                 Some(change) => {
                     let (from, to) = (change.from.as_str(), change.to.as_str());
-                    if change.to == State::Down {
+                    if change.to == State::Down && change.from == State::Unknown {
+                        // Servers that start together with the proxy are not ready at once: nothing went down.
+                        info!(upstream.name = %self.name, from, to, why = %change.why, "upstream is not ready yet");
+                    } else if change.to == State::Down {
                         warn!(upstream.name = %self.name, from, to, why = %change.why, "upstream went down");
                     } else {
                         info!(upstream.name = %self.name, from, to, why = %change.why, "upstream verdict changed");
