@@ -2,8 +2,6 @@
 
 use std::path::PathBuf;
 
-use tracing::error;
-
 use super::{
     Failure, Printer,
     role::{self, Hooks, Setting},
@@ -23,21 +21,14 @@ pub(super) struct Args {
 }
 
 struct Running {
-    file: PathBuf,
     handle: Handle,
 }
 
 impl Hooks for Running {
     /// A bad file is refused with the words of `check`, and the old config serves on.
     fn reload(&mut self) {
-        match config::load_proxy(&self.file, &Env::of_process()) {
-            Err(faults) => {
-                self.handle.reload_failed();
-                error!(faults = %faults, "config refused: the old one serves on");
-            }
-            // What comes of it is logged and counted where it happens.
-            Ok((config, _)) => drop(self.handle.reload(&config)),
-        }
+        // What comes of it is logged and counted where it happens.
+        drop(self.handle.reload_again());
     }
 
     fn reopen_logs(&mut self) {
@@ -58,8 +49,12 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
             role::listening(format, printer, &format!("listener {name}"), *address);
         }
         role::listening(format, printer, "admin", addresses.admin);
-        let handle = proxy.handle();
+        let (handle, file) = (proxy.handle(), args.config.clone());
+        handle.reads(move || match config::load_proxy(&file, &Env::of_process()) {
+            Ok((config, _)) => Ok(config),
+            Err(faults) => Err(faults.to_string()),
+        });
         tree.handle().start_vital(Stage::Edge, "proxy", |stop| proxy.run(stop));
-        Ok((tree, Running { file: args.config.clone(), handle }))
+        Ok((tree, Running { handle }))
     })
 }

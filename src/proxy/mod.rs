@@ -53,7 +53,7 @@ use crate::{
     wire::{headers, ready::SUPPORTS_IDEMPOTENCY},
 };
 pub use reload::ReloadError;
-pub use role::{Handle, Proxy, ProxyError};
+pub use role::{Handle, Proxy, ProxyError, ReloadRefused};
 
 /// A request head as the steps see it.
 #[derive(Debug, Clone, Copy)]

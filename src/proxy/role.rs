@@ -1,6 +1,12 @@
 //! The role's door: open, run, reload.
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
 
 use tokio::net::TcpListener;
 
@@ -114,7 +120,7 @@ impl Proxy {
         }
         let live = Arc::new(Live::new(reload::snapshot(&config, None, &tasks)));
         let fixtures = Arc::new(Fixtures::of(&config));
-        let handle = Handle { live, fixtures, metrics, log: log.clone(), tasks };
+        let handle = Handle { live, fixtures, metrics, log: log.clone(), tasks, source: Arc::default() };
         Ok(Self { engine, admin, admin_address, listeners, handle, log, grace: config.grace })
     }
 
@@ -130,8 +136,8 @@ impl Proxy {
 
     /// Serves until `stop`, then drains within the grace.
     pub async fn run(self, stop: Stop) -> Result<(), ProxyError> {
+        let routes = admin::routes(self.handle.clone());
         let Handle { live, metrics, .. } = self.handle;
-        let routes = admin::routes(live.clone(), metrics.clone());
         let engine = self.engine.run(live, metrics, self.log, stop.clone(), self.grace);
         let admin = crate::http::serve(self.admin, routes, stop, self.grace);
         let (_, admin) = tokio::join!(engine, admin);
@@ -144,14 +150,46 @@ fn start_writer(tasks: &Tasks, writer: Writer) {
     tasks.finish_at(Stage::Store, "access log", |stop| writer.run(stop));
 }
 
+/// Reads the config that a reload takes; the error is what `check` says about a bad one.
+type Read = dyn Fn() -> Result<proxy::Proxy, String> + Send + Sync;
+
+/// Where reloads that are asked for without a config find one.
+#[derive(Default)]
+struct Source {
+    read: OnceLock<Box<Read>>,
+    /// Two at once must not read and put in turn: the older file could win.
+    turn: Mutex<()>,
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("known", &self.read.get().is_some()).finish()
+    }
+}
+
+/// Why a reload from the source was not taken. The old config goes on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadRefused {
+    /// Standalone makes its config up.
+    #[error("this proxy was not started from a file, so there is nothing to read again")]
+    NoSource,
+    /// Each fault, as `check` says it.
+    #[error("{0}")]
+    Bad(String),
+    /// Valid in itself.
+    #[error(transparent)]
+    Refused(#[from] ReloadError),
+}
+
 /// Acts on a running proxy. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
-    live: Arc<Live>,
+    pub(super) live: Arc<Live>,
     fixtures: Arc<Fixtures>,
-    metrics: ProxyMetrics,
+    pub(super) metrics: ProxyMetrics,
     log: AccessLog,
     tasks: Tasks,
+    source: Arc<Source>,
 }
 
 impl Handle {
@@ -168,9 +206,26 @@ impl Handle {
         taken
     }
 
-    /// A reload was asked for with a config that could not even be checked.
-    pub fn reload_failed(&self) {
-        self.metrics.reloaded(false);
+    /// Names what [`Handle::reload_again`] reads. The first call counts.
+    pub fn reads(&self, read: impl Fn() -> Result<proxy::Proxy, String> + Send + Sync + 'static) {
+        // A second source would be a mistake of the caller that harms nobody.
+        drop(self.source.read.set(Box::new(read)));
+    }
+
+    /// Reads the config anew and puts it in place, whole. Blocks while it reads.
+    ///
+    /// Errors leave the old config in place, and are logged.
+    pub fn reload_again(&self) -> Result<(), ReloadRefused> {
+        let _turn = self.source.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = self.source.read.get().ok_or(ReloadRefused::NoSource)?;
+        match read() {
+            Ok(config) => Ok(self.reload(&config)?),
+            Err(faults) => {
+                self.metrics.reloaded(false);
+                tracing::error!(faults = %faults, "config refused: the old one serves on");
+                Err(ReloadRefused::Bad(faults))
+            }
+        }
     }
 
     /// Opens the access log anew: it was moved away.

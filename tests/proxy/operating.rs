@@ -9,11 +9,14 @@ use std::{
     time::Duration,
 };
 
-use switchyard::{config::proxy::Kind, proxy::ReloadError};
+use switchyard::{
+    config::{self, proxy::Kind},
+    proxy::ReloadError,
+};
 
 use crate::{
     front::{self, Front},
-    raw::{Wire, with_body},
+    raw::{self, Wire, with_body},
     upstream::{Then, Upstream, ok},
 };
 
@@ -159,4 +162,50 @@ fn writes_go_to_the_writer_and_reads_to_all() {
     let reads: Vec<String> = (0..4).map(|_| front.get("/v2/a/manifests/x").text()).collect();
     assert!(reads.contains(&"a".to_owned()) && reads.contains(&"b".to_owned()));
     assert_eq!(front.lines(1)[0]["why"], "the writer");
+}
+
+#[test]
+fn the_admin_listener_reloads_the_file_and_answers_in_the_words_of_check() {
+    let a = Upstream::start(|_| ok("a"));
+    let front = Front::controllers(&[a.address]);
+    let post =
+        || raw::ask(front.admin, "POST /admin/v1/reload HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let none = post();
+    assert_eq!((none.status(), none.text().contains("not started from a file")), (409, true));
+
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("proxy.toml");
+    let (path, running) = (file.clone(), front.config.clone());
+    front.handle.reads(move || {
+        let loaded = config::load_proxy(&path, &config::Env::default());
+        let (read, _) = loaded.map_err(|faults| faults.to_string())?;
+        Ok(switchyard::config::proxy::Proxy { services: read.services, ..running.clone() })
+    });
+    let write = |maintenance: &str| {
+        let text = format!(
+            "[[listener]]\nname = \"front\"\nbind = [\"127.0.0.1:0\"]\nservice = \"pool\"\n\
+             [service.pool]\nkind = \"controller\"\nmaintenance = {maintenance}\n\
+             upstreams = [{{ name = \"u0\", address = \"{}\" }}]\n",
+            a.address
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    write("true");
+    let taken = post();
+    assert_eq!((taken.status(), taken.json()["generation"].as_u64()), (200, Some(1)), "{}", taken.text());
+    assert_eq!(front.get("/api/v1/vm").status(), 503);
+
+    write("\"perhaps\"");
+    let said = config::load_proxy(&file, &config::Env::default()).unwrap_err().to_string();
+    let refused = post();
+    assert_eq!((refused.status(), refused.text().trim_end()), (422, said.trim_end()));
+    assert!(front.metrics().contains("switchyard_config_last_reload_success 0"));
+    assert_eq!(front.get("/api/v1/vm").status(), 503, "the old one goes on");
+
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(post().status(), 422);
+    write("false");
+    assert_eq!(post().status(), 200);
+    front.wait_until("it was probed", |view| view.services[0].upstreams[0].health == "up");
+    assert_eq!(front.get("/api/v1/vm").status(), 200);
 }

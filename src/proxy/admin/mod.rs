@@ -1,19 +1,27 @@
 //! The admin listener: the live view of the pools, metrics, and how the proxy itself is.
 
 mod ready;
+mod reload;
 mod upstreams;
 
 use std::sync::Arc;
 
-use axum::{Json, Router, http::header, response::IntoResponse, routing::get};
+use axum::{
+    Json, Router,
+    http::header,
+    response::IntoResponse,
+    routing::{get, post},
+};
 
-use super::{record::ProxyMetrics, snapshot::Live};
+use super::role::Handle;
 use crate::{http::health_routes, telemetry::Metrics};
 
 /// All routes.
-pub(super) fn routes(live: Arc<Live>, metrics: ProxyMetrics) -> Router {
+pub(super) fn routes(handle: Handle) -> Router {
+    let (live, metrics) = (handle.live.clone(), handle.metrics.clone());
     let (pools, numbers) = (live.clone(), live.clone());
     Router::new()
+        .route("/admin/v1/reload", post(async move || reload::now(&handle)))
         .route("/admin/v1/upstreams", get(async move || Json(upstreams::view(&pools.load()))))
         .route(
             "/metrics",
