@@ -4,6 +4,7 @@
 mod bind;
 mod body;
 mod body_room;
+mod guarded;
 mod health_routes;
 mod request_id;
 mod serve;
