@@ -1,6 +1,9 @@
 //! Hashing a blob as it is stored: whole, and in chunks of [`CHUNK`], so that a range can be verified alone.
 
-use sha2::{Digest as _, Sha256};
+use sha2::{
+    Digest as _, Sha256,
+    digest::common::hazmat::{SerializableState, SerializedState},
+};
 
 use crate::model::Digest;
 
@@ -90,6 +93,38 @@ impl Hasher {
         }
     }
 
+    /// What [`Hasher::restored`] goes on from: size, state, chunk list, and a digest of these. Only at the border of
+    /// two chunks, where the running chunk has nothing to save.
+    pub fn saved(&self) -> Option<Vec<u8>> {
+        if self.size == 0 || !self.size.is_multiple_of(CHUNK) {
+            return None;
+        }
+        let mut out = self.size.to_le_bytes().to_vec();
+        out.extend_from_slice(&self.whole.serialize());
+        out.extend(self.list.iter().flat_map(|digest| *digest.as_bytes()));
+        let own = Digest::of(&out);
+        out.extend_from_slice(own.as_bytes());
+        Some(out)
+    }
+
+    /// Reads what [`Hasher::saved`] wrote; nothing if any of it is damaged.
+    pub fn restored(bytes: &[u8]) -> Option<Self> {
+        let (text, own) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
+        if Digest::of(text).as_bytes() != own {
+            return None;
+        }
+        let (size, rest) = text.split_first_chunk::<8>()?;
+        let size = u64::from_le_bytes(*size);
+        let (state, list) = rest.split_at_checked(SerializedState::<Sha256>::default().len())?;
+        let whole = Sha256::deserialize(state.try_into().ok()?).ok()?;
+        let list: Vec<Digest> = list
+            .chunks_exact(32)
+            .map(|entry| Some(Digest::from_bytes(entry.try_into().ok()?)))
+            .collect::<Option<_>>()?;
+        let fits = size > 0 && list.len() as u64 * CHUNK == size;
+        fits.then(|| Self { whole, chunk: Some(Sha256::new()), list, size })
+    }
+
     /// The end of the blob.
     pub fn finish(mut self) -> Hashed {
         let digest = Digest::from_hash(self.whole);
@@ -127,6 +162,27 @@ mod tests {
             check(size, 100_003);
             check(size, 9_000_000);
         }
+    }
+
+    #[test]
+    fn a_saved_hash_goes_on_as_if_it_had_never_stopped() {
+        let data: Vec<u8> = (0..CHUNK * 2 + 99).map(|i| (i % 249) as u8).collect();
+        let (before, after) = data.split_at(CHUNK as usize * 2);
+        let mut hasher = Hasher::default();
+        hasher.update(&before[..5000]);
+        assert_eq!(hasher.saved(), None, "in the middle of a chunk");
+        hasher.update(&before[5000..]);
+        let mut saved = hasher.saved().unwrap();
+        let mut restored = Hasher::restored(&saved).unwrap();
+        hasher.update(after);
+        restored.update(after);
+        assert_eq!(restored.finish(), hasher.finish());
+        for at in [0, 20, saved.len() - 40, saved.len() - 1] {
+            saved[at] ^= 1;
+            assert!(Hasher::restored(&saved).is_none(), "byte {at}");
+            saved[at] ^= 1;
+        }
+        assert!(Hasher::restored(&saved[..saved.len() - 32]).is_none() && Hasher::restored(b"").is_none());
     }
 
     #[test]

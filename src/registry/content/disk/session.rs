@@ -15,8 +15,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::super::{ContentError, Hasher};
-use super::{Inner, full_or, lock};
+use super::super::{CHUNK, ContentError, Hasher};
+use super::{Inner, forget, full_or, lock};
 use crate::{
     clock,
     model::{Digest, RepositoryName},
@@ -26,8 +26,21 @@ use crate::{
 /// not fill the page cache with dirty pages.
 const SYNC_EVERY: u64 = 64 * 1024 * 1024;
 
+/// The running hash is saved so often, so that after a restart no client waits in silence while everything it
+/// sent is read back. A multiple of [`CHUNK`], where a hash can be saved.
+const SAVE_EVERY: u64 = 32 * CHUNK;
+
 /// One read while a hash is caught up after a restart.
 const CATCH_UP: usize = 1024 * 1024;
+
+/// How much is caught up beside each batch that comes, so that the commit finds little left.
+const CATCH_UP_BESIDE: u64 = 16 * 1024 * 1024;
+
+/// A session's file is closed when nobody wrote for so long: sessions live for days, and descriptors are few.
+const REST_AFTER: Duration = Duration::from_secs(60);
+
+/// The running hash as last saved.
+const HASH: &str = "hash";
 
 /// What `session.json` says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,8 +70,10 @@ struct Writer {
     file: Option<File>,
     len: u64,
     unsynced: u64,
-    /// Behind `len` after a restart; caught up by the commit.
+    /// Behind `len` after a restart; caught up beside later batches and by the commit.
     hash: Hasher,
+    /// The state of `hash` at the last border, not saved yet.
+    unsaved: Option<Vec<u8>>,
     turn: u64,
     over: bool,
 }
@@ -73,7 +88,10 @@ pub(super) struct Claim {
 impl Session {
     pub(super) fn new(id: String, repository: RepositoryName, dir: PathBuf, len: u64, age: Duration) -> Self {
         let touched = clock::boot().saturating_sub(age);
-        let writer = Writer { file: None, len, unsynced: 0, hash: Hasher::default(), turn: 0, over: false };
+        // What was saved is of bytes that were durable before: the file still has them, or is shorter.
+        let saved = fs::read(dir.join(HASH)).ok().and_then(|saved| Hasher::restored(&saved));
+        let hash = saved.filter(|hash| hash.size() <= len).unwrap_or_default();
+        let writer = Writer { file: None, len, unsynced: 0, hash, unsaved: None, turn: 0, over: false };
         Self {
             id,
             repository,
@@ -140,19 +158,59 @@ impl Session {
         }
         let at = from + batch.len() as u64;
         writer.unsynced += at - from;
-        if writer.unsynced >= SYNC_EVERY {
-            writer.unsynced = 0;
-            if let Some(file) = &writer.file {
-                file.sync_data().map_err(full_or("sync an upload"))?;
-            }
-        }
+        writer.catch_up(from, CATCH_UP_BESIDE).map_err(ContentError::io("read an upload back"))?;
         if writer.hash.size() == from {
-            writer.hash.update(batch);
+            writer.feed(batch);
+        }
+        if writer.unsynced >= SYNC_EVERY || writer.unsaved.is_some() {
+            self.sync(&mut writer)?;
         }
         writer.len = at;
         self.received.store(at, Ordering::Release);
         self.touch();
         Ok(())
+    }
+
+    /// Pushes what was written to the disk, and then the hash of it.
+    fn sync(&self, writer: &mut Writer) -> Result<(), ContentError> {
+        if let Some(file) = &writer.file
+            && let Err(error) = file.sync_data()
+        {
+            // After a failed sync nobody knows what is on the disk: these bytes are not to be trusted again.
+            self.spoil(writer);
+            return Err(full_or("sync an upload")(error));
+        }
+        writer.unsynced = 0;
+        if let Some(state) = writer.unsaved.take() {
+            let beside = self.dir.join("hash.new");
+            let save = || fs::write(&beside, state).and_then(|()| fs::rename(&beside, self.dir.join(HASH)));
+            if let Err(error) = save() {
+                // Without it, a restart reads the file back.
+                tracing::warn!(upload = %self.id, error = %error, "running hash was not saved");
+                forget(&beside);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the session by its own fault; the next sweep removes it.
+    fn spoil(&self, writer: &mut Writer) {
+        writer.end();
+        self.dropped.store(true, Ordering::Release);
+    }
+
+    /// Closes the file of a session that nobody writes to. Waits for nobody.
+    pub(super) fn rest(&self) {
+        if self.idle() < REST_AFTER {
+            return;
+        }
+        let Ok(mut writer) = self.writer.try_lock() else { return };
+        if writer.file.is_some()
+            && let Err(error) = self.sync(&mut writer)
+        {
+            tracing::warn!(upload = %self.id, error = %error, "idle upload could not be synced and was given up");
+        }
+        writer.file = None;
     }
 
     /// Verifies, syncs, publishes and links. A wrong digest ends the session; so does success.
@@ -161,24 +219,26 @@ impl Session {
         writer.take_turn(turn)?;
         let data = self.dir.join("data");
         writer.open(&data).map_err(full_or("open an upload"))?;
-        writer.catch_up().map_err(ContentError::io("read an upload back"))?;
+        let len = writer.len;
+        writer.catch_up(len, u64::MAX).map_err(ContentError::io("read an upload back"))?;
         let hashed = writer.hash.clone().finish();
         if hashed.digest != *expected {
-            writer.end();
-            self.dropped.store(true, Ordering::Release);
+            self.spoil(&mut writer);
             return Err(ContentError::Corrupt { expected: *expected, got: hashed.digest });
         }
-        if let Some(file) = &writer.file
-            && let Err(error) = file.sync_all()
-        {
-            // After a failed sync nobody knows what is on the disk: these bytes are not to be trusted again.
-            writer.end();
-            self.dropped.store(true, Ordering::Release);
+        // What a failed batch left behind the end is not part of the blob.
+        let whole =
+            writer.file.as_ref().map_or(Ok(()), |file| file.set_len(len).and_then(|()| file.sync_all()));
+        if let Err(error) = whole {
+            self.spoil(&mut writer);
             return Err(full_or("sync an upload")(error));
         }
-        disk.blobs.adopt(&data, &hashed)?;
-        writer.end();
-        self.dropped.store(true, Ordering::Release);
+        let adopted = disk.blobs.adopt(&data, &hashed);
+        // On a full disk the bytes stay for another try, unless they were moved already.
+        if adopted.is_ok() || !data.exists() {
+            self.spoil(&mut writer);
+        }
+        adopted?;
         disk.records.link(&self.repository, expected).map_err(full_or("link a blob"))?;
         Ok(hashed.size)
     }
@@ -217,18 +277,35 @@ impl Writer {
         Ok(self.file.insert(file))
     }
 
-    fn catch_up(&mut self) -> io::Result<()> {
-        if self.hash.size() > self.len {
-            self.hash = Hasher::default();
+    /// Hashes what is in the file up to `end`, at most so much of it.
+    fn catch_up(&mut self, end: u64, most: u64) -> io::Result<()> {
+        let end = end.min(self.hash.size().saturating_add(most));
+        if self.hash.size() >= end {
+            return Ok(());
         }
-        let Some(file) = &self.file else { return Ok(()) };
         let mut piece = vec![0; CATCH_UP];
-        while self.hash.size() < self.len {
-            let left = usize::try_from(self.len - self.hash.size()).unwrap_or(CATCH_UP).min(CATCH_UP);
-            file.read_exact_at(&mut piece[..left], self.hash.size())?;
-            self.hash.update(&piece[..left]);
+        while self.hash.size() < end {
+            let from = self.hash.size();
+            let left = usize::try_from(end - from).unwrap_or(CATCH_UP).min(CATCH_UP);
+            let file = self.file.as_ref().ok_or(io::ErrorKind::NotFound)?;
+            file.read_exact_at(&mut piece[..left], from)?;
+            self.feed(&piece[..left]);
         }
         Ok(())
+    }
+
+    /// Hashes the next bytes, and keeps the state at a border.
+    fn feed(&mut self, bytes: &[u8]) {
+        let border = SAVE_EVERY - self.hash.size() % SAVE_EVERY;
+        let border = usize::try_from(border).unwrap_or(usize::MAX);
+        match bytes.split_at_checked(border) {
+            None => self.hash.update(bytes),
+            Some((before, after)) => {
+                self.hash.update(before);
+                self.unsaved = self.hash.saved();
+                self.feed(after);
+            }
+        }
     }
 
     fn end(&mut self) {
@@ -239,4 +316,48 @@ impl Writer {
 
 fn millis(at: Duration) -> u64 {
     u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn session(dir: &std::path::Path, len: u64) -> Arc<Session> {
+        let repository = RepositoryName::parse("a").unwrap();
+        Arc::new(Session::new("r1.x".into(), repository, dir.to_owned(), len, Duration::ZERO))
+    }
+
+    fn hashed(session: &Session) -> u64 {
+        lock(&session.writer).hash.size()
+    }
+
+    #[test]
+    fn after_a_restart_only_what_came_since_the_last_border_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = session(dir.path(), 0).claim().unwrap();
+        let batch: Vec<u8> = (0..5_000_011u32).map(|n| (n % 251) as u8).collect();
+        let mut whole = Hasher::default();
+        let mut len = 0;
+        while len < SAVE_EVERY + 7_000_000 {
+            first.session.append(first.turn, &batch).unwrap();
+            whole.update(&batch);
+            len += batch.len() as u64;
+        }
+        drop(first);
+
+        let again = session(dir.path(), len).claim().unwrap();
+        assert_eq!(hashed(&again.session), SAVE_EVERY);
+        again.session.append(again.turn, b"rest").unwrap();
+        whole.update(b"rest");
+        assert_eq!(hashed(&again.session), len + 4, "the lag is gone before the client asks for the end");
+        assert_eq!(lock(&again.session.writer).hash.clone().finish(), whole.finish());
+
+        // What does not fit the file is not used, nor what is damaged.
+        assert_eq!(hashed(&session(dir.path(), SAVE_EVERY - 1)), 0);
+        fs::write(dir.path().join(HASH), b"garbage").unwrap();
+        let lost = session(dir.path(), len).claim().unwrap();
+        assert_eq!(hashed(&lost.session), 0);
+        lost.session.append(lost.turn, b"x").unwrap();
+        assert_eq!(hashed(&lost.session), CATCH_UP_BESIDE, "a long lag is caught up beside what comes");
+    }
 }

@@ -104,7 +104,9 @@ impl Uploads {
         };
         if let Err(error) = make() {
             lock(&self.open).remove(&uuid);
-            session.remove()?;
+            if let Err(error) = session.remove() {
+                tracing::warn!(upload = %session.id, error = %error, "upload could not be removed");
+            }
             return Err(full_or("begin an upload")(error));
         }
         session.claim()
@@ -130,8 +132,15 @@ impl Uploads {
                     tracing::info!(upload = %session.id, repository = %session.repository,
                         received = session.received(), "idle upload was thrown away");
                 }
-                session.remove()?;
-                lock(&self.open).remove(&uuid);
+                // One that cannot be removed is tried again, and keeps no other.
+                match session.remove() {
+                    Ok(()) => drop(lock(&self.open).remove(&uuid)),
+                    Err(error) => {
+                        tracing::warn!(upload = %session.id, error = %error, "upload could not be removed");
+                    }
+                }
+            } else {
+                session.rest();
             }
         }
         Ok(lock(&self.open).len())
@@ -227,8 +236,10 @@ impl DiskUpload {
         let work = move |disk: &super::Inner| {
             let done = work(disk, &session, turn);
             // Ended by success or by its own fault: its directory goes now, not at the next sweep.
-            if session.dropped.load(Ordering::Acquire) {
-                disk.uploads.remove(&session)?;
+            if session.dropped.load(Ordering::Acquire)
+                && let Err(error) = disk.uploads.remove(&session)
+            {
+                tracing::warn!(upload = %session.id, error = %error, "upload could not be removed");
             }
             done
         };
