@@ -80,7 +80,11 @@ impl Blobs {
         match self.find(blob)? {
             None => Ok(None),
             Some(size) if size <= CHUNK => Ok(Some(ChunkList(vec![*blob]))),
-            Some(_) => Ok(maybe(fs::read(self.chunks_path(blob)))?.and_then(|b| ChunkList::from_bytes(&b))),
+            Some(size) => {
+                let list = maybe(fs::read(self.chunks_path(blob)))?.and_then(|b| ChunkList::from_bytes(&b));
+                // A sound list of another length is of another content.
+                Ok(list.filter(|list| list.0.len() as u64 == size.div_ceil(CHUNK)))
+            }
         }
     }
 

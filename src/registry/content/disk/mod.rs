@@ -5,6 +5,7 @@
 //! blobs/sha256/<2 hex>/<hex>             complete, verified, durable
 //! blobs/sha256/<2 hex>/<hex>.chunks      its chunk list, if it has more than one chunk
 //! uploads/<uuid>/session.json, data      what came so far; its length is the session's offset
+//! uploads/<uuid>/hash                    the running hash at some earlier border
 //! repositories/<name>/_catalogue.json    the newest generation, replaced by rename
 //! repositories/<name>/_links/<hex>       blobs this repository was given; empty files
 //! repositories/<name>/_pulls.json        when versions were last pulled
@@ -207,7 +208,11 @@ impl Content for Disk {
     }
 
     async fn put(&self, bytes: Bytes) -> Result<Digest, ContentError> {
-        self.writing(move |disk| disk.blobs.put(&bytes)).await
+        self.writing(move |disk| {
+            disk.room.check(bytes.len() as u64)?;
+            disk.blobs.put(&bytes)
+        })
+        .await
     }
 
     async fn begin(
@@ -265,7 +270,11 @@ impl Content for Disk {
 
     async fn link(&self, repository: &RepositoryName, blob: &Digest) -> Result<(), ContentError> {
         let (repository, blob) = (repository.clone(), *blob);
-        self.writing(move |disk| disk.records.link(&repository, &blob).map_err(full_or("link a blob"))).await
+        self.writing(move |disk| {
+            disk.room.check(0)?;
+            disk.records.link(&repository, &blob).map_err(full_or("link a blob"))
+        })
+        .await
     }
 
     async fn repositories(&self) -> Result<Vec<RepositoryName>, ContentError> {
@@ -282,7 +291,7 @@ impl Content for Disk {
 
     async fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, ContentError> {
         let repository = repository.clone();
-        self.reading(move |disk| disk.records.pulls(&repository)).await
+        self.reading(move |disk| Ok(disk.records.pulls(&repository))).await
     }
 
     async fn save_pulls(&self, repository: &RepositoryName, pulls: Pulls) -> Result<(), ContentError> {
@@ -307,7 +316,8 @@ fn make_dirs(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
-    sync_dir(above)
+    // Taken back: the next caller would find it and take it for durable.
+    sync_dir(above).inspect_err(|_| drop(fs::remove_dir(path)))
 }
 
 /// Writes a file whole under `tmp`, synced if it must survive a power cut, and renames it into place.

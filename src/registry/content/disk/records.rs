@@ -33,6 +33,8 @@ pub(super) struct Records {
     held: Mutex<BTreeMap<RepositoryName, Held>>,
     /// Taken over the file and the map together, so that they agree.
     shards: Vec<Mutex<()>>,
+    /// Taken while directories are made: one that is seen was made durable by whoever made it.
+    making: Mutex<()>,
 }
 
 impl Records {
@@ -41,7 +43,7 @@ impl Records {
         let mut held = BTreeMap::new();
         read_all(&root, &root, 0, &mut held)?;
         let shards = (0..SHARDS).map(|_| Mutex::new(())).collect();
-        Ok(Self { root, tmp, held: Mutex::new(held), shards })
+        Ok(Self { root, tmp, held: Mutex::new(held), shards, making: Mutex::default() })
     }
 
     fn dir(&self, repository: &RepositoryName) -> PathBuf {
@@ -68,14 +70,17 @@ impl Records {
     pub(super) fn publish(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
         let repository = next.name.clone();
         let _order = lock(self.shard(&repository));
-        let now = self.catalogue(&repository)?.map_or(0, |catalogue| catalogue.generation);
+        let now = match self.catalogue(&repository)? {
+            Some(catalogue) => catalogue.generation,
+            None => self.unknown_yet(&repository)?,
+        };
         if next.generation != now + 1 {
             return Err(ContentError::Conflict { repository });
         }
         let text = serde_json::to_vec(&next)
             .map_err(|error| ContentError::Damaged { what: "catalogue".into(), why: error.to_string() })?;
         let dir = self.dir(&repository);
-        make_dirs(&dir).map_err(full_or("make a repository"))?;
+        self.make(&dir).map_err(full_or("make a repository"))?;
         let next = Arc::new(next);
         let written = replace(&self.tmp, &dir.join(CATALOGUE), &text, true);
         if let Err(error) = written {
@@ -87,6 +92,19 @@ impl Records {
         }
         lock(&self.held).insert(repository, Ok(next.clone()));
         Ok(next)
+    }
+
+    /// A first generation never replaces a file: one that the start could not reach, or that a name written
+    /// in other case leads to, is taken for what it is. Tells the generation that counts, with its shard held.
+    fn unknown_yet(&self, repository: &RepositoryName) -> Result<u64, ContentError> {
+        let Some(there) = read_one(&self.dir(repository).join(CATALOGUE), repository) else { return Ok(0) };
+        lock(&self.held).insert(repository.clone(), there);
+        Ok(self.catalogue(repository)?.map_or(0, |catalogue| catalogue.generation))
+    }
+
+    fn make(&self, dir: &Path) -> io::Result<()> {
+        let _alone = lock(&self.making);
+        make_dirs(dir)
     }
 
     fn shard(&self, repository: &RepositoryName) -> &Mutex<()> {
@@ -105,21 +123,27 @@ impl Records {
 
     pub(super) fn link(&self, repository: &RepositoryName, blob: &Digest) -> io::Result<()> {
         let path = self.link_path(repository, blob);
+        // A link that is seen is durable: whoever makes one holds this until it is, or takes it back.
+        let _order = lock(self.shard(repository));
         if path.try_exists()? {
             return Ok(());
         }
         let links = self.dir(repository).join(LINKS);
-        make_dirs(&links)?;
+        self.make(&links)?;
         fs::OpenOptions::new().create(true).append(true).open(&path)?;
-        sync_dir(&links)
+        sync_dir(&links).inspect_err(|_| forget(&path))
     }
 
-    pub(super) fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, ContentError> {
+    /// What cannot be read is not worth an error: at worst a template looks as if it had not been pulled.
+    pub(super) fn pulls(&self, repository: &RepositoryName) -> Pulls {
+        let lost = |why: String| {
+            tracing::warn!(%repository, error = %why, "pull times were lost");
+            Pulls::new()
+        };
         match fs::read(self.dir(repository).join(PULLS)) {
-            // Not worth an error: at worst a template looks as if it had not been pulled.
-            Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Pulls::new()),
-            Err(source) => Err(ContentError::Io { what: "read pull times", source }),
+            Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| lost(error.to_string())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Pulls::new(),
+            Err(error) => lost(error.to_string()),
         }
     }
 
@@ -143,13 +167,23 @@ fn read_all(
     depth: usize,
     held: &mut BTreeMap<RepositoryName, Held>,
 ) -> io::Result<()> {
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
+    let entries = match fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+        Ok(entries) => entries,
+        Err(error) if depth > 0 => {
+            // One bad directory must not keep the registry from starting. What is below is not overwritten.
+            tracing::error!(dir = %dir.display(), error = %error, "directory could not be read and was skipped");
+            if let Some(repository) = name_of(root, dir) {
+                held.insert(repository, Err(format!("its directory cannot be read: {error}")));
+            }
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if name == CATALOGUE && depth > 0 {
-            let repository = dir.strip_prefix(root).ok().and_then(Path::to_str).map(RepositoryName::parse);
-            let Some(Ok(repository)) = repository else {
+            let Some(repository) = name_of(root, dir) else {
                 tracing::error!(dir = %dir.display(), "directory is no repository name and was skipped");
                 continue;
             };
@@ -159,11 +193,18 @@ fn read_all(
                 }
                 held.insert(repository, read);
             }
-        } else if !name.starts_with('_') && depth < DEEPEST && entry.file_type()?.is_dir() {
+        } else if !name.starts_with('_')
+            && depth < DEEPEST
+            && entry.file_type().is_ok_and(|kind| kind.is_dir())
+        {
             read_all(root, &entry.path(), depth + 1, held)?;
         }
     }
     Ok(())
+}
+
+fn name_of(root: &Path, dir: &Path) -> Option<RepositoryName> {
+    RepositoryName::parse(dir.strip_prefix(root).ok()?.to_str()?).ok()
 }
 
 fn read_one(path: &Path, repository: &RepositoryName) -> Option<Held> {
