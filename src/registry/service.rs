@@ -23,7 +23,7 @@ use super::{
 use crate::{
     clock,
     config::{self, registry::Storage},
-    http::{BindError, bind, health_routes, request_id, serve, write_address_file},
+    http::{BindError, BodyRoom, bind, health_routes, request_id, serve, write_address_file},
     model::OURS,
     supervise::{Handle, OnEnd, Stage, Stop},
     telemetry::{Metrics, MetricsError, names},
@@ -31,6 +31,12 @@ use crate::{
 
 /// A loop that ended is started again after so long.
 const RESTART: Duration = Duration::from_secs(1);
+
+/// Bytes of manifests that are being received, all together. Full: 429, and the client tries again.
+const MANIFESTS: usize = 64 * 1024 * 1024;
+
+/// A manifest that takes longer to arrive is refused.
+const MANIFEST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Upper bounds of the answer times, in seconds.
 const BOUNDS: &[f64] = &[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
@@ -85,6 +91,7 @@ impl Registry {
         let app = App {
             repositories: Repositories::new(Arc::new(disk)),
             health: Arc::new(Health::new(config.limits.reserve, space)),
+            bodies: BodyRoom::new(config.limits.manifest, MANIFESTS, MANIFEST_PATIENCE),
             limits: config.limits,
             metrics,
         };

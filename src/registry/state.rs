@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     config::registry::Limits,
-    http::Readiness,
+    http::{BodyRoom, Readiness},
     telemetry::{Metrics, MetricsError, names},
     wire::ready::Ready,
 };
@@ -20,6 +20,8 @@ use crate::{
 pub(super) struct App {
     pub(super) repositories: Repositories,
     pub(super) limits: Limits,
+    /// Of manifests that are being received.
+    pub(super) bodies: BodyRoom,
     pub(super) metrics: RegistryMetrics,
     pub(super) health: Arc<Health>,
 }

@@ -9,6 +9,7 @@ mod rig;
 mod pushes;
 mod pulls;
 mod errors;
+mod hostile;
 mod templates;
 mod restarts;
 mod crashes;

@@ -6,7 +6,10 @@ use reqwest::StatusCode;
 use switchyard::{model::Digest, registry::Registry, supervise::Tree};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::rig::{Rig, config, header, limits, noise};
+use crate::{
+    rig::{Rig, config, header, limits, noise},
+    support::{place::Place, process::Process},
+};
 
 #[tokio::test]
 async fn a_restart_keeps_everything() {
@@ -105,4 +108,46 @@ async fn a_stop_lets_running_transfers_end() {
     let rig = Rig::new(dir.path()).await;
     let there = rig.get(&format!("/v2/drain/blobs/{}", Digest::of(&small))).await;
     assert_eq!(there.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_running_transfer_end_and_the_process_exits_with_0() {
+    let place = Place::new("sigterm");
+    let (file, address) = (place.path("registry.toml"), place.path("address"));
+    let (storage, written) = (place.path("storage"), address.display());
+    let config = format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\naddress_file = \"{written}\"\n[shutdown]\ngrace = \"20s\"\n\
+         [storage]\ndisk = \"{}\"\n[limits]\nreserve = \"1MiB\"\n",
+        storage.display()
+    );
+    std::fs::write(&file, config).unwrap();
+    let mut process = Process::start(&place, "registry", &["registry", "-c", file.to_str().unwrap()]);
+    let address = process.addresses(&address).await[0];
+
+    let big = noise(8, 40_000_000);
+    let digest = Digest::of(&big);
+    let push = format!("http://{address}/v2/term/blobs/uploads/?digest={digest}");
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    assert_eq!(client.post(push).body(big.clone()).send().await.unwrap().status(), 201);
+    drop(client);
+    let mut down = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!("GET /v2/term/blobs/{digest} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    down.write_all(head.as_bytes()).await.unwrap();
+    let mut first = [0; 100];
+    down.read_exact(&mut first).await.unwrap();
+
+    process.signal(rustix::process::Signal::TERM);
+    crate::support::eventually::eventually(Duration::from_secs(20), "the port to close", || async {
+        match tokio::net::TcpStream::connect(address).await {
+            Ok(_) => Err("still open"),
+            Err(_) => Ok(()),
+        }
+    })
+    .await;
+    assert!(process.has_ended().is_none(), "it waits for the transfer");
+    let mut body = Vec::new();
+    down.read_to_end(&mut body).await.unwrap();
+    assert!(body.ends_with(&big[big.len() - 1_000_000..]), "the whole download arrives");
+    let status = process.ended(Duration::from_secs(10)).await;
+    assert_eq!(status.code(), Some(0), "{}", process.log());
 }

@@ -23,6 +23,7 @@ pub(super) enum Code {
     BlobUnknown,
     BlobUploadInvalid,
     BlobUploadUnknown,
+    Denied,
     DigestInvalid,
     ManifestBlobUnknown,
     ManifestInvalid,
@@ -42,6 +43,7 @@ impl Code {
             Self::BlobUnknown => ("BLOB_UNKNOWN", StatusCode::NOT_FOUND),
             Self::BlobUploadInvalid => ("BLOB_UPLOAD_INVALID", StatusCode::BAD_REQUEST),
             Self::BlobUploadUnknown => ("BLOB_UPLOAD_UNKNOWN", StatusCode::NOT_FOUND),
+            Self::Denied => ("DENIED", StatusCode::FORBIDDEN),
             Self::DigestInvalid => ("DIGEST_INVALID", StatusCode::BAD_REQUEST),
             Self::ManifestBlobUnknown => ("MANIFEST_BLOB_UNKNOWN", StatusCode::BAD_REQUEST),
             Self::ManifestInvalid => ("MANIFEST_INVALID", StatusCode::BAD_REQUEST),
@@ -197,6 +199,7 @@ impl From<RepositoryError> for OciError {
             RepositoryError::NoManifest { .. }
             | RepositoryError::NoTemplate(_)
             | RepositoryError::NoVersion(_) => Code::ManifestUnknown,
+            RepositoryError::Bound { .. } => Code::Denied,
             RepositoryError::Manifest(fault) => match fault {
                 ManifestFault::Form(_) => Code::ManifestInvalid,
                 ManifestFault::Digest { .. } | ManifestFault::Reference { .. } => Code::DigestInvalid,

@@ -2,16 +2,15 @@
 
 use axum::{
     body::Body,
+    extract::Request,
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::Response,
 };
 
+use bytes::Bytes;
+
 use super::{Ask, Code, DIGEST, OciError, blobs::built};
-use crate::{
-    http::{BodyError, read_bounded},
-    model::RepositoryName,
-    registry::repositories::Reference,
-};
+use crate::{http::RoomError, model::RepositoryName, registry::repositories::Reference};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
@@ -55,10 +54,16 @@ pub(super) async fn put(
     if ask.content_length().is_some_and(|length| length > limit as u64) {
         return Err(too_large().with_body(body));
     }
-    let bytes = read_bounded(body, limit).await.map_err(|error| match error {
-        BodyError::TooLarge { .. } => too_large(),
-        BodyError::Broken(_) => OciError::new(Code::ManifestInvalid, "the body ended before its time"),
+    let whole = ask.app.bodies.read(Request::new(body)).await.map_err(|error| match error {
+        RoomError::TooLarge { .. } => too_large(),
+        RoomError::Full => OciError::new(Code::TooManyRequests, "too many manifests arrive at once")
+            .header(header::RETRY_AFTER, "1"),
+        RoomError::Slow(_) => {
+            OciError::new(Code::ManifestInvalid, error.to_string()).status(StatusCode::REQUEST_TIMEOUT)
+        }
+        RoomError::Broken => OciError::new(Code::ManifestInvalid, "the body ended before its time"),
     })?;
+    let bytes = Bytes::copy_from_slice(whole.bytes());
     let media_type = ask.header(header::CONTENT_TYPE).filter(|kind| !kind.is_empty()).map(str::to_owned);
     let taken = ask.app.repositories.put(name, reference, media_type, bytes).await?;
     ask.app.metrics.manifests.inc();

@@ -31,6 +31,9 @@ pub(super) async fn repositories(ask: &Ask<'_>) -> Result<Response, OciError> {
     Ok(page.linked(json(StatusCode::OK, &body), "/v2/_catalog"))
 }
 
+/// A page of referrers ends behind the one that reaches this: annotations are of any length.
+const REFERRERS_PAGE: usize = 4 * 1024 * 1024;
+
 /// `GET /v2/<name>/referrers/<digest>`: an empty list for what is not known.
 pub(super) async fn referrers(
     ask: &Ask<'_>,
@@ -45,12 +48,23 @@ pub(super) async fn referrers(
         Err(RepositoryError::NoRepository(_)) => None,
         Err(error) => return Err(error.into()),
     };
+    let last = ask.query.get("last").map(Digest::parse).transpose()?;
+    let (mut bytes, mut next) = (0, None);
     for (digest, stored) in catalogue.iter().flat_map(|catalogue| catalogue.referrers(subject)) {
+        if last.is_some_and(|last| *digest <= last) {
+            continue;
+        }
+        if bytes >= REFERRERS_PAGE {
+            next = manifests.last().map(|last: &oci::Descriptor| last.digest.clone());
+            break;
+        }
         let parsed = repositories.parsed(digest, stored.size).await?;
         let artifact_type = parsed.artifact_type.clone().or_else(|| parsed.config_type.clone());
         if wanted.is_some_and(|wanted| artifact_type.as_deref() != Some(wanted)) {
             continue;
         }
+        let notes = parsed.annotations.iter().map(|(key, value)| key.len() + value.len());
+        bytes += 512 + notes.sum::<usize>();
         manifests.push(oci::Descriptor {
             media_type: stored.media_type.clone(),
             digest: digest.to_string(),
@@ -64,6 +78,13 @@ pub(super) async fn referrers(
     let mut response = json(StatusCode::OK, &body);
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(oci::IMAGE_INDEX));
+    if let Some(last) = next {
+        let filter = wanted.map(|wanted| format!("&artifactType={}", encode(wanted))).unwrap_or_default();
+        let link = format!("</v2/{name}/referrers/{subject}?last={last}{filter}>; rel=\"next\"");
+        if let Ok(link) = HeaderValue::from_str(&link) {
+            headers.insert(header::LINK, link);
+        }
+    }
     if wanted.is_some() {
         headers.insert("oci-filters-applied", HeaderValue::from_static("artifactType"));
     }

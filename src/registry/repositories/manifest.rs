@@ -17,8 +17,15 @@ use crate::{
     wire::{oci, template},
 };
 
-/// Bytes of manifests that are kept parsed. Full: any of them makes room and is read again when needed.
+/// Bytes that parsed manifests may take. Full: any of them makes room and is read again when needed.
 const CACHED: usize = 128 * 1024 * 1024;
+
+/// Layers, or manifests of an index, that one manifest may list; more are refused. Every tag that points to it
+/// repeats their names in the vendor's API, so a few megabytes pushed could become gigabytes shown.
+const LISTED: usize = 8192;
+
+/// Longest media type; RFC 6838 allows 127 bytes on each side of the slash.
+const MEDIA_TYPE: usize = 255;
 
 /// Why a manifest is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +119,9 @@ impl Parsed {
             return Err(ManifestFault::Form("it is not a JSON object".into()));
         }
         let raw: oci::Manifest = serde_json::from_slice(bytes).map_err(form)?;
+        if raw.layers.len().max(raw.manifests.len()) > LISTED {
+            return Err(ManifestFault::Form(format!("it lists more than {LISTED} layers or manifests")));
+        }
         let parts = |list: &[oci::Descriptor]| list.iter().map(part).collect::<Result<Vec<_>, _>>();
         Ok(Self {
             config: raw.config.as_ref().map(part).transpose()?,
@@ -131,6 +141,14 @@ impl Parsed {
         self.own_media_type.as_deref().unwrap_or(by_form)
     }
 
+    /// What it takes in memory, about.
+    fn weight(&self) -> usize {
+        let notes: usize = self.annotations.iter().map(|(key, value)| key.len() + value.len() + 64).sum();
+        let parts = (self.layers.len() + self.children.len() + 1) * size_of::<Part>();
+        let texts = [&self.own_media_type, &self.config_type, &self.artifact_type];
+        size_of::<Self>() + notes + parts + texts.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+
     /// Config and layers.
     pub fn blobs(&self) -> impl Iterator<Item = &Part> {
         self.config.iter().chain(&self.layers)
@@ -143,9 +161,18 @@ impl Parsed {
         repository: &RepositoryName,
         catalogue: Option<&Catalogue>,
     ) -> Result<(), super::RepositoryError> {
+        let mut known: HashMap<Digest, Option<u64>> = HashMap::new();
         for blob in self.blobs() {
-            let here = content.linked(repository, &blob.digest).await?;
-            match if here { content.keep(&blob.digest).await? } else { None } {
+            let has = match known.get(&blob.digest) {
+                Some(has) => *has,
+                None => {
+                    let here = content.linked(repository, &blob.digest).await?;
+                    let has = if here { content.keep(&blob.digest).await? } else { None };
+                    known.insert(blob.digest, has);
+                    has
+                }
+            };
+            match has {
                 Some(has) if has == blob.size => {}
                 Some(has) => {
                     return Err(ManifestFault::Size { digest: blob.digest, said: blob.size, has }.into());
@@ -170,6 +197,15 @@ impl Parsed {
     }
 }
 
+/// A media type is given back as a header and kept with the repository: it must be able to be one, and short.
+pub(super) fn check_media_type(text: &str) -> Result<(), ManifestFault> {
+    if text.is_empty() || text.len() > MEDIA_TYPE || !text.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        let shown: String = text.chars().take(80).collect();
+        return Err(ManifestFault::Form(format!("`{}` is no media type", shown.escape_debug())));
+    }
+    Ok(())
+}
+
 fn part(raw: &oci::Descriptor) -> Result<Part, ManifestFault> {
     let digest = Digest::parse(&raw.digest).map_err(|source| ManifestFault::Reference {
         digest: raw.digest.chars().take(80).collect(),
@@ -182,6 +218,9 @@ fn part(raw: &oci::Descriptor) -> Result<Part, ManifestFault> {
         "config" | template::CONFIG => Role::Config,
         _ => Role::Image,
     };
+    if i64::try_from(raw.size).is_err() {
+        return Err(ManifestFault::Form(format!("it says that {digest} has {} bytes", raw.size)));
+    }
     Ok(Part { digest, size: raw.size, role, elsewhere: !raw.urls.is_empty() })
 }
 
@@ -226,8 +265,8 @@ impl Cache {
         kept.by_digest.get(digest).map(|(parsed, _)| parsed.clone())
     }
 
-    /// `size` is the manifest's own.
-    pub(super) fn put(&self, digest: Digest, parsed: Arc<Parsed>, size: usize) {
+    pub(super) fn put(&self, digest: Digest, parsed: Arc<Parsed>) {
+        let size = parsed.weight();
         let mut kept = self.parsed.lock().unwrap_or_else(PoisonError::into_inner);
         while kept.bytes + size > CACHED
             && let Some(any) = kept.by_digest.keys().next().copied()
@@ -270,6 +309,30 @@ mod tests {
         ] {
             assert!(Parsed::read(bad.as_bytes()).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_manifest_that_would_fill_memory_or_break_sums_is_refused() {
+        let many = vec![blob("l"); LISTED + 1].join(",");
+        for list in ["layers", "manifests"] {
+            let text = format!(r#"{{"{list}":[{many}]}}"#);
+            assert!(matches!(Parsed::read(text.as_bytes()), Err(ManifestFault::Form(_))), "{list}");
+        }
+        let huge = blob("h").replace(r#""size":1"#, &format!(r#""size":{}"#, u64::MAX));
+        let text = format!(r#"{{"layers":[{huge}]}}"#);
+        assert!(matches!(Parsed::read(text.as_bytes()), Err(ManifestFault::Form(_))));
+    }
+
+    #[test]
+    fn the_cache_counts_what_is_kept_and_not_what_was_pushed() {
+        let notes: BTreeMap<String, String> =
+            (0..CACHED / 64).map(|n| (n.to_string(), String::new())).collect();
+        let cache = Cache::default();
+        for text in ["a", "b"] {
+            let parsed = Parsed { annotations: notes.clone(), ..Parsed::default() };
+            cache.put(Digest::of(text.as_bytes()), Arc::new(parsed));
+        }
+        assert!(cache.get(&Digest::of(b"a")).is_none(), "two of them are more than may be kept");
     }
 
     #[test]

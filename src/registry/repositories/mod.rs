@@ -34,6 +34,12 @@ const TURNS: usize = 64;
 /// Attempts at one change while others are faster. Our own wait their turn, so more than one is rare.
 const ATTEMPTS: usize = 16;
 
+/// Manifests in one repository, and tags. More are refused: each change writes the whole catalogue.
+const MANIFESTS: usize = 20_000;
+
+/// Repositories. More are refused: every catalogue is kept in memory.
+const REPOSITORIES: usize = 50_000;
+
 /// Why an operation was not done.
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
@@ -57,6 +63,12 @@ pub enum RepositoryError {
     /// The manifest cannot be taken.
     #[error(transparent)]
     Manifest(#[from] ManifestFault),
+    /// A bound is reached.
+    #[error("{what}, which is the most this registry takes; delete some first")]
+    Bound {
+        /// What there is that much of.
+        what: String,
+    },
     /// The storage refused or failed.
     #[error(transparent)]
     Content(#[from] ContentError),
@@ -196,19 +208,22 @@ impl Repositories {
             return Err(ManifestFault::Digest { expected: *expected, got: digest }.into());
         }
         let parsed = Arc::new(Parsed::read(&bytes)?);
+        let media_type = media_type.unwrap_or_else(|| parsed.media_type().to_owned());
+        manifest::check_media_type(&media_type)?;
         let _turn = self.turn(repository).await;
         let before = self.content().catalogue(repository).await?;
         parsed.check_needs(self.content(), repository, before.as_deref()).await?;
-        let facts = self.facts(&parsed).await?;
+        let facts = self.facts(repository, &parsed).await?;
         self.content().put(bytes.clone()).await?;
-        self.inner.manifests.put(digest, parsed.clone(), bytes.len());
+        self.inner.manifests.put(digest, parsed.clone());
         let stored = Stored {
-            media_type: media_type.unwrap_or_else(|| parsed.media_type().to_owned()),
+            media_type,
             size: bytes.len() as u64,
             subject: parsed.subject,
             children: parsed.children.iter().map(|child| child.digest).collect(),
             pushed: 0,
         };
+        self.check_bounds(repository, before.as_deref(), digest, reference).await?;
         let unnamed = before.as_ref().is_none_or(|before| before.template.is_none());
         let (_naming, id) = if unnamed && matches!(reference, Reference::Tag(_)) {
             let naming = self.inner.naming.lock().await;
@@ -230,6 +245,33 @@ impl Repositories {
         .await?;
         tracing::info!(%repository, %reference, %digest, "manifest published");
         Ok(Taken { digest, subject: parsed.subject })
+    }
+
+    /// Everything that a push can grow has a bound.
+    async fn check_bounds(
+        &self,
+        repository: &RepositoryName,
+        before: Option<&Catalogue>,
+        digest: Digest,
+        reference: &Reference,
+    ) -> Result<(), RepositoryError> {
+        let bound = |what: String| Err(RepositoryError::Bound { what });
+        let Some(before) = before else {
+            let there = self.content().repositories().await?.len();
+            return if there < REPOSITORIES {
+                Ok(())
+            } else {
+                bound(format!("there are {there} repositories"))
+            };
+        };
+        let new_tag = matches!(reference, Reference::Tag(tag) if !before.tags.contains_key(tag));
+        if before.manifests.len() >= MANIFESTS && !before.manifests.contains_key(&digest) {
+            return bound(format!("`{repository}` has {MANIFESTS} manifests"));
+        }
+        if before.tags.len() >= MANIFESTS && new_tag {
+            return bound(format!("`{repository}` has {MANIFESTS} tags"));
+        }
+        Ok(())
     }
 
     /// Removes a tag, or a manifest with every tag that points to it.
@@ -265,7 +307,7 @@ impl Repositories {
         }
         let bytes = manifest::read_small(self.content(), digest, size).await?;
         let parsed = Arc::new(Parsed::read(&bytes)?);
-        self.inner.manifests.put(*digest, parsed.clone(), bytes.len());
+        self.inner.manifests.put(*digest, parsed.clone());
         Ok(parsed)
     }
 
@@ -305,3 +347,6 @@ impl Repositories {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

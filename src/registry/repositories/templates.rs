@@ -21,6 +21,10 @@ const NAMESPACE: uuid::Uuid = uuid::uuid!("6f1c52d0-9f0b-5b5e-8f3e-0a6a4d1f7c11"
 /// Largest config blob that is looked into.
 const CONFIG_LIMIT: u64 = 1024 * 1024;
 
+/// Layers that the versions of one template may name together; a template with more is not shown, so that one
+/// answer, and what is kept for the next, stays at some ten megabytes.
+const NAMED: usize = 250_000;
+
 /// Indexes that list indexes are followed so deep.
 const NESTED: usize = 3;
 
@@ -102,14 +106,20 @@ impl Repositories {
         let (_, version) = catalogue.version(which).ok_or_else(|| no_version(which))?;
         let stored = &catalogue.manifests[&version.digest];
         let parsed = self.parsed(&version.digest, stored.size).await?;
-        Ok(self.config_of(&parsed).await?.unwrap_or_else(|| Value::Object(serde_json::Map::new())))
+        Ok(self
+            .config_of(&repository, &parsed)
+            .await?
+            .unwrap_or_else(|| Value::Object(serde_json::Map::new())))
     }
 
     /// Removes a version and every later one. Removing the first removes the template.
     pub async fn revert(&self, id: &TemplateId, to: &Which) -> Result<Vec<Tag>, RepositoryError> {
         let repository = self.repository_of(id).await?;
-        let gone =
-            self.change(&repository, |catalogue| catalogue.revert(to).map_err(|_| no_version(to))).await?;
+        let gone = self.change(&repository, |catalogue| {
+            still(catalogue, id)?;
+            catalogue.revert(to).map_err(|_| no_version(to))
+        });
+        let gone = gone.await?;
         tracing::info!(%repository, versions = gone.len(), "template reverted");
         Ok(gone)
     }
@@ -118,6 +128,7 @@ impl Repositories {
     pub async fn delete_template(&self, id: &TemplateId) -> Result<(), RepositoryError> {
         let repository = self.repository_of(id).await?;
         self.change(&repository, |catalogue| {
+            still(catalogue, id)?;
             catalogue.clear();
             Ok(())
         })
@@ -130,6 +141,7 @@ impl Repositories {
     pub async fn set_arch(&self, id: &TemplateId, arch: Arch) -> Result<(), RepositoryError> {
         let repository = self.repository_of(id).await?;
         self.change(&repository, |catalogue| {
+            still(catalogue, id)?;
             catalogue.arch = Some(arch);
             Ok(())
         })
@@ -179,22 +191,34 @@ impl Repositories {
     }
 
     /// What a manifest says of its template: its annotations, else its config blob.
-    pub(super) async fn facts(&self, parsed: &Parsed) -> Result<Facts, RepositoryError> {
+    pub(super) async fn facts(
+        &self,
+        repository: &RepositoryName,
+        parsed: &Parsed,
+    ) -> Result<Facts, RepositoryError> {
         let note = |key: &str| parsed.annotations.get(key).map(String::as_str);
-        let config = self.config_of(parsed).await?;
+        let config = self.config_of(repository, parsed).await?;
         let written = |key: &str| config.as_ref().and_then(|config| config.get(key)).and_then(Value::as_str);
         let id = written(template::CONFIG_ID).or_else(|| note(template::ID));
         let arch = note(template::ARCH).or_else(|| written("architecture"));
         Ok(Facts { id: id.and_then(|id| TemplateId::parse(id).ok()), arch: arch.and_then(arch_word) })
     }
 
-    /// The config blob, if it is a JSON object of reasonable size.
-    async fn config_of(&self, parsed: &Parsed) -> Result<Option<Value>, RepositoryError> {
+    /// The config blob, if it is a JSON object of reasonable size. One that may be fetched elsewhere was not
+    /// checked by the push: it is read only if this repository has it, as another's is not this one's to show.
+    async fn config_of(
+        &self,
+        repository: &RepositoryName,
+        parsed: &Parsed,
+    ) -> Result<Option<Value>, RepositoryError> {
         let Some(config) = parsed.config.as_ref().filter(|config| config.size <= CONFIG_LIMIT) else {
             return Ok(None);
         };
-        if config.elsewhere && self.content().find(&config.digest).await?.is_none() {
-            return Ok(None);
+        if config.elsewhere {
+            let here = self.content().linked(repository, &config.digest).await?;
+            if !here || self.content().find(&config.digest).await? != Some(config.size) {
+                return Ok(None);
+            }
         }
         let bytes = read_small(self.content(), &config.digest, config.size).await?;
         Ok(serde_json::from_slice(&bytes).ok().filter(Value::is_object))
@@ -246,12 +270,18 @@ impl Repositories {
     ) -> Result<template::Template, RepositoryError> {
         let mut all = BTreeMap::new();
         let mut versions = Vec::new();
+        let mut named = 0;
         let mut in_order: Vec<(&Tag, &Version)> = catalogue.tags.iter().collect();
         in_order.sort_by_key(|(_, version)| version.number);
         for (tag, version) in in_order {
             let parsed = self.parsed(&version.digest, catalogue.manifests[&version.digest].size).await?;
             let files = self.files(catalogue, version.digest).await?;
-            let size = files.sizes.values().sum();
+            let size = total(&files.sizes);
+            named += files.sizes.len().max(files.images.len() + files.states.len());
+            if named > NAMED {
+                let what = format!("the versions of `{}` name {NAMED} layers", catalogue.name);
+                return Err(RepositoryError::Bound { what });
+            }
             all.extend(files.sizes);
             versions.push(template::Version {
                 number: version.number,
@@ -273,7 +303,7 @@ impl Repositories {
         Ok(template::Template {
             id: id.to_string(),
             name: catalogue.name.to_string(),
-            size: all.values().sum(),
+            size: total(&all),
             arch: self.arch_of(catalogue).await?,
             last_pull: 0,
             last_push: versions.iter().map(|version| version.last_push).max().unwrap_or(0),
@@ -290,7 +320,7 @@ impl Repositories {
         let newest = catalogue.tags.values().max_by_key(|version| (version.pushed, version.number));
         let Some(newest) = newest else { return Ok(None) };
         let parsed = self.parsed(&newest.digest, catalogue.manifests[&newest.digest].size).await?;
-        Ok(self.facts(&parsed).await?.arch)
+        Ok(self.facts(&catalogue.name, &parsed).await?.arch)
     }
 
     /// The blobs below a manifest, with the names the vendor's API shows.
@@ -319,6 +349,19 @@ impl Repositories {
         }
         Ok(files)
     }
+}
+
+/// Layers that lie elsewhere have whatever size their manifest says: the sum must not overflow.
+fn total(sizes: &BTreeMap<Digest, u64>) -> u64 {
+    let most = i64::MAX.unsigned_abs();
+    sizes.values().fold(0u64, |sum, size| sum.saturating_add(*size)).min(most)
+}
+
+/// While a change waited for its turn, the template may have made room for another of the same name: that one
+/// was not meant.
+fn still(catalogue: &Catalogue, id: &TemplateId) -> Result<(), RepositoryError> {
+    let same = catalogue.template.as_ref() == Some(id);
+    same.then_some(()).ok_or_else(|| RepositoryError::NoTemplate(id.clone()))
 }
 
 /// The id of a repository that carries none.

@@ -8,7 +8,7 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    http::BodyError,
+    http::RoomError,
     registry::{content::ContentError, repositories::RepositoryError},
     wire::envelope::Envelope,
 };
@@ -56,6 +56,7 @@ impl From<RepositoryError> for Fail {
             RepositoryError::NoTemplate(_) | RepositoryError::NoRepository(_) => Self::not_found(),
             // The vendor's command line prints this text.
             RepositoryError::NoVersion(_) => Self::bad(message),
+            RepositoryError::Bound { .. } => Self { status: StatusCode::FORBIDDEN, message },
             RepositoryError::NoManifest { .. } => Self::not_found(),
             RepositoryError::Manifest(_) => Self { status: StatusCode::INTERNAL_SERVER_ERROR, message },
             RepositoryError::Content(error) => error.into(),
@@ -81,11 +82,13 @@ impl From<ContentError> for Fail {
     }
 }
 
-impl From<BodyError> for Fail {
-    fn from(error: BodyError) -> Self {
+impl From<RoomError> for Fail {
+    fn from(error: RoomError) -> Self {
         let status = match error {
-            BodyError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
-            BodyError::Broken(_) => StatusCode::BAD_REQUEST,
+            RoomError::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            RoomError::Full => StatusCode::TOO_MANY_REQUESTS,
+            RoomError::Slow(_) => StatusCode::REQUEST_TIMEOUT,
+            RoomError::Broken => StatusCode::BAD_REQUEST,
         };
         Self { status, message: error.to_string() }
     }

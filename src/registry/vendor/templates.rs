@@ -1,16 +1,16 @@
 //! Templates: the two lists, one template, its config, its architecture, its end.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{RawQuery, State},
+    extract::{RawQuery, Request, State},
 };
 use serde::Deserialize;
 
 use super::answer::{Answer, Fail, done};
 use crate::{
-    http::read_bounded,
+    http::BodyRoom,
     model::{Arch, Tag, TemplateId},
     registry::{content::Which, query::Query, repositories::RepositoryError, state::App},
     wire::{lenient, template},
@@ -18,6 +18,9 @@ use crate::{
 
 /// Largest body of this API: a few short fields.
 pub(super) const BODY_LIMIT: usize = 64 * 1024;
+
+/// A body that takes longer is refused.
+const BODY_PATIENCE: Duration = Duration::from_secs(8);
 
 /// `GET /registry/vm`, with `?id=` one template without its push and pull times.
 pub(super) async fn v1(State(app): State<App>, RawQuery(query): RawQuery) -> Answer {
@@ -93,11 +96,13 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) async fn read(query: &Option<String>, body: Body) -> Result<Self, Fail> {
-        let body = read_bounded(body, BODY_LIMIT).await?;
+        let room = BodyRoom::new(BODY_LIMIT, BODY_LIMIT, BODY_PATIENCE);
+        let whole = room.read(Request::new(body)).await?;
+        let body = whole.bytes();
         let mut asked = if body.trim_ascii().is_empty() {
             Self::default()
         } else {
-            serde_json::from_slice(&body)
+            serde_json::from_slice(body)
                 .map_err(|error| Fail::bad(format!("body is not valid JSON: {error}")))?
         };
         let query = Query::parse(query.as_deref().unwrap_or_default());

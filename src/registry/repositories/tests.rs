@@ -1,0 +1,88 @@
+//! Changes that meet in between.
+
+use super::super::content::{Which, disk};
+use super::*;
+
+fn settings(dir: &std::path::Path) -> disk::DiskSettings {
+    disk::DiskSettings {
+        path: dir.to_owned(),
+        name: "r1".into(),
+        reserve: 0,
+        upload_idle: std::time::Duration::from_secs(60),
+        uploads: 4,
+    }
+}
+
+#[tokio::test]
+async fn a_delete_that_waited_does_not_take_the_template_that_came_instead() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Repositories::new(Arc::new(disk::Disk::open(settings(dir.path())).await.unwrap()));
+    let name = RepositoryName::parse("same").unwrap();
+    let tag = Reference::Tag(Tag::parse("a").unwrap());
+    let push = |id: &str| {
+        let text = format!(r#"{{"annotations":{{"{}":"{id}"}}}}"#, crate::wire::template::ID);
+        all.put(&name, &tag, None, Bytes::from(text))
+    };
+    let old = TemplateId::parse("old").unwrap();
+    push("old").await.unwrap();
+
+    for which in ["delete", "revert", "arch"] {
+        let turn = all.turn(&name).await;
+        let mut late = Box::pin(async {
+            match which {
+                "delete" => all.delete_template(&old).await,
+                "revert" => all.revert(&old, &Which::Newest).await.map(drop),
+                _ => all.set_arch(&old, crate::model::Arch::Amd64).await,
+            }
+        });
+        assert!(futures_util::poll!(&mut late).is_pending(), "it waits for its turn");
+        let clear = |catalogue: &mut Catalogue| {
+            catalogue.clear();
+            Ok(())
+        };
+        all.change_in_turn(&name, clear).await.unwrap();
+        drop(turn);
+        // Whoever waits first goes first: the push goes around the turn, as another server's would.
+        let mut next = (*all.content().catalogue(&name).await.unwrap().unwrap()).clone();
+        let digest = Digest::of(which.as_bytes());
+        let stored =
+            Stored { media_type: "x".into(), size: 1, subject: None, children: Vec::new(), pushed: 1 };
+        next.add(digest, stored);
+        next.tag(Tag::parse("a").unwrap(), digest, 1);
+        next.template = Some(TemplateId::parse("new").unwrap());
+        next.generation += 1;
+        all.content().publish(next).await.unwrap();
+
+        assert!(matches!(late.await, Err(RepositoryError::NoTemplate(_))), "{which}");
+        let left = all.catalogue(&name).await.unwrap();
+        assert_eq!((left.tags.len(), left.arch), (1, None), "{which}");
+        all.change(&name, clear).await.unwrap();
+        push("old").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_repository_takes_a_bounded_number_of_tags_and_manifests() {
+    let dir = tempfile::tempdir().unwrap();
+    let all = Repositories::new(Arc::new(disk::Disk::open(settings(dir.path())).await.unwrap()));
+    let name = RepositoryName::parse("full").unwrap();
+    let tag = |text: &str| Reference::Tag(Tag::parse(text).unwrap());
+    let known = Digest::of(b"{}");
+    let mut full = Catalogue::new(name.clone());
+    for n in 0..MANIFESTS {
+        let digest = if n == 0 { known } else { Digest::of(n.to_string().as_bytes()) };
+        let stored =
+            Stored { media_type: "x".into(), size: 2, subject: None, children: Vec::new(), pushed: 1 };
+        full.manifests.insert(digest, stored);
+    }
+    full.generation = 1;
+    all.content().publish(full).await.unwrap();
+    let put = |reference, text: &'static str| {
+        let (all, name) = (&all, &name);
+        async move { all.put(name, &reference, None, Bytes::from_static(text.as_bytes())).await }
+    };
+    assert!(matches!(put(tag("a"), r#"{"x":1}"#).await, Err(RepositoryError::Bound { .. })));
+    assert!(put(tag("a"), "{}").await.is_ok(), "what it has already is taken again");
+    all.delete(&name, &Reference::Digest(Digest::of(b"7"))).await.unwrap();
+    assert!(put(tag("b"), r#"{"x":1}"#).await.is_ok(), "there is room again");
+}
