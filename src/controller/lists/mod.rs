@@ -28,13 +28,16 @@ use crate::{
 };
 
 /// How long a read waits for `head`. Longer: the store counts as out of reach for this read.
-const HEAD_WAIT: Duration = Duration::from_millis(1500);
+///
+/// An etcd that has lost its leader elects another one within two seconds (its election timeout of one second,
+/// drawn up to twice as long), and that much nobody is to notice.
+const HEAD_WAIT: Duration = Duration::from_millis(2200);
 
 /// How long a read waits for the cache to catch up. Longer: it reads the store itself.
-const CATCH_UP: Duration = Duration::from_millis(1000);
+const CATCH_UP: Duration = Duration::from_millis(800);
 
 /// How long such a read of the store may take; with the waits before, under the 4.5 s that a read has. Longer: 503.
-const FROM_STORE: Duration = Duration::from_millis(1800);
+const FROM_STORE: Duration = Duration::from_millis(1400);
 
 /// What stale answers are marked with.
 pub const STALE: &str = "store-unavailable";
