@@ -45,6 +45,9 @@ const SHORT: usize = 4 * 1024;
 /// The last words of a stopping agent may take so long.
 const FAREWELL: Duration = Duration::from_secs(2);
 
+/// A start that ended so often with its agent is given up.
+const CUT_OFF: u32 = 3;
+
 /// How often the VMs are looked at without a reason.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -64,9 +67,9 @@ pub(super) async fn run(node: Arc<Node>, home: &Home, stop: Stop) -> Result<(), 
 
 /// Takes up what an earlier run left: nothing of it may still run when this agent acts on its own.
 async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
-    let entries: Vec<_> = {
+    let (entries, whole): (Vec<_>, bool) = {
         let journal = node.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        journal.entries().cloned().collect()
+        (journal.entries().cloned().collect(), journal.is_whole())
     };
     let mut known = std::collections::BTreeSet::new();
     for entry in entries {
@@ -77,16 +80,24 @@ async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
         vm.message = entry.message.clone();
         vm.info = entry.info.clone();
         vm.script = entry.script.clone();
+        vm.script_begun = entry.script_begun;
+        vm.cut_off = entry.cut_off;
         match entry.phase {
             VmPhase::Claimed | VmPhase::Pulling => vm.seen = Seen::Offered,
             // It was never begun: it is asked for once more, and goes on.
-            VmPhase::Starting if found == Found::Nothing => {
+            VmPhase::Starting if found == Found::Nothing && !entry.script_begun => {
                 vm.granted = true;
                 vm.seen = Seen::Claimed;
             }
             VmPhase::Starting => {
                 node.driver.delete(&key).await?;
-                fail(node, &mut vm, "its node's agent went away while the VM was started").await?;
+                match start_again(node, &mut vm, whole).await {
+                    Ok(()) => {
+                        vm.granted = true;
+                        vm.seen = Seen::Claimed;
+                    }
+                    Err(why) => fail(node, &mut vm, &why).await,
+                }
             }
             VmPhase::Running if found == Found::Running => {
                 vm.pin = Some(node.cache.pin(vm.task.manifest));
@@ -94,7 +105,7 @@ async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
             }
             VmPhase::Running => {
                 node.driver.delete(&key).await?;
-                fail(node, &mut vm, "VM vanished while its agent was away").await?;
+                fail(node, &mut vm, "VM vanished while its agent was away").await;
             }
             VmPhase::Failed => {
                 let left = match found {
@@ -126,12 +137,41 @@ async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
     Ok(())
 }
 
+/// Whether a start that an earlier run left half done, and of which nothing is left now, may be done over under
+/// the same attempt. Nobody saw that VM: it was never told as running. But what its script did cannot be undone.
+async fn start_again(node: &Node, vm: &mut Vm, whole: bool) -> Result<(), String> {
+    if vm.script_begun {
+        return Err("its node's agent went away after the startup script had begun; how far the script came is \
+                    not known, and it is not run twice"
+            .into());
+    }
+    if !whole {
+        return Err("its node's agent went away while the VM was started, and its journal is damaged: whether \
+                    the startup script had begun is not known"
+            .into());
+    }
+    vm.cut_off += 1;
+    if vm.cut_off >= CUT_OFF {
+        return Err(format!("its node's agent went away {CUT_OFF} times while the VM was started"));
+    }
+    // Counted before it is tried: a VM that takes its agent down with it must not do so for ever.
+    let counted = node.write(vm.entry(VmPhase::Starting)).await;
+    counted.map_err(|error| {
+        format!(
+            "its node's agent went away while the VM was started, and its journal cannot be written: {error}"
+        )
+    })
+}
+
 /// A VM of an earlier run has failed, and nothing is left of it.
-async fn fail(node: &Node, vm: &mut Vm, why: &str) -> Result<(), AgentError> {
+async fn fail(node: &Node, vm: &mut Vm, why: &str) {
     vm.info = vm.info.take().map(|info| ended(info, "failed"));
     vm.message = why.into();
     vm.seen = Seen::Failed(Left::Nothing);
-    node.write(vm.entry(VmPhase::Failed)).await.map_err(AgentError::data(&node.config.data))
+    if let Err(error) = node.write(vm.entry(VmPhase::Failed)).await {
+        // The next run finds what this one found, and nothing of the VM.
+        error!(vm = %vm.key(), error = %error, "the journal could not be written");
+    }
 }
 
 /// Tells the whole truth every few seconds, and joins when the node has no record.
@@ -447,14 +487,19 @@ async fn say_goodbye(node: &Arc<Node>) {
             continue;
         }
         let entry = node.vms.change(&key, |vm| {
+            if vm.repeatable() {
+                // Nobody saw it: the next run starts it anew.
+                vm.info = None;
+                return None;
+            }
             if !matches!(seen, Seen::Failed(_)) {
                 vm.message = "its node's agent was stopped".into();
             }
             vm.info = vm.info.take().map(|info| ended(info, "failed"));
             vm.seen = Seen::Failed(Left::Nothing);
-            vm.entry(VmPhase::Failed)
+            Some(vm.entry(VmPhase::Failed))
         });
-        if let Some(entry) = entry
+        if let Some(Some(entry)) = entry
             && let Err(error) = node.write(entry).await
         {
             error!(vm = %key, error = %error, "the journal could not be written");

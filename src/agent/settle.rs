@@ -218,6 +218,9 @@ impl One {
                     .await;
             }
         };
+        // A script cannot be repeated: whoever finds this mark does not start the VM again.
+        self.node.vms.change(&self.key, |vm| vm.script_begun = true);
+        self.journal(VmPhase::Starting).await?;
         let node = self.node.clone();
         if !script.monitored {
             // Whether it can be run is the VM's own business, as on a real one.

@@ -201,6 +201,31 @@ async fn an_agent_that_is_stopped_takes_its_vms_down_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_vm_that_comes_up_while_its_agent_is_restarted_is_started_by_the_next_run() {
+    let mut world = World::prepare("restart-boot").await;
+    // Never up, but it ends with its agent.
+    let never = world.place.write("never-up", "#!/bin/sh\ncat > /dev/null\n");
+    std::fs::set_permissions(&never, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    world.process().program = Some(never);
+    world.agent().await;
+    let manifest = world.cloud.push(&[b"layer"]);
+    let id = world.cloud.run(manifest, None);
+    eventually(SOON, "its directory", || async {
+        if world.vm_dirs().is_empty() { Err("none") } else { Ok(()) }
+    })
+    .await;
+    world.stop_agent().await;
+    assert!(world.vm_dirs().is_empty());
+    assert_eq!(world.cloud.of(&id, |i| i.held), Held::Starting);
+    world.process().program = Some(std::path::PathBuf::from(crate::support::process::BINARY));
+    world.agent().await;
+    world.cloud.is(&id, Held::Started).await;
+    assert_eq!(world.cloud.of(&id, |i| i.granted.clone()), [1]);
+    world.one_lives(&id).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_node_whose_record_is_deleted_joins_again_with_its_vms_untouched() {
     let world = World::start("rejoin").await;
     let manifest = world.cloud.push(&[b"layer"]);

@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use rand::Rng;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     support::{
@@ -19,6 +20,9 @@ use crate::{
 
 /// Silence counts soon, so that a start moves while the test watches.
 const TIMEOUTS: &str = "[timeouts]\nnode_active = \"3s\"\ninstance_active = \"3s\"\npoll = \"1s\"\nclaim = \"1s\"\ninstance_visible = \"10m\"\n";
+
+/// What holds for so long is no leftover of before a kill: an agent that is back has reported by then.
+const STAYS: Duration = Duration::from_secs(1);
 
 /// Moments at which an agent is killed.
 const KILLS: usize = 8;
@@ -36,6 +40,8 @@ async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
     };
     let mut cloud = Cloud::start("agentkill", &plan).await;
     let vms = Vms::watch(&cloud.place);
+    let ran = cloud.place.path("ran");
+    let script = STANDARD.encode(format!("echo $SWITCHYARD_INSTANCE_ID >> '{}'\n", ran.display()));
     let mut ends = BTreeSet::new();
     for kill in 0..KILLS {
         // A template of its own each time, so that each start has a pull in it.
@@ -43,8 +49,8 @@ async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
         let template = cloud.push(&image, &format!("t{kill}"), "v1").await;
         let moment = Duration::from_millis(chance.random_range(0..2000));
         let away = Duration::from_millis(chance.random_range(0..1500));
-        let id =
-            cloud.run(json!({ "vmid": template, "external_id": format!("kill/{kill}") })).await.remove(0);
+        let start = json!({ "vmid": template, "external_id": format!("kill/{kill}"), "startup_script": script });
+        let id = cloud.run(start).await.remove(0);
         tokio::time::sleep(moment).await;
         let node = cloud.show(&id).await["node_id"].as_str().unwrap_or_default().to_owned();
         let victim = if node == "node-2" { 1 } else { 0 };
@@ -53,17 +59,13 @@ async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
         cloud.agents[victim].spawn();
 
         let context = format!("killed {moment:?} after the start, away for {away:?}");
-        // What is shown may be of before the kill: it comes to agree with what runs.
-        let shown = eventually(SOON, &format!("the instance to be as it is shown ({context})"), || async {
-            let shown = cloud.show(&id).await;
-            match (shown["instance_state"].as_str(), vms.of(&id).len()) {
-                (Some("Started"), 1) | (Some("Error"), 0) => Ok(shown),
-                (_, running) => Err(format!("{running} VMs and {shown}")),
-            }
-        })
-        .await;
-        let state = shown["instance_state"].as_str().unwrap_or_default().to_owned();
-        assert!(vms.ever(&id) <= 1, "{context}: {} VMs one after the other: {shown}", vms.ever(&id));
+        let (state, shown) = settled(&cloud, &vms, &id, &context).await;
+        // One for each life of its agent, and one script altogether: that cannot be repeated.
+        assert!(vms.ever(&id) <= 2, "{context}: {} VMs one after the other: {shown}", vms.ever(&id));
+        let scripts = std::fs::read_to_string(&ran).unwrap_or_default();
+        let scripts = scripts.lines().filter(|line| *line == id).count();
+        assert!(scripts <= 1, "{context}: its script ran {scripts} times: {shown}");
+        assert!(vms.ever(&id) <= 1 || scripts == 0 || state == "Started", "{context}: {shown}");
         vms.assert_never_two();
         println!("{context}: {state} on {}, ever {}", shown["node_id"], vms.ever(&id));
         ends.insert(state);
@@ -76,6 +78,32 @@ async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
     })
     .await;
     assert!(ends.contains("Started"), "at least one of {KILLS} starts survives a restart: {ends:?}");
+}
+
+/// Waits until what is shown and what runs agree, and stay so: `Started` with one VM, or `Error` with none. Right
+/// after a kill the state is still that of before, and the VM may not have died yet.
+async fn settled(cloud: &Cloud, vms: &Vms, id: &str, context: &str) -> (String, Value) {
+    let look = || async {
+        let shown = cloud.show(id).await;
+        let state = shown["instance_state"].as_str().unwrap_or_default().to_owned();
+        (state, vms.of(id), shown)
+    };
+    eventually(SOON, &format!("one VM or an honest end ({context})"), || async {
+        let (state, running, shown) = look().await;
+        let agree = match state.as_str() {
+            "Started" => running.len() == 1,
+            "Error" => running.is_empty() && shown["message"].as_str().is_some_and(|m| !m.is_empty()),
+            _ => false,
+        };
+        tokio::time::sleep(STAYS).await;
+        let (then, still, shown) = look().await;
+        if agree && (&then, &still) == (&state, &running) {
+            Ok((state, shown))
+        } else {
+            Err(format!("{state} with {running:?}, then {still:?} and {shown}"))
+        }
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tracing::{info, warn};
 
-use super::home::write_durably;
+use super::home::sync_parent;
 use crate::{
     model::{Attempt, InstanceId},
     wire::{
@@ -47,6 +47,16 @@ pub(super) struct Entry {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) message: String,
+    /// Its script was about to be begun: scripts cannot be repeated, so from here on neither can the start.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) script_begun: bool,
+    /// How often an agent went away in the middle of its start.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(super) cut_off: u32,
+}
+
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize, Deserialize)]
@@ -64,6 +74,11 @@ pub(super) struct Journal {
     length: u64,
     /// Its length when it was last rewritten: about what the entries themselves take.
     base: u64,
+    /// The last line could not be written, and may stand there in part.
+    torn: bool,
+    /// The file is a new one whose name may not be on disk yet.
+    renamed: bool,
+    whole: bool,
     entries: BTreeMap<InstanceId, Entry>,
 }
 
@@ -76,15 +91,37 @@ impl Journal {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        let (entries, bad) = replay(&bytes);
+        let Replayed { entries, bad, whole } = replay(&bytes);
         if bad > 0 {
-            warn!(path = %path.display(), lines = bad, "journal had unreadable lines");
+            warn!(path = %path.display(), lines = bad, whole, "journal had unreadable lines");
         }
         if !entries.is_empty() {
             info!(path = %path.display(), entries = entries.len(), "journal was read");
         }
-        let (file, length) = rewrite(path, &entries)?;
-        Ok(Self { path: path.to_owned(), file, length, base: length, entries })
+        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        // What a crash left behind the last whole line is cut off before the next one is written.
+        let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
+        let torn = end < bytes.len() as u64;
+        let mut journal = Self {
+            path: path.to_owned(),
+            file,
+            length: end,
+            base: end,
+            torn,
+            renamed: true,
+            whole,
+            entries,
+        };
+        if let Err(error) = journal.rewrite() {
+            // On a full disk, what is there can still be read, and must be: it says what runs here.
+            warn!(path = %path.display(), error = %error, "journal could not be rewritten; it goes on as it is");
+        }
+        Ok(journal)
+    }
+
+    /// Whether every line was found as it was written, but for a last one that was never answered for.
+    pub(super) fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Everything that is in it.
@@ -96,7 +133,8 @@ impl Journal {
     pub(super) fn put(&mut self, entry: Entry) -> io::Result<()> {
         self.append(&Line::Put(Box::new(entry.clone())))?;
         self.entries.insert(entry.instance.clone(), entry);
-        self.shorten()
+        self.shorten();
+        Ok(())
     }
 
     /// Strikes an instance out. On disk when it returns.
@@ -106,38 +144,62 @@ impl Journal {
         }
         self.append(&Line::Drop(instance.clone()))?;
         self.entries.remove(instance);
-        self.shorten()
+        self.shorten();
+        Ok(())
     }
 
     fn append(&mut self, line: &Line) -> io::Result<()> {
         let bytes = print(line)?;
-        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
-        if let Err(error) = written {
-            // Half a line may be there; what follows must not be glued to it.
-            self.file.set_len(self.length)?;
-            return Err(error);
+        if self.renamed {
+            // Else a crash could bring the old file back, without this line.
+            sync_parent(&self.path)?;
+            self.renamed = false;
         }
+        if self.torn {
+            // What follows half a line would be as unreadable as that.
+            self.file.set_len(self.length)?;
+        }
+        self.torn = true;
+        self.file.write_all(&bytes)?;
+        self.file.sync_data()?;
+        self.torn = false;
         self.length += bytes.len() as u64;
         Ok(())
     }
 
-    fn shorten(&mut self) -> io::Result<()> {
-        if self.length < LONG.max(self.base * 4) {
-            return Ok(());
+    /// Rewrites what has grown. The line before it is on disk already, so that this fails is no failure of it.
+    fn shorten(&mut self) {
+        if self.length < LONG.max(self.base.saturating_mul(4)) {
+            return;
         }
-        (self.file, self.length) = rewrite(&self.path, &self.entries)?;
+        if let Err(error) = self.rewrite() {
+            warn!(path = %self.path.display(), error = %error, "journal could not be shortened");
+            // Not again with the very next line.
+            self.base = self.length;
+        }
+    }
+
+    /// Puts a file of the entries alone in the old one's place. After an error either may be there, and the one
+    /// that is there is the one that is open.
+    fn rewrite(&mut self) -> io::Result<()> {
+        let mut whole = Vec::new();
+        for entry in self.entries.values() {
+            whole.extend(print(&Line::Put(Box::new(entry.clone())))?);
+        }
+        let beside = self.path.with_extension("new");
+        let mut file = OpenOptions::new().append(true).create(true).open(&beside)?;
+        file.set_len(0)?;
+        file.write_all(&whole)?;
+        file.sync_all()?;
+        fs::rename(&beside, &self.path)?;
+        self.file = file;
+        self.length = whole.len() as u64;
         self.base = self.length;
+        (self.torn, self.renamed) = (false, true);
+        sync_parent(&self.path)?;
+        self.renamed = false;
         Ok(())
     }
-}
-
-fn rewrite(path: &Path, entries: &BTreeMap<InstanceId, Entry>) -> io::Result<(File, u64)> {
-    let mut whole = Vec::new();
-    for entry in entries.values() {
-        whole.extend(print(&Line::Put(Box::new(entry.clone())))?);
-    }
-    write_durably(path, &whole)?;
-    Ok((OpenOptions::new().append(true).open(path)?, whole.len() as u64))
 }
 
 fn print(line: &Line) -> io::Result<Vec<u8>> {
@@ -154,21 +216,32 @@ fn checksum(json: &[u8]) -> String {
     hex::encode(&Sha256::digest(json)[..8])
 }
 
-/// The entries that the lines come to, and how many lines could not be read.
-fn replay(bytes: &[u8]) -> (BTreeMap<InstanceId, Entry>, usize) {
-    let (mut entries, mut bad) = (BTreeMap::new(), 0);
-    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        match read(line) {
+/// What a file's lines come to.
+struct Replayed {
+    entries: BTreeMap<InstanceId, Entry>,
+    /// Lines that could not be read.
+    bad: usize,
+    /// None of them but the last, and that one without its end: a crash does no more than that.
+    whole: bool,
+}
+
+fn replay(bytes: &[u8]) -> Replayed {
+    let (mut entries, mut bad, mut whole) = (BTreeMap::new(), 0, true);
+    for line in bytes.split_inclusive(|byte| *byte == b'\n').filter(|line| *line != b"\n") {
+        match line.strip_suffix(b"\n").and_then(read) {
             Some(Line::Put(entry)) => {
                 entries.insert(entry.instance.clone(), *entry);
             }
             Some(Line::Drop(instance)) => {
                 entries.remove(&instance);
             }
-            None => bad += 1,
+            None => {
+                bad += 1;
+                whole &= !line.ends_with(b"\n");
+            }
         }
     }
-    (entries, bad)
+    Replayed { entries, bad, whole }
 }
 
 fn read(line: &[u8]) -> Option<Line> {

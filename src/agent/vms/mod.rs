@@ -56,6 +56,10 @@ pub(super) struct Vm {
     pub(super) pulling: bool,
     /// It was granted in an earlier run: told as starting from then on.
     pub(super) granted: bool,
+    /// Its script was begun, or is about to be.
+    pub(super) script_begun: bool,
+    /// How often an earlier run of the agent ended in the middle of its start.
+    pub(super) cut_off: u32,
     /// Holds its template.
     pub(super) pin: Option<Pin>,
     wanted: watch::Sender<Wanted>,
@@ -83,6 +87,8 @@ impl Vm {
             begun: false,
             pulling: false,
             granted: false,
+            script_begun: false,
+            cut_off: 0,
             pin: None,
             wanted: watch::Sender::new(Wanted::Running),
             next: None,
@@ -107,7 +113,15 @@ impl Vm {
             info: self.info.clone(),
             script: self.script.clone(),
             message: self.message.clone(),
+            script_begun: self.script_begun,
+            cut_off: self.cut_off,
         }
+    }
+
+    /// Whether it may be started once more under the same attempt, when nothing of it is left: it was let to
+    /// start, nobody was told that it runs, and no script of it was begun.
+    pub(super) fn repeatable(&self) -> bool {
+        matches!(self.seen, Seen::Granted | Seen::Booted) && !self.script_begun
     }
 
     fn phase(&self) -> VmPhase {
