@@ -12,12 +12,18 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize};
+use tracing::warn;
 
 use super::AgentError;
-use crate::{model::NodeId, wire::agent::NodeWish};
+use crate::{clock, model::NodeId, wire::agent::NodeWish};
+
+/// A child that an agent was about to start when it was killed holds the lock for some moments more: between
+/// fork and exec it has its parent's files. A lock that is held for longer is another agent's.
+const LOCK_WAIT: Duration = Duration::from_millis(400);
 
 /// The data directory, ours until this is dropped.
 #[derive(Debug)]
@@ -55,7 +61,16 @@ impl Home {
             .truncate(false)
             .open(&file)
             .map_err(AgentError::data(&file))?;
-        match lock.try_lock() {
+        let deadline = clock::boot() + LOCK_WAIT;
+        let taken = loop {
+            match lock.try_lock() {
+                Err(fs::TryLockError::WouldBlock) if clock::boot() < deadline => {
+                    std::thread::sleep(LOCK_WAIT / 20);
+                }
+                taken => break taken,
+            }
+        };
+        match taken {
             Ok(()) => {}
             Err(fs::TryLockError::WouldBlock) => {
                 let pid = fs::read_to_string(&file).unwrap_or_default();
@@ -66,7 +81,10 @@ impl Home {
             Err(fs::TryLockError::Error(source)) => return Err(AgentError::Data { path: file, source }),
         }
         let noted = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-        noted.map_err(AgentError::data(&file))?;
+        if let Err(error) = noted {
+            // Only for the words of a refusal; a full disk is no reason not to say what runs here.
+            warn!(path = %file.display(), error = %error, "the lock's holder could not be noted");
+        }
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
@@ -143,6 +161,19 @@ mod tests {
         assert!(refused.contains(&format!("pid {}", std::process::id())), "{refused}");
         drop(first);
         Home::open(dir.path()).unwrap();
+    }
+
+    #[test]
+    fn a_lock_that_a_dying_child_still_holds_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = Home::open(dir.path()).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(LOCK_WAIT / 8);
+                drop(first);
+            });
+            Home::open(dir.path()).unwrap();
+        });
     }
 
     #[test]

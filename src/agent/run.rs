@@ -141,14 +141,18 @@ async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
 /// the same attempt. Nobody saw that VM: it was never told as running. But what its script did cannot be undone.
 async fn start_again(node: &Node, vm: &mut Vm, whole: bool) -> Result<(), String> {
     if vm.script_begun {
-        return Err("its node's agent went away after the startup script had begun; how far the script came is \
+        return Err(
+            "its node's agent went away after the startup script had begun; how far the script came is \
                     not known, and it is not run twice"
-            .into());
+                .into(),
+        );
     }
     if !whole {
-        return Err("its node's agent went away while the VM was started, and its journal is damaged: whether \
+        return Err(
+            "its node's agent went away while the VM was started, and its journal is damaged: whether \
                     the startup script had begun is not known"
-            .into());
+                .into(),
+        );
     }
     vm.cut_off += 1;
     if vm.cut_off >= CUT_OFF {
@@ -233,16 +237,7 @@ async fn say_all(node: &Arc<Node>) -> Result<bool, ClientError> {
         facts: node.facts(),
         vms: news.iter().map(|news| news.vm.clone()).collect(),
     };
-    let limit = HEARTBEAT.min(node.config.request_timeout);
-    let heard = match tokio::time::timeout(limit, node.api.heartbeat(&heartbeat)).await {
-        Ok(heard) => heard?,
-        Err(_) => {
-            return Err(ClientError::Strange {
-                url: "/switchyard/v1/heartbeat".into(),
-                why: format!("there was none within {limit:?}"),
-            });
-        }
-    };
+    let heard = node.api.heartbeat(&heartbeat, HEARTBEAT).await?;
     drop(alone);
     for news in &news {
         node.vms.told(news);
@@ -340,14 +335,21 @@ async fn polls(node: &Arc<Node>) {
         let pause = match answer {
             Ok(tasks) => {
                 backoff.reset();
-                let empty = tasks.stop.is_empty() && tasks.start.is_none();
+                let mut empty = tasks.stop.is_empty() && tasks.start.is_none();
                 for stop in &tasks.stop {
                     node.vms.stop(stop);
                 }
                 if let Some(start) = tasks.start {
-                    info!(instance = %start.instance, attempt = start.attempt,
-                        template.name = %start.template_name, "start was offered");
-                    node.vms.offer(start);
+                    // Room may have gone while the poll was parked; and it is not for controllers to make it.
+                    if node.free() == 0 && !node.vms.has(&start.instance) {
+                        warn!(instance = %start.instance, attempt = start.attempt,
+                            "start was offered beyond this node's room and was left to go back");
+                        empty = true;
+                    } else {
+                        info!(instance = %start.instance, attempt = start.attempt,
+                            template.name = %start.template_name, "start was offered");
+                        node.vms.offer(start);
+                    }
                 }
                 if !empty || clock::now() - began >= NOT_PARKED { Duration::ZERO } else { NOT_PARKED }
             }

@@ -85,17 +85,16 @@ impl One {
                 .unless_unwanted(async {
                     // No heartbeat that does not know of this VM is under way meanwhile.
                     let _gate = node.gate.read().await;
-                    tokio::time::timeout(CLAIM, node.api.claim(&claim)).await
+                    node.api.claim(&claim, CLAIM).await
                 })
                 .await?;
             match asked {
-                Ok(Ok(granted)) => break granted,
-                Ok(Err(error)) if is_final(&error) => {
+                Ok(granted) => break granted,
+                Err(error) if is_final(&error) => {
                     self.refused("claim", error.to_string());
                     return Ok(());
                 }
-                Ok(Err(error)) => self.unanswered("claim", &error),
-                Err(_) => warn!(vm = %self.key, "claim was not answered in time"),
+                Err(error) => self.unanswered("claim", &error),
             }
             // It may have been granted.
             self.change(|vm| vm.begun = true);

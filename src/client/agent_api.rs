@@ -1,7 +1,9 @@
 //! The agent's own protocol, `/switchyard/v1/…`, over one or several controllers' addresses.
 //!
 //! Every call is idempotent, so one that failed at an address is sent to the next at once, whatever became of
-//! it at the first. Waiting and trying again later is the caller's.
+//! it at the first. Waiting and trying again later is the caller's. What a call may take is shared out among the
+//! addresses that are left: one that swallows everything must not take the time of one that would answer, and is
+//! not asked first the next time.
 
 use std::time::Duration;
 
@@ -10,6 +12,7 @@ use serde_json::value::RawValue;
 
 use super::{ClientError, Failover, answer, http_client};
 use crate::{
+    clock,
     config::BaseUrl,
     wire::{
         agent::{Claim, GiveBack, Granted, Heard, Heartbeat, Join, Joined, Leave, Poll, Report, Tasks},
@@ -66,15 +69,15 @@ impl AgentApi {
         self.post("/switchyard/v1/join", join).await
     }
 
-    /// Tells the whole truth about the node.
-    pub async fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<Heard, ClientError> {
-        self.post("/switchyard/v1/heartbeat", heartbeat).await
+    /// Tells the whole truth about the node. Takes no longer than `within`, all addresses together.
+    pub async fn heartbeat(&self, heartbeat: &Heartbeat, within: Duration) -> Result<Heard, ClientError> {
+        self.post_within("/switchyard/v1/heartbeat", heartbeat, within).await
     }
 
     /// Waits for a task, at most as long as the poll says and a little.
     pub async fn poll(&self, poll: &Poll) -> Result<Tasks, ClientError> {
         let timeout = Duration::from_secs(u64::from(poll.wait)) + POLL_SLACK;
-        self.each(|http, base| {
+        self.each(|http, base, _| {
             let url = base.join("/switchyard/v1/tasks");
             let request = http.get(&url).query(poll).timeout(timeout);
             (url, request)
@@ -82,9 +85,9 @@ impl AgentApi {
         .await
     }
 
-    /// Takes an offered start.
-    pub async fn claim(&self, claim: &Claim) -> Result<Granted, ClientError> {
-        self.post("/switchyard/v1/claim", claim).await
+    /// Takes an offered start. Takes no longer than `within`, all addresses together.
+    pub async fn claim(&self, claim: &Claim, within: Duration) -> Result<Granted, ClientError> {
+        self.post_within("/switchyard/v1/claim", claim, within).await
     }
 
     /// Asks to start the VM now.
@@ -114,7 +117,7 @@ impl AgentApi {
     }
 
     async fn post<A: Serialize, T: DeserializeOwned>(&self, path: &str, body: &A) -> Result<T, ClientError> {
-        self.each(|http, base| {
+        self.each(|http, base, _| {
             let url = base.join(path);
             let request = http.post(&url).json(body).timeout(self.request);
             (url, request)
@@ -122,20 +125,43 @@ impl AgentApi {
         .await
     }
 
-    /// Asks one address after the other until one answers or refuses for good.
+    async fn post_within<A: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &A,
+        within: Duration,
+    ) -> Result<T, ClientError> {
+        let ends = clock::now() + within.min(self.request);
+        self.each(|http, base, left| {
+            let url = base.join(path);
+            let rest = ends.saturating_duration_since(clock::now());
+            let request = http.post(&url).json(body).timeout(rest / left);
+            (url, request)
+        })
+        .await
+    }
+
+    /// Asks one address after the other until one answers or refuses for good. `make` is told how many addresses
+    /// are left, this one included.
     async fn each<T: DeserializeOwned>(
         &self,
-        make: impl Fn(&reqwest::Client, &BaseUrl) -> (String, reqwest::RequestBuilder),
+        make: impl Fn(&reqwest::Client, &BaseUrl, u32) -> (String, reqwest::RequestBuilder),
     ) -> Result<T, ClientError> {
         let mut last = None;
+        let mut left = self.controllers.count();
         for (place, base) in self.controllers.in_order() {
-            let (url, request) = make(&self.http, base);
+            let (url, request) = make(&self.http, base, left.max(1));
+            left = left.saturating_sub(1);
             match self.once(&url, request).await {
                 Ok(answer) => {
                     self.controllers.prefer(place);
                     return Ok(answer);
                 }
-                Err(error) if error.may_pass() => last = Some(error),
+                // Strange: something else listens there, or stands in between; another address may be right.
+                Err(error) if error.may_pass() || matches!(error, ClientError::Strange { .. }) => {
+                    self.controllers.avoid(place);
+                    last = Some(error);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -167,6 +193,11 @@ fn read<T: DeserializeOwned>(url: &str, status: u16, bytes: &[u8]) -> Result<T, 
         }
         Ok(Envelope { body: Some(body), .. }) => body,
         Ok(_) => return Err(strange("its envelope is empty".into())),
+        // Only this API's own words are a refusal: a page that some other server has for a path it does not know
+        // says nothing about a node.
+        Err(_) if (400..500).contains(&status) && !matches!(status, 408 | 413 | 429) => {
+            return Err(strange(format!("{status}: {}", answer::excerpt(bytes))));
+        }
         Err(_) if status != 200 => return Err(refused(answer::excerpt(bytes))),
         Err(_) => serde_json::from_slice(bytes)
             .map_err(|error| strange(format!("{error}: {}", answer::excerpt(bytes))))?,
@@ -203,6 +234,8 @@ mod tests {
 
     #[test]
     fn what_is_not_this_api_is_called_strange() {
+        let page = granted(404, "<html>nginx</html>").unwrap_err();
+        assert!(matches!(&page, ClientError::Strange { why, .. } if why.contains("404")), "{page}");
         for body in ["", "hello", "[]", r#"{"status":"OK"}"#, r#"{"granted":"perhaps"}"#] {
             assert!(matches!(granted(200, body), Err(ClientError::Strange { .. })), "{body}");
         }

@@ -38,6 +38,18 @@ impl Failover {
         (0..count).map(move |step| (first + step) % count).filter_map(|at| Some((at, self.urls.get(at)?)))
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u32 {
+        u32::try_from(self.urls.len()).unwrap_or(u32::MAX)
+    }
+
+    /// This one failed: if it came first, the next one does from now on.
+    pub fn avoid(&self, place: usize) {
+        let next = (place + 1) % self.urls.len().max(1);
+        // Another call may have found one that answers meanwhile.
+        self.first.compare_exchange(place, next, Ordering::Relaxed, Ordering::Relaxed).ok();
+    }
+
     /// This one answered: ask it first from now on.
     pub fn prefer(&self, place: usize) {
         self.first.store(place, Ordering::Relaxed);
@@ -56,5 +68,9 @@ mod tests {
         assert_eq!(order(), ["http://a", "http://b", "http://c"]);
         failover.prefer(2);
         assert_eq!(order(), ["http://c", "http://a", "http://b"]);
+        failover.avoid(1);
+        assert_eq!(order()[0], "http://c");
+        failover.avoid(2);
+        assert_eq!(order(), ["http://a", "http://b", "http://c"]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use switchyard::{config::agent::Reserve, wire::agent::VmPhase};
+use switchyard::config::agent::Reserve;
 
 use crate::{
     standin::{Held, SOON},
@@ -225,5 +225,45 @@ async fn an_instance_that_another_node_got_meanwhile_is_stopped_here() {
         }
     })
     .await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_controller_that_swallows_everything_does_not_keep_the_agent_from_the_other() {
+    let mut world = World::start("swallow").await;
+    world.cloud.until("a heartbeat", |inner| !inner.heartbeats.is_empty()).await;
+    world.stop_agent().await;
+    // The kernel takes the connection, and nobody ever answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let first = format!("http://{}", silent.local_addr().unwrap());
+    world.config.controllers = vec![first.parse().unwrap(), world.cloud.url().parse().unwrap()];
+    world.config.request_timeout = Duration::from_secs(60);
+    world.agent().await;
+    let manifest = world.cloud.push(&[b"layer"]);
+    let id = world.cloud.run(manifest, None);
+    world.cloud.is(&id, Held::Started).await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_offer_beyond_the_nodes_room_is_not_taken() {
+    let mut world = World::prepare("pushy").await;
+    world.config.capacity = 1;
+    world.cloud.faults(|faults| faults.pushy = true);
+    world.agent().await;
+    let manifest = world.cloud.push(&[b"layer"]);
+    let first = world.cloud.run(manifest, None);
+    world.cloud.is(&first, Held::Started).await;
+    let second = world.cloud.run(manifest, None);
+    world.cloud.is(&second, Held::Offered).await;
+    never(Duration::from_secs(1), "the second was taken", || async {
+        if world.cloud.of(&second, |i| i.held) == Held::Offered { Ok(()) } else { Err("it was") }
+    })
+    .await;
+    world.cloud.faults(|faults| faults.pushy = false);
+    world.cloud.terminate(&first);
+    world.cloud.is(&first, Held::Terminated).await;
+    world.cloud.requeue(&second);
+    world.cloud.is(&second, Held::Started).await;
     world.end().await;
 }

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use switchyard::{
-    model::InstanceId,
-    wire::agent::{OnScriptFailure, VmPhase},
-};
+use switchyard::{model::InstanceId, wire::agent::OnScriptFailure};
 
 use crate::{
     standin::{Held, SOON},
@@ -124,7 +121,8 @@ async fn a_start_that_takes_its_agent_down_each_time_is_given_up() {
     let id = world.cloud.run(manifest, None);
     world.cloud.is(&id, Held::Starting).await;
     for kill in 1..=3 {
-        let asked = |inner: &crate::standin::Inner| inner.calls.iter().filter(|c| c.starts_with("starting")).count();
+        let asked =
+            |inner: &crate::standin::Inner| inner.calls.iter().filter(|c| c.starts_with("starting")).count();
         world.cloud.until("it to be started", |inner| asked(inner) >= kill).await;
         agent.kill();
         half_started(&world, &id);
@@ -199,10 +197,8 @@ async fn killed_again_and_again_at_any_moment_never_two_live_and_all_come_up_or_
     let mut agent = agent(&world, "[agent.process]\nstart_delay = \"50ms\"");
     let ran = world.place.path("ran");
     let text = format!("echo $SWITCHYARD_INSTANCE_ID >> '{}'", ran.display());
-    let ids = [
-        world.cloud.run(manifest, None),
-        world.cloud.run(manifest, script(&text, 9, OnScriptFailure::Keep)),
-    ];
+    let ids =
+        [world.cloud.run(manifest, None), world.cloud.run(manifest, script(&text, 9, OnScriptFailure::Keep))];
     for pause in [15, 40, 90, 150, 220, 300, 60, 120] {
         // Not waiting for something: the moment of the kill is what varies.
         tokio::time::sleep(Duration::from_millis(pause)).await;

@@ -49,7 +49,8 @@ async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
         let template = cloud.push(&image, &format!("t{kill}"), "v1").await;
         let moment = Duration::from_millis(chance.random_range(0..2000));
         let away = Duration::from_millis(chance.random_range(0..1500));
-        let start = json!({ "vmid": template, "external_id": format!("kill/{kill}"), "startup_script": script });
+        let start =
+            json!({ "vmid": template, "external_id": format!("kill/{kill}"), "startup_script": script });
         let id = cloud.run(start).await.remove(0);
         tokio::time::sleep(moment).await;
         let node = cloud.show(&id).await["node_id"].as_str().unwrap_or_default().to_owned();

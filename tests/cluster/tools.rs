@@ -1,6 +1,6 @@
 //! The tools of the scenarios, proved before they prove anything.
 
-use std::{collections::BTreeSet, process::Command, time::Duration};
+use std::{collections::BTreeSet, os::unix::process::CommandExt, process::Command, time::Duration};
 
 use serde_json::json;
 use tokio::{
@@ -48,6 +48,7 @@ async fn the_watcher_sees_a_second_vm_of_one_instance() {
         Command::new("sh")
             .args(["vm-process", instance])
             .current_dir(script.parent().unwrap())
+            .process_group(0)
             .env(MARK, place.dir())
             .stdin(std::process::Stdio::piped())
             .spawn()

@@ -179,12 +179,17 @@ fn uuid_in(text: &str) -> Option<String> {
 }
 
 /// Field 22 of proc(5) `stat`: clock ticks from boot to the start. None for a process that is gone or a zombie:
-/// a zombie runs nothing.
+/// a zombie runs nothing. Nor for one that does not lead its process group.
 fn started(pid: u32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.rsplit_once(')')?.1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     if matches!(*fields.first()?, "Z" | "X") {
+        return None;
+    }
+    // Each VM leads a group of its own. What it starts is in that group, and looks like the VM itself until it
+    // has called exec.
+    if fields.get(2)?.parse::<u32>().ok()? != pid {
         return None;
     }
     fields.get(19)?.parse().ok()

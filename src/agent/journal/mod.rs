@@ -102,16 +102,8 @@ impl Journal {
         // What a crash left behind the last whole line is cut off before the next one is written.
         let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at as u64 + 1);
         let torn = end < bytes.len() as u64;
-        let mut journal = Self {
-            path: path.to_owned(),
-            file,
-            length: end,
-            base: end,
-            torn,
-            renamed: true,
-            whole,
-            entries,
-        };
+        let mut journal =
+            Self { path: path.to_owned(), file, length: end, base: end, torn, renamed: true, whole, entries };
         if let Err(error) = journal.rewrite() {
             // On a full disk, what is there can still be read, and must be: it says what runs here.
             warn!(path = %path.display(), error = %error, "journal could not be rewritten; it goes on as it is");

@@ -190,8 +190,9 @@ async fn bring(
         Err(error) => return Err(Trouble::Hopeless { why: with_causes(&error) }),
     };
     let mut tries = Tries::new();
+    // Only a byte that was never here before is a step forward: one who breaks off and begins anew gets nowhere.
+    let mut most = partial.len();
     loop {
-        let mut most = partial.len();
         let fetched = oci
             .blob(&task.repository, &mut partial, |done| {
                 cache.still_coming(&layer.digest, layer.size.saturating_sub(done));

@@ -40,6 +40,10 @@ const ABSENT: usize = 10_000;
 /// Script output that goes along with a heartbeat; the report of the change itself carries all of it.
 const BRIEF: usize = 64 * 1024;
 
+/// All script output of one heartbeat together. More: each gets its share. Controllers refuse bodies of more than
+/// 4 MiB, and in JSON each of these bytes may take six; a heartbeat that is too long would be so for ever.
+const BRIEFS: usize = 256 * 1024;
+
 /// One VM.
 #[derive(Debug)]
 pub(super) struct Vm {
@@ -228,6 +232,11 @@ impl Vms {
         self.work.notify_one();
     }
 
+    /// Whether any attempt of the instance is here.
+    pub(super) fn has(&self, instance: &InstanceId) -> bool {
+        self.lock().vms.contains_key(instance)
+    }
+
     /// The controllers want it stopped.
     pub(super) fn stop(&self, stop: &StopVm) {
         let mut inner = self.lock();
@@ -365,6 +374,8 @@ impl Vms {
     /// All that there is, for a heartbeat.
     pub(super) fn all(&self) -> Vec<News> {
         let inner = self.lock();
+        let untold = |vm: &&Vm| vm.listed() && vm.script.is_some() && vm.told < vm.change;
+        let share = BRIEF.min(BRIEFS / 2 / inner.vms.values().filter(untold).count().max(1));
         let vms = inner.vms.values().filter(|vm| vm.listed()).map(|vm| {
             let mut news = News { vm: vm.show(), change: vm.change };
             if vm.told >= vm.change {
@@ -375,7 +386,7 @@ impl Vms {
                     news.vm.info = None;
                 }
             } else if let Some(script) = &mut news.vm.script {
-                shorten(script, BRIEF);
+                shorten(script, share);
             }
             news
         });

@@ -115,6 +115,25 @@ fn script_output_is_told_until_it_was_answered_and_then_no_more() {
     assert_eq!(vms.all()[0].vm.script, None);
 }
 
+#[test]
+fn a_heartbeat_stays_short_whatever_scripts_have_said() {
+    let vms = Vms::default();
+    for n in 0..200 {
+        let name = format!("i{n}");
+        vms.offer(task(&name, 1));
+        vms.change(&key(&name, 1), |vm| {
+            let noise = "\u{1}".repeat(100_000);
+            vm.script =
+                Some(ScriptResult { stdout: noise.clone(), stderr: noise, ..ScriptResult::default() });
+            vm.seen = Seen::Failed(Left::Stopped);
+        });
+    }
+    let all: Vec<_> = vms.all().into_iter().map(|news| news.vm).collect();
+    assert_eq!(all.len(), 200);
+    assert!(all.iter().all(|vm| !vm.script.as_ref().unwrap().stdout.is_empty()));
+    assert!(serde_json::to_vec(&all).unwrap().len() < 2 * 1024 * 1024);
+}
+
 #[tokio::test(start_paused = true)]
 async fn progress_is_told_now_and_then_and_a_new_reason_at_once() {
     let vms = Vms::default();

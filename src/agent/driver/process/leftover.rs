@@ -93,7 +93,10 @@ impl Holder {
         match began(self.pid) {
             Some(began) => began == self.began,
             // Gone, or the system does not tell when it began; then only a dead one is certain.
-            None => self.began.is_empty() || test_kill_process(self.pid).is_err(),
+            // Before a boot of the machine the number was another's.
+            None => {
+                of_this_boot(&self.began) && (self.began.is_empty() || test_kill_process(self.pid).is_err())
+            }
         }
     }
 }
@@ -114,7 +117,22 @@ fn began(pid: Pid) -> Option<String> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
     // The name, in parentheses, may hold anything; field 22 is counted from behind it.
     let (_, fields) = stat.rsplit_once(')')?;
-    fields.split_whitespace().nth(19).map(str::to_owned)
+    let ticks = fields.split_whitespace().nth(19)?;
+    Some(format!("{}:{ticks}", boot()))
+}
+
+/// Which run of the machine this is: pids and ticks begin anew with each.
+#[cfg(target_os = "linux")]
+fn boot() -> String {
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+/// Whether what was noted is of this run of the machine. Where the system does not tell, it may be.
+fn of_this_boot(_began: &str) -> bool {
+    #[cfg(target_os = "linux")]
+    return _began.starts_with(&format!("{}:", boot()));
+    #[cfg(not(target_os = "linux"))]
+    true
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -142,6 +160,10 @@ mod tests {
     fn a_pid_that_was_given_out_again_is_not_taken_for_the_old_one() {
         let here = rustix::process::getpid();
         assert!(!Holder { pid: here, began: "1".into() }.may_be_killed());
+        let gone = Pid::from_raw(999_999_999).unwrap();
+        let ticks = |boot: &str| Holder { pid: gone, began: format!("{boot}:1") };
+        assert!(ticks(&boot()).may_be_killed(), "what it left running is of its group");
+        assert!(!ticks("another-boot").may_be_killed(), "whose group that is now nobody knows");
     }
 
     #[tokio::test]
