@@ -132,9 +132,16 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
             let scheme = schemes.iter().find(|scheme| text.starts_with(scheme.as_bytes()));
             let rest = scheme.and_then(|scheme| target.get(scheme.len()..)).ok_or(Refusal::BadRequestLine)?;
             let end = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
+            if end == 0 {
+                return Err(Refusal::BadHost);
+            }
             Some(&rest[..end])
         }
     };
+    // Parsers behind us encode such bytes, refuse them or let them by, each in its own way.
+    if http::Uri::try_from(target).is_err() {
+        return Err(Refusal::AmbiguousPath("it has bytes that must be percent-encoded"));
+    }
     Ok(RequestLine { authority, old })
 }
 
@@ -186,12 +193,13 @@ impl<'a> Fields<'a> {
         if self.hosts == 0 && !old {
             return Err(Refusal::NoHost);
         }
-        if self.hosts > 1 || !self.host.iter().all(|b| host_byte(*b)) {
+        if self.hosts > 1 || !is_host(self.host) {
             return Err(Refusal::BadHost);
         }
+        // Byte by byte: clients write both from one URL, and another spelling of a host is another to some parser.
         if let Some(authority) = authority
             && self.hosts == 1
-            && !same_host(authority, self.host)
+            && authority != self.host
         {
             return Err(Refusal::OtherHost);
         }
@@ -209,14 +217,25 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Whether it is empty, as RFC 9112 §3.2 allows, or one host and perhaps a port.
+fn is_host(value: &[u8]) -> bool {
+    if value.is_empty() {
+        return true;
+    }
+    value.iter().all(|b| host_byte(*b))
+        && http::uri::Authority::try_from(value)
+            .is_ok_and(|parsed| !parsed.host().is_empty() && port_fits(&parsed))
+}
+
+/// Behind a colon there are digits, or nothing.
+fn port_fits(authority: &http::uri::Authority) -> bool {
+    let rest = authority.as_str().get(authority.host().len()..).unwrap_or_default();
+    rest.is_empty() || rest == ":" || authority.port_u16().is_some()
+}
+
 /// RFC 3986 `host [":" port]`, no user part.
 fn host_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:[]%".contains(&byte)
-}
-
-fn same_host(a: &[u8], b: &[u8]) -> bool {
-    let bare = |host: &[u8]| host.strip_suffix(b":80").unwrap_or(host).to_ascii_lowercase();
-    bare(a) == bare(b)
 }
 
 #[cfg(test)]
@@ -239,7 +258,7 @@ mod tests {
             "GET /x?y=z HTTP/1.0",
             "POST /api/v1/vm HTTP/1.1\nHost: a:8090\nContent-Length: 12",
             "PATCH /v2/a/blobs/uploads/1 HTTP/1.1\nhost:\ta \nTransfer-Encoding: Chunked",
-            "GET http://A:80/x HTTP/1.1\nHost: a",
+            "GET http://a:80/x HTTP/1.1\nHost: a:80",
             "OPTIONS * HTTP/1.1\nHost: a",
             "GET / HTTP/1.1\nHost: [::1]:80\nX-Empty:",
             "GET /?q=\u{fc} HTTP/1.1\nHost: a",
@@ -274,7 +293,14 @@ mod tests {
             ("GET / HTTP/1.1\nHost: a\nHost: a", R::BadHost),
             ("GET / HTTP/1.1\nHost: a/b", R::BadHost),
             ("GET / HTTP/1.1\nHost: u@a", R::BadHost),
+            ("GET / HTTP/1.1\nHost: a:b", R::BadHost),
+            ("GET / HTTP/1.1\nHost: a:1:2", R::BadHost),
+            ("GET / HTTP/1.1\nHost: a:99999", R::BadHost),
+            ("GET / HTTP/1.1\nHost: [::1", R::BadHost),
+            ("GET http:///x HTTP/1.1\nHost:", R::BadHost),
             ("GET http://b/ HTTP/1.1\nHost: a", R::OtherHost),
+            ("GET http://A/ HTTP/1.1\nHost: a", R::OtherHost),
+            ("GET http://a:80/ HTTP/1.1\nHost: a", R::OtherHost),
             ("GET http://u@a/ HTTP/1.1\nHost: a", R::OtherHost),
             ("GET / HTTP/2.0\nHost: a", R::BadVersion),
             ("GET / http/1.1\nHost: a", R::BadRequestLine),
@@ -293,6 +319,7 @@ mod tests {
             ("GET / HTTP/1.1\nHost: a\nX: \u{0}", R::ForbiddenByte),
             ("GET /\u{1} HTTP/1.1\nHost: a", R::ForbiddenByte),
             ("GET / HTTP/1.1\nHost: a\nX: b\rc", R::BareLineEnd),
+            ("GET /<x> HTTP/1.1\nHost: a", R::AmbiguousPath("it has bytes that must be percent-encoded")),
             ("GET /#x HTTP/1.1\nHost: a", R::AmbiguousPath("it has a fragment")),
             ("GET / HTTP/1.1\nHost: a\na:\na:\na:\na:\na:\na:\na:\na:", R::TooManyHeaders),
         ] {
