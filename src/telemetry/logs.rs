@@ -42,8 +42,9 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
 
 /// Pingora's pool logs an error each time that it looks at a connection while its watcher still holds it, and
 /// opens another one: nothing that wakes anybody. What fails in truth, the proxy records itself. A filter that
-/// names this target shows it again.
-const QUIET: &str = "pingora_core::connectors=off";
+/// names this target shows it again. The same of `pingora_proxy`, which logs an error for a client that closes
+/// early, and a warning for an upstream that answers before it has read a body.
+const QUIET: &str = "pingora_core::connectors=off,pingora_proxy=off";
 
 /// Sets the process's log up. The first call wins: a process has one log.
 ///
