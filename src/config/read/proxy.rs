@@ -77,7 +77,7 @@ fn limits(table: &Table<'_>) -> Limits {
     Limits {
         connections: table.or("connections", default.connections, whole(1..=10_000_000)),
         header_bytes: table.or("header_bytes", default.header_bytes, size(HEADER_BYTES)),
-        headers: table.or("headers", default.headers, whole(16..=1024)),
+        headers: table.or("headers", default.headers, whole(16..=256)),
         header_timeout: table.or(
             "header_timeout",
             default.header_timeout,
