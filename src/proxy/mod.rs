@@ -120,7 +120,8 @@ fn route(ctx: &mut Ctx) -> Result<(), Answer> {
     ctx.route = classify::route(service.kind, &ctx.method, &ctx.path);
     if ctx.upgrade {
         // Another protocol begins with it, so it can neither be sent twice nor be timed.
-        (ctx.route.repeatable, ctx.route.pace) = (false, classify::Pace::Bulk);
+        (ctx.route.repeatable, ctx.route.creates) = (false, false);
+        ctx.route.pace = classify::Pace::Bulk;
     }
     ctx.deadline = forward::deadline(ctx.route, ctx.started);
     if ctx.route.creates {

@@ -7,6 +7,7 @@ mod front;
 mod raw;
 mod upstream;
 
+mod attacks;
 mod errors;
 mod failures;
 mod forwarding;

@@ -98,7 +98,14 @@ async fn read_head(
     let head_limits = HeadLimits { bytes: limits.header_bytes, fields: limits.headers };
     // Between two requests a client may be idle for longer than it may take over a head.
     let patience = if first { limits.header_timeout } else { limits.keep_alive };
-    if bytes.is_empty() {
+    loop {
+        // RFC 9112 §2.2: an empty line before the request line is passed over. It begins no request.
+        if bytes.starts_with(b"\r\n") {
+            drop(bytes.split_to(2));
+        }
+        if !bytes.is_empty() {
+            break;
+        }
         let begun = tokio::select! {
             biased;
             begun = timeout(patience, client.read(bytes)) => begun,
@@ -112,10 +119,6 @@ async fn read_head(
     let rest = async {
         let mut scanned = 0;
         loop {
-            // RFC 9112 §2.2: an empty line before the request line is passed over.
-            if scanned == 0 && bytes.starts_with(b"\r\n") {
-                drop(bytes.split_to(2));
-            }
             match head::scan(bytes, scanned, head_limits) {
                 Ok(Scan::Complete(end)) => {
                     let head = bytes.get(..end).unwrap_or_default();

@@ -8,6 +8,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinSet,
+    time::Instant,
 };
 use tracing::{debug, info, warn};
 
@@ -18,6 +19,7 @@ use super::{
     upstream::Connect,
 };
 use crate::{
+    clock,
     config::proxy::Proxy,
     http::{BindError, bind},
     proxy::{
@@ -38,6 +40,9 @@ const CALLS: usize = 10_000;
 
 /// After a failed accept (out of descriptors, mostly) it is tried again so much later.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// And it is said so often at most: while descriptors are short every attempt fails.
+const ACCEPT_TOLD: Duration = Duration::from_secs(5);
 
 /// Descriptors that are not for connections: listeners, logs, probes, the store of names.
 const DESCRIPTORS_KEPT: u64 = 128;
@@ -140,6 +145,7 @@ fn accept_on(
     stop: Stop,
 ) {
     tasks.spawn(async move {
+        let mut told: Option<Instant> = None;
         loop {
             let next = tokio::select! {
                 () = stop.requested() => return,
@@ -155,7 +161,11 @@ fn accept_on(
                     }
                 }
                 Err(error) => {
-                    warn!(error = %error, "a connection could not be accepted");
+                    let now = clock::now();
+                    if told.is_none_or(|told| now.duration_since(told) >= ACCEPT_TOLD) {
+                        warn!(error = %error, "connections could not be accepted");
+                        told = Some(now);
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -382,6 +382,13 @@ impl ProxyHttp for Stock {
             return error;
         }
         let begun = exchange.ctx.passed.is_some();
+        if exchange.client.expired() && !exchange.body_read && !begun {
+            // Time ran out over the client's own body: the upstream is not to blame, nor another to be asked.
+            error.set_retry(false);
+            exchange.ctx.ours = Some(Answer::Refused(Refusal::BodyTooSlow));
+            exchange.ctx.end_attempt(Refusal::BodyTooSlow.reason());
+            return error;
+        }
         if *error.esource() == ErrorSource::Downstream && !exchange.client.expired() {
             error.set_retry(false);
             match fault(&error) {

@@ -79,7 +79,12 @@ pub struct Limits {
 
 /// Limits of the next attempt.
 pub fn limits(route: Route, timeouts: UpstreamTimeouts, upgrade: bool, left: Option<Duration>) -> Limits {
-    let idle = if upgrade { timeouts.idle.max(UPGRADED) } else { timeouts.idle };
+    let idle = match route.pace {
+        // Nobody waits longer for it. The deadline cannot see an upstream that takes only half of a body.
+        Pace::Prompt => timeouts.idle.min(WRITE_DEADLINE),
+        _ if upgrade => timeouts.idle.max(UPGRADED),
+        _ => timeouts.idle,
+    };
     Limits {
         connect: left.map_or(timeouts.connect, |left| timeouts.connect.min(left)),
         read: match route.pace {
