@@ -26,6 +26,7 @@ mod join;
 mod journal;
 mod node;
 mod pause;
+mod recover;
 mod run;
 mod settle;
 mod templates;
