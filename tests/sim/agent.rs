@@ -48,10 +48,10 @@ pub(crate) async fn run(world: Arc<World>, n: usize) {
         let chance = agent.rng.random_range(0..1000);
         if !world.is_healed() {
             match chance {
-                // Its network is cut; what runs goes on.
-                0..15 => tokio::time::sleep(Duration::from_millis(agent.rng.random_range(500..20_000))).await,
+                // Its network is cut, often for longer than a node may be silent; what runs goes on.
+                0..35 => tokio::time::sleep(Duration::from_millis(agent.rng.random_range(500..30_000))).await,
                 // It dies and its VMs with it; the journal remains.
-                15..25 => agent.restart().await,
+                35..45 => agent.restart().await,
                 _ => {}
             }
         }
@@ -210,22 +210,33 @@ impl Agent {
         // Now and then it does not know what is free.
         let free = if self.rng.random_bool(0.1) { 10 } else { CAPACITY.saturating_sub(busy) };
         let poll = Poll { node: self.id.clone(), session: self.session.to_string(), free, wait: 1 };
-        let stop = self.world.stop();
         let dropped = Duration::from_millis(match self.rng.random_range(0..10) {
             0 => self.rng.random_range(0..300),
             _ => 5000,
         });
-        let call = self.call(|ops| async move { ops.poll(poll, stop).await });
-        let Ok(Some(Ok(tasks))) = tokio::time::timeout(dropped, call).await else {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            return;
+        // Something in between may have sent it twice: the answers are two offers, or there is no room for the second.
+        let twice = !self.world.is_healed() && self.rng.random_bool(0.2);
+        let (first, second) = (self.world.any(&mut self.rng), self.world.any(&mut self.rng));
+        let ask = |ops: Option<Ops>| {
+            let (poll, stop) = (poll.clone(), self.world.stop());
+            async move { ops?.poll(poll, stop).await.ok() }
         };
-        self.stop(&tasks.stop);
-        if let Some(task) = tasks.start {
-            self.vms.insert((task.instance, task.attempt), Has::Offer);
-            // Sometimes too slow for the claim's time.
-            let late = if self.rng.random_bool(0.1) { 2000 } else { self.rng.random_range(0..200) };
-            tokio::time::sleep(Duration::from_millis(late)).await;
+        let second = second.filter(|_| twice);
+        let both = async { tokio::join!(ask(first), ask(second)) };
+        let answers = tokio::time::timeout(dropped, both).await.map_or(Vec::new(), |(a, b)| vec![a, b]);
+        let lost = !self.world.is_healed() && self.rng.random_bool(0.05);
+        let answers: Vec<_> = answers.into_iter().flatten().filter(|_| !lost).collect();
+        if answers.is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        for tasks in answers {
+            self.stop(&tasks.stop);
+            if let Some(task) = tasks.start {
+                self.vms.insert((task.instance, task.attempt), Has::Offer);
+                // Sometimes too slow for the claim's time.
+                let late = if self.rng.random_bool(0.1) { 2000 } else { self.rng.random_range(0..200) };
+                tokio::time::sleep(Duration::from_millis(late)).await;
+            }
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Whole runs from a seed: several controllers, nodes and clients over one real store that misbehaves, in paused
 //! time. What `design.md` §6.2 promises is watched from outside, at the store and at the nodes.
 //!
-//! A failing run prints its seed; `SWITCHYARD_SIM_SEED=N` runs that one again, `SWITCHYARD_SIM_SEEDS=N` so many.
+//! Each broken promise is printed with its seed, the moment in simulated time and the step: how many changes of
+//! instances had been seen. `SWITCHYARD_SIM_SEED=N` runs that seed again (`SWITCHYARD_SIM_LOG=1`: with its log),
+//! `SWITCHYARD_SIM_SEEDS=N` so many.
+
+#![allow(clippy::unwrap_used, reason = "what a run needs and does not get fails it")]
 
 mod agent;
 mod chaos;
@@ -15,7 +19,7 @@ use std::{sync::atomic::AtomicU64, sync::atomic::Ordering, thread};
 const SEEDS: u64 = 64;
 
 /// Runs at a time.
-const THREADS: usize = 4;
+const THREADS: usize = 2;
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -53,6 +53,7 @@ struct Seen {
 
 impl Seen {
     fn take(&mut self, world: &World, event: Event) {
+        world.steps.fetch_add(1, Ordering::SeqCst);
         match event {
             Event::Put(kv) => {
                 let next: InstanceRecord = records::decode(&kv.value).unwrap();

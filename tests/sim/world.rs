@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,6 +25,8 @@ use switchyard::{
     },
     supervise::{Stop, StopSource, Tree},
 };
+
+use tokio::time::Instant;
 
 use crate::{agent, chaos, client, observer};
 
@@ -62,6 +64,9 @@ pub(crate) struct World {
     /// Nothing goes wrong any more.
     healed: AtomicBool,
     pub(crate) done: StopSource,
+    began: Instant,
+    /// Changes of instances that were seen.
+    pub(crate) steps: AtomicU64,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -86,7 +91,8 @@ impl World {
 
     pub(crate) fn breaks(&self, what: String) {
         tracing::error!(target: "sim", what, "promise broken");
-        lock(&self.broken).push(what);
+        let (at, step) = (self.began.elapsed().as_secs_f64(), self.steps.load(Ordering::SeqCst));
+        lock(&self.broken).push(format!("{at:.3} s, step {step}: {what}"));
     }
 
     /// A VM begins: the first and only one of its instance.
@@ -182,6 +188,8 @@ pub(crate) async fn run(seed: u64) -> Vec<String> {
         acknowledged: Mutex::default(),
         healed: AtomicBool::new(false),
         done: StopSource::new(),
+        began: clock::now(),
+        steps: AtomicU64::new(0),
     });
     let count = world.places().len();
     (0..count).for_each(|n| world.boot(n));
