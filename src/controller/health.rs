@@ -121,8 +121,9 @@ impl Readiness for Health {
             }
             if state.held_nodes > 0 {
                 why.push(format!(
-                    "{} nodes fell silent at once; nothing of theirs is failed until they return or are deleted \
-                     (`DELETE /api/v1/node`)",
+                    "{} nodes fell silent at once; nothing of theirs is failed until they return, are deleted \
+                     (`DELETE /api/v1/node`) or are confirmed to be gone \
+                     (`POST /switchyard/v1/nodes/confirm-absence`)",
                     state.held_nodes
                 ));
             }

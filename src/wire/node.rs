@@ -152,3 +152,10 @@ pub struct DeleteNode {
     #[serde(deserialize_with = "lenient::text")]
     pub node_id: Option<String>,
 }
+
+/// Body of the answer to `POST /switchyard/v1/nodes/confirm-absence`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confirmed {
+    /// How many held nodes are now taken to be gone.
+    pub nodes: usize,
+}

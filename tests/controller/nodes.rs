@@ -82,3 +82,13 @@ async fn a_start_for_a_group_goes_to_a_node_of_it_and_to_no_other() {
     inside.offered().await;
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_confirms_an_absence_by_one_call_without_a_body() {
+    let cloud = Cloud::start().await;
+    Node::joined(cloud.api(), "n-1").await;
+    let answer = cloud.api().call("POST", "/switchyard/v1/nodes/confirm-absence", None).await;
+    assert_eq!(answer.ok(), json!({ "nodes": 0 }), "nobody is held, and nobody who reports is touched");
+    assert_eq!(cloud.api().get("/api/v1/node?id=n-1").await.ok()[0]["state"], "Active");
+    cloud.stop().await;
+}

@@ -139,6 +139,7 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/switchyard/v1/report", post(agent::report))
         .route("/switchyard/v1/giveback", post(agent::give_back))
         .route("/switchyard/v1/leave", post(agent::leave))
+        .route("/switchyard/v1/nodes/confirm-absence", post(node::confirm_absence))
         .method_not_allowed_fallback(gate::wrong_method)
         .fallback(gate::unknown_route)
         .layer(from_fn_with_state(api.clone(), gate::in_time))

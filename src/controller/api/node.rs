@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     controller::lists::Seen,
-    wire::node::{DeleteNode, Node, NodeConfig},
+    wire::node::{Confirmed, DeleteNode, Node, NodeConfig},
 };
 
 /// Always an array, also with `?id=`.
@@ -30,6 +30,11 @@ pub(super) async fn configure(
     required("node_id", ask.node_id.as_ref())?;
     api.app.ops.configure_node(ask).await?;
     Ok(Empty)
+}
+
+/// An operator says that the nodes whose silence was taken to be our own fault are really gone.
+pub(super) async fn confirm_absence(State(api): State<Api>) -> Result<Done<Confirmed>, Fail> {
+    Ok(Done(Confirmed { nodes: api.app.ops.confirm_absence().await? }))
 }
 
 /// Forgets a node.

@@ -156,7 +156,7 @@ impl Ops {
             });
             match changed.await {
                 Ok(()) => count += usize::from(confirmed),
-                Err(OpsError::NotFound) => {}
+                Err(OpsError::NotFound | OpsError::Conflict(_)) => {}
                 Err(error) => return Err(error),
             }
         }
