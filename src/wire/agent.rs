@@ -3,6 +3,7 @@
 //! Every call is idempotent: the agent repeats it until it has an answer. Errors are the vendor envelope.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{node::CapacityMode, node::HypervisorVersion, node::NodeTemplate, vm::ScriptResult, vm::VmInfo};
 use crate::model::{Arch, Attempt, Digest, InstanceId, NodeId, Progress, RepositoryName, TemplateId};
@@ -236,6 +237,49 @@ pub struct StartTask {
     /// The startup script, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<Script>,
+    /// What was asked of the VM's devices; left out when nothing was.
+    #[serde(default, skip_serializing_if = "Hardware::is_empty")]
+    pub hardware: Hardware,
+}
+
+/// What a start asks of a VM's devices. A driver without such a device says so in its log and starts the VM.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hardware {
+    /// MAC address; empty when none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mac_address: String,
+    /// VLAN; empty when none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub vlan_tag: String,
+    /// `shared`, `host`, `bridge`, `disconnected`, `nat`; empty: the template's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub network_mode: String,
+    /// As given: `{size, skip_container_resize}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Map<String, Value>>,
+    /// As given; replaces all rules of the template.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port_forwarding_override: Option<Vec<Map<String, Value>>>,
+}
+
+impl Hardware {
+    /// Whether nothing was asked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// What was asked for, by its name in the API.
+    pub fn asked(&self) -> Vec<&'static str> {
+        let all = [
+            ("mac_address", !self.mac_address.is_empty()),
+            ("vlan_tag", !self.vlan_tag.is_empty()),
+            ("network_mode", !self.network_mode.is_empty()),
+            ("disk", self.disk.is_some()),
+            ("port_forwarding_override", self.port_forwarding_override.is_some()),
+        ];
+        all.into_iter().filter(|(_, asked)| *asked).map(|(name, _)| name).collect()
+    }
 }
 
 /// A startup script.

@@ -183,6 +183,7 @@ impl Cloud {
             vcpu: Some(3),
             vram: Some(6144),
             script,
+            hardware: Default::default(),
         };
         let made = Instance {
             held: Held::Queued,

@@ -17,6 +17,7 @@ pub(in crate::agent) fn entry(instance: &str, attempt: Attempt, phase: VmPhase) 
         vm_name: "t-v1".into(),
         vcpu: None,
         vram: None,
+        hardware: Default::default(),
         script: None,
     };
     Entry {

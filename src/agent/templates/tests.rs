@@ -34,6 +34,7 @@ fn task(name: &str) -> StartTask {
         vm_name: String::new(),
         vcpu: None,
         vram: None,
+        hardware: Default::default(),
         script: None,
     }
 }

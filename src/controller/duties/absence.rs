@@ -47,7 +47,7 @@ async fn nodes(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
                 Absence::Lost => tracing::warn!(node.id = %node, "node is silent and is taken to be gone"),
                 Absence::Held => tracing::error!(
                     node.id = %node,
-                    "too many nodes fell silent at once; nothing of this one is failed until it returns or is deleted"
+                    "too many nodes fell silent at once; nothing of this one is failed until it returns, is deleted or is confirmed to be gone"
                 ),
             }
             done += 1;
@@ -101,6 +101,10 @@ async fn instances(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
                 done += 1;
             }
             Ok(false) | Err(OpsError::Conflict(_)) => {}
+            // Of this one instance, whatever it is: the others of the node do not wait for it.
+            Err(OpsError::BadInput(why)) => {
+                tracing::error!(instance.id = %id, error = why, "instance of a lost node could not be changed");
+            }
             Err(error) => return Err(error),
         }
     }

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use crate::{controller::ops::Ops, model::NodeId, supervise::Stop};
+use crate::{
+    controller::ops::{Ops, OpsError},
+    model::NodeId,
+    supervise::Stop,
+};
 
 /// How often open offers are looked at, as a part of the claim's time.
 const LOOKS: u32 = 10;
@@ -28,7 +32,7 @@ impl Offers {
                 continue;
             }
             let late: Vec<_> = self.ops.inner.lists.peek(|cache| {
-                let late = cache.offers().filter(|(_, item)| item.seen.elapsed() >= claim);
+                let late = cache.offers().filter(|(_, item)| !item.newer && item.seen.elapsed() >= claim);
                 let named = late.filter_map(|(id, item)| {
                     let node: NodeId = item.record.node()?.clone();
                     Some((id.clone(), node, item.record.attempt))
@@ -43,7 +47,10 @@ impl Offers {
                     Ok(false) => {}
                     Err(error) => {
                         tracing::debug!(instance.id = %id, error = %error, "offer could not be returned yet");
-                        break;
+                        // With the store out of reach the others would only wait as long for the same answer.
+                        if matches!(error, OpsError::Unavailable { .. } | OpsError::Unknown(_)) {
+                            break;
+                        }
                     }
                 }
             }

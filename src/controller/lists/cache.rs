@@ -13,7 +13,7 @@ use crate::{
         records::{
             self, InstanceRecord, Leader, Member, NodeRecord, Phase, Presence, RecordError, StartRecord,
         },
-        schedule::fit::Candidate,
+        schedule::fit::{Candidate, Kind},
         schedule::rank::{Order, order},
     },
     model::{InstanceId, NodeId, StartId},
@@ -65,7 +65,8 @@ pub struct Cache {
     unmade: HashMap<InstanceId, StartId>,
     by_node: HashMap<NodeId, BTreeSet<InstanceId>>,
     by_start: HashMap<StartId, BTreeSet<InstanceId>>,
-    queue: BTreeSet<(Order, InstanceId)>,
+    /// What waits, in order, by what it asks of a node.
+    queue: HashMap<Kind, BTreeSet<(Order, InstanceId)>>,
     /// Offers that nobody has claimed yet.
     offers: BTreeSet<InstanceId>,
     /// Keys whose values cannot be read at all.
@@ -118,6 +119,15 @@ impl Cache {
     }
 
     fn put(&mut self, keys: &Keys, kv: &KeyValue, now: Instant, effects: &mut Effects) {
+        self.take_in(keys, kv, now, effects);
+        if let Some(error) = self.unreadable.remove(&kv.key) {
+            // What was there before is no longer what is there: acting on it would lose every race for ever.
+            self.delete(keys, &kv.key, effects);
+            self.unreadable.insert(kv.key.clone(), error);
+        }
+    }
+
+    fn take_in(&mut self, keys: &Keys, kv: &KeyValue, now: Instant, effects: &mut Effects) {
         self.unreadable.remove(&kv.key);
         match keys.subject(&kv.key) {
             Subject::Head => self.head = self.head.max(kv.mod_revision),
@@ -187,7 +197,8 @@ impl Cache {
         }
         self.by_start.entry(record.start.clone()).or_default().insert(id.clone());
         if record.is_queued() {
-            self.queue.insert((self.order_of(record), id.clone()));
+            let place = (self.order_of(record), id.clone());
+            self.queue.entry(Kind::of(&record.spec)).or_default().insert(place);
             effects.queued.push(id.clone());
         }
         if record.is_offer(record.attempt) {
@@ -198,7 +209,13 @@ impl Cache {
 
     fn unindex(&mut self, id: &InstanceId, record: &InstanceRecord) {
         if record.is_queued() {
-            self.queue.remove(&(self.order_of(record), id.clone()));
+            let (kind, place) = (Kind::of(&record.spec), (self.order_of(record), id.clone()));
+            if let Some(places) = self.queue.get_mut(&kind) {
+                places.remove(&place);
+                if places.is_empty() {
+                    self.queue.remove(&kind);
+                }
+            }
         }
         self.offers.remove(id);
         if let Some(node) = record.node() {
@@ -268,7 +285,7 @@ impl Cache {
         let unmade: usize = self.starts.values().map(|item| item.record.unmade().len()).sum();
         // Large caches are checked in their small tests: this would cost more than the change it checks.
         self.instances.len() > 256
-            || (queued == self.queue.len()
+            || (queued == self.queue.values().map(BTreeSet::len).sum::<usize>()
                 && placed == self.by_node.values().map(BTreeSet::len).sum::<usize>()
                 && self.instances.len() == self.by_start.values().map(BTreeSet::len).sum::<usize>()
                 && unmade == self.unmade.len())
@@ -361,9 +378,13 @@ impl Cache {
         u32::try_from(taken).unwrap_or(u32::MAX)
     }
 
-    /// Waiting instances, in the order of priority and age.
-    pub fn queue(&self) -> impl Iterator<Item = (Order, &InstanceId, &Item<InstanceRecord>)> {
-        self.queue.iter().filter_map(|(order, id)| Some((*order, id, self.instances.get(id)?)))
+    /// Waiting instances by kind; those of one kind in the order of priority and age, never none.
+    pub fn queues(
+        &self,
+    ) -> impl Iterator<Item = impl Iterator<Item = (Order, &InstanceId, &Item<InstanceRecord>)>> {
+        self.queue
+            .values()
+            .map(|places| places.iter().filter_map(|(order, id)| Some((*order, id, self.instances.get(id)?))))
     }
 
     /// Offers that nobody has claimed yet.

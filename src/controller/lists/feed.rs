@@ -78,7 +78,7 @@ impl<F: FnMut(Told) + Send> Feed<F> {
         loop {
             let item = tokio::select! {
                 () = stop.requested() => return "stopped".into(),
-                () = self.lists.inner.relist.notified() => return "the watch was silent".into(),
+                () = self.lists.inner.relist.notified() => return "the watch cannot be trusted".into(),
                 item = watch.next() => item,
             };
             match item {
@@ -116,12 +116,19 @@ pub(in crate::controller) async fn probe(lists: Lists, stop: Stop) {
             () = tokio::time::sleep(PROBE) => {}
         }
         let key = lists.inner.keys.head();
+        let before = lists.applied();
         let Ok(got) = lists.inner.store.get(&key, Consistency::Linearizable).await else {
             behind = None;
             continue;
         };
         let head = got.kv.map_or(0, |kv| kv.mod_revision);
-        let applied = *lists.inner.applied.borrow();
+        let applied = lists.applied();
+        if head < before {
+            // It says why, and has all listed anew.
+            lists.caught_up(before, head).await;
+            behind = None;
+            continue;
+        }
         behind = match behind {
             _ if applied >= head || !lists.inner.health.cache_live() => None,
             Some((missing, since)) if applied < missing => {

@@ -110,12 +110,13 @@ impl Lists {
         if !self.inner.health.store_reachable() {
             return Ok(stale(self).map(|lists| lists.peek(look)));
         }
+        let before = self.applied();
         let head = match tokio::time::timeout(HEAD_WAIT, self.inner.heads.read()).await {
             Ok(Ok(head)) => head,
             Ok(Err(error)) if !error.may_pass() => return Err(error.into()),
             Ok(Err(_)) | Err(_) => return Ok(stale(self).map(|lists| lists.peek(look))),
         };
-        if self.caught_up(head).await {
+        if self.caught_up(before, head).await {
             return Ok(Seen { value: self.peek(look), stale: None });
         }
         tracing::debug!(store.revision = head, "cache is behind; reading the store itself");
@@ -129,17 +130,34 @@ impl Lists {
 
     /// Waits, bounded, until the cache shows what was acknowledged before this call began.
     pub(super) async fn catch_up(&self) -> Result<(), OpsError> {
+        let before = self.applied();
         let head = tokio::time::timeout(HEAD_WAIT, self.inner.heads.read())
             .await
             .map_err(|_| OpsError::unavailable("the store did not answer in time"))??;
-        if self.caught_up(head).await {
+        if self.caught_up(before, head).await {
             Ok(())
         } else {
             Err(OpsError::unavailable("the cache is behind the store"))
         }
     }
 
-    async fn caught_up(&self, head: Revision) -> bool {
+    /// The `head` that the cache shows.
+    fn applied(&self) -> Revision {
+        *self.inner.applied.borrow()
+    }
+
+    /// `before`: what the cache showed before `head` was asked for. A store never goes back behind that, unless it
+    /// was restored from an older backup: then the cache shows what is no longer there, and lists anew.
+    async fn caught_up(&self, before: Revision, head: Revision) -> bool {
+        if head < before {
+            tracing::warn!(
+                store.revision = head,
+                cache.revision = before,
+                "store went back; all is listed anew"
+            );
+            self.inner.relist.notify_one();
+            return false;
+        }
         let mut applied = self.inner.applied.subscribe();
         tokio::time::timeout(CATCH_UP, applied.wait_for(|at| *at >= head))
             .await

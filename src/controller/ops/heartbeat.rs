@@ -16,7 +16,7 @@ use crate::{
     config::controller::Timeouts,
     controller::{
         reconcile::{Verdict, is_there, judge, judge_missing},
-        records::{self, InstanceRecord, NodeRecord, Presence},
+        records::{self, InstanceRecord, NodeRecord, Presence, RecordError},
         writes::{Draft, Outcome, Patience, RACES},
     },
     model::{InstanceId, NodeId},
@@ -40,6 +40,15 @@ const NUMBERS_EVERY: Duration = Duration::from_secs(15);
 
 /// Templates of a node that are remembered; more would not fit a record. Those left out only cost their bonus.
 const TEMPLATES: usize = 1000;
+
+/// Bytes of their names: a record has a limit, and with it a node of long names would not be heard any more.
+const TEMPLATE_BYTES: usize = 64 * 1024;
+
+/// Longest text of a report that is kept: message, output of a script, each text of a VM's description.
+const TEXT: usize = 8 * 1024;
+
+/// Forwarded ports of a VM and errors of a script that are kept, at most.
+const ENTRIES: usize = 64;
 
 /// Sessions that are remembered as replaced; the oldest is forgotten first.
 const FORMER: usize = 8;
@@ -80,7 +89,14 @@ impl Ops {
         let mut heard = Heard { config: Some(config), known: true, ..self.stranger() };
         let named: HashSet<&InstanceId> = ask.vms.iter().map(|vm| &vm.instance).collect();
         for vm in &ask.vms {
-            self.take_in(node, vm, &mut heard).await?;
+            match self.take_in(node, vm, &mut heard).await {
+                // One record that this controller cannot read or may not write is no reason to hear nothing of the
+                // others, and none to tell the agent that it is not the one who speaks.
+                Err(OpsError::Conflict(why) | OpsError::BadInput(why)) => {
+                    tracing::warn!(instance.id = %vm.instance, node.id = %node, error = why, "report was not noted");
+                }
+                done => done?,
+            }
         }
         self.miss(node, &named).await?;
         self.prune(node, &ask.vms);
@@ -123,18 +139,14 @@ impl Ops {
         let key = self.inner.keys.node_alive(node);
         for _ in 0..RACES {
             let got = self.inner.store.get(&key, Consistency::Linearizable).await?;
-            let now: Option<(Presence, Revision)> = match got.kv {
-                Some(kv) => Some((records::decode(&kv.value)?, kv.mod_revision)),
-                None => None,
+            let (old, revision): (Option<Presence>, Revision) = match got.kv {
+                Some(kv) => (decode_presence(node, &kv.value)?, kv.mod_revision),
+                None => (None, 0),
             };
-            if self.renewed(node, session, now.as_ref().map(|(presence, _)| presence)).await? {
+            if self.renewed(node, session, old.as_ref()).await? {
                 return Ok(());
             }
             let lease = self.inner.store.lease_grant(presence_seconds(&self.inner.config.timeouts)).await?;
-            let (old, revision) = match now {
-                Some((old, revision)) => (Some(old), revision),
-                None => (None, 0),
-            };
             let next = succeed(old.as_ref(), session, lease);
             let draft = Draft::new(&key).at(&key, revision).put_leased(&key, &next, lease)?;
             match self.inner.writes.commit(draft, Patience::new()).await {
@@ -200,6 +212,7 @@ impl Ops {
 
     /// Judges one VM, stores what follows, and adds to the answer.
     async fn take_in(&self, node: &NodeId, vm: &SeenVm, heard: &mut Heard) -> Result<(), OpsError> {
+        let vm = &fitting(vm);
         let named = StopVm { instance: vm.instance.clone(), attempt: vm.attempt };
         let now = clock::wall();
         let glance = self
@@ -262,7 +275,9 @@ impl Ops {
     async fn miss(&self, node: &NodeId, named: &HashSet<&InstanceId>) -> Result<(), OpsError> {
         let absent: Vec<_> = self.inner.lists.peek(|cache| {
             let absent = cache.on_node(node).filter(|(id, item)| {
-                !named.contains(id) && judge_missing(&item.record, true, clock::wall()).is_some()
+                !named.contains(id)
+                    && !item.newer
+                    && judge_missing(&item.record, true, clock::wall()).is_some()
             });
             absent.map(|(_, item)| item.record.clone()).collect()
         });
@@ -287,17 +302,26 @@ impl Ops {
         };
         for record in sure {
             let (attempt, node) = (record.attempt, record.node().cloned());
-            self.change(&record.id, Beside::default(), |record| match record {
-                Some(record) if record.attempt == attempt && record.node() == node.as_ref() => {
-                    match judge_missing(record, true, clock::wall()) {
-                        Some(next) => Change::Write(Box::new(next), ()),
-                        None => Change::Leave(()),
+            let changed = self
+                .change(&record.id, Beside::default(), |record| match record {
+                    Some(record) if record.attempt == attempt && record.node() == node.as_ref() => {
+                        match judge_missing(record, true, clock::wall()) {
+                            Some(next) => Change::Write(Box::new(next), ()),
+                            None => Change::Leave(()),
+                        }
                     }
+                    _ => Change::Leave(()),
+                })
+                .await;
+            match changed {
+                Ok(()) => {
+                    tracing::info!(instance.id = %record.id, node.id = ?node, "instance is not on its node any more");
                 }
-                _ => Change::Leave(()),
-            })
-            .await?;
-            tracing::info!(instance.id = %record.id, node.id = ?node, "instance is not on its node any more");
+                Err(OpsError::Conflict(why) | OpsError::BadInput(why)) => {
+                    tracing::warn!(instance.id = %record.id, error = why, "missing instance could not be changed");
+                }
+                Err(error) => return Err(error),
+            }
         }
         Ok(())
     }
@@ -320,6 +344,19 @@ pub(super) fn presence_seconds(timeouts: &Timeouts) -> u32 {
     u32::try_from(third.as_secs()).unwrap_or(u32::MAX).max(2)
 }
 
+/// A presence that cannot be read says nothing that the node's own report does not: it is replaced. One of a newer
+/// version is left to those who know it.
+fn decode_presence(node: &NodeId, value: &[u8]) -> Result<Option<Presence>, OpsError> {
+    match records::decode(value) {
+        Ok(presence) => Ok(Some(presence)),
+        Err(RecordError::Broken(why)) => {
+            tracing::warn!(node.id = %node, error = why, "presence could not be read and is replaced");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// The presence of a session that begins now.
 fn succeed(old: Option<&Presence>, session: &str, lease: LeaseId) -> Presence {
     let mut former = Vec::new();
@@ -336,10 +373,67 @@ fn succeed(old: Option<&Presence>, session: &str, lease: LeaseId) -> Presence {
 }
 
 pub(super) fn bounded(mut facts: NodeFacts) -> NodeFacts {
+    let mut bytes = 0;
     facts.templates.truncate(TEMPLATES);
+    facts.templates.retain(|t| {
+        bytes += t.uuid.len() + t.name.len() + t.tag.len();
+        bytes <= TEMPLATE_BYTES
+    });
     facts.cpu_util = facts.cpu_util.clamp(0.0, 1.0);
     facts.ram_util = facts.ram_util.clamp(0.0, 1.0);
     facts
+}
+
+/// A report that fits a record, whatever the driver and the guest have put into it.
+fn fitting(vm: &SeenVm) -> SeenVm {
+    let mut vm = vm.clone();
+    cut(&mut vm.message);
+    if let Some(script) = &mut vm.script {
+        script.errors.truncate(ENTRIES);
+        let texts = [&mut script.stdout, &mut script.stderr].into_iter().chain(&mut script.errors);
+        texts.for_each(keep_end);
+        let mut left = 4 * TEXT;
+        script.errors.retain(|text| {
+            left = left.saturating_sub(text.len());
+            left > 0
+        });
+    }
+    if let Some(info) = &mut vm.info {
+        let texts = [&mut info.uuid, &mut info.name, &mut info.status, &mut info.version, &mut info.ram];
+        let more = [&mut info.node_id, &mut info.host_ip, &mut info.ip];
+        texts.into_iter().chain(more).for_each(|text| shorten(text, TEXT / 8));
+        info.port_forwarding.truncate(ENTRIES);
+        for rule in &mut info.port_forwarding {
+            shorten(&mut rule.protocol, 64);
+            shorten(&mut rule.name, 256);
+        }
+    }
+    vm
+}
+
+/// The beginning of a text, at most so many bytes as JSON writes them.
+fn shorten(text: &mut String, most: usize) {
+    let mut bytes = 0;
+    let end = text.char_indices().find(|(_, c)| {
+        bytes += if c.is_control() { 6 } else { c.len_utf8() + usize::from(matches!(c, '"' | '\\')) };
+        bytes > most
+    });
+    if let Some((end, _)) = end {
+        text.truncate(end);
+    }
+}
+
+fn cut(text: &mut String) {
+    shorten(text, TEXT);
+}
+
+/// The last part of a text: of an output the end says what went wrong.
+fn keep_end(text: &mut String) {
+    let mut turned: String = text.chars().rev().collect();
+    if text.len() > TEXT / 6 {
+        cut(&mut turned);
+        *text = turned.chars().rev().collect();
+    }
 }
 
 /// Whether a report is worth a write now: something that matters at once, numbers now and then, all the rest rarely.

@@ -158,6 +158,8 @@ impl Ops {
             let held = self.inner.lists.peek(|cache| {
                 let nodes = cache.nodes().map(|(id, _)| (id, cache.presence(id).is_some()));
                 lock(&self.inner.hearing).look(clock::boot(), live, nodes);
+                // A node may have been deleted at another controller.
+                lock(&self.inner.heard).retain(|id, _| cache.node(id).is_some());
                 cache.nodes().filter(|(_, item)| item.record.absence == Some(Absence::Held)).count()
             });
             health.set_held_nodes(held);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Ops, OpsError};
+use super::{Beside, Change, Ops, OpsError};
 use crate::{
     clock,
     controller::{
@@ -31,8 +31,9 @@ impl Ops {
         let wait = Duration::from_secs(ask.wait.into()).min(self.inner.config.timeouts.poll);
         let deadline = clock::now() + wait;
         self.known_node(&ask.node).await?;
-        let seat = self.inner.dispatch.park(&ask.node);
+        let mut seat = self.inner.dispatch.park(&ask.node);
         loop {
+            seat.try_all();
             let speaks = self.inner.lists.peek(|cache| speaks(cache, &ask));
             if speaks == Speaks::Former {
                 return Err(second_agent(&ask.node));
@@ -45,7 +46,7 @@ impl Ops {
                     return Ok(Tasks { start: None, stop: stops });
                 }
                 if ask.free > 0
-                    && let Some(task) = self.offer(&ask.node, &seat).await?
+                    && let Some(task) = self.offer(&ask.node, &mut seat).await?
                 {
                     return Ok(Tasks { start: Some(task), stop: Vec::new() });
                 }
@@ -87,7 +88,7 @@ impl Ops {
     }
 
     /// Offers the node the best start there is for it, if any. The loser of a race takes another of the best.
-    async fn offer(&self, node: &NodeId, seat: &Seat<'_>) -> Result<Option<StartTask>, OpsError> {
+    async fn offer(&self, node: &NodeId, seat: &mut Seat<'_>) -> Result<Option<StartTask>, OpsError> {
         for _ in 0..BEST {
             let chosen = self.inner.lists.peek(|cache| {
                 let record = &cache.node(node)?.record;
@@ -98,13 +99,18 @@ impl Ops {
             });
             let Some((reserved, (presence, revision))) = chosen else { return Ok(None) };
             match Offer::make(self, &reserved.id, node, (&presence, revision)).await {
-                Ok(offer) => {
-                    let task = self.task(offer.record()).await?;
-                    offer.sent();
-                    return Ok(Some(task));
-                }
-                Err(OpsError::Conflict(why)) => {
+                Ok(offer) => match self.task(offer.record()).await {
+                    Ok(task) => {
+                        offer.sent();
+                        return Ok(Some(task));
+                    }
+                    // Given back it would be first again, here and everywhere: nobody behind it would start.
+                    Err(OpsError::Conflict(why)) => self.cannot_start(offer, &why).await?,
+                    Err(error) => return Err(error),
+                },
+                Err(OpsError::Conflict(why) | OpsError::BadInput(why)) => {
                     tracing::debug!(instance.id = %reserved.id, node.id = %node, why, "offer lost a race");
+                    seat.lost(reserved.id.clone());
                     // Choose again from what whoever was faster has left.
                     self.inner.lists.catch_up().await?;
                 }
@@ -112,6 +118,23 @@ impl Ops {
             }
         }
         Ok(None)
+    }
+
+    /// Fails what was offered and can never be sent.
+    async fn cannot_start(&self, offer: Offer, why: &str) -> Result<(), OpsError> {
+        let (id, attempt) = (offer.record().id.clone(), offer.record().attempt);
+        self.change(&id, Beside::default(), |record| match record {
+            Some(record) if record.is_offer(attempt) => {
+                let failed = Phase::Failed { node: None };
+                let next = record.in_phase(failed, clock::wall());
+                Change::Write(Box::new(InstanceRecord { message: why.to_owned(), ..next }), ())
+            }
+            _ => Change::Leave(()),
+        })
+        .await?;
+        offer.sent();
+        tracing::warn!(instance.id = %id, error = why, "instance can never start and was failed");
+        Ok(())
     }
 
     async fn task(&self, record: &InstanceRecord) -> Result<StartTask, OpsError> {
@@ -142,6 +165,7 @@ impl Ops {
             vcpu: spec.vcpu,
             vram: spec.vram,
             script,
+            hardware: spec.hardware(),
         })
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::Serialize;
+use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
 use super::{Caller, Ops, OpsError, lock, scripts, templates::Resolved};
@@ -275,6 +277,9 @@ struct Checked {
     usb_device: String,
     mac_address: String,
     vlan: String,
+    network_mode: String,
+    disk: Option<Map<String, Value>>,
+    port_forwarding_override: Option<Vec<Map<String, Value>>>,
     script: Option<bytes::Bytes>,
     script_terms: ScriptRef,
 }
@@ -296,11 +301,14 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
         ("usb_device", &ask.usb_device),
         ("mac_address", &ask.mac_address),
         ("vlan_tag", &ask.vlan_tag),
+        ("network_mode", &ask.network_mode),
     ];
     for (key, text) in texts {
         check_text(key, text.as_deref())?;
     }
     check_metadata(ask.metadata.as_ref())?;
+    check_json("disk", ask.disk.as_ref(), TEXT)?;
+    check_json("port_forwarding_override", ask.port_forwarding_override.as_ref(), TEXT)?;
     if ask.group.is_some() {
         return Err(bad("group needs resource management, which is off".into()));
     }
@@ -328,6 +336,9 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
         usb_device: ask.usb_device.clone().unwrap_or_default(),
         mac_address: ask.mac_address.clone().unwrap_or_default(),
         vlan: ask.vlan_tag.clone().unwrap_or_default(),
+        network_mode: ask.network_mode.clone().unwrap_or_default(),
+        disk: ask.disk.clone(),
+        port_forwarding_override: ask.port_forwarding_override.clone(),
         script: ask.startup_script.as_deref().map(scripts::decode).transpose()?.filter(|s| !s.is_empty()),
         script_terms: ScriptRef {
             at: StartId::random(),
@@ -343,21 +354,25 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
 }
 
 pub(super) fn check_text(key: &str, text: Option<&str>) -> Result<(), OpsError> {
-    match text {
-        Some(text) if text.len() > TEXT => {
-            Err(OpsError::BadInput(format!("{key} has {} bytes, the most is {TEXT}", text.len())))
-        }
-        _ => Ok(()),
+    // As it is stored: a control character takes six bytes there.
+    let size = text.map_or(0, |text| serde_json::to_string(text).map_or(usize::MAX, |text| text.len() - 2));
+    if size > TEXT {
+        return Err(OpsError::BadInput(format!("{key} has {size} bytes as JSON, the most is {TEXT}")));
     }
+    Ok(())
 }
 
 pub(super) fn check_metadata(
     metadata: Option<&serde_json::Map<String, serde_json::Value>>,
 ) -> Result<(), OpsError> {
-    let Some(metadata) = metadata else { return Ok(()) };
-    let size = serde_json::to_vec(metadata).map_or(usize::MAX, |bytes| bytes.len());
-    if size > METADATA {
-        return Err(OpsError::BadInput(format!("metadata has {size} bytes, the most is {METADATA}")));
+    check_json("metadata", metadata, METADATA)
+}
+
+fn check_json<T: Serialize>(key: &str, given: Option<&T>, most: usize) -> Result<(), OpsError> {
+    let Some(given) = given else { return Ok(()) };
+    let size = serde_json::to_vec(given).map_or(usize::MAX, |bytes| bytes.len());
+    if size > most {
+        return Err(OpsError::BadInput(format!("{key} has {size} bytes, the most is {most}")));
     }
     Ok(())
 }
@@ -385,6 +400,9 @@ fn spec(
         mac_address: checked.mac_address.clone(),
         vlan: checked.vlan.clone(),
         usb_device: checked.usb_device.clone(),
+        network_mode: checked.network_mode.clone(),
+        disk: checked.disk.clone(),
+        port_forwarding_override: checked.port_forwarding_override.clone(),
         script,
     }
 }

@@ -38,6 +38,9 @@ fn record(phase: Phase, attempt: u32) -> InstanceRecord {
             mac_address: String::new(),
             vlan: String::new(),
             usb_device: String::new(),
+            network_mode: String::new(),
+            disk: None,
+            port_forwarding_override: None,
             script: None,
         },
     };

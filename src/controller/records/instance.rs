@@ -9,7 +9,7 @@ use crate::{
         TemplateId, Timestamp,
     },
     wire::{
-        agent::OnScriptFailure,
+        agent::{Hardware, OnScriptFailure},
         vm::{ScriptResult, VmInfo},
     },
 };
@@ -58,6 +58,15 @@ pub struct InstanceSpec {
     /// USB device; empty when none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub usb_device: String,
+    /// `shared`, `host` and so on; empty: the template's.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub network_mode: String,
+    /// As given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Map<String, Value>>,
+    /// As given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port_forwarding_override: Option<Vec<Map<String, Value>>>,
     /// The startup script, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<ScriptRef>,
@@ -178,6 +187,19 @@ pub struct InstanceRecord {
     /// Nodes that gave it back, newest last: they get it again only after a while. At most [`Self::REFUSERS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused_by: Vec<NodeId>,
+}
+
+impl InstanceSpec {
+    /// What was asked of the VM's devices.
+    pub fn hardware(&self) -> Hardware {
+        Hardware {
+            mac_address: self.mac_address.clone(),
+            vlan_tag: self.vlan.clone(),
+            network_mode: self.network_mode.clone(),
+            disk: self.disk.clone(),
+            port_forwarding_override: self.port_forwarding_override.clone(),
+        }
+    }
 }
 
 impl InstanceRecord {

@@ -15,8 +15,9 @@ use std::{
 use tokio::{sync::Notify, time::Instant};
 
 use super::{
-    fit,
-    rank::{BEST, ON_NODE, Order, first_choice},
+    best::best,
+    fit::{self, Kind},
+    rank::first_choice,
 };
 use crate::{
     clock,
@@ -68,6 +69,8 @@ pub(in crate::controller) struct Seat<'a> {
     dispatch: &'a Dispatch,
     number: u64,
     wake: Arc<Notify>,
+    /// Starts that this poll could not get: it takes others.
+    lost: HashSet<InstanceId>,
 }
 
 /// A start that nobody else here offers meanwhile.
@@ -96,7 +99,7 @@ impl Dispatch {
             .seats
             .insert(number, Parked { node: node.clone(), wake: wake.clone(), ready: false, hint: None });
         state.by_node.entry(node.clone()).or_default().insert(number);
-        Seat { dispatch: self, number, wake }
+        Seat { dispatch: self, number, wake, lost: HashSet::new() }
     }
 
     /// Takes in what the cache was told.
@@ -107,6 +110,12 @@ impl Dispatch {
                 for parked in self.lock().seats.values() {
                     parked.wake.notify_one();
                 }
+                // What is new in it is left to its first choice like any other, and so looked at again.
+                lists.peek(|cache| {
+                    let new =
+                        cache.queues().flatten().filter(|(_, _, item)| item.seen.elapsed() < LEAVE_TO_FIRST);
+                    new.for_each(|(_, id, _)| self.leave_to_first(id.clone()));
+                });
                 return;
             }
         };
@@ -118,14 +127,19 @@ impl Dispatch {
             }
         }
         lists.peek(|cache| {
+            let mut nobody = HashSet::new();
             for id in queued {
                 if self.is_first_choice(cache, &id) {
-                    self.hand_out(cache, &id);
+                    self.hand_out(cache, &id, &mut nobody);
                 } else {
-                    self.look_later(id, LEAVE_TO_FIRST + JITTER.mul_f64(rand::random()));
+                    self.leave_to_first(id);
                 }
             }
         });
+    }
+
+    fn leave_to_first(&self, id: InstanceId) {
+        self.look_later(id, LEAVE_TO_FIRST + JITTER.mul_f64(rand::random()));
     }
 
     fn look_later(&self, id: InstanceId, wait: Duration) {
@@ -141,9 +155,14 @@ impl Dispatch {
         first_choice(id, members).is_none_or(|name| name == self.name)
     }
 
-    /// Gives a waiting start to the parked poll that suits it best, if there is one.
-    fn hand_out(&self, cache: &Cache, id: &InstanceId) {
+    /// Gives a waiting start to the parked poll that suits it best, if there is one. `nobody`: kinds that no poll
+    /// suited a moment ago; a burst of a thousand does not ask all polls a thousand times.
+    fn hand_out(&self, cache: &Cache, id: &InstanceId, nobody: &mut HashSet<Kind>) {
         let Some(item) = cache.instance(id).filter(|item| item.record.is_queued()) else { return };
+        let kind = Kind::of(&item.record.spec);
+        if nobody.contains(&kind) {
+            return;
+        }
         let mut state = self.lock();
         if state.reserved.contains(id) {
             return;
@@ -154,7 +173,7 @@ impl Dispatch {
             .filter(|(_, parked)| parked.ready && parked.hint.is_none())
             .filter_map(|(number, parked)| {
                 let node = &cache.node(&parked.node)?.record;
-                if !may_get(cache, item, node) {
+                if !may_get(item, node) {
                     return None;
                 }
                 let candidate = cache.candidate(node);
@@ -167,6 +186,8 @@ impl Dispatch {
             parked.hint = Some(id.clone());
             parked.wake.notify_one();
             state.reserved.insert(id.clone());
+        } else if item.record.refused_by.is_empty() && !item.newer {
+            nobody.insert(kind);
         }
     }
 
@@ -189,29 +210,18 @@ impl Dispatch {
             return None;
         }
         let still = |held: &Reserved<'_>| {
-            cache.instance(&held.id).is_some_and(|item| {
-                item.record.is_queued() && fit::fits(&item.record.spec, candidate).is_ok()
-            })
+            !seat.lost.contains(&held.id)
+                && cache.instance(&held.id).is_some_and(|item| {
+                    item.record.is_queued() && fit::fits(&item.record.spec, candidate).is_ok()
+                })
         };
         if held.as_ref().is_some_and(still) {
             return held;
         }
-        let mut best: Vec<(Order, &InstanceId)> = Vec::with_capacity(BEST);
-        for (order, id, item) in cache.queue() {
-            if best.len() == BEST && best.iter().all(|(rank, _)| *rank <= order.sooner_by(ON_NODE)) {
-                break;
-            }
+        let id = best(cache, node, |id, item| {
             let mine = || item.seen.elapsed() >= LEAVE_TO_FIRST || self.is_first_choice(cache, id);
-            let fits = fit::suits(&item.record.spec, node).is_ok() && may_get(cache, item, node);
-            if !fits || state.reserved.contains(id) || !mine() {
-                continue;
-            }
-            let here = fit::has_template(&item.record.spec, node);
-            best.push((if here { order.sooner_by(ON_NODE) } else { order }, id));
-            best.sort_unstable();
-            best.truncate(BEST);
-        }
-        let id = best.first().map(|(_, id)| (*id).clone());
+            !seat.lost.contains(id) && !state.reserved.contains(id) && may_get(item, node) && mine()
+        });
         state.reserved.extend(id.clone());
         // Only now: giving back what was held takes the same lock.
         drop(state);
@@ -240,14 +250,16 @@ impl Dispatch {
                     ready.extend(state.later.pop().map(|Reverse((_, id))| id));
                 }
             }
-            lists.peek(|cache| ready.iter().for_each(|id| self.hand_out(cache, id)));
+            let mut nobody = HashSet::new();
+            lists.peek(|cache| ready.iter().for_each(|id| self.hand_out(cache, id, &mut nobody)));
         }
     }
 }
 
-/// Not to a node that has just given it back, unless some time has passed.
-fn may_get(_cache: &Cache, item: &Item<InstanceRecord>, node: &NodeRecord) -> bool {
-    !item.record.refused_by.contains(&node.id) || item.seen.elapsed() >= REFUSED_FOR
+/// Not to a node that has just given it back, unless some time has passed; and not what only a newer controller
+/// may write.
+fn may_get(item: &Item<InstanceRecord>, node: &NodeRecord) -> bool {
+    !item.newer && (!item.record.refused_by.contains(&node.id) || item.seen.elapsed() >= REFUSED_FOR)
 }
 
 impl Seat<'_> {
@@ -256,6 +268,16 @@ impl Seat<'_> {
         if let Some(parked) = self.dispatch.lock().seats.get_mut(&self.number) {
             parked.ready = ready;
         }
+    }
+
+    /// Says that it could not get this start, so that [`Dispatch::choose`] has another one for it.
+    pub(in crate::controller) fn lost(&mut self, id: InstanceId) {
+        self.lost.insert(id);
+    }
+
+    /// Forgets what it could not get: something has changed.
+    pub(in crate::controller) fn try_all(&mut self) {
+        self.lost.clear();
     }
 
     /// Completes when there may be something new for this seat. Cancel-safe.

@@ -2,8 +2,34 @@
 
 use crate::{
     controller::records::{InstanceSpec, NodeRecord},
-    model::NodeId,
+    model::{Arch, NodeId, TemplateId},
 };
+
+/// What decides which nodes suit a start, and which have its template: starts of one kind differ for no node.
+/// The queue is kept by kind, so that a poll never looks at those that its node could not run anyway.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Kind {
+    template: TemplateId,
+    tag: String,
+    arch: Option<Arch>,
+    node: Option<NodeId>,
+    group_id: String,
+    usb_device: String,
+}
+
+impl Kind {
+    /// The kind of a start.
+    pub fn of(spec: &InstanceSpec) -> Self {
+        Self {
+            template: spec.template.clone(),
+            tag: spec.tag.clone(),
+            arch: spec.arch,
+            node: spec.node.clone(),
+            group_id: spec.group_id.clone(),
+            usb_device: spec.usb_device.clone(),
+        }
+    }
+}
 
 /// A node as scheduling sees it.
 #[derive(Debug, Clone, Copy)]
@@ -151,6 +177,9 @@ mod tests {
             mac_address: String::new(),
             vlan: String::new(),
             usb_device: String::new(),
+            network_mode: String::new(),
+            disk: None,
+            port_forwarding_override: None,
             script: None,
         }
     }

@@ -1,6 +1,7 @@
-//! Which start goes to which node: `fit` and `rank` are pure, `reserve` is the transaction, `dispatch` brings
+//! Which start goes to which node: `fit`, `rank` and `best` are pure, `reserve` is the transaction, `dispatch` brings
 //! waiting polls and waiting starts together.
 
+pub mod best;
 pub mod fit;
 pub mod rank;
 pub(super) mod dispatch;

@@ -18,6 +18,9 @@ const POINT: f64 = 1e6;
 /// without it is overtaken only by those accepted soon after it.
 pub const ON_NODE: Order = Order(50_000_000);
 
+/// What nothing is worth.
+pub const NO_BONUS: Order = Order(0);
+
 /// The place of a start with this priority, accepted at `since`.
 pub fn order(priority: u32, since: Timestamp, ageing_per_second: f64) -> Order {
     let seconds = since.unix_millis() as f64 / 1e3;

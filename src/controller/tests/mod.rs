@@ -1,6 +1,7 @@
 //! Two controllers over one real store, driven through their operations, with faults of the store at will.
 
 mod claims;
+mod hostile;
 mod reads;
 mod silence;
 mod starts;

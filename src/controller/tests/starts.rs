@@ -91,6 +91,8 @@ async fn a_script_reaches_the_node_whole() {
     let text = BASE64_STANDARD.encode(&script);
     let with = StartVm { startup_script: Some(text.clone()), script_monitoring: Some(true), ..ask(1) };
     world.ops(0).start_resolved(with, &Caller::default(), resolved()).await.unwrap();
+    // On a busy machine all this may have taken longer than a presence lasts.
+    node.beat(world.ops(1), &[]).await.unwrap();
     let task = node.offer(&world, 1).await;
     let got = task.script.unwrap();
     assert!(got.body == text && got.monitored);

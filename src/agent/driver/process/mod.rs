@@ -18,7 +18,10 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -58,6 +61,8 @@ pub struct Process {
     tasks: Handle,
     guests: Mutex<BTreeMap<VmKey, Arc<Guest>>>,
     changed: Arc<Notify>,
+    /// It was said once that its VMs have no devices of their own.
+    told_of_hardware: AtomicBool,
 }
 
 impl Process {
@@ -76,6 +81,7 @@ impl Process {
             tasks,
             guests: Mutex::default(),
             changed: Arc::new(Notify::new()),
+            told_of_hardware: AtomicBool::new(false),
         })
     }
 
@@ -167,6 +173,13 @@ impl Driver for Process {
         let root = tokio::fs::File::open(&self.root).await.map_err(files)?;
         root.sync_all().await.map_err(files)?;
         let uuid = uuid::Uuid::new_v4().to_string();
+        let asked = spec.task.hardware.asked();
+        if !asked.is_empty() && !self.told_of_hardware.swap(true, Ordering::Relaxed) {
+            warn!(
+                vm = %spec.key, options = %asked.join(", "),
+                "a process has no such hardware: these options of starts are without effect here; said once"
+            );
+        }
         let guest = self.spawn(spec, &uuid, &dir)?;
         guest.ready().await?;
         info!(vm = %spec.key, pid = guest.pid(), "vm process was started");
