@@ -10,7 +10,7 @@ use tokio::{
 
 use crate::support::{
     cloud::SOON,
-    eventually::eventually,
+    eventually::{eventually, never},
     image::Image,
     outside,
     place::{MARK, Place},
@@ -43,7 +43,9 @@ async fn an_image_is_one_that_the_real_client_copies_as_it_is() {
 #[tokio::test]
 async fn the_watcher_sees_a_second_vm_of_one_instance() {
     let place = Place::new("watcher");
-    let script = place.write("vm-process", "read x\n");
+    // The third one has a child that looks like itself for as long as it lives.
+    let script = "case $1 in 3*) (while kill -0 $$; do sleep 0.05; done) & esac\nread x\n";
+    let script = place.write("vm-process", script);
     let start = |instance: &str| {
         Command::new("sh")
             .args(["vm-process", instance])
@@ -55,11 +57,16 @@ async fn the_watcher_sees_a_second_vm_of_one_instance() {
             .unwrap()
     };
     let (one, two) = ("5d2b8f10-6a77-4c1e-51d9-0b7a3c9e4f12", "1b9e0c3d-88f0-4a2b-6e11-9f4c0a7d2e55");
+    let three = "3b9e0c3d-88f0-4a2b-6e11-9f4c0a7d2e55";
     let vms = Vms::watch(&place);
-    let mut running = vec![start(one), start(two)];
-    let both = BTreeSet::from([one.to_owned(), two.to_owned()]);
-    eventually(SOON, "both to be seen", || async {
-        if vms.running() == both { Ok(()) } else { Err("not yet") }
+    let mut running = vec![start(one), start(two), start(three)];
+    let all = BTreeSet::from([one, two, three].map(str::to_owned));
+    eventually(SOON, "all to be seen", || async {
+        if vms.running() == all { Ok(()) } else { Err("not yet") }
+    })
+    .await;
+    never(Duration::from_millis(300), "a VM's own child", || async {
+        if vms.of(three).len() == 1 { Ok(()) } else { Err("is taken for a second one") }
     })
     .await;
     vms.assert_never_two();

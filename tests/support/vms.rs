@@ -128,10 +128,11 @@ fn look(dir: &Path, known: &mut Known) -> Vec<(String, Running)> {
         if known.others.contains(&pid) {
             continue;
         }
-        let Some(started) = started(pid) else { continue };
+        let Some((parent, started)) = birth(pid) else { continue };
         let instance = match known.vms.get(&(pid, started)) {
             Some(instance) => instance.clone(),
-            None => match instance_of(pid, dir) {
+            // A VM that is about to run a script has for a moment a child that looks like itself.
+            None => match instance_of(pid, dir).filter(|_| instance_of(parent, dir).is_none()) {
                 Some(instance) => known.vms.entry((pid, started)).or_insert(instance).clone(),
                 None => {
                     let looks = known.doubtful.entry(pid).or_default();
@@ -178,19 +179,14 @@ fn uuid_in(text: &str) -> Option<String> {
     text.split(|c: char| !(c.is_ascii_hexdigit() || c == '-')).rfind(shape).map(str::to_owned)
 }
 
-/// Field 22 of proc(5) `stat`: clock ticks from boot to the start. None for a process that is gone or a zombie:
-/// a zombie runs nothing. Nor for one that does not lead its process group.
-fn started(pid: u32) -> Option<u64> {
+/// Fields 4 and 22 of proc(5) `stat`: the parent, and clock ticks from boot to the start. None for a process that
+/// is gone or a zombie: a zombie runs nothing.
+fn birth(pid: u32) -> Option<(u32, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after_name = stat.rsplit_once(')')?.1;
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     if matches!(*fields.first()?, "Z" | "X") {
         return None;
     }
-    // Each VM leads a group of its own. What it starts is in that group, and looks like the VM itself until it
-    // has called exec.
-    if fields.get(2)?.parse::<u32>().ok()? != pid {
-        return None;
-    }
-    fields.get(19)?.parse().ok()
+    Some((fields.get(1)?.parse().ok()?, fields.get(19)?.parse().ok()?))
 }
