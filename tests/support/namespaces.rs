@@ -28,7 +28,8 @@ pub fn allowed(scenario: &str) -> bool {
 fn list_as_not_run(line: &str) {
     println!("not run: {line}");
     if let Some(path) = std::env::var_os("SWITCHYARD_TEST_NOT_RUN") {
-        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
-        writeln!(file, "{line}").unwrap();
+        let mut file =
+            OpenOptions::new().append(true).create(true).open(path).expect("the file for what was not run");
+        writeln!(file, "{line}").expect("room for a line");
     }
 }
