@@ -295,6 +295,10 @@ async fn watch(node: &Arc<Node>) {
 
 async fn vanished(node: &Arc<Node>, key: &VmKey) {
     let entry = node.vms.change(key, |vm| {
+        // It did not vanish: it is being stopped, as asked.
+        if !vm.is_wanted() {
+            return None;
+        }
         let failed = match vm.seen {
             Seen::Running => "VM vanished".to_owned(),
             // It had failed before; that stays the reason.

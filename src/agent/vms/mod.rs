@@ -79,6 +79,11 @@ pub(super) struct Vm {
 }
 
 impl Vm {
+    /// It should run: nobody is stopping it.
+    pub(super) fn is_wanted(&self) -> bool {
+        *self.wanted.borrow() == Wanted::Running
+    }
+
     pub(super) fn new(task: StartTask) -> Self {
         Self {
             attempt: task.attempt,
