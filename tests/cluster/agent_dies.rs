@@ -12,6 +12,7 @@ use crate::{
         eventually::{eventually, never},
         image::Image,
         relay::{Relay, Wire},
+        scale::scaled,
         seed,
         vms::Vms,
     },
@@ -25,7 +26,9 @@ const TIMEOUTS: &str = "[timeouts]\nnode_active = \"3s\"\ninstance_active = \"3s
 const STAYS: Duration = Duration::from_secs(1);
 
 /// Moments at which an agent is killed.
-const KILLS: usize = 8;
+fn kills() -> usize {
+    scaled(8, 40)
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
@@ -43,7 +46,7 @@ async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
     let ran = cloud.place.path("ran");
     let script = STANDARD.encode(format!("echo $SWITCHYARD_INSTANCE_ID >> '{}'\n", ran.display()));
     let mut ends = BTreeSet::new();
-    for kill in 0..KILLS {
+    for kill in 0..kills() {
         // A template of its own each time, so that each start has a pull in it.
         let image = Image::write(&cloud.place.path(&format!("image-{kill}")), 60 + kill as u64, 2, 1);
         let template = cloud.push(&image, &format!("t{kill}"), "v1").await;
@@ -78,7 +81,7 @@ async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
         if running.is_empty() { Ok(()) } else { Err(format!("{running:?}")) }
     })
     .await;
-    assert!(ends.contains("Started"), "at least one of {KILLS} starts survives a restart: {ends:?}");
+    assert!(ends.contains("Started"), "at least one start survives a restart: {ends:?}");
 }
 
 /// Waits until what is shown and what runs agree, and stay so: `Started` with one VM, or `Error` with none. Right

@@ -16,6 +16,7 @@ use crate::{
         cloud::{Cloud, Plan, ids},
         eventually::eventually,
         image::Image,
+        scale::scaled,
         seed,
         vms::Vms,
     },
@@ -23,7 +24,9 @@ use crate::{
 };
 
 /// Things that go wrong, one after the other.
-const TROUBLES: usize = 14;
+fn troubles() -> usize {
+    scaled(14, 100)
+}
 
 /// Starts, each repeated under its key until it is answered, as a careful client does.
 const STARTS: usize = 60;
@@ -65,7 +68,7 @@ async fn whatever_dies_no_start_is_lost_doubled_or_left_waiting() {
             (job, id, end.is_some())
         });
     }
-    for _ in 0..TROUBLES {
+    for _ in 0..troubles() {
         trouble(&mut cloud, &mut chance).await;
     }
     let told: Vec<(String, String, bool)> = clients.join_all().await;

@@ -9,12 +9,17 @@ use crate::{
         cloud::{Cloud, Plan, SOON, ids},
         image::Image,
         load::{Ask, Call, Load, assert_none},
+        scale::scaled,
         vms::Vms,
     },
     turn,
 };
 
-const CALLS: usize = 2400;
+/// Calls of one run; four times as many at full size.
+fn calls() -> usize {
+    scaled(2400, 9600)
+}
+
 const PER_SECOND: u32 = 120;
 /// Every so manieth call is a start, a change and an end.
 const EVERY: usize = 24;
@@ -23,7 +28,7 @@ const EVERY: usize = 24;
 async fn a_controller_dies_under_load_and_no_start_is_lost_or_doubled() {
     let _turn = turn().await;
     let plan = Plan {
-        capacity: 60,
+        capacity: scaled(60, 240),
         // What has ended stays in the list to the end of the scenario, so that it can be counted.
         controller: "[timeouts]\ninstance_visible = \"10m\"\n".into(),
         ..Plan::default()
@@ -34,11 +39,11 @@ async fn a_controller_dies_under_load_and_no_start_is_lost_or_doubled() {
     let template = cloud.push(&image, "small", "v1").await;
 
     let mut load =
-        Load::start(&cloud.api, CALLS, PER_SECOND, move |number, before| mix(&template, number, before));
-    for (at, victim) in [(CALLS / 6, 0), (CALLS * 3 / 6, 1)] {
+        Load::start(&cloud.api, calls(), PER_SECOND, move |number, before| mix(&template, number, before));
+    for (at, victim) in [(calls() / 6, 0), (calls() * 3 / 6, 1)] {
         load.sent(at).await;
         cloud.controllers[victim].process.kill();
-        load.sent(at + CALLS / 6).await;
+        load.sent(at + calls() / 6).await;
         cloud.controllers[victim].restart().await;
     }
     let calls = load.end().await;
@@ -102,7 +107,7 @@ async fn every_start_is_there_once(cloud: &Cloud, calls: &[Call], vms: &Vms) {
         starts += 1;
     }
     assert_eq!(listed.len(), starts, "nothing is there that nobody started: {listed:?}");
-    assert!(starts >= CALLS / EVERY, "{starts} starts");
+    assert!(starts >= calls() / EVERY, "{starts} starts");
 
     let ended: BTreeSet<&str> = calls
         .iter()

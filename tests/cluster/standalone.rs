@@ -16,6 +16,7 @@ use crate::{
         outside,
         place::Place,
         process::Process,
+        scale::scaled,
         seed,
         vms::Vms,
     },
@@ -23,7 +24,9 @@ use crate::{
 };
 
 /// Kills per scenario: each one costs a start of the whole process.
-const KILLS: u64 = 4;
+fn kills() -> u64 {
+    scaled(4, 25)
+}
 
 struct Standalone {
     process: Process,
@@ -88,7 +91,7 @@ async fn standalone_killed_during_a_push_shows_no_half_tag() {
     let kept = Image::write(&all.place.path("kept"), 40, 2, 4);
     push(&all.place, all.registries, &kept, "kept", "v1").await;
 
-    for round in 0..KILLS {
+    for round in 0..kills() {
         let image = Image::write(&all.place.path(&format!("image-{round}")), 50 + round, 3, 16);
         let (tag, to) = (format!("v{round}"), format!("{}/torn:v{round}", all.registries));
         let mut client = outside::start_push(&all.place, &image.layout, &to);
@@ -133,7 +136,7 @@ async fn standalone_killed_during_starts_loses_none_and_doubles_none() {
     push(&all.place, all.registries, &image, "small", "v1").await;
     let template = template_id(&all.api, "small").await;
 
-    for round in 0..KILLS {
+    for round in 0..kills() {
         let wait = Duration::from_millis(chance.random_range(20..1200));
         let api = all.api.clone();
         let body = |n: usize| json!({ "vmid": template, "external_id": format!("job/{round}/{n}") });

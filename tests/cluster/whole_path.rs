@@ -11,13 +11,14 @@ use crate::{
         eventually::eventually,
         image::Image,
         outside::{self, curl},
+        scale::scaled,
         shape::{self, assert_shape},
         vms::Vms,
     },
     turn,
 };
 
-/// A pull of 200 MB and its checks, on a machine that does other things.
+/// A pull of 200 MB (1 GB at full size) and its checks, on a machine that does other things.
 const PULLED: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
@@ -27,7 +28,7 @@ async fn a_pushed_image_is_started_shown_and_terminated() {
     let vms = Vms::watch(&cloud.place);
     let url = |path: &str| format!("http://{}{path}", cloud.controllers_front);
 
-    let image = Image::write(&cloud.place.path("image"), 1, 4, 50);
+    let image = Image::write(&cloud.place.path("image"), 1, 4, scaled(50, 250));
     let template = cloud.push(&image, "mac/sonoma", "v3-ssh").await;
 
     // Start, as the documentation shows it.

@@ -13,14 +13,16 @@ use switchyard::{
 
 use crate::{
     rig::{MANIFEST, Rig, config, header, image, limits, noise},
-    support::{place::Place, process::Process, seed::chance},
+    support::{place::Place, process::Process, scale::scaled, seed::chance},
 };
 
 /// Directory of the registry that this binary becomes when it runs [`a_registry_of_its_own`].
 const DIRECTORY: &str = "REGISTRY_DIRECTORY";
 
 /// How often the registry is killed.
-const KILLS: usize = 12;
+fn kills() -> usize {
+    scaled(12, 100)
+}
 
 /// Not a test of anything: the process that is killed. Without its directory it does nothing.
 #[tokio::test(flavor = "multi_thread")]
@@ -94,7 +96,7 @@ async fn a_kill_at_any_moment_leaves_every_visible_tag_complete() {
     let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
     let mut victim = Victim::start(Place::new("killed"));
     let mut acknowledged: Vec<(String, String)> = Vec::new();
-    for round in 0..KILLS {
+    for round in 0..kills() {
         let address = victim.address().await;
         // Two pushers, one of them always to the same tag.
         let after = Duration::from_micros(chance.random_range(0..400_000));

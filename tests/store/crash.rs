@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use crate::support::scale::scaled;
 use switchyard::{
     store::{
         Consistency, Event, Range, Store, Txn, WatchItem,
@@ -22,7 +23,9 @@ use switchyard::{
 const CHILD: &str = "SWITCHYARD_TEST_STORE_CHILD";
 const WRITERS: usize = 8;
 /// How often the store is killed and opened again.
-const ROUNDS: usize = 3;
+fn rounds() -> usize {
+    scaled(3, 30)
+}
 /// Acknowledgements before the kill.
 const ACKNOWLEDGED: usize = 400;
 
@@ -71,7 +74,7 @@ fn start_child(dir: &Path) -> Child {
 async fn what_was_acknowledged_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let mut acknowledged: HashMap<String, u64> = HashMap::new();
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         let mut child = start_child(dir.path());
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut count = 0;

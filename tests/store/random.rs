@@ -2,6 +2,7 @@
 //!
 //! A failing run prints its seed; `SWITCHYARD_SEED=<seed>` plays it again.
 
+use crate::support::scale::scaled;
 use proptest::{
     collection::vec,
     prelude::*,
@@ -14,7 +15,9 @@ use switchyard::store::{
 };
 
 /// Plays per run, and the most steps in each.
-const PLAYS: u32 = 64;
+fn plays() -> u32 {
+    scaled(64, 1280)
+}
 const STEPS: usize = 40;
 
 fn name() -> impl Strategy<Value = Name> {
@@ -87,7 +90,7 @@ pub(crate) fn play_on_both(runtime: &tokio::runtime::Runtime, left: &dyn Store, 
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
     let config =
-        Config { cases: PLAYS, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+        Config { cases: plays(), failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
     let plays = AtomicU64::new(0);
     let result = runner.run(&vec(step(), 1..STEPS), |steps| {

@@ -15,6 +15,7 @@ pub mod outside;
 pub mod place;
 pub mod process;
 pub mod relay;
+pub mod scale;
 pub mod seed;
 pub mod shape;
 pub mod vms;
