@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Calls of one run; four times as many at full size.
-fn calls() -> usize {
+fn total() -> usize {
     scaled(2400, 9600)
 }
 
@@ -39,11 +39,11 @@ async fn a_controller_dies_under_load_and_no_start_is_lost_or_doubled() {
     let template = cloud.push(&image, "small", "v1").await;
 
     let mut load =
-        Load::start(&cloud.api, calls(), PER_SECOND, move |number, before| mix(&template, number, before));
-    for (at, victim) in [(calls() / 6, 0), (calls() * 3 / 6, 1)] {
+        Load::start(&cloud.api, total(), PER_SECOND, move |number, before| mix(&template, number, before));
+    for (at, victim) in [(total() / 6, 0), (total() * 3 / 6, 1)] {
         load.sent(at).await;
         cloud.controllers[victim].process.kill();
-        load.sent(at + calls() / 6).await;
+        load.sent(at + total() / 6).await;
         cloud.controllers[victim].restart().await;
     }
     let calls = load.end().await;
@@ -107,7 +107,7 @@ async fn every_start_is_there_once(cloud: &Cloud, calls: &[Call], vms: &Vms) {
         starts += 1;
     }
     assert_eq!(listed.len(), starts, "nothing is there that nobody started: {listed:?}");
-    assert!(starts >= calls() / EVERY, "{starts} starts");
+    assert!(starts >= total() / EVERY, "{starts} starts");
 
     let ended: BTreeSet<&str> = calls
         .iter()

@@ -219,6 +219,5 @@ pub(crate) async fn run(seed: u64) -> Vec<String> {
         world.kill(n).await;
     }
     ground.shut_down(Duration::from_secs(5)).await;
-    let broken = lock(&world.broken).clone();
-    broken
+    lock(&world.broken).clone()
 }
