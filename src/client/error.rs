@@ -21,6 +21,14 @@ pub enum ClientError {
         #[source]
         source: reqwest::Error,
     },
+    /// Nothing came for too long.
+    #[error("`{url}` sent nothing within {within:?}")]
+    Silent {
+        /// What was called.
+        url: String,
+        /// For how long.
+        within: std::time::Duration,
+    },
     /// The server refused.
     #[error("`{url}` answered {status}: {message}")]
     Refused {
@@ -59,7 +67,7 @@ impl ClientError {
     /// Whether asking again later can help.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Unanswered { .. } => true,
+            Self::Unreachable { .. } | Self::Unanswered { .. } | Self::Silent { .. } => true,
             Self::Refused { status, .. } => *status >= 500 || *status == 429 || *status == 408,
             Self::Strange { .. } => false,
         }

@@ -5,6 +5,7 @@ mod answer;
 mod error;
 mod failover;
 pub mod oci;
+pub mod replication;
 mod templates;
 
 pub use agent_api::{AgentApi, ControllerStatus, Limits};

@@ -138,6 +138,7 @@ impl Readiness for Health {
                 poll: Some(write),
                 why,
                 supports: vec![SUPPORTS_IDEMPOTENCY.to_owned()],
+                ..Ready::default()
             }
         })
     }

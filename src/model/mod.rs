@@ -16,7 +16,7 @@ pub use ids::{
 };
 pub use instance::{Attempt, InstanceState, Progress};
 pub use node::{Arch, NodeState};
-pub use position::Position;
+pub use position::{Mark, MarkError, Position, PositionError};
 pub use route::RouteClass;
 pub use timestamp::{Timestamp, TimestampError};
 pub use version::{COMPATIBILITY, OURS, full as full_version};

@@ -10,6 +10,10 @@ pub const DEADLINE: &str = "switchyard-deadline";
 pub const STALE: &str = "switchyard-stale";
 /// A registry's position when it answered, or a write's position.
 pub const POSITION: &str = "switchyard-position";
+/// The position at which what was read last changed: a reader that has seen it never goes back behind it.
+pub const CHANGED: &str = "switchyard-changed";
+/// Bytes of the whole blob whose chunk list is answered.
+pub const BLOB_SIZE: &str = "switchyard-blob-size";
 /// Every header of ours begins so; the proxy removes them from requests of the outside.
 pub const PREFIX: &str = "switchyard-";
 /// Who answers for the request: proxy-made error answers carry it, upstream answers do not.

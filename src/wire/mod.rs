@@ -13,3 +13,4 @@ pub mod template;
 pub mod agent;
 pub mod upstreams;
 pub mod oci;
+pub mod replication;

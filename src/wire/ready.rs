@@ -19,6 +19,9 @@ pub struct Ready {
     /// One sentence for each thing that is wrong.
     #[serde(default)]
     pub why: Vec<String>,
+    /// The server's own name: what a registry's upload sessions begin with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// What this server understands beyond the public API; see [`SUPPORTS_IDEMPOTENCY`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supports: Vec<String>,

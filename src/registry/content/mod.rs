@@ -19,7 +19,7 @@ use futures_util::stream::BoxStream;
 
 use crate::model::{Digest, RepositoryName};
 
-pub use catalogue::{Catalogue, NoSuchVersion, Pulls, Stored, Version, Which};
+pub use catalogue::{Catalogue, NoSuchVersion, Pulls, Which};
 pub use chunks::{CHUNK, ChunkList, Hashed, Hasher};
 
 /// Why content could not be read or written.

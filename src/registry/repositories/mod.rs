@@ -15,10 +15,11 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::Mutex as TurnMutex;
 
-use super::content::{Catalogue, Content, ContentError, Stored};
+use super::content::{Catalogue, Content, ContentError};
 use crate::{
     clock,
     model::{Digest, RepositoryName, Tag, TemplateId},
+    wire::replication::Stored,
 };
 
 pub use manifest::{ManifestFault, Parsed, Role};

@@ -7,12 +7,12 @@ use std::{
 
 use serde_json::Value;
 
-use super::super::content::{Catalogue, Pulls, Version, Which};
+use super::super::content::{Catalogue, Pulls, Which};
 use super::manifest::read_small;
 use super::{Parsed, Repositories, RepositoryError, Role};
 use crate::{
     model::{Arch, Digest, RepositoryName, Tag, TemplateId},
-    wire::template,
+    wire::{replication::Version, template},
 };
 
 /// Namespace of the ids that are derived from repository names (UUIDv5); part of the format, never to change.

@@ -4,41 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Arch, Digest, RepositoryName, Tag, TemplateId};
+use crate::{
+    model::{Arch, Digest, Position, RepositoryName, Tag, TemplateId},
+    wire::replication::{Patch, Stored, Version},
+};
 
 /// When each version was last pulled: Unix seconds by tag. Kept apart from the catalogue: it changes often and
 /// may be lost.
 pub type Pulls = BTreeMap<String, i64>;
-
-/// A manifest that the repository has. Its bytes are a blob.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stored {
-    /// As pushed; given back as it came.
-    pub media_type: String,
-    /// Bytes.
-    pub size: u64,
-    /// The manifest this one is about, for the referrers list.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub subject: Option<Digest>,
-    /// Manifests this one lists; they are kept as long as it is.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub children: Vec<Digest>,
-    /// Unix seconds of the last push.
-    pub pushed: i64,
-}
-
-/// A tag, and where it stands in the template's history.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Version {
-    /// In order of first publication; never given twice while the template lives.
-    pub number: i64,
-    /// Its manifest.
-    pub digest: Digest,
-    /// Unix seconds of the first push.
-    pub created: i64,
-    /// Unix seconds of the last push.
-    pub pushed: i64,
-}
 
 /// Names a version of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +40,9 @@ pub struct Catalogue {
     pub name: RepositoryName,
     /// From 1, one more with each change.
     pub generation: u64,
+    /// The log's position of that change; zero for one that was made before there was a log.
+    #[serde(default)]
+    pub changed: Position,
     /// Decided by the first version, and kept while the template lives.
     pub template: Option<TemplateId>,
     /// Set by hand; holds until a push says otherwise.
@@ -90,6 +66,7 @@ impl Catalogue {
             v: Self::FORMAT,
             name,
             generation: 0,
+            changed: Position::ZERO,
             template: None,
             arch: None,
             next_number: 0,
@@ -110,6 +87,36 @@ impl Catalogue {
             ));
         }
         (!self.holds()).then(|| "it contradicts itself".to_owned())
+    }
+
+    /// The change from `before` to this, as the log carries it.
+    pub fn since(&self, before: &Self) -> Patch {
+        Patch {
+            generation: self.generation,
+            changed: self.changed,
+            template: self.template.clone(),
+            arch: self.arch,
+            next_number: self.next_number,
+            manifests: difference(&before.manifests, &self.manifests),
+            tags: difference(&before.tags, &self.tags),
+        }
+    }
+
+    /// Takes a change over; says what is wrong with the result, if it contradicts itself. Taking over the same
+    /// change again changes nothing.
+    pub fn apply(&mut self, patch: &Patch) -> Result<(), String> {
+        self.generation = patch.generation;
+        self.changed = patch.changed;
+        self.template.clone_from(&patch.template);
+        self.arch = patch.arch;
+        self.next_number = patch.next_number;
+        take_over(&mut self.manifests, &patch.manifests);
+        take_over(&mut self.tags, &patch.tags);
+        if self.holds() {
+            Ok(())
+        } else {
+            Err(format!("the change {} of `{}` contradicts it", patch.changed, self.name))
+        }
     }
 
     /// Whether nothing is left: the APIs do not know such a repository.
@@ -219,6 +226,27 @@ impl Catalogue {
         numbers.len() == self.tags.len()
             && numbers.iter().all(|number| (0..self.next_number).contains(number))
             && self.tags.values().all(|version| self.manifests.contains_key(&version.digest))
+    }
+}
+
+/// What `after` has that `before` has not, and tombstones for what it has no more.
+fn difference<K: Ord + Clone, V: Clone + PartialEq>(
+    before: &BTreeMap<K, V>,
+    after: &BTreeMap<K, V>,
+) -> BTreeMap<K, Option<V>> {
+    let new = after.iter().filter(|(key, value)| before.get(key) != Some(value));
+    let gone = before.keys().filter(|key| !after.contains_key(key));
+    new.map(|(key, value)| (key.clone(), Some(value.clone())))
+        .chain(gone.map(|key| (key.clone(), None)))
+        .collect()
+}
+
+fn take_over<K: Ord + Clone, V: Clone>(into: &mut BTreeMap<K, V>, from: &BTreeMap<K, Option<V>>) {
+    for (key, value) in from {
+        match value {
+            Some(value) => into.insert(key.clone(), value.clone()),
+            None => into.remove(key),
+        };
     }
 }
 
