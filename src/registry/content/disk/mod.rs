@@ -6,22 +6,28 @@
 //! blobs/sha256/<2 hex>/<hex>.chunks      its chunk list, if it has more than one chunk
 //! uploads/<uuid>/session.json, data      what came so far; its length is the session's offset
 //! uploads/<uuid>/hash                    the running hash at some earlier border
+//! fills/<hex>/fill.json, chunks          a blob that comes in chunks: its size and chunk list
+//! fills/<hex>/data, have, hash           what came so far; which of it is durable; the hash of its beginning
 //! repositories/<name>/_catalogue.json    the newest generation, replaced by rename
 //! repositories/<name>/_links/<hex>       blobs this repository was given; empty files
 //! repositories/<name>/_pulls.json        when versions were last pulled
 //! tmp/                                   files before their rename; emptied at start
 //! ```
 //!
-//! Publication is always: write under `tmp` or `uploads`, sync, rename, sync the directory. A kill at any
+//! Publication is always: write under `tmp`, `uploads` or `fills`, sync, rename, sync the directory. A kill at any
 //! instant leaves the old state or the new one, and a file that the next start removes.
 //!
 //! All file work runs on tokio's blocking threads, under [`READERS`] and [`WRITERS`].
 
+mod bits;
 mod blobs;
+mod fills;
 mod lock;
+mod partial;
 mod records;
 mod session;
 mod space;
+mod trail;
 mod uploads;
 
 use std::{
@@ -36,10 +42,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{BlobBody, Catalogue, ChunkList, Content, ContentError, Pulls, Space, Upload};
-use crate::model::{Digest, RepositoryName};
+use super::{BlobBody, Catalogue, ChunkList, Content, ContentError, Fill, FillError, Pulls, Space, Upload};
+use crate::{
+    model::{Digest, RepositoryName},
+    wire::replication::BlobRef,
+};
 
 use blobs::Blobs;
+use fills::Fills;
 use lock::DirectoryLock;
 use records::Records;
 use space::Room;
@@ -84,7 +94,7 @@ pub struct DiskSettings {
     pub name: String,
     /// Bytes that uploads leave free.
     pub reserve: u64,
-    /// A session without a byte for so long is thrown away.
+    /// An upload session without a byte, or a fill without a chunk, for so long is thrown away.
     pub upload_idle: Duration,
     /// Most sessions at once.
     pub uploads: usize,
@@ -100,6 +110,7 @@ struct Inner {
     blobs: Blobs,
     records: Records,
     uploads: Uploads,
+    fills: Fills,
     room: Room,
     readers: Arc<Semaphore>,
     writers: Arc<Semaphore>,
@@ -127,13 +138,17 @@ impl Disk {
         }
         fs::create_dir_all(&tmp).map_err(fail("make `tmp`"))?;
         let blobs = Blobs::open(&root.join("blobs/sha256"), tmp.clone()).map_err(fail("open `blobs`"))?;
-        let records = Records::open(root.join("repositories"), tmp).map_err(fail("open `repositories`"))?;
+        let records =
+            Records::open(root.join("repositories"), tmp.clone()).map_err(fail("open `repositories`"))?;
         let uploads = Uploads::open(root.join("uploads"), settings).map_err(fail("open `uploads`"))?;
+        let fills = Fills::open(root.join("fills"), tmp, settings.upload_idle, &blobs)
+            .map_err(fail("open `fills`"))?;
         sync_dir(root).map_err(fail("sync the directory"))?;
         let inner = Inner {
             blobs,
             records,
             uploads,
+            fills,
             room: Room::new(root.to_owned(), settings.reserve),
             readers: Arc::new(Semaphore::new(READERS)),
             writers: Arc::new(Semaphore::new(WRITERS)),
@@ -255,8 +270,16 @@ impl Content for Disk {
         self.writing(move |disk| disk.uploads.remove(&session)).await
     }
 
+    async fn fill(&self, blob: &BlobRef, list: Option<ChunkList>) -> Result<Box<dyn Fill>, FillError> {
+        Ok(Box::new(fills::open(self, blob, list).await?))
+    }
+
     async fn expire_uploads(&self) -> Result<usize, ContentError> {
-        self.writing(|disk| disk.uploads.expire()).await
+        self.writing(|disk| {
+            disk.fills.expire(&disk.blobs);
+            disk.uploads.expire()
+        })
+        .await
     }
 
     async fn upload_dropped(&self) {
@@ -277,6 +300,16 @@ impl Content for Disk {
         .await
     }
 
+    async fn unlink(&self, repository: &RepositoryName, blob: &Digest) -> Result<(), ContentError> {
+        let (repository, blob) = (repository.clone(), *blob);
+        self.writing(move |disk| disk.records.unlink(&repository, &blob)).await
+    }
+
+    async fn links(&self, repository: &RepositoryName) -> Result<Vec<Digest>, ContentError> {
+        let repository = repository.clone();
+        self.reading(move |disk| disk.records.links(&repository)).await
+    }
+
     async fn repositories(&self) -> Result<Vec<RepositoryName>, ContentError> {
         Ok(self.inner.records.names())
     }
@@ -287,6 +320,10 @@ impl Content for Disk {
 
     async fn publish(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
         self.writing(move |disk| disk.records.publish(next)).await
+    }
+
+    async fn restore(&self, whole: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
+        self.writing(move |disk| disk.records.restore(whole)).await
     }
 
     async fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, ContentError> {
