@@ -196,11 +196,8 @@ pub(super) async fn open(
     blob: &BlobRef,
     list: Option<ChunkList>,
 ) -> Result<DiskFill, FillError> {
-    let BlobRef { digest, size, chunks } = *blob;
+    let BlobRef { digest, size, .. } = *blob;
     let list = checked(blob, list)?;
-    debug_assert!(
-        list.is_none() || chunks.is_none() || size <= CHUNK || list.as_ref().map(ChunkList::digest) == chunks
-    );
     let opened = disk.writing(move |disk| {
         let existing = disk.fills.existing(&digest, size, list.as_ref())?;
         let missing = existing.as_ref().map_or(size, |partial| size - partial.have());
