@@ -26,7 +26,6 @@ const PLANNED: &[&str] = &[
     "storage.s3",
     "server.tls",
     "agent.tls",
-    "replication",
     "auth",
     "oidc",
     "events",

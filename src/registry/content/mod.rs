@@ -194,6 +194,15 @@ pub trait Content: Send + Sync + 'static {
     /// One that contradicts itself is [`ContentError::Damaged`]; so is a place that another repository has.
     async fn restore(&self, whole: Catalogue) -> Result<Arc<Catalogue>, ContentError>;
 
+    /// Forgets a repository: its catalogue, what it was given, when it was pulled. Its blobs stay.
+    async fn remove(&self, repository: &RepositoryName) -> Result<(), ContentError>;
+
+    /// Keeps a file that is of no use any more and must not be lost, durably; tells where its folder is.
+    async fn put_aside(&self, folder: &str, file: &str, bytes: Bytes) -> Result<String, ContentError>;
+
+    /// This file of every folder that was put aside, each with where its folder is.
+    async fn asides(&self, file: &str) -> Result<Vec<(String, Bytes)>, ContentError>;
+
     /// When versions were last pulled. Lost at worst since the last [`Content::save_pulls`].
     async fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, ContentError>;
 

@@ -11,6 +11,7 @@
 //! repositories/<name>/_catalogue.json    the newest generation, replaced by rename
 //! repositories/<name>/_links/<hex>       blobs this repository was given; empty files
 //! repositories/<name>/_pulls.json        when versions were last pulled
+//! aside/<position>-<mark>/               history that was not the writer's; nothing here is ever deleted
 //! tmp/                                   files before their rename; emptied at start
 //! ```
 //!
@@ -19,6 +20,7 @@
 //!
 //! All file work runs on tokio's blocking threads, under [`READERS`] and [`WRITERS`].
 
+mod aside;
 mod bits;
 mod blobs;
 mod fills;
@@ -48,6 +50,7 @@ use crate::{
     wire::replication::BlobRef,
 };
 
+use aside::Aside;
 use blobs::Blobs;
 use fills::Fills;
 use lock::DirectoryLock;
@@ -111,6 +114,7 @@ struct Inner {
     records: Records,
     uploads: Uploads,
     fills: Fills,
+    aside: Aside,
     room: Room,
     readers: Arc<Semaphore>,
     writers: Arc<Semaphore>,
@@ -141,6 +145,7 @@ impl Disk {
         let records =
             Records::open(root.join("repositories"), tmp.clone()).map_err(fail("open `repositories`"))?;
         let uploads = Uploads::open(root.join("uploads"), settings).map_err(fail("open `uploads`"))?;
+        let aside = Aside::new(root.join("aside"), tmp.clone());
         let fills = Fills::open(root.join("fills"), tmp, settings.upload_idle, &blobs)
             .map_err(fail("open `fills`"))?;
         sync_dir(root).map_err(fail("sync the directory"))?;
@@ -149,6 +154,7 @@ impl Disk {
             records,
             uploads,
             fills,
+            aside,
             room: Room::new(root.to_owned(), settings.reserve),
             readers: Arc::new(Semaphore::new(READERS)),
             writers: Arc::new(Semaphore::new(WRITERS)),
@@ -324,6 +330,30 @@ impl Content for Disk {
 
     async fn restore(&self, whole: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
         self.writing(move |disk| disk.records.restore(whole)).await
+    }
+
+    async fn remove(&self, repository: &RepositoryName) -> Result<(), ContentError> {
+        let repository = repository.clone();
+        self.writing(move |disk| disk.records.remove(&repository).map_err(full_or("remove a repository")))
+            .await
+    }
+
+    async fn put_aside(&self, folder: &str, file: &str, bytes: Bytes) -> Result<String, ContentError> {
+        let (folder, file) = (folder.to_owned(), file.to_owned());
+        self.writing(move |disk| {
+            let dir = disk.aside.put(&folder, &file, &bytes).map_err(full_or("put history aside"))?;
+            Ok(dir.display().to_string())
+        })
+        .await
+    }
+
+    async fn asides(&self, file: &str) -> Result<Vec<(String, Bytes)>, ContentError> {
+        let file = file.to_owned();
+        self.reading(move |disk| {
+            let all = disk.aside.all(&file).map_err(ContentError::io("look at what was put aside"))?;
+            Ok(all.into_iter().map(|(dir, bytes)| (dir.display().to_string(), bytes.into())).collect())
+        })
+        .await
     }
 
     async fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, ContentError> {

@@ -95,6 +95,26 @@ impl Records {
         self.write(whole)
     }
 
+    /// Forgets a repository, durably. The catalogue goes first: without it, the rest is nothing.
+    pub(super) fn remove(&self, repository: &RepositoryName) -> io::Result<()> {
+        let dir = self.dir(repository);
+        let _order = lock(self.shard(repository));
+        match fs::remove_file(dir.join(CATALOGUE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => {
+                removed?;
+                sync_dir(&dir)?;
+            }
+        }
+        lock(&self.held).remove(repository);
+        forget(&dir.join(PULLS));
+        match fs::remove_dir_all(dir.join(LINKS)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            // Below it may be other repositories: then the directory stays.
+            _ => Ok(drop(fs::remove_dir(&dir))),
+        }
+    }
+
     /// Replaces the file, with the repository's shard held.
     fn write(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
         let repository = next.name.clone();
