@@ -19,6 +19,7 @@ pub mod oci;
 mod vendor;
 pub mod repositories;
 pub mod content;
+pub mod replicate;
 mod upkeep;
 
 pub use service::{OpenError, Registry};

@@ -34,6 +34,8 @@ metrics! {
     REGISTRY_UPLOADS = "switchyard_registry_upload_sessions" [] "Upload sessions that are open.";
     REGISTRY_FREE = "switchyard_registry_free_bytes" [] "Free bytes of the storage.";
     REGISTRY_BROKEN = "switchyard_registry_broken_templates" [] "Templates that the last listing skipped.";
+    REGISTRY_FETCHED = "switchyard_registry_fetched_bytes_total" [] "Bytes of blobs that came from other registries.";
+    REGISTRY_FETCH_FAILURES = "switchyard_registry_fetch_failures_total" ["why"] "Asks of other registries for parts of blobs that brought nothing: unreachable, unanswered, silent, slow, refused, strange, corrupt; and storage: what came could not be kept.";
     PROXY_REQUESTS = "switchyard_proxy_requests_total" ["service", "class", "status"] "Requests answered, by status class.";
     PROXY_REFUSED = "switchyard_proxy_refused_total" ["listener", "reason"] "Requests turned away before they had a service.";
     PROXY_UPSTREAM_REQUESTS = "switchyard_proxy_upstream_requests_total" ["service", "upstream", "status"] "Answers of upstreams, by status class.";

@@ -22,6 +22,7 @@
 mod bits;
 mod blobs;
 mod fills;
+mod filling;
 mod lock;
 mod partial;
 mod records;
@@ -271,7 +272,7 @@ impl Content for Disk {
     }
 
     async fn fill(&self, blob: &BlobRef, list: Option<ChunkList>) -> Result<Box<dyn Fill>, FillError> {
-        Ok(Box::new(fills::open(self, blob, list).await?))
+        filling::open(self, blob, list).await
     }
 
     async fn expire_uploads(&self) -> Result<usize, ContentError> {
