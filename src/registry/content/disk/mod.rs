@@ -398,3 +398,6 @@ fn full_or(what: &'static str) -> impl FnOnce(io::Error) -> ContentError {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;
