@@ -30,7 +30,12 @@ struct Sample {
 
 impl Sample {
     fn new(size: u64) -> Self {
-        let bytes: Bytes = (0..size).map(|n| (n / 3 % 251) as u8 ^ (n / CHUNK) as u8).collect();
+        let mut bytes = Vec::new();
+        for chunk in 0..chunk_count(size) {
+            let end = chunk_range(size, chunk as u32).end as usize;
+            bytes.resize(end, chunk as u8 + 1);
+        }
+        let bytes = Bytes::from(bytes);
         let list = ChunkList(match size {
             0 => vec![Digest::of(b"")],
             _ => bytes.chunks(CHUNK as usize).map(Digest::of).collect(),
