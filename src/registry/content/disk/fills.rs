@@ -99,6 +99,10 @@ impl Fills {
         {
             return Ok(partial.clone());
         }
+        if open.contains_key(blob) {
+            // Somebody began one with another list since we looked.
+            self.throw_away(&mut open, blob);
+        }
         if open.len() >= MOST {
             self.make_room(&mut open);
         }

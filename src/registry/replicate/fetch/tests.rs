@@ -50,6 +50,11 @@ impl StandIn {
         *self.rule.lock().unwrap() = Box::new(rule);
     }
 
+    fn act(&self, chunk: Option<u64>) -> Act {
+        let rule = self.rule.lock().unwrap();
+        rule(chunk)
+    }
+
     fn take_asked(&self) -> Vec<u64> {
         std::mem::take(&mut *self.asked.lock().unwrap())
     }
@@ -71,7 +76,7 @@ async fn blob(State(at): State<Arc<StandIn>>, UrlPath(digest): UrlPath<String>, 
     if (from, to) != (0, 0) {
         at.asked.lock().unwrap().push(chunk);
     }
-    let act = (at.rule.lock().unwrap())(Some(chunk));
+    let act = at.act(Some(chunk));
     let pieces: Vec<Bytes> = part.chunks(256 * 1024).map(|piece| part.slice_ref(piece)).collect();
     let body = match act {
         Act::Lack => return StatusCode::NOT_FOUND.into_response(),
@@ -99,7 +104,7 @@ async fn blob(State(at): State<Arc<StandIn>>, UrlPath(digest): UrlPath<String>, 
 
 async fn chunks(State(at): State<Arc<StandIn>>, UrlPath(digest): UrlPath<String>) -> Response {
     let whole = at.blobs.lock().unwrap().get(&Digest::parse(&digest).unwrap()).cloned();
-    let act = (at.rule.lock().unwrap())(None);
+    let act = at.act(None);
     match (whole, act) {
         (None, _) | (_, Act::Lack) => StatusCode::NOT_FOUND.into_response(),
         (_, Act::Refuse) => StatusCode::SERVICE_UNAVAILABLE.into_response(),
