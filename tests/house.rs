@@ -111,6 +111,10 @@ const PURE: &[(&str, &[&str])] = &[
     ("registry/feed/", &["std::fs", "tokio::fs"]),
     ("registry/oci/", &["std::fs", "tokio::fs"]),
     ("registry/vendor/", &["std::fs", "tokio::fs"]),
+    (
+        "registry/replicate/plan",
+        &["tokio", "tracing", "reqwest", "std::fs", "std::net", "crate::clock", "crate::client"],
+    ),
     ("agent/act.rs", &["tokio", "tracing", "std::fs", "crate::clock", "crate::client"]),
 ];
 

@@ -1,4 +1,4 @@
-//! All partial blobs that come in chunks, and a hold on one.
+//! All partial blobs that come in chunks: those of earlier runs, and those that are gone on with.
 
 use std::{
     collections::BTreeMap,
@@ -8,15 +8,11 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
-use bytes::Bytes;
-
-use super::super::{CHUNK, ChunkList, ContentError, Fill, FillError, chunk_count};
+use super::super::{ChunkList, ContentError};
 use super::blobs::Blobs;
 use super::partial::{self, Partial};
-use super::space::Reservation;
-use super::{Disk, Inner, lock, make_dirs};
-use crate::{clock, model::Digest, wire::replication::BlobRef};
+use super::{lock, make_dirs};
+use crate::{clock, model::Digest};
 
 /// Most partial blobs at once. One more takes the place of the one that was idle longest and that nobody holds.
 const MOST: usize = 256;
@@ -58,7 +54,7 @@ impl Fills {
     }
 
     /// The fill that is there, if it is of this size and list; another one is thrown away.
-    fn existing(
+    pub(super) fn existing(
         &self,
         blob: &Digest,
         size: u64,
@@ -90,7 +86,7 @@ impl Fills {
         }
     }
 
-    fn create(
+    pub(super) fn create(
         &self,
         blob: &Digest,
         size: u64,
@@ -102,6 +98,10 @@ impl Fills {
             && !partial.is_over()
         {
             return Ok(partial.clone());
+        }
+        if open.contains_key(blob) {
+            // Somebody began one with another list since we looked.
+            self.throw_away(&mut open, blob);
         }
         if open.len() >= MOST {
             self.make_room(&mut open);
@@ -147,7 +147,7 @@ impl Fills {
     }
 
     /// Ends a fill that is over.
-    fn remove(&self, partial: &Partial) {
+    pub(super) fn remove(&self, partial: &Partial) {
         let mut open = lock(&self.open);
         // Begun anew by somebody meanwhile: the directory is theirs.
         let ours = |slot: &Slot| matches!(slot, Slot::Open(open) if std::ptr::eq(&raw const **open, partial));
@@ -180,113 +180,5 @@ fn left(path: &Path, blobs: &Blobs) -> Option<(Digest, Duration)> {
 fn warn_if(blob: &Digest, removed: Result<(), ContentError>) {
     if let Err(error) = removed {
         tracing::warn!(%blob, error = %error, "fill could not be removed");
-    }
-}
-
-/// See [`Fill`].
-pub(super) struct DiskFill {
-    disk: Disk,
-    partial: Arc<Partial>,
-    reservation: Arc<Mutex<Reservation>>,
-}
-
-/// Takes a fill up or begins it, with space for all that is missing.
-pub(super) async fn open(
-    disk: &Disk,
-    blob: &BlobRef,
-    list: Option<ChunkList>,
-) -> Result<DiskFill, FillError> {
-    let BlobRef { digest, size, .. } = *blob;
-    let list = checked(blob, list)?;
-    let opened = disk.writing(move |disk| {
-        let existing = disk.fills.existing(&digest, size, list.as_ref())?;
-        let missing = existing.as_ref().map_or(size, |partial| size - partial.have());
-        let reservation = disk.room.reserve(missing)?;
-        let partial = match existing {
-            Some(partial) => partial,
-            None => disk.fills.create(&digest, size, list)?,
-        };
-        partial.touch();
-        Ok((partial, reservation))
-    });
-    let (partial, reservation) = opened.await?;
-    Ok(DiskFill { disk: disk.clone(), partial, reservation: Arc::new(Mutex::new(reservation)) })
-}
-
-/// The list to verify by: a blob of one chunk is its own.
-fn checked(blob: &BlobRef, list: Option<ChunkList>) -> Result<Option<ChunkList>, FillError> {
-    let own = ChunkList(vec![blob.digest]);
-    let Some(list) = list else { return Ok((blob.size <= CHUNK).then_some(own)) };
-    let wrong = |why| Err(FillError::WrongList { blob: blob.digest, why });
-    if list.0.len() as u64 != chunk_count(blob.size) {
-        return wrong("it has another number of chunks");
-    }
-    if blob.size <= CHUNK {
-        return if list == own { Ok(Some(own)) } else { wrong("its one chunk is another blob") };
-    }
-    match blob.chunks {
-        Some(expected) if list.digest() != expected => wrong("its digest is another"),
-        _ => Ok(Some(list)),
-    }
-}
-
-impl DiskFill {
-    /// Runs file work; a fill that it ended is removed at once.
-    async fn working(
-        &self,
-        work: impl FnOnce(&Inner, &Partial) -> Result<(), FillError> + Send + 'static,
-    ) -> Result<(), FillError> {
-        let partial = self.partial.clone();
-        let done = self.disk.writing(move |disk| {
-            let done = work(disk, &partial);
-            if partial.is_over() {
-                disk.fills.remove(&partial);
-            }
-            match done {
-                // The storage puts numbers to what it says itself.
-                Err(FillError::Content(error)) => Err(error),
-                other => Ok(other),
-            }
-        });
-        done.await?
-    }
-}
-
-#[async_trait]
-impl Fill for DiskFill {
-    fn size(&self) -> u64 {
-        self.partial.size()
-    }
-
-    fn have(&self) -> u64 {
-        self.partial.have()
-    }
-
-    fn verifies(&self) -> bool {
-        self.partial.verifies()
-    }
-
-    fn missing(&self) -> Vec<u32> {
-        self.partial.missing()
-    }
-
-    async fn write(&self, chunk: u32, bytes: Bytes) -> Result<(), FillError> {
-        let reservation = self.reservation.clone();
-        self.working(move |disk, partial| {
-            // Others write to this disk as well: what was promised may be gone.
-            disk.room.check(bytes.len() as u64)?;
-            partial.write(chunk, &bytes)?;
-            lock(&reservation).spent(bytes.len() as u64);
-            Ok(())
-        })
-        .await
-    }
-
-    async fn flush(&self) -> Result<(), FillError> {
-        self.working(|_, partial| partial.sync()).await
-    }
-
-    async fn commit(&self) -> Result<(), FillError> {
-        self.working(|disk, partial| partial.commit(&disk.blobs)).await
     }
 }

@@ -24,6 +24,7 @@ mod aside;
 mod bits;
 mod blobs;
 mod fills;
+mod filling;
 mod lock;
 mod partial;
 mod records;
@@ -277,7 +278,7 @@ impl Content for Disk {
     }
 
     async fn fill(&self, blob: &BlobRef, list: Option<ChunkList>) -> Result<Box<dyn Fill>, FillError> {
-        Ok(Box::new(fills::open(self, blob, list).await?))
+        filling::open(self, blob, list).await
     }
 
     async fn expire_uploads(&self) -> Result<usize, ContentError> {
@@ -427,3 +428,6 @@ fn full_or(what: &'static str) -> impl FnOnce(io::Error) -> ContentError {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

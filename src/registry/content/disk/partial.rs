@@ -405,3 +405,46 @@ pub(super) fn age(dir: &Path) -> Option<Duration> {
     let last = fs::metadata(dir.join(DATA)).and_then(|meta| meta.modified()).ok()?;
     Some(last.elapsed().unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_a_restart_only_what_came_since_the_hash_was_saved_is_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let chunks = SAVE_EVERY + 3;
+        let bytes = vec![7; CHUNK as usize];
+        let list = ChunkList(vec![Digest::of(&bytes); chunks as usize]);
+        let (blob, size) = (Digest::of(b"the name does not matter"), u64::from(chunks) * CHUNK);
+        let (at, tmp) = (dir.path().join("fill"), dir.path().to_owned());
+        let partial = Partial::create(at.clone(), tmp.clone(), blob, size, Some(list)).unwrap();
+        // The first chunk comes late: the hash waits for it, then catches up beside those that come.
+        for chunk in 1..SAVE_EVERY - 5 {
+            partial.write(chunk, &bytes).unwrap();
+        }
+        assert_eq!(lock(&partial.trail).at(), 0);
+        partial.write(0, &bytes).unwrap();
+        assert_eq!(lock(&partial.trail).at(), HASH_BESIDE);
+        for chunk in SAVE_EVERY - 5..SAVE_EVERY + 2 {
+            partial.write(chunk, &bytes).unwrap();
+        }
+        let mut trail = lock(&partial.trail);
+        partial.hash(&mut trail, &File::open(at.join(DATA)).unwrap(), u32::MAX).unwrap();
+        drop(trail);
+        partial.write(SAVE_EVERY + 2, &bytes).unwrap();
+        partial.sync().unwrap();
+        // The saved hash is not ahead of the record, and after a restart the hash goes on from it.
+        let hashed = lock(&partial.syncing).hashed;
+        assert!(hashed >= SAVE_EVERY, "{hashed}");
+        drop(partial);
+        let again = Partial::take_up(at.clone(), tmp.clone(), blob).unwrap();
+        assert_eq!((lock(&again.trail).at(), again.missing()), (hashed, vec![]));
+
+        let mut have = Bits::new(chunks);
+        have.put(1, true);
+        fs::write(at.join(HAVE), have.to_record()).unwrap();
+        let behind = Partial::take_up(at, tmp, blob).unwrap();
+        assert_eq!((lock(&behind.trail).at(), behind.have()), (0, CHUNK), "a hash ahead of the record");
+    }
+}

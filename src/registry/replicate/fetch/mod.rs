@@ -123,10 +123,19 @@ impl Fetcher {
         sources: Vec<BaseUrl>,
         metrics: &Metrics,
     ) -> Result<Self, FetchError> {
+        Self::with(content, sources, metrics, IDLE)
+    }
+
+    fn with(
+        content: Arc<dyn Content>,
+        sources: Vec<BaseUrl>,
+        metrics: &Metrics,
+        idle: Duration,
+    ) -> Result<Self, FetchError> {
         let board = Board::new(&sources);
         let client = |base: BaseUrl| {
             let url = base.to_string();
-            Replication::new(base, DIAL, IDLE).map_err(|source| FetchError::Client { url, source })
+            Replication::new(base, DIAL, idle).map_err(|source| FetchError::Client { url, source })
         };
         let shared = Shared {
             content,
@@ -240,12 +249,13 @@ impl Fetcher {
     }
 
     fn ended(&self, board: &mut Board, ask: &Ask, end: End, why: String, jobs: &mut Jobs) {
-        let (held, answered) =
-            (matches!(end, End::Held(_)), matches!(end, End::Arrived | End::Lacks | End::Listless));
+        let now = self.shared.now();
         if !why.is_empty() && matches!(end, End::Corrupt | End::Listless) {
             tracing::warn!(error = %why, "what a registry gave of a blob was damaged");
         }
-        match board.plan.ended(ask, end, self.shared.now()) {
+        let held = matches!(end, End::Held(_));
+        let answered = matches!(end, End::Arrived | End::Lacks | End::Listless);
+        match board.plan.ended(ask, end, now) {
             Then::Finish => {
                 let finish = self.finish(board, ask.blob);
                 jobs.push(finish);
@@ -259,11 +269,12 @@ impl Fetcher {
         }
         if held {
             board.stands(&ask.blob, why);
-        } else {
-            board.stands(&ask.blob, String::new());
-            if answered || !why.is_empty() {
-                board.source_is(ask.source, why);
-            }
+            return;
+        }
+        board.stands(&ask.blob, String::new());
+        // What was asked before a failure may still arrive: that is no success after it.
+        if !why.is_empty() || (answered && !board.plan.rests(ask.source, now)) {
+            board.source_is(ask.source, why);
         }
     }
 

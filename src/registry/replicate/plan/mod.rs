@@ -366,6 +366,11 @@ impl Plan {
         }
     }
 
+    /// Whether a source is left alone now, after a failure.
+    pub fn rests(&self, source: usize, now: Duration) -> bool {
+        self.sources.get(source).is_some_and(|source| source.rests > now)
+    }
+
     fn enter(&mut self, digest: Digest, priority: Priority) {
         self.wanted += 1;
         if let Some(blob) = self.blobs.get_mut(&digest) {
