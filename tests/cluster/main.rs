@@ -14,6 +14,7 @@ mod controller_dies;
 mod disk_full;
 mod etcd_quorum;
 mod front;
+mod history_tools;
 mod standalone;
 mod tools;
 mod whole_path;
