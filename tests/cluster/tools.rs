@@ -63,7 +63,7 @@ async fn a_small_artifact_is_pushed_and_read_back_and_a_missing_blob_is_seen() {
     assert!(matches!(&half.answer, Answer::Half(_)), "{half:?}");
 
     registry.process.kill();
-    let (refused, _) = artifact.publish(&api, "mac/a", "v1").await;
+    let (refused, _) = artifact.publish(&registry.api(), "mac/a", "v1").await;
     assert!(matches!(refused, Outcome::Refused(_)), "nothing can be sent to nobody: {refused:?}");
     let silence = artifact::read(&api, "mac/a", "v1").await;
     assert!(matches!(silence.answer, Answer::Failed(_)), "{silence:?}");
