@@ -13,7 +13,7 @@ impl Told {
 
     fn push_at(&self, digest: &str, begin: u64, end: u64, outcome: Outcome, position: Option<&str>) {
         let (begin, end) = (Duration::from_millis(begin), Duration::from_millis(end));
-        let position = position.map(|text| text.parse().unwrap());
+        let position = position.map(|text| text.parse().expect("a position"));
         self.0.pushed(Push { tag: "t".into(), digest: digest.into(), begin, end, outcome, position });
     }
 
@@ -35,7 +35,7 @@ impl Told {
             end: Duration::from_millis(end),
             answer,
             stale: stale.then(|| "unknown".into()),
-            position: position.map(|text| text.parse().unwrap()),
+            position: position.map(|text| text.parse().expect("a position")),
         });
     }
 }
@@ -126,6 +126,20 @@ fn a_push_of_unknown_outcome_may_appear_at_any_time_and_then_stays() {
     // Every proxy knows of it by now.
     told.read("one", 7100, 7110, "a", false);
     check(&told, &["went back"]);
+}
+
+#[test]
+fn a_push_that_is_under_way_may_be_seen() {
+    let told = Told(History::begin());
+    let push = told.0.begins("t".into(), "a".into());
+    let now = u64::try_from(told.0.now().as_millis()).unwrap();
+    told.read("one", now + 1, now + 2, "a", false);
+    told.read("two", now + 3, now + 4, "", false);
+    check(&told, &[]);
+    told.0.ends(push, Outcome::Acknowledged, None);
+    assert_eq!((told.0.tally().acknowledged, told.0.tally().unknown), (1, 0));
+    told.read("two", now + 1000, now + 1001, "", false);
+    check(&told, &["missing"]);
 }
 
 #[test]

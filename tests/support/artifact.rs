@@ -9,7 +9,7 @@ use switchyard::{
 
 use super::{
     api::Api,
-    history::{Answer, Outcome},
+    history::{self, Answer, History, Outcome},
 };
 
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -177,13 +177,17 @@ pub async fn read(from: &Api, repository: &str, tag: &str) -> Read {
 /// proves nothing.
 pub async fn read_all(from: &Api, repository: &str, tag: &str) -> Read {
     let mut read = read(from, repository, tag).await;
+    check_blobs(&mut read, from, repository).await;
+    read
+}
+
+async fn check_blobs(read: &mut Read, from: &Api, repository: &str) {
     for blob in &read.blobs {
         if let Err(wrong) = read_blob(from, repository, blob).await {
             read.answer = Answer::Half(wrong);
-            break;
+            return;
         }
     }
-    read
 }
 
 /// `Err` when the blob is not there or is another; `Ok(false)` when that cannot be told.
@@ -212,4 +216,37 @@ fn blobs_of(manifest: &[u8]) -> Vec<String> {
 
 fn position(headers: &reqwest::header::HeaderMap) -> Option<Position> {
     headers.get(headers::POSITION)?.to_str().ok()?.parse().ok()
+}
+
+/// Publishes an artifact whose blobs are there already, and records how that went.
+pub async fn record_publish(
+    history: &History,
+    artifact: &Artifact,
+    to: &Api,
+    repository: &str,
+    tag: &str,
+) -> Outcome {
+    let number = history.begins(format!("{repository}:{tag}"), artifact.digest());
+    let (outcome, position) = artifact.publish(to, repository, tag).await;
+    history.ends(number, outcome.clone(), position);
+    outcome
+}
+
+/// Reads a tag with its blobs, and records what came.
+pub async fn record_read(history: &History, client: &str, from: &Api, repository: &str, tag: &str) -> Read {
+    let begin = history.now();
+    let mut seen = read(from, repository, tag).await;
+    // What the tag said was said by now; the blobs take longer.
+    let end = history.now();
+    check_blobs(&mut seen, from, repository).await;
+    history.read(history::Read {
+        client: client.to_owned(),
+        tag: format!("{repository}:{tag}"),
+        begin,
+        end,
+        answer: seen.answer.clone(),
+        stale: seen.stale.clone(),
+        position: seen.position,
+    });
+    seen
 }

@@ -96,6 +96,21 @@ impl History {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).0.push(push);
     }
 
+    /// A push begins, and readers may see it from now on; gives its number for [`Self::ends`].
+    pub fn begins(&self, tag: String, digest: String) -> usize {
+        let (begin, outcome) = (self.now(), Outcome::Unknown("under way".into()));
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        all.0.push(Push { tag, digest, begin, end: Duration::MAX, outcome, position: None });
+        all.0.len() - 1
+    }
+
+    /// How it ended.
+    pub fn ends(&self, number: usize, outcome: Outcome, position: Option<Position>) {
+        let end = self.now();
+        let push = &mut self.all.lock().unwrap_or_else(PoisonError::into_inner).0[number];
+        (push.end, push.outcome, push.position) = (end, outcome, position);
+    }
+
     pub fn read(&self, read: Read) {
         self.all.lock().unwrap_or_else(PoisonError::into_inner).1.push(read);
     }

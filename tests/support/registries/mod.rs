@@ -3,7 +3,7 @@
 
 mod config;
 
-use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -76,13 +76,13 @@ pub struct Registries {
     /// The name of the writer.
     pub writer: String,
     plan: Plan,
-    pub place: Place,
+    pub place: Arc<Place>,
 }
 
 impl Registries {
     /// Starts all of it and waits until every replica has caught up and every proxy has its lease.
     pub async fn start(name: &str, plan: Plan) -> Self {
-        let place = Place::new(name);
+        let place = Arc::new(Place::new(name));
         let names: Vec<String> = (1..=plan.registries).map(|n| format!("r{n}")).collect();
         let mut cloud =
             Self { proxies: Vec::new(), all: Vec::new(), writer: "r1".into(), plan: plan.clone(), place };
@@ -285,6 +285,12 @@ impl Proxy {
         let services = view["services"].as_array().into_iter().flatten();
         let upstreams = services.filter_map(|service| service["upstreams"].as_array()).flatten();
         Ok(upstreams.map(|u| (text(&u["name"]), text(&u["health"]))).collect())
+    }
+
+    /// How many requests it holds.
+    pub async fn held(&self) -> Result<u64, String> {
+        let view = self.server.api().try_call("GET", "/admin/v1/upstreams", None).await?.json();
+        view["services"][0]["held"].as_u64().ok_or_else(|| view.to_string())
     }
 
     /// How many requests under this path a registry has answered well, by the access log.
