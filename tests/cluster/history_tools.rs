@@ -136,6 +136,8 @@ fn a_push_that_is_under_way_may_be_seen() {
     told.read("one", now + 1, now + 2, "a", false);
     told.read("two", now + 3, now + 4, "", false);
     check(&told, &[]);
+    // So that it ends after those reads.
+    std::thread::sleep(Duration::from_millis(20));
     told.0.ends(push, Outcome::Acknowledged, None);
     assert_eq!((told.0.tally().acknowledged, told.0.tally().unknown), (1, 0));
     told.read("two", now + 1000, now + 1001, "", false);
