@@ -1,9 +1,10 @@
 //! A push that was acknowledged is seen by the next read through any proxy, while the replicas are still far behind.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use crate::{
     support::{
+        api::Api,
         artifact::{self, Artifact, record_publish, record_read},
         cloud::{self, SOON},
         eventually::eventually,
@@ -47,7 +48,7 @@ async fn a_push_straight_to_the_writer_is_seen_by_the_next_read_through_any_prox
     push_and_read(&cloud, writer).await;
 }
 
-async fn push_and_read(cloud: &Registries, to: std::net::SocketAddr) {
+async fn push_and_read(cloud: &Registries, to: SocketAddr) {
     let image = Image::write(&cloud.place.path("image"), 80, 5, scaled(40, 200));
     cloud.wires_are(thin());
     cloud::push(&cloud.place, to, &image, "mac/large", "v1").await;
@@ -77,11 +78,10 @@ async fn push_and_read(cloud: &Registries, to: std::net::SocketAddr) {
         assert!(index.contains(&image.manifest), "{index}");
         std::fs::remove_dir_all(copy).expect("a copy to remove");
     }
-    let api = cloud::Server::api(&cloud.registry("r1").server);
-    let to = if to == cloud.proxies[0].front { &cloud.proxies[0].api } else { &api };
+    let to = Api::new(to);
     for n in 0..NEXT {
         let next = Artifact::new(&format!("next {n}"), 40_000);
-        next.push(to, "mac/small", "latest").await;
+        next.push(&to, "mac/small", "latest").await;
         for proxy in &cloud.proxies {
             let read = artifact::read_all(&proxy.api, "mac/small", "latest").await;
             assert_eq!(read.fresh(), next.digest(), "push {n} through {}", proxy.name);
@@ -113,7 +113,7 @@ async fn push_and_read(cloud: &Registries, to: std::net::SocketAddr) {
 }
 
 /// The lists of both APIs know the push as well.
-async fn lists_show_it(api: &crate::support::api::Api) {
+async fn lists_show_it(api: &Api) {
     let tags = api.get("/v2/mac/large/tags/list").await;
     assert!(tags.status == 200 && tags.json()["tags"] == serde_json::json!(["v1"]), "{tags}");
     let repositories = api.get("/v2/_catalog").await;
@@ -180,5 +180,63 @@ async fn a_proxy_cut_off_from_the_writer_answers_nothing_old_as_new() {
     println!("{marked} marked, {:?}", history.tally());
     history.assert_holds();
     cloud.leased(2).await;
+    cloud.same_everywhere(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_the_writer_takes_no_reads_what_no_replica_has_yet_is_refused_or_marked() {
+    let _turn = turn().await;
+    let mut cloud =
+        Registries::start("writeonly", Plan { service: "write_only = true".into(), ..Plan::default() }).await;
+    let (old, new) = (Artifact::new("old", 20_000), Artifact::new("new", 20_000));
+    old.push(&cloud.proxies[0].api, "mac/a", "v1").await;
+    cloud.same_everywhere(SOON).await;
+    let available = cloud.position("r2").await.expect("a replica's position");
+    for proxy in &cloud.proxies {
+        assert_eq!(artifact::read_all(&proxy.api, "mac/a", "v1").await.fresh(), old.digest());
+        assert_eq!(
+            proxy.served_by("r1", "/v2/mac/a/manifests/v1"),
+            0,
+            "{} reads from the writer",
+            proxy.name
+        );
+    }
+
+    cloud.wires_are(Wire::Dark);
+    new.push(&cloud.proxies[0].api, "mac/a", "v1").await;
+    let needed = cloud.position("r1").await.expect("the writer's position");
+    for proxy in &cloud.proxies {
+        let refused = proxy.api.get("/v2/mac/a/manifests/v1").await;
+        assert!(refused.status == 503 && refused.header("retry-after").is_some(), "{refused}");
+        for named in ["mac/a", &needed.to_string(), &available.to_string()] {
+            assert!(refused.text.contains(named), "it names {named}: {refused}");
+        }
+        assert!(refused.took < Duration::from_secs(10), "{refused}");
+        assert_eq!(artifact::read_blob(&proxy.api, "mac/a", &old.layer()).await, Ok(true));
+        // It is there, at the writer: whatever is answered, it is not "not found".
+        let blob = artifact::read_blob(&proxy.api, "mac/a", &new.layer()).await;
+        assert!(blob.is_ok(), "{}: {blob:?}", proxy.name);
+    }
+
+    cloud.set_service("write_only = true\nstale_reads = \"allow\"");
+    for proxy in &cloud.proxies {
+        eventually(SOON, "an old answer with its mark", || async {
+            let read = artifact::read_all(&proxy.api, "mac/a", "v1").await;
+            let marked =
+                read.stale.as_deref() == Some("behind") && read.answer == Answer::Found(old.digest());
+            if marked { Ok(()) } else { Err(format!("{read:?}")) }
+        })
+        .await;
+    }
+    cloud.wires_are(Wire::Whole);
+    cloud.caught_up(&cloud.replicas(), SOON).await;
+    for proxy in &cloud.proxies {
+        eventually(SOON, "the new answer", || async {
+            let read = artifact::read_all(&proxy.api, "mac/a", "v1").await;
+            let fresh = read.stale.is_none() && read.answer == Answer::Found(new.digest());
+            if fresh { Ok(()) } else { Err(format!("{read:?}")) }
+        })
+        .await;
+    }
     cloud.same_everywhere(SOON).await;
 }
