@@ -10,8 +10,8 @@ use switchyard::{
     config::{
         Address, Log,
         proxy::{
-            Access, Balance, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Rule, Service, Upstream,
-            UpstreamTimeouts,
+            Access, Balance, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Reads, Rule, Service,
+            Upstream, UpstreamTimeouts,
         },
     },
     health::{Found, verdict::Tracker},
@@ -20,6 +20,7 @@ use switchyard::{
         self,
         choose::{self, Candidate, Draw, Tried, Want},
         classify,
+        freshness::Standing,
         guard::{head, path},
     },
     supervise::{Stage, Tree},
@@ -69,6 +70,10 @@ fn choose(c: &mut Criterion) {
     let want = Want {
         route: classify::route(Kind::Controller, &Method::GET, "/api/v1/vm"),
         writer: None,
+        only: None,
+        write_only: false,
+        fresh: None,
+        patient: true,
         ability: None,
     };
     for count in [2usize, 20, 50] {
@@ -80,7 +85,12 @@ fn choose(c: &mut Criterion) {
                 turn = turn.wrapping_add(1);
                 let candidates: Vec<_> = names
                     .iter()
-                    .map(|name| Candidate { name, verdict: verdict.clone(), outstanding: 3 })
+                    .map(|name| Candidate {
+                        name,
+                        verdict: verdict.clone(),
+                        outstanding: 3,
+                        standing: Standing::Unclaimed,
+                    })
                     .collect();
                 let draw = Draw { turn, chance: turn as u64 };
                 choose::next(&candidates, &want, &Tried::default(), Balance::LeastRequests, false, draw)
@@ -138,6 +148,7 @@ fn config(upstream: SocketAddr) -> Proxy {
                 address: Address { host: upstream.ip().to_string(), port: upstream.port() },
             }],
             writer: None,
+            reads: Reads::default(),
             health: Health { kind: status, ..Health::default() },
             timeouts: UpstreamTimeouts::default(),
             attempts: 3,

@@ -137,14 +137,88 @@ pub struct Service {
     pub maintenance: bool,
     /// At least one.
     pub upstreams: Vec<Upstream>,
-    /// The registry that takes writes, by its place in `upstreams`; registries only.
+    /// The registry of replicated storage that takes writes, by its place in `upstreams`. Without one every
+    /// upstream takes them: controllers, and registries on shared storage.
     pub writer: Option<usize>,
+    /// Which registry may answer reads.
+    pub reads: Reads,
     /// Probing.
     pub health: Health,
     /// Timeouts towards upstreams.
     pub timeouts: UpstreamTimeouts,
     /// Most attempts of one request.
     pub attempts: u32,
+}
+
+/// Which registry may answer a read; the rules are those of `docs/replication.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reads {
+    /// How an upstream shows that it has what is asked for.
+    pub freshness: Freshness,
+    /// The writer is asked for no reads.
+    pub write_only: bool,
+    /// What may be answered while nothing can be known to be fresh.
+    pub stale: StaleReads,
+    /// How long a read waits for a replica that lacks a change, from when the proxy learnt of that change.
+    pub fresh_wait: Duration,
+}
+
+impl Reads {
+    /// Of replicated storage, if nothing else is said.
+    pub const REPLICATED: Self = Self {
+        freshness: Freshness::Position,
+        write_only: false,
+        stale: StaleReads::WriterLost,
+        fresh_wait: Duration::from_secs(1),
+    };
+}
+
+/// Of shared storage, where every upstream has everything, and of controllers.
+impl Default for Reads {
+    fn default() -> Self {
+        Self { freshness: Freshness::None, ..Self::REPLICATED }
+    }
+}
+
+/// How an upstream shows that it has what is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// By its position in the writer's log.
+    Position,
+    /// Not at all: any upstream may answer.
+    None,
+}
+
+impl Freshness {
+    /// The word of config and the admin API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Position => "position",
+            Self::None => "none",
+        }
+    }
+}
+
+/// Which reads are answered although they may miss the last pushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StaleReads {
+    /// Those that come while the writer cannot be reached.
+    WriterLost,
+    /// None.
+    Never,
+    /// Those, and what merely lagging replicas answer when nobody else will.
+    Allow,
+}
+
+impl StaleReads {
+    /// The word of config and the admin API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::WriterLost => "writer-lost",
+            Self::Never => "never",
+            Self::Allow => "allow",
+        }
+    }
 }
 
 /// `hold`: how long a request may wait, unsent, for an eligible upstream.

@@ -86,6 +86,7 @@ pub struct Verdict {
     write: May,
     poll: May,
     supports: Vec<String>,
+    name: Option<String>,
 }
 
 impl Verdict {
@@ -100,6 +101,7 @@ impl Verdict {
             write: May::Yes,
             poll: May::Yes,
             supports: Vec::new(),
+            name: None,
         }
     }
 
@@ -117,6 +119,11 @@ impl Verdict {
     /// Whether it declared this ability.
     pub fn supports(&self, ability: &str) -> bool {
         self.supports.iter().any(|s| s == ability)
+    }
+
+    /// What it calls itself, if it ever said so; one that is down keeps its name.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
     }
 }
 
@@ -206,6 +213,7 @@ impl Tracker {
             format!("reads {}, writes {}, polls {}: {why}", word(&read), word(&write), word(&poll))
         };
         (verdict.read, verdict.write, verdict.poll, verdict.supports) = (read, write, poll, ready.supports);
+        verdict.name = ready.name.or(verdict.name.take());
         moved
     }
 
@@ -295,6 +303,16 @@ mod tests {
         assert!(!verdict.may(RouteClass::ControllerApi, Access::Write).is_yes());
         assert!(verdict.supports("idempotency-key"));
         assert!(tracker.record(said(true), clock::now(), clock::wall()).is_some());
+    }
+
+    #[test]
+    fn a_server_that_is_down_keeps_its_name() {
+        let mut tracker = Tracker::new(1, 1, clock::now(), clock::wall());
+        let ready = Ready { ready: true, name: Some("r1".into()), ..Ready::default() };
+        tracker.record(Found::Good { seen: "200".into(), ready: Some(ready) }, clock::now(), clock::wall());
+        tracker.record(bad(), clock::now(), clock::wall());
+        tracker.record(good(), clock::now(), clock::wall());
+        assert_eq!(tracker.verdict().name(), Some("r1"));
     }
 
     proptest! {

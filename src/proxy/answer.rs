@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{choose::NoneLeft, guard::Refusal};
 use crate::{
     config::proxy::Kind,
-    model::RequestId,
+    model::{Position, RequestId},
     wire::{envelope::Envelope, headers, oci},
 };
 
@@ -31,6 +31,10 @@ pub struct Before {
 fn said(before: &Option<Before>) -> String {
     let Some(Before { upstream, status }) = before else { return String::new() };
     format!("server `{upstream}` answered {status}, then ")
+}
+
+fn needs(needed: &Option<Position>) -> String {
+    needed.map_or_else(String::new, |needed| format!(", which needs position {needed}"))
 }
 
 /// An answer of ours.
@@ -55,6 +59,36 @@ pub enum Answer {
         service: String,
         /// Each upstream, with why not.
         why: NoneLeft,
+    },
+    /// Nobody is known to have what is needed.
+    #[error("no server of `{service}` is fresh enough for {subject}{}: {why}", needs(.needed))]
+    NotFresh {
+        /// The service.
+        service: String,
+        /// What was asked about.
+        subject: String,
+        /// The position that is needed, if that is known.
+        needed: Option<Position>,
+        /// Each upstream, with what it has.
+        why: NoneLeft,
+    },
+    /// Those that could be asked do not have it, and may well be behind.
+    #[error("{subject}: not found where `{service}` could be asked, which may miss the last pushes: {why}")]
+    NotSure {
+        /// The service.
+        service: String,
+        /// What was asked about.
+        subject: String,
+        /// Each upstream, with why it could not say so.
+        why: NoneLeft,
+    },
+    /// One that has everything of the repository does not have it.
+    #[error("{subject}: no server of `{service}` has it")]
+    NotFound {
+        /// The service.
+        service: String,
+        /// What was asked about.
+        subject: String,
     },
     /// Too many are held already.
     #[error("no server of `{service}` can take this request and too many are waiting: {why}")]
@@ -101,8 +135,13 @@ impl Answer {
     pub fn status(&self) -> u16 {
         match self {
             Self::Refused(refusal) => refusal.status(),
-            Self::NoRoute => 404,
-            Self::Maintenance { .. } | Self::NoUpstream { .. } | Self::HeldFull { .. } | Self::Busy => 503,
+            Self::NoRoute | Self::NotFound { .. } => 404,
+            Self::Maintenance { .. }
+            | Self::NoUpstream { .. }
+            | Self::NotFresh { .. }
+            | Self::NotSure { .. }
+            | Self::HeldFull { .. }
+            | Self::Busy => 503,
             // The one answer that there was says more than that there was no second one.
             Self::NoAnswer { before: Some(before), .. } => before.status,
             Self::Unknown { .. } | Self::NoAnswer { .. } => 502,
@@ -117,6 +156,9 @@ impl Answer {
             Self::NoRoute => "no-route",
             Self::Maintenance { .. } => "maintenance",
             Self::NoUpstream { .. } => "no-upstream",
+            Self::NotFresh { .. } => "not-fresh",
+            Self::NotSure { .. } => "not-sure",
+            Self::NotFound { .. } => "not-found",
             Self::HeldFull { .. } => "held-full",
             Self::Unknown { .. } => "outcome-unknown",
             Self::NoAnswer { .. } => "no-answer",
@@ -132,6 +174,11 @@ impl Answer {
             Self::NoRoute => "check the address: controllers and registries have fronts of their own",
             Self::Maintenance { .. } => "wait until the operator ends it",
             Self::NoUpstream { .. } | Self::HeldFull { .. } | Self::Busy => "try again shortly",
+            Self::NotFresh { .. } => {
+                "try again shortly; `GET /admin/v1/registries` of the proxy says what it waits for"
+            }
+            Self::NotSure { .. } => "try again when the writer is back",
+            Self::NotFound { .. } => "check the name",
             Self::Unknown { .. } => "look whether it happened before sending it again",
             Self::NoAnswer { .. } => "send it again",
             Self::Internal(_) => "tell the operator the request id",
@@ -149,6 +196,7 @@ impl Answer {
     /// OCI Distribution Specification v1.1, "Error Codes", and what the reference registry adds to them.
     fn oci_code(&self) -> &'static str {
         match self.status() {
+            404 if matches!(self, Self::NotFound { .. }) => "BLOB_UNKNOWN",
             503 => "UNAVAILABLE",
             404 => "NAME_UNKNOWN",
             405 | 501 | 505 => "UNSUPPORTED",

@@ -7,15 +7,18 @@ use tokio::time::Instant;
 
 use super::{
     answer::{Answer, Before},
-    choose::{Tried, Want, Why},
-    classify::Route,
+    choose::{Stale, Tried, Want, Why},
+    classify::{Needs, Route},
+    follow::{Look, Said},
+    freshness::Subject,
     identify::Client,
     retry::What,
     snapshot::{Service, Snapshot, UnderWay},
+    weigh::Asked,
 };
 use crate::{
     config::proxy::Kind,
-    model::{RequestId, UpstreamName},
+    model::{RepositoryName, RequestId, UpstreamName},
 };
 
 /// The connection that a request came on, and when.
@@ -77,6 +80,8 @@ pub struct Current {
     pub connected: bool,
     /// Sent under a key that the upstream honours.
     pub keyed: bool,
+    /// What its answer must have, to be passed on.
+    pub asked: Asked,
 }
 
 /// One request.
@@ -102,6 +107,10 @@ pub struct Ctx {
     pub started: Instant,
     /// What it is.
     pub route: Route,
+    /// The repository that its path names.
+    pub repository: Option<RepositoryName>,
+    /// The registry that its upload session is at.
+    pub session: Option<String>,
     /// Whether the client asks for another protocol.
     pub upgrade: bool,
     /// Place of the service, once routed.
@@ -118,6 +127,16 @@ pub struct Ctx {
     pub hold_over: bool,
     /// Upstreams whose probes fail were tried without waiting, as nothing had passed for long.
     pub despaired: bool,
+    /// It waited for a lagging replica, and what came of that was not counted yet.
+    pub fresh_waited: bool,
+    /// It may not wait for one any more: its time is short.
+    pub impatient: bool,
+    /// A registry that has all there is of the repository does not have what was asked for.
+    pub sure: bool,
+    /// What the last answer said about positions.
+    pub said: Said,
+    /// The mark on the answer that was passed on.
+    pub stale: Option<Stale>,
     /// How long it was held.
     pub held: Duration,
     /// Sends so far.
@@ -167,10 +186,30 @@ impl Ctx {
         self.service().or_else(fallback).map_or(Kind::Controller, |service| service.kind)
     }
 
+    /// What it is about, as far as freshness goes.
+    pub fn subject(&self) -> Subject<'_> {
+        match (self.route.needs, &self.repository) {
+            (Needs::All, _) | (_, None) => Subject::All,
+            (_, Some(repository)) => Subject::Repository(repository),
+        }
+    }
+
+    /// What is known of the registries with regard to it.
+    pub fn look(&self, service: &Service) -> Look {
+        service.follow.as_ref().map(|follow| follow.look(self.subject())).unwrap_or_default()
+    }
+
     /// What the next upstream must be able to do.
-    pub fn want(&self) -> Want {
-        let writer = self.service().and_then(|service| service.writer);
-        Want { route: self.route, writer: writer.filter(|_| self.route.to_writer), ability: self.ability }
+    pub fn want(&self, service: &Service, look: &Look) -> Want {
+        Want {
+            route: self.route,
+            writer: service.writer,
+            only: self.session.as_deref().and_then(|name| service.named(name)),
+            write_only: service.reads.write_only,
+            fresh: service.fresh(look),
+            patient: !self.impatient,
+            ability: self.ability,
+        }
     }
 
     /// Time left of the deadline.

@@ -25,9 +25,11 @@ pub enum Ended {
     ClientGone,
 }
 
-/// Waits for the first of: a change of a verdict, the next tick, `until`, `gone`. Cancel-safe.
+/// Waits for the first of: a change of a verdict, news of what the registries have, the next tick, `until`, `gone`.
+/// Cancel-safe.
 pub async fn wait(
     verdicts: &mut [watch::Receiver<Arc<Verdict>>],
+    news: Option<&mut watch::Receiver<()>>,
     until: Instant,
     now: Instant,
     gone: impl Future<Output = ()>,
@@ -45,10 +47,20 @@ pub async fn wait(
             std::future::pending::<()>().await;
         }
     };
+    let told = async {
+        let told = match news {
+            Some(news) => news.changed().await.is_ok(),
+            None => false,
+        };
+        if !told {
+            std::future::pending::<()>().await;
+        }
+    };
     let tick = now + TICK;
     tokio::select! {
         () = gone => Ended::ClientGone,
         () = changed => Ended::LookAgain,
+        () = told => Ended::LookAgain,
         () = tokio::time::sleep_until(tick.min(until)) => {
             if tick < until { Ended::LookAgain } else { Ended::Over }
         }
@@ -71,9 +83,18 @@ mod tests {
         let ((_a, follow_a), (b, follow_b)) = (verdict(), verdict());
         let now = clock::now();
         let mut follow = [follow_a, follow_b];
-        let waiting = wait(&mut follow, now + Duration::from_secs(2), now, pending());
+        let waiting = wait(&mut follow, None, now + Duration::from_secs(2), now, pending());
         let change = async { b.send_modify(|_| {}) };
         let (ended, ()) = tokio::join!(waiting, change);
+        assert_eq!((ended, clock::now() - now), (Ended::LookAgain, Duration::ZERO));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn news_of_the_registries_end_the_wait_at_once() {
+        let (news, mut follow) = watch::channel(());
+        let now = clock::now();
+        let waiting = wait(&mut [], Some(&mut follow), now + Duration::from_secs(2), now, pending());
+        let (ended, ()) = tokio::join!(waiting, async { news.send_modify(|()| {}) });
         assert_eq!((ended, clock::now() - now), (Ended::LookAgain, Duration::ZERO));
     }
 
@@ -82,7 +103,8 @@ mod tests {
         let start = clock::now();
         let mut ends = Vec::new();
         loop {
-            let ended = wait(&mut [], start + Duration::from_millis(600), clock::now(), pending()).await;
+            let ended =
+                wait(&mut [], None, start + Duration::from_millis(600), clock::now(), pending()).await;
             ends.push(ended);
             if ended == Ended::Over {
                 break;
@@ -95,7 +117,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_closes_is_dropped() {
         let now = clock::now();
-        let ended = wait(&mut [], now + Duration::from_secs(2), now, async {}).await;
+        let ended = wait(&mut [], None, now + Duration::from_secs(2), now, async {}).await;
         assert_eq!(ended, Ended::ClientGone);
     }
 }

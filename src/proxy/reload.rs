@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::snapshot::{Live, Service, Snapshot, Upstream};
+use super::{
+    follow::Follow,
+    snapshot::{Live, Service, Snapshot, Upstream},
+};
 use crate::{
     config::proxy::{Access, Listener, Proxy, Service as ServiceConfig},
     discovery::fixed::Fixed,
@@ -95,6 +98,7 @@ fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks) -> Serv
             ))
         })
     });
+    let known = old.and_then(|old| old.follow.clone()).filter(|follow| follow.fits(config));
     Service {
         name: config.name.clone(),
         kind: config.kind,
@@ -103,6 +107,8 @@ fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks) -> Serv
         retry_status: config.retry_status.clone(),
         maintenance: config.maintenance,
         writer: config.writer,
+        reads: config.reads,
+        follow: known.or_else(|| Follow::start(tasks, config).map(Arc::new)),
         timeouts: config.timeouts,
         attempts: config.attempts.max(1),
         upstreams: upstreams.collect(),

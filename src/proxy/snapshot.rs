@@ -7,11 +7,16 @@ use std::sync::{
 
 use arc_swap::ArcSwap;
 
-use super::{choose::Candidate, limit::Gate};
+use super::{
+    choose::{Candidate, Fresh},
+    follow::{Follow, Look},
+    freshness::Standing,
+    limit::Gate,
+};
 use crate::{
     config::{
         Address,
-        proxy::{Balance, Health, Hold, Kind, Limits, Listener, UpstreamTimeouts},
+        proxy::{Balance, Health, Hold, Kind, Limits, Listener, Reads, UpstreamTimeouts},
     },
     health::Prober,
     model::{ServiceName, UpstreamName},
@@ -68,8 +73,12 @@ pub struct Service {
     pub retry_status: Vec<u16>,
     /// 503 for everything.
     pub maintenance: bool,
-    /// Place of the write registry.
+    /// Place of the write registry of replicated storage.
     pub writer: Option<usize>,
+    /// Which registry may answer reads.
+    pub reads: Reads,
+    /// What is known of the registries' positions, if reads go by them; goes on over a reload.
+    pub follow: Option<Arc<Follow>>,
     /// Towards upstreams.
     pub timeouts: UpstreamTimeouts,
     /// Most sends of one request.
@@ -83,16 +92,30 @@ pub struct Service {
 }
 
 impl Service {
-    /// The upstreams as they stand now.
-    pub fn candidates(&self) -> Vec<Candidate<'_>> {
+    /// The upstreams as they stand now; `look` is what is known of what they have.
+    pub fn candidates(&self, look: &Look) -> Vec<Candidate<'_>> {
         self.upstreams
             .iter()
-            .map(|upstream| Candidate {
+            .enumerate()
+            .map(|(place, upstream)| Candidate {
                 name: &upstream.name,
                 verdict: upstream.prober.verdict(),
                 outstanding: upstream.outstanding(),
+                standing: look.standings.get(place).copied().unwrap_or(Standing::Unclaimed),
             })
             .collect()
+    }
+
+    /// How freshness bears on requests to this service.
+    pub fn fresh(&self, look: &Look) -> Option<Fresh> {
+        self.follow.as_ref().map(|_| Fresh { lease: look.lease, stale: self.reads.stale })
+    }
+
+    /// The upstream that goes by this name: it says so itself, or the config does.
+    pub fn named(&self, name: &str) -> Option<usize> {
+        let itself = |upstream: &Arc<Upstream>| upstream.prober.verdict().name() == Some(name);
+        let config = |upstream: &Arc<Upstream>| upstream.name.as_str() == name;
+        self.upstreams.iter().position(itself).or_else(|| self.upstreams.iter().position(config))
     }
 }
 

@@ -7,8 +7,8 @@ use switchyard::{
     config::{
         Address, Log,
         proxy::{
-            Access, Balance, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Rule, Service, Upstream,
-            UpstreamTimeouts,
+            Access, Balance, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Reads, Rule, Service,
+            Upstream, UpstreamTimeouts,
         },
     },
     model::{ServiceName, UpstreamName},
@@ -65,6 +65,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             maintenance: false,
             upstreams: upstreams.collect(),
             writer: None,
+            reads: Reads::default(),
             health: Health {
                 kind: ProbeKind::Http {
                     path: "/readyz".into(),

@@ -13,7 +13,7 @@ use crate::{
         agent::{self, Driver, ProcessDriver, Reserve},
         controller::{self, Registries, StoreKind},
         proxy::{
-            Access, Balance, Health, Hold, Kind, Limits, Listener, Proxy, Rule, Service, Upstream,
+            Access, Balance, Health, Hold, Kind, Limits, Listener, Proxy, Reads, Rule, Service, Upstream,
             UpstreamTimeouts,
         },
         registry::{self, LOG_KEEP, Replication, Role, Storage},
@@ -173,6 +173,7 @@ fn service(name: &str, kind: Kind, upstreams: Vec<Upstream>) -> Service {
         maintenance: false,
         upstreams,
         writer: None,
+        reads: Reads::default(),
         health: Health { interval: PROBE, rise: 1, ..Health::default() },
         timeouts: UpstreamTimeouts::default(),
         attempts: 3,

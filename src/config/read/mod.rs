@@ -10,6 +10,7 @@ mod registry;
 mod rules;
 mod server;
 mod service;
+mod replicas;
 
 pub(super) use agent::agent;
 pub(super) use controller::controller;

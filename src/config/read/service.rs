@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::replicas;
 use crate::{
     config::{
         proxy::{Balance, Health, Hold, Kind, ProbeKind, Service, Upstream, UpstreamTimeouts},
-        raw::{Raw, Table, quoted},
+        raw::{Raw, Table},
         report::Place,
-        suggest,
         value::{Given, Wrong, address, duration_in, flag, named, one_of, status, text, whole},
     },
     model::{ServiceName, UpstreamName},
@@ -68,7 +68,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         retry_status.map_or(RETRY_STATUS.to_vec(), |all| all.into_iter().map(|(status, _)| status).collect());
     let maintenance = table.or("maintenance", false, flag);
     let upstreams = upstreams(table, &name);
-    let writer = writer(table, kind, upstreams.as_deref());
+    let (writer, reads) = replicas::read(table, kind, upstreams.as_deref());
     let health = health(&table.sub("health"));
     let timeouts = timeouts(&table.sub("timeouts"));
     let attempts = table.or("attempts", ATTEMPTS, whole(1..=10));
@@ -83,6 +83,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         maintenance,
         upstreams,
         writer,
+        reads,
         health,
         timeouts,
         attempts,
@@ -164,24 +165,6 @@ fn upstreams(table: &Table<'_>, name: &ServiceName) -> Option<Vec<(Upstream, Pla
         table.fault_at(table.at("upstreams"), what, format!("name at least one, or delete [service.{name}]"));
     }
     (whole && !found.is_empty()).then_some(found)
-}
-
-fn writer(table: &Table<'_>, kind: Option<Kind>, upstreams: Option<&[(Upstream, Place)]>) -> Option<usize> {
-    let name = table.opt("writer", |given| text(given).map(str::to_owned))?;
-    if kind == Some(Kind::Controller) {
-        table.fault("writer", "is given for controllers", "every controller takes writes: delete it");
-        return None;
-    }
-    let names: Vec<&str> = upstreams?.iter().map(|(upstream, _)| upstream.name.as_str()).collect();
-    let found = names.iter().position(|known| *known == name);
-    if found.is_none() {
-        let right = match suggest::nearest(&name, names.iter().copied()) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None => format!("known: {}", quoted(&names)),
-        };
-        table.fault("writer", format!("is `{name}`, which is no upstream of this service"), right);
-    }
-    found
 }
 
 fn timeouts(table: &Table<'_>) -> UpstreamTimeouts {

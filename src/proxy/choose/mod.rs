@@ -1,18 +1,24 @@
 //! Step 6: which upstream takes the next attempt, and why. Reads what it is given; opens nothing.
 //!
 //! Filters first, balance second. What a filter dropped keeps its reason, so that log, error answer and
-//! admin API say the same.
+//! admin API say the same. Of registries with replicated storage [`rank`] says which may answer.
+
+mod rank;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::classify::Route;
+pub use self::rank::{Fresh, Rank, Stale};
+use super::{
+    classify::{Needs, Route},
+    freshness::Standing,
+};
 use crate::{
     balance,
     config::proxy::Balance,
-    health::{May, State, Verdict},
-    model::UpstreamName,
+    health::{State, Verdict},
+    model::{Position, UpstreamName},
 };
 
 /// One upstream as it stands now.
@@ -24,6 +30,8 @@ pub struct Candidate<'a> {
     pub verdict: Arc<Verdict>,
     /// Requests under way.
     pub outstanding: u64,
+    /// Whether it has what the request needs; read only when [`Want::fresh`] is given.
+    pub standing: Standing,
 }
 
 /// What the request needs.
@@ -31,8 +39,16 @@ pub struct Candidate<'a> {
 pub struct Want {
     /// What it is.
     pub route: Route,
-    /// Only this place will do: the write registry.
+    /// The write registry of replicated storage.
     pub writer: Option<usize>,
+    /// Only this place will do: the registry of an upload session.
+    pub only: Option<usize>,
+    /// The writer is asked for no reads.
+    pub write_only: bool,
+    /// How freshness bears on it; `None`: not at all.
+    pub fresh: Option<Fresh>,
+    /// A lagging replica may be waited for.
+    pub patient: bool,
     /// Only an upstream that declares this ability will do.
     pub ability: Option<&'static str>,
 }
@@ -44,6 +60,10 @@ pub struct Tried {
     sent: Vec<usize>,
     /// Places that could not be connected to; forgotten after a while, for nothing was sent.
     refused: Vec<usize>,
+    /// Places that answered that they do not have it.
+    absent: Vec<usize>,
+    /// Places whose answer was older than what is needed; forgotten after a while, for they may catch up.
+    older: Vec<usize>,
     /// One was asked twice already.
     again: bool,
 }
@@ -60,12 +80,34 @@ impl Tried {
         self.refused.push(place);
     }
 
-    /// Lets those that could not be connected to be tried once more.
-    pub fn forgive(&mut self) {
-        self.refused.clear();
+    /// It answered that it does not have what was asked for.
+    pub fn absent(&mut self, place: usize) {
+        self.sent.retain(|sent| *sent != place);
+        self.absent.push(place);
     }
 
-    /// Whether anything was sent to anyone.
+    /// Its answer was older than what is needed.
+    pub fn older(&mut self, place: usize) {
+        self.sent.retain(|sent| *sent != place);
+        self.older.push(place);
+    }
+
+    /// Lets those be tried once more that could not be connected to, or may have caught up.
+    pub fn forgive(&mut self) {
+        self.refused.clear();
+        self.older.clear();
+    }
+
+    /// Whether any answered that it does not have it.
+    pub fn absent_any(&self) -> bool {
+        !self.absent.is_empty()
+    }
+
+    fn spent(&self, place: usize) -> bool {
+        [&self.sent, &self.refused, &self.absent, &self.older].iter().any(|places| places.contains(&place))
+    }
+
+    /// Whether anything was sent to anyone who has not answered.
     pub fn sent_any(&self) -> bool {
         !self.sent.is_empty()
     }
@@ -85,6 +127,8 @@ pub struct Draw {
 pub struct Chosen {
     /// Its place among the candidates.
     pub place: usize,
+    /// What it is to the request.
+    pub rank: Rank,
     /// Why this one.
     pub why: Why,
 }
@@ -101,6 +145,18 @@ pub enum Why {
     },
     /// It is the writer.
     Writer,
+    /// It is the writer, and no replica is fresh enough.
+    NoneFresh,
+    /// It is the writer, and without a lease on its log nobody else can be known to be fresh.
+    NoLease,
+    /// It is the writer, which is asked last.
+    WriterLast,
+    /// The writer cannot be asked.
+    WriterLost,
+    /// The upload session is there.
+    Session,
+    /// It has come furthest, and may miss the last pushes.
+    Stale(Stale),
     /// Nothing else was eligible.
     Only,
     /// It was asked before without an answer and there is no other.
@@ -115,6 +171,14 @@ impl fmt::Display for Why {
             Self::Balanced { by: Balance::RoundRobin, among } => write!(f, "round-robin among {among}"),
             Self::Balanced { by: Balance::LeastRequests, among } => write!(f, "least-requests among {among}"),
             Self::Writer => f.write_str("the writer"),
+            Self::NoneFresh => f.write_str("the writer, no replica is fresh enough"),
+            Self::NoLease => {
+                f.write_str("the writer, without a lease on its log no replica is known to be fresh")
+            }
+            Self::WriterLast => f.write_str("the writer, asked last"),
+            Self::WriterLost => f.write_str("the writer cannot be asked"),
+            Self::Session => f.write_str("the upload session is there"),
+            Self::Stale(stale) => write!(f, "it has come furthest; stale: {}", stale.as_str()),
             Self::Only => f.write_str("the only eligible one"),
             Self::Again => f.write_str("asked again, there is no other"),
             Self::Desperate => f.write_str("tried although its probes fail, all others' do too"),
@@ -137,6 +201,37 @@ pub enum Reason {
     Unable,
     /// It was tried for this request.
     Tried,
+    /// The upload session is at another one.
+    Elsewhere,
+    /// It has not come so far.
+    Behind {
+        /// What is needed.
+        needed: Position,
+        /// What it has.
+        has: Position,
+    },
+    /// It claims no position.
+    Unclaimed,
+    /// What is needed is not known.
+    NoLease,
+    /// It is the writer, and that is asked for no reads.
+    WriteOnly,
+    /// It answered that it does not have it.
+    Absent,
+    /// Its answer was older than what is needed.
+    Older,
+}
+
+impl Reason {
+    /// Whether it is about freshness.
+    fn is_unfresh(&self) -> bool {
+        matches!(self, Self::Behind { .. } | Self::Unclaimed | Self::NoLease | Self::Older)
+    }
+
+    /// Whether a hold is no cure for it: what it waits for takes longer, or never comes.
+    fn is_settled(&self) -> bool {
+        matches!(self, Self::Behind { .. } | Self::WriteOnly | Self::NotWriter | Self::Absent)
+    }
 }
 
 impl fmt::Display for Reason {
@@ -148,17 +243,47 @@ impl fmt::Display for Reason {
             Self::NotWriter => f.write_str("not the writer"),
             Self::Unable => f.write_str("does not support repeats"),
             Self::Tried => f.write_str("tried already"),
+            Self::Elsewhere => f.write_str("the upload session is not there"),
+            Self::Behind { needed, has } => write!(f, "has {has}, and {needed} is needed"),
+            Self::Unclaimed => f.write_str("claims no position"),
+            Self::NoLease => f.write_str("not known to be fresh, there is no lease on the writer's log"),
+            Self::WriteOnly => f.write_str("write-only"),
+            Self::Absent => f.write_str("does not have it"),
+            Self::Older => f.write_str("its answer was older than what is needed"),
         }
     }
 }
 
-/// Nothing was eligible: each upstream with its reason.
+/// Nothing was eligible.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NoneLeft(pub Vec<(String, Reason)>);
+pub struct NoneLeft {
+    /// Each upstream with its reason.
+    pub upstreams: Vec<(String, Reason)>,
+    /// A replica may catch up, and may be waited for so long yet.
+    pub wait: Option<Duration>,
+}
+
+impl NoneLeft {
+    /// One that has just answered with something too old, or that it does not have it.
+    pub fn of(upstream: String, older: bool) -> Self {
+        let reason = if older { Reason::Older } else { Reason::Absent };
+        Self { upstreams: vec![(upstream, reason)], wait: None }
+    }
+
+    /// Whether it is for want of freshness.
+    pub fn is_unfresh(&self) -> bool {
+        self.upstreams.iter().any(|(_, reason)| reason.is_unfresh())
+    }
+
+    /// Whether a hold cannot change it.
+    pub fn is_settled(&self) -> bool {
+        !self.upstreams.is_empty() && self.upstreams.iter().all(|(_, reason)| reason.is_settled())
+    }
+}
 
 impl fmt::Display for NoneLeft {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (name, reason)) in self.0.iter().enumerate() {
+        for (at, (name, reason)) in self.upstreams.iter().enumerate() {
             let gap = if at > 0 { "; " } else { "" };
             write!(f, "{gap}{name}: {reason}")?;
         }
@@ -176,52 +301,75 @@ pub fn next(
     desperate: bool,
     draw: Draw,
 ) -> Result<Chosen, NoneLeft> {
-    let mut fresh = Vec::with_capacity(candidates.len());
+    let lost = rank::writer_lost(candidates, want, tried);
+    let mut open = Vec::with_capacity(candidates.len());
     let mut asked = None;
     let mut hopeless = Vec::new();
     let mut proven = false;
+    let mut wait = None;
     for (place, candidate) in candidates.iter().enumerate() {
-        if barred(place, candidate, want).is_some() {
-            continue;
-        }
         let up = candidate.verdict.state == State::Up;
+        let rank = rank::rank(place, candidate, want, lost);
+        if up && !tried.spent(place) {
+            wait = wait.max(worth_waiting(candidate, want, &rank));
+        }
+        let Ok(rank) = rank else { continue };
         proven |= up;
-        let sent = tried.sent.contains(&place);
-        match (up, sent || tried.refused.contains(&place)) {
-            (true, false) => fresh.push(place),
-            (true, true) if sent => asked = Some(place),
-            (false, false) => hopeless.push(place),
+        match (up, tried.spent(place)) {
+            (true, false) => open.push((rank, place)),
+            (true, true) if tried.sent.contains(&place) => asked = Some((rank, place)),
+            (false, false) => hopeless.push((rank, place)),
             _ => {}
         }
     }
-    if let Some(place) = pick(candidates, &fresh, how, draw) {
-        let why = match fresh.len() {
-            _ if want.writer == Some(place) => Why::Writer,
-            1 => Why::Only,
-            among => Why::Balanced { by: how, among },
-        };
-        return Ok(Chosen { place, why });
+    // A lagging replica is waited for before anybody is asked who is not the first choice; but not once bytes went
+    // out, for that would only delay an error.
+    let first = open.iter().any(|(rank, _)| *rank == Rank::First);
+    if let Some(wait) = wait.filter(|_| want.patient && !first && !tried.sent_any()) {
+        return Err(NoneLeft { wait: Some(wait), ..none_left(candidates, want, tried, lost) });
     }
-    if let Some(place) = asked
+    if let Some((rank, place)) = pick(candidates, &open, how, draw) {
+        return Ok(Chosen { place, rank, why: why(want, rank, place, &open, how) });
+    }
+    if let Some((rank, place)) = asked
         && !tried.again
     {
-        return Ok(Chosen { place, why: Why::Again });
+        return Ok(Chosen { place, rank, why: Why::Again });
     }
     if desperate
         && !proven
-        && let Some(place) = pick(candidates, &hopeless, how, draw)
+        && let Some((rank, place)) = pick(candidates, &hopeless, how, draw)
     {
-        return Ok(Chosen { place, why: Why::Desperate });
+        return Ok(Chosen { place, rank, why: Why::Desperate });
     }
-    Err(none_left(candidates, want))
+    Err(none_left(candidates, want, tried, lost))
+}
+
+/// What each upstream is to such a request now, before anything was tried, or why it is nothing to it.
+pub fn ranks(candidates: &[Candidate<'_>], want: &Want) -> Vec<Result<Rank, Reason>> {
+    let tried = Tried::default();
+    let lost = rank::writer_lost(candidates, want, &tried);
+    let of = |(place, candidate): (usize, &Candidate<'_>)| match rank::rank(place, candidate, want, lost) {
+        Ok(_) if candidate.verdict.state != State::Up => Err(reason(place, candidate, want, &tried, lost)),
+        other => other,
+    };
+    candidates.iter().enumerate().map(of).collect()
 }
 
 /// For how long none that could serve such a request has passed its probes; `None` when one does, or when
 /// one was never asked.
-pub fn failing_for(candidates: &[Candidate<'_>], want: &Want, now: Instant) -> Option<Duration> {
+pub fn failing_for(
+    candidates: &[Candidate<'_>],
+    want: &Want,
+    tried: &Tried,
+    now: Instant,
+) -> Option<Duration> {
+    let lost = rank::writer_lost(candidates, want, tried);
     let mut since = None;
-    for (_, candidate) in candidates.iter().enumerate().filter(|(place, c)| barred(*place, c, want).is_none())
-    {
+    for (place, candidate) in candidates.iter().enumerate() {
+        if rank::rank(place, candidate, want, lost).is_err() {
+            continue;
+        }
         if candidate.verdict.state != State::Down {
             return None;
         }
@@ -230,21 +378,50 @@ pub fn failing_for(candidates: &[Candidate<'_>], want: &Want, now: Instant) -> O
     since.map(|since| now.saturating_duration_since(since))
 }
 
-/// What nothing relaxes.
-fn barred(place: usize, candidate: &Candidate<'_>, want: &Want) -> Option<Reason> {
-    if want.writer.is_some_and(|writer| writer != place) {
-        return Some(Reason::NotWriter);
+/// For how long it pays to wait until this one has caught up.
+fn worth_waiting(candidate: &Candidate<'_>, want: &Want, rank: &Result<Rank, Reason>) -> Option<Duration> {
+    let lags = matches!(rank, Err(Reason::Behind { .. }) | Ok(Rank::Stale(Stale::Behind)));
+    match candidate.standing {
+        Standing::Behind { patience, .. } if lags && want.fresh.is_some() => Some(patience),
+        _ => None,
     }
-    if let May::No(why) = candidate.verdict.may(want.route.class, want.route.access) {
-        return Some(Reason::Withheld(why.clone()));
-    }
-    if want.ability.is_some_and(|ability| !candidate.verdict.supports(ability)) {
-        return Some(Reason::Unable);
-    }
-    None
+    .filter(|patience| !patience.is_zero())
 }
 
-fn pick(candidates: &[Candidate<'_>], places: &[usize], how: Balance, draw: Draw) -> Option<usize> {
+fn why(want: &Want, rank: Rank, place: usize, open: &[(Rank, usize)], how: Balance) -> Why {
+    let is_writer = want.writer == Some(place);
+    match rank {
+        Rank::Stale(stale) => Why::Stale(stale),
+        Rank::First if want.only.is_some() => Why::Session,
+        Rank::First if is_writer && want.route.to_writer => Why::Writer,
+        Rank::Second if !is_writer => Why::WriterLost,
+        Rank::Second => match (want.route.needs, want.fresh) {
+            (Needs::Repository | Needs::All, Some(Fresh { lease: false, .. })) => Why::NoLease,
+            (Needs::Repository | Needs::All, Some(_)) => Why::NoneFresh,
+            _ => Why::WriterLast,
+        },
+        Rank::First => match open.iter().filter(|(other, _)| *other == rank).count() {
+            1 => Why::Only,
+            among => Why::Balanced { by: how, among },
+        },
+    }
+}
+
+/// One of the lowest rank. Of those that may miss something, the one that has come furthest.
+fn pick(
+    candidates: &[Candidate<'_>],
+    eligible: &[(Rank, usize)],
+    how: Balance,
+    draw: Draw,
+) -> Option<(Rank, usize)> {
+    let best = eligible.iter().map(|(rank, _)| *rank).min()?;
+    let mut places: Vec<usize> =
+        eligible.iter().filter(|(rank, _)| *rank == best).map(|(_, place)| *place).collect();
+    if matches!(best, Rank::Stale(_)) {
+        let has = |place: &usize| candidates.get(*place).and_then(|candidate| candidate.standing.has());
+        let furthest = places.iter().map(has).max()?;
+        places.retain(|place| has(place) == furthest);
+    }
     let at = match how {
         Balance::RoundRobin => balance::round_robin(places.len(), draw.turn),
         Balance::LeastRequests => {
@@ -253,19 +430,27 @@ fn pick(candidates: &[Candidate<'_>], places: &[usize], how: Balance, draw: Draw
             balance::least_requests(&loads, draw.chance)
         }
     };
-    places.get(at?).copied()
+    places.get(at?).map(|place| (best, *place))
 }
 
-fn none_left(candidates: &[Candidate<'_>], want: &Want) -> NoneLeft {
-    let reason = |(place, candidate): (usize, &Candidate<'_>)| {
-        let reason = barred(place, candidate, want).unwrap_or_else(|| match candidate.verdict.state {
-            State::Down => Reason::Down(candidate.verdict.evidence.clone()),
-            State::Unknown => Reason::Unknown,
-            State::Up => Reason::Tried,
-        });
-        (candidate.name.to_string(), reason)
+fn none_left(candidates: &[Candidate<'_>], want: &Want, tried: &Tried, lost: bool) -> NoneLeft {
+    let of = |(place, candidate): (usize, &Candidate<'_>)| {
+        (candidate.name.to_string(), reason(place, candidate, want, tried, lost))
     };
-    NoneLeft(candidates.iter().enumerate().map(reason).collect())
+    NoneLeft { upstreams: candidates.iter().enumerate().map(of).collect(), wait: None }
+}
+
+fn reason(place: usize, candidate: &Candidate<'_>, want: &Want, tried: &Tried, lost: bool) -> Reason {
+    if tried.absent.contains(&place) {
+        return Reason::Absent;
+    }
+    match (rank::rank(place, candidate, want, lost), candidate.verdict.state) {
+        (Err(reason), _) => reason,
+        (Ok(_), State::Down) => Reason::Down(candidate.verdict.evidence.clone()),
+        (Ok(_), State::Unknown) => Reason::Unknown,
+        (Ok(_), State::Up) if tried.older.contains(&place) => Reason::Older,
+        (Ok(_), State::Up) => Reason::Tried,
+    }
 }
 
 #[cfg(test)]

@@ -30,18 +30,32 @@ fn verdict(word: char) -> Arc<Verdict> {
 struct Case {
     names: Vec<UpstreamName>,
     words: Vec<char>,
+    standings: Vec<Standing>,
     want: Want,
     tried: Tried,
     desperate: bool,
 }
 
 fn case(words: &str, line: &str) -> Case {
+    case_of(Kind::Controller, words, line)
+}
+
+fn case_of(kind: Kind, words: &str, line: &str) -> Case {
     let (method, path) = line.split_once(' ').unwrap();
     let method: Method = method.parse().unwrap();
     Case {
         names: (0..words.len()).map(|at| UpstreamName::parse(format!("u{at}")).unwrap()).collect(),
         words: words.chars().collect(),
-        want: Want { route: classify::route(Kind::Controller, &method, path), writer: None, ability: None },
+        standings: vec![Standing::Unclaimed; words.len()],
+        want: Want {
+            route: classify::route(kind, &method, path),
+            writer: None,
+            only: None,
+            write_only: false,
+            fresh: None,
+            patient: true,
+            ability: None,
+        },
         tried: Tried::default(),
         desperate: false,
     }
@@ -53,7 +67,13 @@ impl Case {
             .names
             .iter()
             .zip(&self.words)
-            .map(|(name, word)| Candidate { name, verdict: verdict(*word), outstanding: 0 })
+            .zip(&self.standings)
+            .map(|((name, word), standing)| Candidate {
+                name,
+                verdict: verdict(*word),
+                outstanding: 0,
+                standing: *standing,
+            })
             .collect();
         let draw = Draw { turn, chance: 0 };
         next(&candidates, &self.want, &self.tried, Balance::RoundRobin, self.desperate, draw)
@@ -69,6 +89,7 @@ impl Case {
 
 const READ: &str = "GET /api/v1/vm";
 const WRITE: &str = "POST /api/v1/vm";
+const PUT: &str = "PUT /v2/a/manifests/x";
 
 #[test]
 fn only_proven_upstreams_are_chosen() {
@@ -121,16 +142,16 @@ fn desperation_relaxes_probes_and_nothing_else() {
     // Its own word is not overruled.
     let mut mute = case("w", WRITE);
     mute.desperate = true;
-    assert_eq!(mute.next(0).unwrap_err().0[0].1, Reason::Withheld("disk full".into()));
+    assert_eq!(mute.next(0).unwrap_err().upstreams[0].1, Reason::Withheld("disk full".into()));
 }
 
 #[test]
 fn the_writer_alone_will_do_when_it_is_asked_for() {
-    let mut one = case("++", WRITE);
+    let mut one = case_of(Kind::Registry, "++", PUT);
     one.want.writer = Some(1);
     assert_eq!(one.places(), [1]);
     assert_eq!(one.next(0).unwrap().why, Why::Writer);
-    let mut down = case("+-", WRITE);
+    let mut down = case_of(Kind::Registry, "+-", PUT);
     down.want.writer = Some(1);
     assert_eq!(down.next(0).unwrap_err().to_string(), "u0: not the writer; u1: down, connect refused");
 }
@@ -150,9 +171,14 @@ fn failing_is_reckoned_from_the_last_one_that_fell() {
         let candidates: Vec<_> = names
             .iter()
             .zip(words.chars())
-            .map(|(name, word)| Candidate { name, verdict: verdict(word), outstanding: 0 })
+            .map(|(name, word)| Candidate {
+                name,
+                verdict: verdict(word),
+                outstanding: 0,
+                standing: Standing::Unclaimed,
+            })
             .collect();
-        failing_for(&candidates, &case("+", READ).want, now + Duration::from_secs(60))
+        failing_for(&candidates, &case("+", READ).want, &Tried::default(), now + Duration::from_secs(60))
     };
     assert!(of("--").unwrap() > Duration::from_secs(50));
     assert_eq!(of("-+"), None);
@@ -170,6 +196,232 @@ proptest! {
         }
         for (word, count) in words.chars().zip(seen) {
             prop_assert_eq!(count, if word == '+' { 3 } else { 0 });
+        }
+    }
+}
+
+/// The rules of `docs/replication.md`, on a service whose first upstream is the writer.
+mod freshness {
+    use super::*;
+    use crate::config::proxy::StaleReads;
+
+    const TAG: &str = "GET /v2/a/manifests/x";
+    const BLOB: &str = "GET /v2/a/blobs/sha256:1";
+    const BLOB_HEAD: &str = "HEAD /v2/a/blobs/sha256:1";
+    const PING: &str = "GET /v2/";
+
+    fn at(seq: u64) -> Position {
+        Position { epoch: 1, seq }
+    }
+
+    /// What registries have, 5 being needed: `5` and more are fresh, less are behind, `.` claims nothing.
+    fn registries(words: &str, has: &str, line: &str) -> Case {
+        let mut case = case_of(Kind::Registry, words, line);
+        let standing = |word: char| match word.to_digit(10) {
+            None => Standing::Unclaimed,
+            Some(has) if has >= 5 => Standing::Fresh { has: at(has.into()) },
+            Some(has) => {
+                Standing::Behind { needed: at(5), has: at(has.into()), patience: Duration::from_millis(300) }
+            }
+        };
+        case.standings = has.chars().map(standing).collect();
+        case.want.writer = Some(0);
+        case.want.fresh = Some(Fresh { lease: true, stale: StaleReads::WriterLost });
+        case
+    }
+
+    impl Case {
+        fn without_lease(mut self) -> Self {
+            self.want.fresh = self.want.fresh.map(|fresh| Fresh { lease: false, ..fresh });
+            self
+        }
+
+        fn stale(mut self, stale: StaleReads) -> Self {
+            self.want.fresh = self.want.fresh.map(|fresh| Fresh { stale, ..fresh });
+            self
+        }
+
+        fn write_only(mut self) -> Self {
+            self.want.write_only = true;
+            self
+        }
+
+        fn waited(mut self) -> Self {
+            for standing in &mut self.standings {
+                if let Standing::Behind { patience, .. } = standing {
+                    *patience = Duration::ZERO;
+                }
+            }
+            self
+        }
+
+        fn why(&self) -> Why {
+            self.next(0).unwrap().why
+        }
+    }
+
+    #[test]
+    fn fresh_replicas_are_preferred_to_the_writer() {
+        let case = registries("+++", "955", TAG);
+        assert_eq!(case.places(), [1, 2]);
+        assert_eq!(registries("+++", "954", TAG).places(), [1]);
+    }
+
+    #[test]
+    fn a_lagging_replica_is_waited_for_and_then_the_writer_is_asked() {
+        let case = registries("+++", "944", TAG);
+        assert_eq!(case.next(0).unwrap_err().wait, Some(Duration::from_millis(300)));
+        let case = case.waited();
+        assert_eq!((case.places(), case.why()), (vec![0], Why::NoneFresh));
+        // One that is down cannot catch up, nor one that is not there.
+        for (words, has) in [("+--", "944"), ("+++", "9.."), ("+", "9")] {
+            assert_eq!(registries(words, has, TAG).places(), [0], "{words}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_waited_for_once_something_was_sent() {
+        let mut case = registries("+++", "954", TAG);
+        case.tried.sent(1);
+        assert_eq!(case.places(), [0]);
+    }
+
+    #[test]
+    fn without_a_lease_only_the_writer_is_asked() {
+        let case = registries("+++", "999", TAG).without_lease();
+        assert_eq!((case.places(), case.why()), (vec![0], Why::NoLease));
+        let none = registries("?++", "999", TAG).without_lease().next(0).unwrap_err();
+        assert!(none.is_unfresh() && !none.is_settled() && none.wait.is_none(), "{none}");
+    }
+
+    #[test]
+    fn a_write_only_writer_is_asked_for_no_reads() {
+        let case = registries("+++", "944", TAG).write_only().waited();
+        let none = case.next(0).unwrap_err();
+        assert_eq!(
+            none.to_string(),
+            "u0: write-only; u1: has 1.4, and 1.5 is needed; u2: has 1.4, and 1.5 is needed"
+        );
+        assert!(none.is_settled() && none.is_unfresh());
+        assert_eq!(registries("+++", "955", BLOB).write_only().places(), [1, 2]);
+        // A push begins with these.
+        assert_eq!(registries("+++", "955", BLOB_HEAD).write_only().places(), [0]);
+        assert_eq!(registries("+--", "955", PING).write_only().places(), [0]);
+    }
+
+    #[test]
+    fn with_the_writer_lost_the_replica_that_has_come_furthest_answers_marked() {
+        let case = registries("-+++", "9384", TAG).without_lease();
+        assert_eq!((case.places(), case.why()), (vec![2], Why::Stale(Stale::Unknown)));
+        assert_eq!(case.next(0).unwrap().rank, Rank::Stale(Stale::Unknown));
+        let never = registries("-+++", "9384", TAG).without_lease().stale(StaleReads::Never);
+        assert!(never.next(0).unwrap_err().is_unfresh());
+        // One found out by this request counts as lost, whatever the probes say.
+        let mut found = registries("+++", "938", TAG).without_lease();
+        found.tried.refused(0);
+        assert_eq!(found.places(), [2]);
+        let mut frozen = registries("+++", "938", TAG).without_lease();
+        frozen.tried.sent(0);
+        assert_eq!(frozen.places(), [2]);
+    }
+
+    #[test]
+    fn a_lease_outlives_the_writer_for_a_moment() {
+        assert_eq!(registries("-++", "954", TAG).places(), [1]);
+        let none = registries("-++", "944", TAG).waited().next(0).unwrap_err();
+        assert!(none.is_unfresh() && !none.is_settled());
+    }
+
+    #[test]
+    fn lagging_replicas_answer_when_that_is_allowed_and_nobody_else_will() {
+        let allow = |words, has| registries(words, has, TAG).stale(StaleReads::Allow).waited();
+        assert_eq!(allow("+++", "934").places(), [0]);
+        let marked = allow("+++", "934").write_only();
+        assert_eq!((marked.places(), marked.why()), (vec![2], Why::Stale(Stale::Behind)));
+        assert_eq!(allow("-++", "934").places(), [2]);
+        let unknown = allow("+++", "938").write_only().without_lease();
+        assert_eq!((unknown.places(), unknown.why()), (vec![2], Why::Stale(Stale::Unknown)));
+        let first = registries("+++", "934", TAG).stale(StaleReads::Allow).write_only();
+        assert!(first.next(0).unwrap_err().wait.is_some());
+    }
+
+    #[test]
+    fn a_blob_is_asked_for_everywhere_once_and_at_the_writer_last() {
+        let mut case = registries("+++", "9.4", BLOB).without_lease();
+        assert_eq!(case.places(), [1, 2]);
+        case.tried.sent(1);
+        case.tried.absent(1);
+        assert_eq!(case.places(), [2]);
+        case.tried.sent(2);
+        case.tried.absent(2);
+        assert_eq!((case.places(), case.why()), (vec![0], Why::WriterLast));
+        case.words[0] = '-';
+        let none = case.next(0).unwrap_err();
+        assert!(!none.is_settled());
+        assert_eq!(none.to_string(), "u0: down, connect refused; u1: does not have it; u2: does not have it");
+    }
+
+    #[test]
+    fn a_question_for_a_blob_goes_to_a_replica_only_without_the_writer() {
+        assert_eq!(registries("+++", "955", BLOB_HEAD).places(), [0]);
+        let lost = registries("-++", "9.5", BLOB_HEAD);
+        assert_eq!((lost.places(), lost.why()), (vec![1, 2], Why::WriterLost));
+    }
+
+    #[test]
+    fn changes_go_to_the_writer_and_sessions_to_their_registry() {
+        assert_eq!(registries("-++", "999", PUT).places(), [0; 0]);
+        let mut session = registries("+++", "999", "PATCH /v2/a/blobs/uploads/r3.u");
+        assert_eq!(session.places(), [0]);
+        session.want.only = Some(2);
+        assert_eq!((session.places(), session.why()), (vec![2], Why::Session));
+        session.words[2] = '-';
+        session.desperate = true;
+        assert_eq!(session.places(), [2]);
+        session.tried.refused(2);
+        assert!(session.next(0).is_err(), "it is never sent to another");
+    }
+
+    #[test]
+    fn an_answer_that_was_too_old_bars_its_registry_for_a_while() {
+        let mut case = registries("+++", "955", TAG);
+        case.tried.sent(1);
+        case.tried.older(1);
+        assert_eq!(case.places(), [2]);
+        assert!(!case.tried.sent_any());
+        case.tried.forgive();
+        assert_eq!(case.places(), [1, 2]);
+    }
+
+    proptest! {
+        /// Desperation, chance and turns never lead a read to one that may miss something without a mark.
+        #[test]
+        fn no_read_goes_unmarked_to_one_that_may_be_behind(
+            words in "[+?-]{4}",
+            has in "9[3-7.]{3}",
+            bits in 0u32..32,
+            stale in 0usize..3,
+            turn in 0usize..8,
+        ) {
+            let bit = |n: u32| bits & (1 << n) != 0;
+            let stale = [StaleReads::WriterLost, StaleReads::Never, StaleReads::Allow][stale];
+            let mut case = registries(&words, &has, TAG).stale(stale);
+            case.want.fresh = Some(Fresh { lease: bit(0), stale });
+            case.want.write_only = bit(1);
+            case.desperate = bit(2);
+            if bit(3) {
+                case.tried.refused(0);
+            }
+            if bit(4) {
+                case = case.waited();
+            }
+            if let Ok(chosen) = case.next(turn) {
+                let fresh = matches!(case.standings[chosen.place], Standing::Fresh { .. });
+                let marked = matches!(chosen.rank, Rank::Stale(_));
+                prop_assert!(marked || chosen.place == 0 || (bit(0) && fresh));
+                prop_assert!(!marked || stale != StaleReads::Never);
+                prop_assert!(chosen.place != 0 || !bit(1));
+            }
         }
     }
 }

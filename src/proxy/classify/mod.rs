@@ -8,8 +8,21 @@ use ::http::Method;
 use crate::{
     config::proxy::{Kind, Rule},
     health::Access,
-    model::RouteClass,
+    model::{RepositoryName, RouteClass},
 };
+
+/// What a registry must have to answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing in particular.
+    Nothing,
+    /// The newest state of the repository that the path names.
+    Repository,
+    /// The newest state of all repositories: lists, and what names a template by an id.
+    All,
+    /// A blob of the repository that the path names. A digest means the same bytes everywhere.
+    Blob,
+}
 
 /// How long an answer may take to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +52,8 @@ pub struct Route {
     pub to_writer: bool,
     /// How long the answer may take.
     pub pace: Pace,
+    /// What a registry must have to answer.
+    pub needs: Needs,
 }
 
 struct Row {
@@ -55,12 +70,16 @@ const READ: Route = Route {
     creates: false,
     to_writer: false,
     pace: Pace::Prompt,
+    needs: Needs::Nothing,
 };
 const WRITE: Route = Route { access: Access::Write, repeatable: false, ..READ };
 const POLL: Route = Route { class: RouteClass::AgentPoll, pace: Pace::Parked, ..WRITE };
 const HANDSHAKE: Route = Route { class: RouteClass::AuthHandshake, ..WRITE };
 const R_READ: Route = Route { class: RouteClass::RegistryRead, ..READ };
 const R_WRITE: Route = Route { class: RouteClass::RegistryWrite, to_writer: true, ..WRITE };
+const R_OF_ONE: Route = Route { needs: Needs::Repository, ..R_READ };
+const R_OF_ALL: Route = Route { needs: Needs::All, ..R_READ };
+const R_BLOB: Route = Route { needs: Needs::Blob, ..R_READ };
 const UPLOAD: Route = Route { class: RouteClass::RegistryUpload, pace: Pace::Commit, ..R_WRITE };
 
 const GET: &[Method] = &[Method::GET, Method::HEAD];
@@ -88,22 +107,23 @@ const CONTROLLER: &[Row] = &[
 
 const REGISTRY: &[Row] = &[
     Row { methods: GET, path: "/v2", route: R_READ },
-    Row { methods: GET, path: "/v2/_catalog", route: R_READ },
+    Row { methods: GET, path: "/v2/_catalog", route: R_OF_ALL },
     Row { methods: ANY, path: "/v2/**/blobs/uploads", route: UPLOAD },
     Row { methods: ANY, path: "/v2/**/blobs/uploads/*", route: UPLOAD },
     // Part of a push: a replica that lacks the blob would make the client send it again.
-    Row { methods: ONLY_HEAD, path: "/v2/**/blobs/*", route: Route { to_writer: true, ..R_READ } },
-    Row { methods: ONLY_GET, path: "/v2/**/blobs/*", route: Route { pace: Pace::Bulk, ..R_READ } },
+    Row { methods: ONLY_HEAD, path: "/v2/**/blobs/*", route: Route { to_writer: true, ..R_BLOB } },
+    Row { methods: ONLY_GET, path: "/v2/**/blobs/*", route: Route { pace: Pace::Bulk, ..R_BLOB } },
     Row { methods: DELETE, path: "/v2/**/blobs/*", route: R_WRITE },
-    Row { methods: GET, path: "/v2/**/manifests/*", route: R_READ },
+    Row { methods: GET, path: "/v2/**/manifests/*", route: R_OF_ONE },
     Row { methods: ANY, path: "/v2/**/manifests/*", route: Route { pace: Pace::Commit, ..R_WRITE } },
-    Row { methods: GET, path: "/v2/**/tags/list", route: R_READ },
-    Row { methods: GET, path: "/v2/**/referrers/*", route: R_READ },
+    Row { methods: GET, path: "/v2/**/tags/list", route: R_OF_ONE },
+    Row { methods: GET, path: "/v2/**/referrers/*", route: R_OF_ONE },
     Row { methods: GET, path: "/registry/status", route: R_READ },
     Row { methods: GET, path: "/registry/disk", route: R_READ },
-    Row { methods: GET, path: "/registry/vm", route: R_READ },
-    Row { methods: GET, path: "/registry/v2/vm", route: R_READ },
-    Row { methods: GET, path: "/registry/vm/info", route: R_READ },
+    Row { methods: GET, path: "/registry/vm", route: R_OF_ALL },
+    Row { methods: GET, path: "/registry/v2/vm", route: R_OF_ALL },
+    // It names a template by its id, and which repository that is only a registry knows.
+    Row { methods: GET, path: "/registry/vm/info", route: R_OF_ALL },
     Row { methods: DELETE, path: "/registry/vm", route: R_WRITE },
     Row { methods: DELETE, path: "/registry/revert", route: R_WRITE },
     Row { methods: ANY, path: "/tap/v1/**", route: HANDSHAKE },
@@ -141,6 +161,28 @@ fn unknown(kind: Kind, method: &Method) -> Route {
         (Kind::Registry, false) => Route { pace: Pace::Commit, ..R_WRITE },
     };
     Route { repeatable: false, ..base }
+}
+
+/// The repository that a path of the OCI API names; `None` when it names none that there can be.
+pub fn repository(path: &str) -> Option<RepositoryName> {
+    let rest = path.strip_prefix("/v2/")?;
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    let name = match session_id(path) {
+        Some(_) => rest.rsplitn(4, '/').nth(3),
+        None => rest.rsplitn(3, '/').nth(2),
+    };
+    RepositoryName::parse(name?).ok()
+}
+
+/// The registry that an upload session's path names: ids are `<registry>.<uuid>`, and there is no dot in a uuid.
+pub fn session(path: &str) -> Option<&str> {
+    let (registry, _) = session_id(path)?.rsplit_once('.')?;
+    (!registry.is_empty()).then_some(registry)
+}
+
+fn session_id(path: &str) -> Option<&str> {
+    let path = path.strip_suffix('/').unwrap_or(path);
+    matches("/v2/**/blobs/uploads/*", path).then(|| path.rsplit('/').next())?
 }
 
 /// Matches a pattern of whole segments.

@@ -100,6 +100,53 @@ fn writes_uploads_and_unknown_changes_belong_to_the_writer() {
 }
 
 #[test]
+fn each_read_needs_what_it_is_about() {
+    use Needs::{All, Blob, Nothing, Repository};
+    for (line, needs, name) in [
+        ("GET /v2/a/manifests/latest", Repository, Some("a")),
+        ("HEAD /v2/team/app/manifests/sha256:1", Repository, Some("team/app")),
+        ("GET /v2/a/tags/list", Repository, Some("a")),
+        ("GET /v2/a/tags/list/", Repository, Some("a")),
+        ("GET /v2/a/b/referrers/sha256:1", Repository, Some("a/b")),
+        ("GET /v2/a/blobs/sha256:1", Blob, Some("a")),
+        ("HEAD /v2/a/b/blobs/sha256:1", Blob, Some("a/b")),
+        ("GET /v2/a/blobs/uploads/manifests/x", Repository, Some("a/blobs/uploads")),
+        ("PUT /v2/a/manifests/latest", Nothing, Some("a")),
+        ("POST /v2/a/blobs/uploads/", Nothing, Some("a")),
+        ("PATCH /v2/a/b/blobs/uploads/r1.u", Nothing, Some("a/b")),
+        ("GET /v2/_catalog", All, None),
+        ("GET /registry/vm", All, None),
+        ("GET /registry/v2/vm", All, None),
+        ("GET /registry/vm/info", All, None),
+        ("GET /registry/status", Nothing, None),
+        ("GET /v2/", Nothing, None),
+        ("GET /readyz", Nothing, None),
+        ("GET /strange", Nothing, None),
+        ("DELETE /registry/vm", Nothing, None),
+        ("GET /v2/%C3%BC/manifests/x", Repository, None),
+    ] {
+        let path = line.split_once(' ').unwrap().1;
+        assert_eq!(of(Kind::Registry, line).needs, needs, "{line}");
+        assert_eq!(repository(path).as_ref().map(RepositoryName::as_str), name, "{line}");
+    }
+}
+
+#[test]
+fn an_upload_session_names_its_registry() {
+    for (path, registry) in [
+        ("/v2/a/blobs/uploads/r1.0a1b-2c", Some("r1")),
+        ("/v2/a/b/blobs/uploads/reg.eu-1.0a1b-2c/", Some("reg.eu-1")),
+        ("/v2/a/blobs/uploads/0a1b-2c", None),
+        ("/v2/a/blobs/uploads/.0a1b", None),
+        ("/v2/a/blobs/uploads/", None),
+        ("/v2/a/blobs/r1.0a1b", None),
+        ("/v2/a/manifests/r1.x", None),
+    ] {
+        assert_eq!(session(path), registry, "{path}");
+    }
+}
+
+#[test]
 fn a_repository_may_be_named_like_a_route() {
     let route = of(Kind::Registry, "GET /v2/a/blobs/uploads/manifests/x");
     assert_eq!((route.class, route.pace), (RouteClass::RegistryRead, Pace::Prompt));
@@ -164,6 +211,8 @@ proptest! {
         let safe = matches!(method, Method::GET | Method::HEAD);
         for kind in [Kind::Controller, Kind::Registry] {
             let route = route(kind, &method, &path);
+            prop_assert!(route.needs == Needs::Nothing || route.access == Access::Read);
+            let _names = (repository(&path), session(&path));
             prop_assert!(safe || !route.repeatable || (method == Method::DELETE && path == "/api/v1/vm"));
         }
     }

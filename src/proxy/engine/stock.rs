@@ -22,6 +22,7 @@ use crate::{
         retry::{Event, Verdict, What},
     },
     supervise::Stop,
+    wire::headers,
 };
 
 type Result<T> = std::result::Result<T, Box<Error>>;
@@ -316,13 +317,14 @@ impl ProxyHttp for Stock {
         if head.status.is_informational() && status != 101 {
             return Ok(());
         }
-        if proxy::is_retry_status(ctx, status) {
+        let unfit = proxy::received(ctx, status, &head.headers);
+        let unfit = unfit.or_else(|| proxy::is_retry_status(ctx, status).then_some(Event::BadStatus(status)));
+        if let Some(event) = unfit {
             let body_at_hand = !session.as_ref().retry_buffer_truncated();
-            if let Verdict::Again(_) =
-                proxy::failed(ctx, Event::BadStatus(status), body_at_hand, &self.metrics)
-            {
+            let verdict = proxy::failed(ctx, event, body_at_hand, &self.metrics);
+            if verdict != Verdict::PassOn {
                 let mut error = Error::new_up(ErrorType::HTTPStatus(status));
-                error.set_retry(true);
+                error.set_retry(matches!(verdict, Verdict::Again(_)));
                 return Err(error);
             }
         }
@@ -345,6 +347,10 @@ impl ProxyHttp for Stock {
             return Ok(());
         }
         let ctx = &mut exchange.ctx;
+        proxy::passed_on(ctx, status, &self.metrics);
+        if let Some(stale) = ctx.stale {
+            head.insert_header(headers::STALE, stale.as_str())?;
+        }
         ctx.passed = Some(status);
         ctx.first_byte = Some(clock::now());
         if status == 101 {
@@ -357,8 +363,8 @@ impl ProxyHttp for Stock {
             session.set_keepalive(None);
         }
         let old = session.req_header().version == Version::HTTP_10;
-        let headers: &HeaderMap = &head.headers;
-        let edits = forward::answer(headers, status == 101, old, &ctx.request);
+        let given: &HeaderMap = &head.headers;
+        let edits = forward::answer(given, status == 101, old, &ctx.request);
         for name in &edits.remove {
             head.remove_header(name);
         }

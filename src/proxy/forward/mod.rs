@@ -50,6 +50,11 @@ pub fn attempt_until(deadline: Instant, now: Instant) -> Instant {
     now + deadline.saturating_duration_since(now) / 2
 }
 
+/// When such a request must have been sent, so that the upstream has time to answer.
+pub fn wait_until(route: Route, started: Instant) -> Option<Instant> {
+    deadline(route, started).map(|deadline| deadline.checked_sub(ANSWER_TIME).unwrap_or(started))
+}
+
 /// When holding such a request ends.
 pub fn hold_until(route: Route, hold: Hold, started: Instant) -> Instant {
     let most = match route.access {
@@ -57,10 +62,7 @@ pub fn hold_until(route: Route, hold: Hold, started: Instant) -> Instant {
         Access::Write => hold.write,
     };
     let end = started + most;
-    match deadline(route, started) {
-        Some(deadline) => end.min(deadline.checked_sub(ANSWER_TIME).unwrap_or(started)),
-        None => end,
-    }
+    wait_until(route, started).map_or(end, |latest| end.min(latest))
 }
 
 /// Limits of one attempt.

@@ -12,7 +12,12 @@ use tokio::{
 use tracing::warn;
 
 use super::{Bytes, ProxyMetrics};
-use crate::{config::proxy::Access, model::Timestamp, proxy::ctx::Ctx, supervise::Stop};
+use crate::{
+    config::proxy::Access,
+    model::{Position, Timestamp},
+    proxy::{choose::Stale, ctx::Ctx},
+    supervise::Stop,
+};
 
 /// Lines that wait for the disk. Full: further lines are dropped and counted, for a slow disk must not slow
 /// requests.
@@ -42,6 +47,10 @@ struct Line<'a> {
     end: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    position: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stale: Option<&'a str>,
     bytes_received: u64,
     bytes_sent: u64,
     held_ms: u64,
@@ -91,6 +100,8 @@ pub fn line(ctx: &Ctx, bytes: Bytes, now: Instant, at: Timestamp) -> Vec<u8> {
         },
         end: ctx.end.as_str(),
         error: ctx.ours.as_ref().map(ToString::to_string),
+        position: ctx.said.position.filter(|_| ctx.ours.is_none()),
+        stale: ctx.stale.map(Stale::as_str),
         bytes_received: bytes.received,
         bytes_sent: bytes.sent,
         held_ms: u64::try_from(ctx.held.as_millis()).unwrap_or(u64::MAX),

@@ -1,9 +1,14 @@
 //! The proxy's numbers, under the names of `telemetry::names`.
 
-use prometheus::{Gauge, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::{
-    proxy::{ctx::Ctx, snapshot::Snapshot},
+    clock,
+    proxy::{
+        ctx::Ctx,
+        freshness::{Standing, Subject},
+        snapshot::{Service, Snapshot},
+    },
     telemetry::{Metrics, MetricsError, names},
 };
 
@@ -26,6 +31,12 @@ pub struct ProxyMetrics {
     connections: IntGaugeVec,
     first_byte: HistogramVec,
     access_dropped: IntCounterVec,
+    lease: GaugeVec,
+    fresh: IntGaugeVec,
+    lag: IntGaugeVec,
+    fresh_waits: IntCounterVec,
+    behind_answers: IntCounterVec,
+    stale_answers: IntCounterVec,
     reload_ok: Gauge,
 }
 
@@ -68,6 +79,12 @@ impl ProxyMetrics {
             connections: registry.gauges(names::PROXY_CONNECTIONS)?,
             first_byte: registry.histograms(names::PROXY_FIRST_BYTE, &FIRST_BYTE)?,
             access_dropped: registry.counters(names::PROXY_ACCESS_DROPPED)?,
+            lease: registry.float_gauges(names::PROXY_LEASE)?,
+            fresh: registry.gauges(names::PROXY_REGISTRY_FRESH)?,
+            lag: registry.gauges(names::PROXY_REGISTRY_LAG)?,
+            fresh_waits: registry.counters(names::PROXY_FRESH_WAITS)?,
+            behind_answers: registry.counters(names::PROXY_BEHIND_ANSWERS)?,
+            stale_answers: registry.counters(names::PROXY_STALE_ANSWERS)?,
             reload_ok: registry.gauge(names::CONFIG_RELOAD_OK)?,
             registry,
         };
@@ -133,6 +150,21 @@ impl ProxyMetrics {
         self.access_dropped.with_label_values::<&str>(&[]).inc();
     }
 
+    /// A read has waited for a lagging replica.
+    pub fn fresh_waited(&self, service: &str, outcome: &str) {
+        self.fresh_waits.with_label_values(&[service, outcome]).inc();
+    }
+
+    /// An answer was dropped for its age.
+    pub fn behind_answer(&self, service: &str, upstream: &str) {
+        self.behind_answers.with_label_values(&[service, upstream]).inc();
+    }
+
+    /// An answer was passed on that may miss the last pushes.
+    pub fn stale_answer(&self, service: &str, why: &str) {
+        self.stale_answers.with_label_values(&[service, why]).inc();
+    }
+
     /// How the last reload ended.
     pub fn reloaded(&self, taken: bool) {
         self.reload_ok.set(if taken { 1.0 } else { 0.0 });
@@ -144,10 +176,14 @@ impl ProxyMetrics {
         self.up.reset();
         self.outstanding.reset();
         self.held.reset();
+        self.lease.reset();
+        self.fresh.reset();
+        self.lag.reset();
         for service in &snapshot.services {
             let name = service.name.as_str();
             let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             self.held.with_label_values(&[name]).set(count(service.held.inside() as u64));
+            self.set_freshness(service);
             for upstream in &service.upstreams {
                 let labels = [name, upstream.name.as_str()];
                 let up = upstream.prober.verdict().state == crate::health::State::Up;
@@ -156,5 +192,22 @@ impl ProxyMetrics {
             }
         }
         self.registry.text()
+    }
+
+    fn set_freshness(&self, service: &Service) {
+        let Some(follow) = &service.follow else { return };
+        let name = service.name.as_str();
+        let left = follow.core().lease_left(clock::boot()).unwrap_or_default();
+        self.lease.with_label_values(&[name]).set(left.as_secs_f64());
+        let look = follow.look(Subject::All);
+        for (place, upstream) in service.upstreams.iter().enumerate() {
+            let labels = [name, upstream.name.as_str()];
+            let fresh = matches!(look.standings.get(place), Some(Standing::Fresh { .. }));
+            self.fresh.with_label_values(&labels).set(i64::from(fresh));
+            if let Some(told) = follow.told(place) {
+                let lag = i64::try_from(told.state.lag.entries).unwrap_or(i64::MAX);
+                self.lag.with_label_values(&labels).set(lag);
+            }
+        }
     }
 }

@@ -13,6 +13,13 @@ pub enum Event {
     BadStatus(u16),
     /// The answer broke off after its head had been passed on.
     BrokeOff,
+    /// The answer is older than what is needed; nothing of it was passed on.
+    Behind,
+    /// A registry that may not have everything does not have what was asked for; nothing of it was passed on.
+    NotHere {
+        /// That one, or one asked before it, has all that there is of the repository.
+        sure: bool,
+    },
 }
 
 /// Why there was no answer.
@@ -81,6 +88,8 @@ pub enum Verdict {
         /// What went wrong.
         what: What,
     },
+    /// A 503 of ours: nobody who may say so has answered.
+    Refuse,
     /// The client's connection is cut, so that half an answer is not taken for a whole one.
     Abort,
 }
@@ -96,6 +105,10 @@ pub enum Because {
     Keyed,
     /// A `retry_status` answer.
     Status,
+    /// An answer that was too old.
+    Behind,
+    /// Another registry may have it.
+    NotHere,
 }
 
 impl Because {
@@ -106,6 +119,8 @@ impl Because {
             Self::Repeatable => "no-answer-repeatable",
             Self::Keyed => "no-answer-keyed",
             Self::Status => "retry-status",
+            Self::Behind => "behind",
+            Self::NotHere => "not-here",
         }
     }
 }
@@ -127,6 +142,16 @@ pub fn verdict(case: &Case) -> Verdict {
         }
         Event::BadStatus(_) => Verdict::PassOn,
         Event::BrokeOff => Verdict::Abort,
+        // The registries end these, not `attempts`: each is asked once. Without another one the choice waits for
+        // one, or says who is missing.
+        Event::Behind if route.repeatable && time_left && body_at_hand => Verdict::Again(Because::Behind),
+        Event::Behind => Verdict::Refuse,
+        Event::NotHere { sure: true } if !other => Verdict::PassOn,
+        Event::NotHere { .. } if route.repeatable && time_left && body_at_hand => {
+            Verdict::Again(Because::NotHere)
+        }
+        Event::NotHere { sure: true } => Verdict::PassOn,
+        Event::NotHere { sure: false } => Verdict::Refuse,
     }
 }
 

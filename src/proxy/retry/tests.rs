@@ -3,13 +3,16 @@ use ::http::Method;
 use super::*;
 use crate::{config::proxy::Kind, proxy::classify};
 
-const EVENTS: [Event; 6] = [
+const EVENTS: [Event; 9] = [
     Event::ConnectFailed,
     Event::NoAnswer(What::Closed),
     Event::NoAnswer(What::TimedOut),
     Event::NoAnswer(What::Garbled),
     Event::BadStatus(503),
     Event::BrokeOff,
+    Event::Behind,
+    Event::NotHere { sure: false },
+    Event::NotHere { sure: true },
 ];
 
 /// Every combination there is, over routes of every sort.
@@ -52,9 +55,7 @@ fn every_case() -> Vec<Case> {
 #[test]
 fn nothing_that_may_have_run_is_sent_again_unless_repeatable_or_keyed() {
     for case in every_case() {
-        if matches!(case.event, Event::NoAnswer(_) | Event::BadStatus(_))
-            && matches!(verdict(&case), Verdict::Again(_))
-        {
+        if case.event != Event::ConnectFailed && matches!(verdict(&case), Verdict::Again(_)) {
             assert!(case.route.repeatable || (case.route.creates && case.keyed), "{case:?}");
         }
     }
@@ -79,7 +80,9 @@ fn a_failed_connect_is_tried_elsewhere_on_any_route() {
 #[test]
 fn sends_are_bounded_by_attempts_and_time() {
     for case in every_case().into_iter().filter(|case| !(case.sends_left && case.time_left)) {
-        if case.event != Event::ConnectFailed {
+        // Registries that answer are each asked once, however many they are.
+        let counted = case.sends_left || !matches!(case.event, Event::Behind | Event::NotHere { .. });
+        if case.event != Event::ConnectFailed && counted {
             assert!(!matches!(verdict(&case), Verdict::Again(_)), "{case:?}");
         }
     }
@@ -95,6 +98,27 @@ fn a_retry_status_answer_is_dropped_once_and_only_when_another_can_be_asked() {
             && case.other
             && !case.status_spent;
         let wanted = if again { Verdict::Again(Because::Status) } else { Verdict::PassOn };
+        assert_eq!(verdict(&case), wanted, "{case:?}");
+    }
+}
+
+#[test]
+fn an_answer_that_is_too_old_is_never_passed_on() {
+    for case in every_case().into_iter().filter(|case| case.event == Event::Behind) {
+        assert!(matches!(verdict(&case), Verdict::Again(_) | Verdict::Refuse), "{case:?}");
+    }
+}
+
+#[test]
+fn not_found_is_passed_on_only_when_it_is_sure_and_the_next_is_asked_first() {
+    for case in every_case() {
+        let Event::NotHere { sure } = case.event else { continue };
+        let may = case.route.repeatable && case.time_left && case.body_at_hand;
+        let wanted = match (may, sure, case.other) {
+            (_, true, false) | (false, true, _) => Verdict::PassOn,
+            (true, ..) => Verdict::Again(Because::NotHere),
+            (false, false, _) => Verdict::Refuse,
+        };
         assert_eq!(verdict(&case), wanted, "{case:?}");
     }
 }

@@ -1,0 +1,112 @@
+//! The keys of `[service.NAME]` that say how registries store and which of them may answer a read.
+
+use std::time::Duration;
+
+use crate::{
+    config::{
+        proxy::{Freshness, Kind, Reads, StaleReads, Upstream},
+        raw::{Table, quoted},
+        report::Place,
+        suggest,
+        value::{Given, Wrong, duration_in, flag, one_of, text},
+    },
+    model::UpstreamName,
+};
+
+/// A read must be answered before its client gives up; a longer wait would leave no time to ask anybody.
+const MOST_WAIT: Duration = Duration::from_secs(4);
+
+/// What `storage` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Storage {
+    Shared,
+    Replicated,
+}
+
+const STORAGE: &[(&str, Storage)] = &[("shared", Storage::Shared), ("replicated", Storage::Replicated)];
+
+const STALE: &[(&str, StaleReads)] =
+    &[("writer-lost", StaleReads::WriterLost), ("never", StaleReads::Never), ("allow", StaleReads::Allow)];
+
+/// The place of the writer, and which registry may answer a read.
+pub(super) fn read(
+    table: &Table<'_>,
+    kind: Option<Kind>,
+    upstreams: Option<&[(Upstream, Place)]>,
+) -> (Option<usize>, Reads) {
+    let storage = table.opt("storage", one_of(STORAGE));
+    let writer_name = table.opt("writer", |given| text(given).map(str::to_owned));
+    let freshness = table.opt("freshness", freshness);
+    let write_only = table.opt("write_only", flag);
+    let stale = table.opt("stale_reads", one_of(STALE));
+    let wait = table.opt("fresh_wait", duration_in(Duration::ZERO..=MOST_WAIT));
+    let keys = ["storage", "freshness", "write_only", "stale_reads", "fresh_wait"];
+    if kind == Some(Kind::Controller) {
+        if table.has("writer") {
+            table.fault("writer", "is given for controllers", "every controller takes writes: delete it");
+        }
+        for key in keys.into_iter().filter(|key| table.has(key)) {
+            table.fault(key, "is given for controllers", "only registries have copies: delete it");
+        }
+        return (None, Reads::default());
+    }
+    let replicated = table.has("writer");
+    match storage {
+        Some(Storage::Replicated) if !replicated => {
+            let right = "name the registry that takes writes: `writer = \"r1\"`";
+            table.fault("storage", "is `replicated`, but there is no `writer`", right);
+        }
+        Some(Storage::Shared) if replicated => {
+            let right = "delete it, or use `storage = \"replicated\"`";
+            table.fault("writer", "is given, but on shared storage every registry takes writes", right);
+        }
+        _ => {}
+    }
+    if !replicated {
+        if write_only == Some(true) {
+            let right = "delete it, or name the registry that takes writes: `writer = \"r1\"`";
+            table.fault("write_only", "is given without a `writer`", right);
+        }
+        if freshness == Some(Freshness::Position) {
+            let right = "use `none`, or name the registry that takes writes: `writer = \"r1\"`";
+            table.fault("freshness", "is `position`, but shared storage has no positions", right);
+        }
+    }
+    let default = if replicated { Reads::REPLICATED } else { Reads::default() };
+    let reads = Reads {
+        freshness: freshness.unwrap_or(default.freshness),
+        write_only: write_only.unwrap_or(false),
+        stale: stale.unwrap_or(default.stale),
+        fresh_wait: wait.unwrap_or(default.fresh_wait),
+    };
+    if reads.freshness == Freshness::None && freshness != Some(Freshness::Position) {
+        for key in ["stale_reads", "fresh_wait"].into_iter().filter(|key| table.has(key)) {
+            let right = "delete it, or use `freshness = \"position\"` with a `writer`";
+            table.fault(key, "means nothing without positions to go by", right);
+        }
+    }
+    (writer_name.and_then(|name| place(table, &name, upstreams)), reads)
+}
+
+fn freshness(given: &Given<'_>) -> Result<Freshness, Wrong> {
+    if text(given)? == "catalogue" {
+        let right = "use `position` with registries of ours, else `none`";
+        return Err(Wrong::new("`catalogue` is not supported by this version", right));
+    }
+    one_of(&[("position", Freshness::Position), ("none", Freshness::None)])(given)
+}
+
+/// Where the writer stands among the upstreams.
+fn place(table: &Table<'_>, name: &str, upstreams: Option<&[(Upstream, Place)]>) -> Option<usize> {
+    let names: Vec<&UpstreamName> = upstreams?.iter().map(|(upstream, _)| &upstream.name).collect();
+    let names: Vec<&str> = names.into_iter().map(UpstreamName::as_str).collect();
+    let found = names.iter().position(|known| *known == name);
+    if found.is_none() {
+        let right = match suggest::nearest(name, names.iter().copied()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("known: {}", quoted(&names)),
+        };
+        table.fault("writer", format!("is `{name}`, which is no upstream of this service"), right);
+    }
+    found
+}

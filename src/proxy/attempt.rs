@@ -1,0 +1,177 @@
+//! What became of an attempt, and what must be noted of it.
+
+use ::http::HeaderMap;
+use tokio::time::Instant;
+
+use super::{
+    answer::{Answer, Before},
+    choose::NoneLeft,
+    classify::Needs,
+    ctx::{Ctx, End},
+    follow::Said,
+    forward,
+    next::{another, give_up},
+    record::ProxyMetrics,
+    retry::{self, Case, Event, Verdict, What},
+    weigh::{self, Weighed},
+};
+use crate::{
+    clock,
+    health::Access,
+    model::{Position, RouteClass},
+    wire::{headers, ready::SUPPORTS_IDEMPOTENCY},
+};
+
+/// The 502 for a request that was sent and not answered.
+pub(super) fn no_answer(ctx: &Ctx, unknown: bool) -> Answer {
+    let service = ctx.service().map(|service| service.name.to_string()).unwrap_or_default();
+    let upstream = ctx.attempts.last().map(|note| note.upstream.to_string()).unwrap_or_default();
+    let what = ctx.what.map_or("it could not be reached", What::text);
+    let before = ctx.before.clone();
+    if unknown {
+        Answer::Unknown { service, upstream, what, before }
+    } else {
+        Answer::NoAnswer { service, upstream, what, before }
+    }
+}
+
+/// The attempt under way has a connection.
+pub(super) fn connected(ctx: &mut Ctx, now: Instant) {
+    ctx.sends += 1;
+    let Some(current) = &mut ctx.current else { return };
+    current.connected = true;
+    ctx.connect = Some(now.saturating_duration_since(current.began));
+    ctx.tried.sent(current.place);
+}
+
+/// Step 8, on the way back: takes in what the head of an answer says. An event, if it may not be passed on.
+pub(super) fn received(ctx: &mut Ctx, status: u16, head: &HeaderMap) -> Option<Event> {
+    let position = |name: &str| -> Option<Position> { head.get(name)?.to_str().ok()?.parse().ok() };
+    let at = position(headers::POSITION);
+    ctx.said = Said { position: at, ..Said::default() };
+    let current = ctx.current.as_ref()?;
+    let follow = ctx.service()?.follow.clone()?;
+    let shows = matches!(status, 200..=399 | 404);
+    let changed = match (ctx.route.access, ctx.route.class) {
+        (Access::Read, _) => position(headers::CHANGED),
+        (Access::Write, RouteClass::RegistryWrite) => at,
+        (Access::Write, _) => None,
+    };
+    let needs_position = current.asked.needs != Needs::Nothing;
+    let said = Said {
+        position: at,
+        changed: changed.filter(|_| shows),
+        shows: shows && needs_position && !current.asked.of_writer,
+    };
+    follow.answered(current.place, current.asked.at, said, ctx.subject());
+    let weighed = weigh::weigh(&current.asked, status, at);
+    ctx.said = said;
+    match weighed {
+        Weighed::Good => None,
+        Weighed::Behind => Some(Event::Behind),
+        Weighed::NotHere { sure } => Some(Event::NotHere { sure: sure || ctx.sure }),
+    }
+}
+
+/// An answer goes to the client: notes the mark that it needs.
+pub(super) fn passed_on(ctx: &mut Ctx, status: u16, metrics: &ProxyMetrics) {
+    let Some(stale) = ctx.current.as_ref().and_then(|current| current.asked.stale) else { return };
+    if status < 400 {
+        ctx.stale = Some(stale);
+        if let Some(service) = ctx.service() {
+            metrics.stale_answer(service.name.as_str(), stale.as_str());
+        }
+    }
+}
+
+/// Step 9. `body_at_hand`: what was read of the request's body can be sent again.
+pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &ProxyMetrics) -> Verdict {
+    let now = clock::now();
+    let Some(service) = ctx.service().cloned() else { return Verdict::Abort };
+    let Some(current) = ctx.current.take() else { return Verdict::Abort };
+    let upstream = current.under_way.upstream().clone();
+    let end = match event {
+        Event::ConnectFailed => {
+            ctx.what = None;
+            ctx.tried.refused(current.place);
+            // Traffic has seen what the verdict does not say yet.
+            upstream.prober.nudge();
+            "connect-failed"
+        }
+        Event::NoAnswer(what) => {
+            ctx.what = Some(what);
+            upstream.prober.nudge();
+            what.label()
+        }
+        Event::BadStatus(_) => "retry-status",
+        Event::BrokeOff => "broke-off",
+        Event::Behind => {
+            ctx.tried.older(current.place);
+            ctx.sends = ctx.sends.saturating_sub(1);
+            metrics.behind_answer(service.name.as_str(), upstream.name.as_str());
+            "behind"
+        }
+        Event::NotHere { sure } => {
+            ctx.tried.absent(current.place);
+            ctx.sends = ctx.sends.saturating_sub(1);
+            ctx.sure |= sure;
+            "not-here"
+        }
+    };
+    let case = Case {
+        route: ctx.route,
+        event,
+        sends_left: ctx.sends < service.attempts,
+        time_left: ctx.left(now).is_none_or(|left| !left.is_zero()),
+        body_at_hand,
+        keyed: current.keyed,
+        other: another(ctx, &service, None, current.place),
+        status_spent: ctx.before.is_some(),
+    };
+    let verdict = retry::verdict(&case);
+    if verdict == Verdict::PassOn {
+        // It goes on: the attempt is the one that is passed on.
+        ctx.current = Some(current);
+        return verdict;
+    }
+    if !matches!(event, Event::Behind | Event::NotHere { .. }) {
+        metrics.upstream_failed(service.name.as_str(), upstream.name.as_str(), end);
+    }
+    ctx.end_attempt(end);
+    match verdict {
+        Verdict::Again(why) => {
+            metrics.retried(service.name.as_str(), why.label());
+            if let Event::BadStatus(status) = event {
+                ctx.before = Some(Before { upstream: upstream.name.to_string(), status });
+            }
+            if why == retry::Because::Keyed {
+                ctx.ability = Some(SUPPORTS_IDEMPOTENCY);
+            }
+        }
+        Verdict::Answer { unknown, .. } => ctx.ours = Some(no_answer(ctx, unknown)),
+        Verdict::Refuse => {
+            let why = NoneLeft::of(upstream.name.to_string(), event == Event::Behind);
+            ctx.ours = Some(give_up(ctx, &service, why));
+        }
+        Verdict::Abort => ctx.end = End::Aborted,
+        Verdict::PassOn => {}
+    }
+    verdict
+}
+
+/// Until when the attempt under way may wait for its answer, once the request was sent whole.
+pub(super) fn answer_until(ctx: &Ctx, now: Instant) -> Option<Instant> {
+    let deadline = ctx.deadline?;
+    let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else { return Some(deadline) };
+    let keyed = ctx.route.creates && current.keyed;
+    let ability = keyed.then_some(SUPPORTS_IDEMPOTENCY);
+    let goes_on = (ctx.route.repeatable || keyed)
+        && ctx.sends < service.attempts
+        && another(ctx, service, ability, current.place);
+    Some(if goes_on { forward::attempt_until(deadline, now) } else { deadline })
+}
+
+/// Whether this status is one that the service wants tried elsewhere.
+pub(super) fn is_retry_status(ctx: &Ctx, status: u16) -> bool {
+    ctx.service().is_some_and(|service| service.retry_status.contains(&status))
+}

@@ -1,0 +1,117 @@
+//! What a registry is to a request: the first choice, one that will do, or none, and why not. The table of
+//! `docs/replication.md`, "Which registry may answer".
+
+use super::{Candidate, Reason, Tried, Want};
+use crate::{
+    config::proxy::StaleReads,
+    health::{Access, May, State},
+    proxy::{classify::Needs, freshness::Standing},
+};
+
+/// How freshness bears on a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fresh {
+    /// What is needed is known for sure.
+    pub lease: bool,
+    /// What may be answered when it is not.
+    pub stale: StaleReads,
+}
+
+/// Why an answer may miss the last pushes: what `Switchyard-Stale` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Stale {
+    /// Whether it misses any cannot be known.
+    Unknown,
+    /// It does.
+    Behind,
+}
+
+impl Stale {
+    /// The word of the header, the access log and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Behind => "behind",
+        }
+    }
+}
+
+/// What an upstream is to a request. Of those that are eligible one of the lowest rank takes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// The first choice.
+    First,
+    /// It will do when there is no first choice.
+    Second,
+    /// It will do then, and its answer is marked.
+    Stale(Stale),
+}
+
+/// Whether the writer cannot be asked: its probes fail, it says so itself, or this request has found out.
+pub(super) fn writer_lost(candidates: &[Candidate<'_>], want: &Want, tried: &Tried) -> bool {
+    let Some(writer) = want.writer else { return false };
+    let silent = tried.sent.contains(&writer) || tried.refused.contains(&writer);
+    silent
+        || candidates.get(writer).is_none_or(|candidate| {
+            candidate.verdict.state == State::Down || withheld(candidate, want).is_some()
+        })
+}
+
+/// What this upstream is to the request, or why it is nothing to it. Says nothing about its probes, and nothing
+/// relaxes it.
+pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: bool) -> Result<Rank, Reason> {
+    if want.only.is_some_and(|only| only != place) {
+        return Err(Reason::Elsewhere);
+    }
+    let writer = want.writer.filter(|_| want.only.is_none());
+    let is_writer = writer == Some(place);
+    let instead = lost && want.fresh.is_some() && want.route.needs == Needs::Blob;
+    if writer.is_some() && want.route.to_writer && !is_writer && !instead {
+        return Err(Reason::NotWriter);
+    }
+    if let Some(reason) = withheld(candidate, want) {
+        return Err(reason);
+    }
+    if writer.is_none() {
+        return Ok(Rank::First);
+    }
+    if want.route.to_writer {
+        return Ok(if is_writer { Rank::First } else { Rank::Second });
+    }
+    if is_writer {
+        // A push begins with a question that needs nothing: rather the writer than nobody.
+        let none = want.route.needs == Needs::Nothing;
+        return match (want.write_only && want.route.access == Access::Read, &want.fresh) {
+            (true, _) if !none => Err(Reason::WriteOnly),
+            (true, _) => Ok(Rank::Second),
+            (false, Some(_)) if !none => Ok(Rank::Second),
+            (false, _) => Ok(Rank::First),
+        };
+    }
+    match (want.route.needs, &want.fresh) {
+        (Needs::Repository | Needs::All, Some(fresh)) => replica(candidate, want, fresh, lost),
+        _ => Ok(Rank::First),
+    }
+}
+
+/// A replica, for what depends on how far it has come.
+fn replica(candidate: &Candidate<'_>, want: &Want, fresh: &Fresh, lost: bool) -> Result<Rank, Reason> {
+    let allowed = fresh.stale == StaleReads::Allow && (lost || want.write_only);
+    match candidate.standing {
+        Standing::Unclaimed => Err(Reason::Unclaimed),
+        Standing::Fresh { .. } if fresh.lease => Ok(Rank::First),
+        Standing::Behind { .. } if fresh.lease && allowed => Ok(Rank::Stale(Stale::Behind)),
+        Standing::Behind { needed, has, .. } if fresh.lease => Err(Reason::Behind { needed, has }),
+        _ if allowed || (lost && fresh.stale != StaleReads::Never) => Ok(Rank::Stale(Stale::Unknown)),
+        _ => Err(Reason::NoLease),
+    }
+}
+
+/// What it says of itself.
+fn withheld(candidate: &Candidate<'_>, want: &Want) -> Option<Reason> {
+    if let May::No(why) = candidate.verdict.may(want.route.class, want.route.access) {
+        return Some(Reason::Withheld(why.clone()));
+    }
+    let unable = want.ability.is_some_and(|ability| !candidate.verdict.supports(ability));
+    unable.then_some(Reason::Unable)
+}

@@ -1,0 +1,453 @@
+//! The shell around [`super::freshness`]: follows the log of a service's writer, asks every registry how it stands,
+//! and shows requests what came of it. Decides nothing.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::Rng;
+use tokio::sync::watch;
+use tracing::{info, warn};
+
+use super::freshness::{Freshness, LEASE, Polled, Standing, Subject};
+use crate::{
+    client::{
+        ClientError,
+        replication::{LogAnswer, Replication},
+    },
+    clock,
+    config::{
+        Address,
+        proxy::{Reads, Service, Upstream},
+    },
+    model::Position,
+    supervise::{Handle as Tasks, Stage, StopSource},
+    wire::replication::{Changed, LogHead, LogQuery, Role, State},
+};
+
+/// A poll of the log is parked for so long: a third of the lease, so that one lost answer costs no lease.
+const PARK: Duration = Duration::from_millis(660);
+
+/// A question for a state is parked for so long.
+const STATE_PARK: Duration = Duration::from_secs(10);
+
+/// The writer's state is for people: it is not asked more often than this.
+const WRITER_PAUSE: Duration = Duration::from_secs(1);
+
+/// A registry without a position has nothing to wait for: it is asked again so much later.
+const UNCLAIMED_PAUSE: Duration = Duration::from_millis(250);
+
+/// An answer that should have been parked and brings nothing new is followed by the next question no sooner.
+const LEAST: Duration = Duration::from_millis(100);
+
+/// Pauses after failures: from the first, doubled up to the second.
+const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
+
+/// A proxy that stops takes no longer to give its lease up; after that it runs out by itself.
+const RELEASE: Duration = Duration::from_secs(1);
+
+/// What is known of the registries of one service, kept up to date until it is dropped.
+#[derive(Debug)]
+pub struct Follow {
+    of: Of,
+    shared: Arc<Shared>,
+    removed: StopSource,
+}
+
+/// What it follows: with the same of it, a reload goes on with what is known.
+#[derive(Debug, Clone, PartialEq)]
+struct Of {
+    writer: usize,
+    upstreams: Vec<Upstream>,
+    reads: Reads,
+    connect: Duration,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// What the writer knows this proxy as; another one after each start, so that nobody confirms in its name.
+    proxy: String,
+    service: String,
+    /// Taken for reading once per choice, which compares a few positions, and for writing by a handful of answers a
+    /// second: a lock is held for less than a microsecond, and never across a wait. A snapshot behind an atomic
+    /// pointer would have to copy the table for each change.
+    core: RwLock<Freshness>,
+    states: Mutex<Vec<Option<Told>>>,
+    /// Why there is no lease.
+    trouble: Mutex<String>,
+    had_lease: AtomicBool,
+    news: watch::Sender<()>,
+}
+
+/// The last state that a registry told.
+#[derive(Debug, Clone)]
+pub struct Told {
+    /// As it came.
+    pub state: Arc<State>,
+    /// When, on the clock that runs through suspend.
+    pub at: Duration,
+}
+
+/// What is known at one moment with regard to one subject.
+#[derive(Debug, Clone, Default)]
+pub struct Look {
+    /// The moment.
+    pub at: Duration,
+    /// What is needed is known for sure.
+    pub lease: bool,
+    /// What is needed, if that is known.
+    pub needed: Option<Position>,
+    /// Where each upstream stands, by place.
+    pub standings: Vec<Standing>,
+}
+
+/// What the head of an answer says about positions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The answer is not older than this.
+    pub position: Option<Position>,
+    /// What was read, or written, last changed here.
+    pub changed: Option<Position>,
+    /// It shows what the registry has, so that a missing position counts against it.
+    pub shows: bool,
+}
+
+impl Follow {
+    /// Begins to follow; `None` for a service without positions.
+    pub fn start(tasks: &Tasks, service: &Service) -> Option<Self> {
+        let of = Of::service(service)?;
+        let title = service.name.to_string();
+        let shared = Arc::new(Shared {
+            proxy: own_name(),
+            service: title.clone(),
+            core: RwLock::new(Freshness::new(of.upstreams.len(), of.writer, of.reads.fresh_wait)),
+            states: Mutex::new(vec![None; of.upstreams.len()]),
+            trouble: Mutex::new("the writer was not asked yet".into()),
+            had_lease: AtomicBool::new(false),
+            news: watch::Sender::new(()),
+        });
+        let removed = StopSource::new();
+        for (place, upstream) in of.upstreams.iter().enumerate() {
+            let Some(client) = client(&upstream.address, of.connect) else {
+                shared.set_trouble("the proxy has no HTTP client");
+                continue;
+            };
+            let is_writer = place == of.writer;
+            if is_writer && of.upstreams.len() == 1 {
+                shared.set_trouble("there is no replica, so none is needed");
+            } else if is_writer {
+                // With the leases: requests that end while everything else stops still count on it.
+                let (shared, client, gone) = (shared.clone(), client.clone(), removed.stop());
+                tasks.finish_at(Stage::Leases, format!("log of {title}"), move |stop| async move {
+                    tokio::select! {
+                        () = stop.requested() => {}
+                        () = gone.requested() => {}
+                        () = follow_log(&shared, &client) => {}
+                    }
+                    shared.core_mut().released();
+                    // Late or lost, it runs out by itself.
+                    drop(tokio::time::timeout(RELEASE, client.release(&shared.proxy)).await);
+                });
+            }
+            let (shared, gone) = (shared.clone(), removed.stop());
+            let name = format!("state of {title}/{}", upstream.name);
+            tasks.finish_at(Stage::Loops, name, move |stop| async move {
+                tokio::select! {
+                    () = stop.requested() => {}
+                    () = gone.requested() => {}
+                    () = follow_state(&shared, place, &client, is_writer) => {}
+                }
+            });
+        }
+        Some(Self { of, shared, removed })
+    }
+
+    /// Whether this is what the service needs, so that a reload can go on with it.
+    pub fn fits(&self, service: &Service) -> bool {
+        Of::service(service).is_some_and(|of| of == self.of)
+    }
+
+    /// What is known now, for one choice.
+    pub fn look(&self, subject: Subject<'_>) -> Look {
+        let core = self.shared.core();
+        // Read under the lock: a lease that has run out while it was waited for is none.
+        let at = clock::boot();
+        Look {
+            at,
+            lease: core.lease_live(at),
+            needed: core.need(subject),
+            standings: (0..self.of.upstreams.len()).map(|place| core.standing(place, subject, at)).collect(),
+        }
+    }
+
+    /// Takes in what an answer to a request said that was sent to `place` at `sent`.
+    pub fn answered(&self, place: usize, sent: Duration, said: Said, subject: Subject<'_>) {
+        // What the writer has is never compared with anything.
+        let corrects = |core: &Freshness| {
+            let has = core.have(place).filter(|_| place != self.of.writer);
+            has.is_some() && (said.position > has || (said.shows && said.position != has))
+        };
+        let news = {
+            let core = self.shared.core();
+            corrects(&core) || said.changed.is_some_and(|at| core.is_news(subject, at))
+        };
+        if !news {
+            // Most answers: nothing but a read lock was taken.
+            return;
+        }
+        let now = clock::boot();
+        let mut core = self.shared.core_mut();
+        let mut changed = false;
+        if corrects(&core) {
+            changed |= core.answered(place, said.position, sent, now);
+        }
+        if let Some(at) = said.changed {
+            changed |= core.seen(subject, at, now);
+        }
+        drop(core);
+        if changed {
+            self.shared.tell();
+        }
+    }
+
+    /// Wakes at each change of what is needed, of what a registry has, and when a lease was won.
+    pub fn news(&self) -> watch::Receiver<()> {
+        let mut news = self.shared.news.subscribe();
+        news.mark_unchanged();
+        news
+    }
+
+    /// What the writer knows this proxy as.
+    pub fn proxy(&self) -> &str {
+        &self.shared.proxy
+    }
+
+    /// Why there is no lease, if there is none.
+    pub fn trouble(&self) -> String {
+        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The core, for views. Hold it for a moment only.
+    pub fn core(&self) -> RwLockReadGuard<'_, Freshness> {
+        self.shared.core()
+    }
+
+    /// The last state that this upstream told.
+    pub fn told(&self, place: usize) -> Option<Told> {
+        self.shared.states.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned().flatten()
+    }
+}
+
+impl Drop for Follow {
+    fn drop(&mut self) {
+        self.removed.request();
+    }
+}
+
+impl Of {
+    fn service(service: &Service) -> Option<Self> {
+        let by_position = service.reads.freshness == crate::config::proxy::Freshness::Position;
+        Some(Self {
+            writer: service.writer.filter(|_| by_position)?,
+            upstreams: service.upstreams.clone(),
+            reads: service.reads,
+            connect: service.timeouts.connect,
+        })
+    }
+}
+
+impl Shared {
+    fn core(&self) -> RwLockReadGuard<'_, Freshness> {
+        // What a panicking holder left was whole before each of its steps.
+        self.core.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn core_mut(&self) -> RwLockWriteGuard<'_, Freshness> {
+        self.core.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self) {
+        self.news.send_replace(());
+    }
+
+    fn set_trouble(&self, why: impl Into<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = why.into();
+    }
+
+    /// Says once that the lease is there, or why not.
+    fn say_lease(&self) {
+        let live = self.core().lease_live(clock::boot());
+        if self.had_lease.swap(live, Ordering::Relaxed) == live {
+            return;
+        }
+        let service = &self.service;
+        if live {
+            info!(service.name = %service, "the writer's log is followed, replicas may answer");
+        } else {
+            let why = self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            warn!(service.name = %service, why, "the lease on the writer's log was lost, reads go to the writer");
+        }
+    }
+
+    /// Takes an answer of the log in. Says whether it was one that the next poll can go on from.
+    fn polled(&self, answer: Result<LogAnswer, ClientError>, sent: Duration) -> Result<Progress, String> {
+        match answer {
+            Ok(LogAnswer::Lines(head, _)) if head.role != Role::Writer => {
+                Err(format!("`{}` is configured as the writer and says that it is a replica", head.registry))
+            }
+            Ok(LogAnswer::Lines(head, lines)) => {
+                let mut changes = Vec::with_capacity(lines.len());
+                for line in lines {
+                    let changed: Changed = serde_json::from_slice(&line)
+                        .map_err(|error| format!("the writer's log has a line that is no change: {error}"))?;
+                    changes.push((changed.position, changed.repository));
+                }
+                let LogHead { head, upto, mark, lease, .. } = head;
+                let mut core = self.core_mut();
+                let moved = core.after().is_none_or(|(after, _)| upto > after);
+                let lease = Duration::from_millis(lease);
+                core.polled(Polled { head, upto, mark, changes, lease }, sent, clock::boot());
+                drop(core);
+                if lease.is_zero() {
+                    self.set_trouble("the writer has given none");
+                }
+                Ok(if moved { Progress::Moved } else { Progress::None })
+            }
+            Ok(LogAnswer::Diverged(diverged)) => {
+                self.core_mut().diverged(diverged.common);
+                Err(format!("the writer's history is another: {}", diverged.error))
+            }
+            Ok(LogAnswer::Compacted(compacted)) => {
+                self.core_mut().compacted();
+                Err(format!("the writer's log does not go back so far: {}", compacted.error))
+            }
+            Err(error) => Err(chain(&error)),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Moved,
+    None,
+}
+
+/// Polls for ever. What an answer brought is noted before the poll that confirms it is sent, and the lease is counted
+/// from when its poll was sent.
+async fn follow_log(shared: &Shared, client: &Replication) {
+    let mut pause = PAUSE[0];
+    // The first poll, and one after a failure, is answered at once: without a lease every read waits for it.
+    let mut at_once = true;
+    loop {
+        let after = shared.core().after();
+        let query = match after {
+            None => LogQuery::default(),
+            Some((after, mark)) => LogQuery {
+                after: Some(after),
+                mark: Some(mark),
+                proxy: Some(shared.proxy.clone()),
+                wait: Some(if at_once { 0 } else { millis(PARK) }),
+                ..LogQuery::default()
+            },
+        };
+        let sent = clock::boot();
+        let answer = if at_once {
+            client.log(&query).await
+        } else {
+            // One that comes later gives no lease any more.
+            let late =
+                |_| ClientError::Silent { url: client.base().join("/replication/v1/log"), within: LEASE };
+            tokio::time::timeout(LEASE, client.log(&query)).await.unwrap_or_else(|e| Err(late(e)))
+        };
+        match shared.polled(answer, sent) {
+            Ok(progress) => {
+                pause = PAUSE[0];
+                let parked = !at_once && after.is_some();
+                at_once = after.is_none();
+                shared.tell();
+                shared.say_lease();
+                if parked && progress == Progress::None && clock::boot().saturating_sub(sent) < LEAST {
+                    tokio::time::sleep(LEAST).await;
+                }
+            }
+            Err(why) => {
+                shared.set_trouble(why);
+                shared.tell();
+                shared.say_lease();
+                at_once = true;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE[1]);
+            }
+        }
+    }
+}
+
+/// Asks for ever. A registry that does not answer keeps the position it told last: it may be slow, and it never goes
+/// back without saying so.
+async fn follow_state(shared: &Shared, place: usize, client: &Replication, is_writer: bool) {
+    let mut pause = PAUSE[0];
+    let mut after = None;
+    loop {
+        let begun = clock::boot();
+        let wait = if after.is_some() { STATE_PARK } else { Duration::ZERO };
+        match client.state(after, wait).await {
+            Ok(state) => {
+                pause = PAUSE[0];
+                let (position, at) = (state.position, clock::boot());
+                if shared.core_mut().reported(place, position, at) {
+                    shared.tell();
+                }
+                let told = Told { state: Arc::new(state), at };
+                if let Some(slot) =
+                    shared.states.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place)
+                {
+                    *slot = Some(told);
+                }
+                let idle = after.is_some() && position == after && at.saturating_sub(begun) < LEAST;
+                after = position;
+                match position {
+                    None => tokio::time::sleep(UNCLAIMED_PAUSE).await,
+                    Some(_) if is_writer => tokio::time::sleep(WRITER_PAUSE).await,
+                    Some(_) if idle => tokio::time::sleep(LEAST).await,
+                    Some(_) => {}
+                }
+            }
+            Err(_) => {
+                // Asked anew, not for a change: what it told last may be older than it thinks.
+                after = None;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(PAUSE[1]);
+            }
+        }
+    }
+}
+
+fn client(address: &Address, connect: Duration) -> Option<Replication> {
+    let base = format!("http://{address}").parse().ok()?;
+    Replication::new(base, connect, STATE_PARK).ok()
+}
+
+/// Host, process and chance: nobody else has it.
+fn own_name() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
+    format!("{host}-{}-{:08x}", std::process::id(), rand::rng().random::<u32>())
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,217 @@
+//! Steps 6 and 7 together: choose, and wait while there is nothing to choose.
+
+use std::{
+    future::Future,
+    sync::{Arc, atomic::Ordering},
+};
+
+use tokio::{sync::watch, time::Instant};
+
+use super::{
+    answer::Answer,
+    attempt::no_answer,
+    choose::{self, Chosen, Draw, NoneLeft, Rank, Want},
+    classify::Needs,
+    ctx::{Ctx, Current, Note},
+    follow::Look,
+    forward, hold,
+    limit::Inside,
+    record::ProxyMetrics,
+    snapshot::{self, Service, UnderWay},
+    weigh::Asked,
+};
+use crate::{
+    clock,
+    health::{Access, Verdict},
+    wire::ready::SUPPORTS_IDEMPOTENCY,
+};
+
+/// Why there is no next upstream.
+#[derive(Debug)]
+pub(super) enum NoNext {
+    /// The client is told so.
+    Answer(Answer),
+    /// The client has closed.
+    ClientGone,
+}
+
+/// What a waiting request follows, and its place among those that wait.
+struct Waiting {
+    _inside: Inside,
+    verdicts: Vec<watch::Receiver<Arc<Verdict>>>,
+    news: Option<watch::Receiver<()>>,
+}
+
+impl Waiting {
+    fn begin(service: &Service, most: usize) -> Option<Self> {
+        let inside = service.held.enter(most)?;
+        let follow = |upstream: &Arc<snapshot::Upstream>| {
+            let mut verdict = upstream.prober.follow();
+            verdict.mark_unchanged();
+            verdict
+        };
+        let news = service.follow.as_ref().map(|follow| follow.news());
+        Some(Self { _inside: inside, verdicts: service.upstreams.iter().map(follow).collect(), news })
+    }
+}
+
+/// Sets [`Ctx::current`]. `gone` completes when the client has closed.
+pub(super) async fn next_upstream<G: Future<Output = ()>>(
+    ctx: &mut Ctx,
+    metrics: &ProxyMetrics,
+    gone: impl Fn() -> G,
+) -> Result<(), NoNext> {
+    let service = ctx.service().ok_or(NoNext::Answer(Answer::NoRoute))?.clone();
+    let hold_until = forward::hold_until(ctx.route, service.hold, ctx.started);
+    let mut waiting = None;
+    loop {
+        let now = clock::now();
+        let none = match choose_now(ctx, &service, now) {
+            Ok(rank) => {
+                count_wait(ctx, &service, metrics, outcome(rank));
+                return Ok(());
+            }
+            Err(none) => none,
+        };
+        // For a lagging replica until it is not worth it any more; else as long as anything may change.
+        let until = match none.wait {
+            Some(wait) => {
+                let latest = forward::wait_until(ctx.route, ctx.started);
+                latest.map_or(now + wait, |latest| latest.min(now + wait))
+            }
+            None if no_use(ctx, &none) => {
+                count_wait(ctx, &service, metrics, "refused");
+                return Err(NoNext::Answer(give_up(ctx, &service, none)));
+            }
+            None => hold_until,
+        };
+        let Some(Waiting { verdicts, news, .. }) = &mut waiting else {
+            waiting = Waiting::begin(&service, ctx.snapshot.limits.held);
+            if waiting.is_none() {
+                let name = service.name.to_string();
+                metrics.held_refused(&name);
+                return Err(NoNext::Answer(Answer::HeldFull { service: name, why: none }));
+            }
+            // Something may have changed before it was followed: look once more before waiting.
+            continue;
+        };
+        ctx.fresh_waited |= none.wait.is_some();
+        let ended = hold::wait(verdicts, news.as_mut(), until, now, gone()).await;
+        ctx.held += clock::now().saturating_duration_since(now);
+        match (ended, none.wait) {
+            (hold::Ended::ClientGone, _) => {
+                count_wait(ctx, &service, metrics, "client-gone");
+                return Err(NoNext::ClientGone);
+            }
+            (hold::Ended::LookAgain, _) => {}
+            (hold::Ended::Over, Some(wait)) => ctx.impatient |= until < now + wait,
+            (hold::Ended::Over, None) => ctx.hold_over = true,
+        }
+        ctx.tried.forgive();
+    }
+}
+
+/// What came of a wait for a replica, for metrics.
+fn outcome(rank: Rank) -> &'static str {
+    match rank {
+        Rank::First => "caught-up",
+        Rank::Second => "writer",
+        Rank::Stale(_) => "stale",
+    }
+}
+
+fn count_wait(ctx: &mut Ctx, service: &Service, metrics: &ProxyMetrics, outcome: &str) {
+    if std::mem::take(&mut ctx.fresh_waited) {
+        metrics.fresh_waited(service.name.as_str(), outcome);
+    }
+}
+
+/// Whether waiting would only delay an error that is already known.
+fn no_use(ctx: &Ctx, none: &NoneLeft) -> bool {
+    ctx.tried.sent_any() || ctx.hold_over || none.is_settled() || (ctx.sure && ctx.tried.absent_any())
+}
+
+/// The answer of ours when nobody is left to be asked.
+pub(super) fn give_up(ctx: &Ctx, service: &Service, why: NoneLeft) -> Answer {
+    let name = service.name.to_string();
+    let read = ctx.route.access == Access::Read;
+    if ctx.tried.absent_any() {
+        let subject = subject(ctx);
+        return match ctx.sure {
+            true => Answer::NotFound { service: name, subject },
+            false => Answer::NotSure { service: name, subject, why },
+        };
+    }
+    if read && why.is_unfresh() {
+        let needed = ctx.look(service).needed;
+        return Answer::NotFresh { service: name, subject: subject(ctx), needed, why };
+    }
+    if ctx.tried.sent_any() {
+        return no_answer(ctx, !read);
+    }
+    Answer::NoUpstream { service: name, why }
+}
+
+fn subject(ctx: &Ctx) -> String {
+    match (&ctx.repository, ctx.route.needs) {
+        (Some(repository), Needs::Blob) => {
+            format!("blob `{}` of `{repository}`", ctx.path.rsplit('/').next().unwrap_or_default())
+        }
+        (Some(repository), _) => format!("`{repository}`"),
+        (None, _) => "the list of all repositories".into(),
+    }
+}
+
+/// Step 6.
+fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, NoneLeft> {
+    let look = ctx.look(service);
+    let candidates = service.candidates(&look);
+    let want = ctx.want(service, &look);
+    let hold = match ctx.route.access {
+        Access::Read => service.hold.read,
+        Access::Write => service.hold.write,
+    };
+    let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
+    let at_once = !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold);
+    let draw = Draw { turn: service.turn.fetch_add(1, Ordering::Relaxed), chance: rand::random() };
+    let chosen =
+        choose::next(&candidates, &want, &ctx.tried, service.balance, ctx.hold_over || at_once, draw);
+    let chosen = chosen.inspect_err(|_| ctx.despaired |= at_once)?;
+    let Some(upstream) = service.upstreams.get(chosen.place) else { return Err(NoneLeft::default()) };
+    let honours = upstream.prober.verdict().supports(SUPPORTS_IDEMPOTENCY);
+    tracing::debug!(request.id = %ctx.request, upstream.name = %upstream.name, why = %chosen.why, "upstream chosen");
+    ctx.attempts.push(Note { upstream: upstream.name.clone(), why: chosen.why, end: "under-way" });
+    ctx.current = Some(Current {
+        under_way: UnderWay::at(upstream.clone()),
+        place: chosen.place,
+        began: now,
+        connected: false,
+        keyed: ctx.route.creates && honours,
+        asked: asked(&want, &chosen, &look),
+    });
+    Ok(chosen.rank)
+}
+
+/// With what the attempt is sent off: its answer is weighed by what was known when it was chosen, not by what became
+/// known since.
+fn asked(want: &Want, chosen: &Chosen, look: &Look) -> Asked {
+    Asked {
+        needs: if want.fresh.is_some() { want.route.needs } else { Needs::Nothing },
+        at: look.at,
+        needed: look.needed.filter(|_| look.lease),
+        stale: match chosen.rank {
+            Rank::Stale(stale) => Some(stale),
+            Rank::First | Rank::Second => None,
+        },
+        of_writer: want.writer == Some(chosen.place),
+    }
+}
+
+/// Whether another upstream than this one could take the request now.
+pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str>, than: usize) -> bool {
+    let look = ctx.look(service);
+    let want = Want { ability: ability.or(ctx.ability), ..ctx.want(service, &look) };
+    let draw = Draw { turn: 0, chance: 0 };
+    choose::next(&service.candidates(&look), &want, &ctx.tried, service.balance, false, draw)
+        .is_ok_and(|chosen| chosen.place != than)
+}
