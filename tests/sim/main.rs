@@ -11,6 +11,7 @@ mod agent;
 mod chaos;
 mod client;
 mod observer;
+mod replication;
 mod world;
 
 use std::{sync::atomic::AtomicU64, sync::atomic::Ordering, thread};
