@@ -87,9 +87,8 @@ impl Standing {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Registry {
     claim: Option<Claim>,
-    /// Its history is not the writer's. Its claims count again once it claims nothing, or no more than this: the
-    /// last common position.
-    foreign: Option<Position>,
+    /// Its history is not the writer's, as far as is known.
+    foreign: Option<Foreign>,
     /// When it last claimed nothing, or less than before.
     withdrew: Option<Duration>,
 }
@@ -99,6 +98,26 @@ struct Claim {
     position: Position,
     /// It was received then.
     at: Duration,
+}
+
+/// What is known of a history that is not the writer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Foreign {
+    /// Up to here it is the writer's.
+    common: Position,
+    /// Its newest reign.
+    epoch: u64,
+    /// What the registry claims, which does not count.
+    claim: Claim,
+}
+
+impl Foreign {
+    /// Whether a later claim shows that the registry has noticed, although nobody may have seen it claim nothing
+    /// meanwhile: what it claims is common, or less than before, or of a writer's reign that this history had not.
+    fn is_left_by(&self, position: Position, reign: Option<u64>) -> bool {
+        let newer = reign.is_some_and(|reign| reign > self.epoch && position.epoch >= reign);
+        position <= self.common || position < self.claim.position || newer
+    }
 }
 
 /// All of it, for one service.
@@ -175,8 +194,16 @@ impl Freshness {
         self.heard = Some(now);
         // One that claimed, before the writer was asked, more than the writer has now, copied it from elsewhere.
         for (_, registry) in self.registries.iter_mut().enumerate().filter(|(at, _)| *at != self.writer) {
-            if registry.claim.is_some_and(|claim| claim.position > polled.head && claim.at < sent) {
-                (registry.claim, registry.foreign) = (None, Some(Position::ZERO));
+            if let Some(claim) =
+                registry.claim.filter(|claim| claim.position > polled.head && claim.at < sent)
+            {
+                let foreign = Foreign { common: Position::ZERO, epoch: claim.position.epoch, claim };
+                (registry.claim, registry.foreign) = (None, Some(foreign));
+            }
+            let left =
+                |foreign: &Foreign| foreign.is_left_by(foreign.claim.position, Some(polled.upto.epoch));
+            if let Some(foreign) = registry.foreign.filter(left) {
+                (registry.claim, registry.foreign) = (Some(foreign.claim), None);
             }
         }
         let covers = polled.upto >= polled.head || self.lease_live(now);
@@ -190,10 +217,13 @@ impl Freshness {
     /// until its registry shows that it has noticed.
     pub fn diverged(&mut self, common: Option<Position>) {
         let common = common.unwrap_or(Position::ZERO);
+        let known = self.after.map_or(0, |(after, _)| after.epoch);
         for registry in &mut self.registries {
             let noticed = registry.withdrew > self.heard && registry.withdrew.is_some();
-            if registry.claim.is_some_and(|claim| claim.position > common) && !noticed {
-                (registry.claim, registry.foreign) = (None, Some(common));
+            if let Some(claim) = registry.claim.filter(|claim| claim.position > common && !noticed) {
+                // It may have noticed already, and claim what a newer writer has: the next poll tells.
+                let foreign = Foreign { common, epoch: known, claim };
+                (registry.claim, registry.foreign) = (None, Some(foreign));
             }
         }
         self.forget();
@@ -219,14 +249,17 @@ impl Freshness {
         if position.is_none() || position < had {
             registry.withdrew = Some(now);
         }
-        if position.is_none_or(|position| registry.foreign.is_some_and(|common| position <= common)) {
-            registry.foreign = None;
-        }
-        registry.claim = match position {
-            Some(position) if registry.foreign.is_none() => Some(Claim { position, at: now }),
+        let claim = position.map(|position| Claim { position, at: now });
+        let reign = self.floor.map(|floor| floor.epoch);
+        registry.foreign = match (registry.foreign, claim) {
+            (Some(foreign), Some(claim)) if !foreign.is_left_by(claim.position, reign) => {
+                Some(Foreign { claim, ..foreign })
+            }
             _ => None,
         };
-        let changed = registry.foreign != before.foreign || registry.claim.map(|claim| claim.position) != had;
+        registry.claim = claim.filter(|_| registry.foreign.is_none());
+        let changed = registry.foreign.is_some() != before.foreign.is_some()
+            || registry.claim.map(|claim| claim.position) != had;
         debug_assert!(self.holds());
         changed
     }

@@ -4,7 +4,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     adopt::{Adopt, AdoptError},
@@ -33,6 +33,8 @@ pub(super) struct Apply {
     pub(super) fetcher: FetchHandle,
     pub(super) status: Arc<Status>,
     pub(super) adopt: Adopt,
+    /// Set while what was read is not to be worked off: a snapshot takes its place.
+    pub(super) abandoned: watch::Sender<bool>,
 }
 
 /// The registry stops.
@@ -50,6 +52,7 @@ impl Apply {
                 None => return,
                 Some(Work::Entries(entries)) => self.entries(entries, &stop).await,
                 Some(Work::Adopt(why, done)) => {
+                    self.abandoned.send_replace(false);
                     let adopted = self.again(&stop, || async { self.adopt.run(&why).await }).await;
                     self.status.forget();
                     // Who asked goes on from the snapshot; when it is gone, so is this loop's work.
@@ -72,7 +75,11 @@ impl Apply {
             }
         }
         let mut batch = Vec::new();
+        let mut abandoned = self.abandoned.subscribe();
         for (entry, line) in entries {
+            if *abandoned.borrow() {
+                return Ok(());
+            }
             let waits = entry.change != Change::Blob && !self.here(&entry.blobs, stop).await?;
             if waits || batch.len() >= BATCH {
                 self.flush(&mut batch, stop).await?;
@@ -80,6 +87,8 @@ impl Apply {
             if waits {
                 tokio::select! {
                     () = stop.requested() => return Err(Stopped),
+                    // Nobody may have its blobs any more. It is not in the own log, and never will be.
+                    _ = abandoned.wait_for(|abandoned| *abandoned) => return Ok(()),
                     () = self.fetcher.need(&entry.blobs) => {}
                 }
             }

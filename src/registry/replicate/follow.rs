@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{adopt::Why, status::Status};
 use crate::{
@@ -23,8 +23,12 @@ use crate::{
 /// A poll is parked so long: what this replica has applied is told at least so often.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Pages that are read ahead. Full: reading waits for what is applied.
+/// Pages that are read ahead. Full: reading waits for what is applied…
 pub(super) const AHEAD: usize = 4;
+
+/// …but no longer than this without asking anew: the next thing to apply may need a blob that went with a history
+/// which is the writer's no more.
+const ROOM: Duration = Duration::from_secs(10);
 
 /// The first pause after a failure; it doubles up to [`LONGEST`].
 const FIRST: Duration = Duration::from_millis(100);
@@ -51,6 +55,8 @@ pub(super) struct Follow {
     pub(super) journal: Journal,
     pub(super) status: Arc<Status>,
     pub(super) work: mpsc::Sender<Work>,
+    /// Set while what was read is not to be worked off: a snapshot takes its place.
+    pub(super) abandoned: watch::Sender<bool>,
 }
 
 /// How one poll ended.
@@ -190,10 +196,12 @@ impl Follow {
         }
         self.status.heard(head.head);
         if !entries.is_empty() {
+            let Ok(room) = tokio::time::timeout(ROOM, self.work.reserve()).await else {
+                return Polled::Heard;
+            };
+            let Ok(room) = room else { return Polled::Failed("the registry is stopping".into()) };
             self.status.read(entries.len() as u64);
-            if self.work.send(Work::Entries(entries)).await.is_err() {
-                return Polled::Failed("the registry is stopping".into());
-            }
+            room.send(Work::Entries(entries));
         }
         *cursor = (position, mark);
         Polled::Heard
@@ -201,6 +209,7 @@ impl Follow {
 
     async fn adopt(&self, why: Why) -> Polled {
         let (done, over) = oneshot::channel();
+        self.abandoned.send_replace(true);
         if self.work.send(Work::Adopt(why, done)).await.is_err() || over.await.is_err() {
             return Polled::Failed("the snapshot was not taken over".into());
         }

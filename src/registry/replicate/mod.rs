@@ -21,7 +21,7 @@ mod adopt;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     content::{Content, ContentError},
@@ -81,6 +81,7 @@ impl Replica {
     pub async fn run(self, stop: Stop) -> Result<(), Infallible> {
         let Self { name, writer, peers, content, journal, fetcher, status } = self;
         let (sender, work) = mpsc::channel(AHEAD);
+        let abandoned = watch::Sender::new(false);
         status.forget();
         let adopt = Adopt {
             content: content.clone(),
@@ -96,8 +97,9 @@ impl Replica {
             fetcher,
             status: status.clone(),
             adopt,
+            abandoned: abandoned.clone(),
         };
-        let follow = Follow { name, sources, content, journal, status, work: sender };
+        let follow = Follow { name, sources, content, journal, status, work: sender, abandoned };
         tokio::join!(follow.run(stop.clone()), apply.run(work, stop));
         Ok(())
     }

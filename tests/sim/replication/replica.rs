@@ -23,6 +23,7 @@ use super::{
 
 const WAIT: Duration = Duration::from_secs(2);
 const AHEAD: usize = 4;
+const ROOM: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(2);
 const WRITER_EVERY: Duration = Duration::from_secs(5);
@@ -48,10 +49,14 @@ struct Queue {
 }
 
 impl Queue {
-    async fn put(&self, work: Work) {
+    async fn room(&self) {
         while self.work.borrow().len() >= AHEAD {
             self.moved.past(self.moved.version()).await;
         }
+    }
+
+    async fn put(&self, work: Work) {
+        self.room().await;
         self.work.borrow_mut().push_back(work);
         self.moved.tell();
     }
@@ -73,6 +78,8 @@ struct Replica {
     /// The writer first.
     sources: Vec<usize>,
     queue: Queue,
+    /// What was read is of another history than the writer's: it is not worked off.
+    abandoned: Cell<bool>,
     writer_tried: Cell<Duration>,
 }
 
@@ -80,8 +87,8 @@ pub(super) fn start(server: Rc<Server>, writer: usize) {
     let peers = (0..server.world.sites.len()).filter(|place| *place != writer && *place != server.place);
     let sources = std::iter::once(writer).chain(peers).collect();
     let (engine, pid) = (server.world.engine.clone(), server.pid);
-    let replica =
-        Rc::new(Replica { server, sources, queue: Queue::default(), writer_tried: Cell::default() });
+    let (queue, abandoned, writer_tried) = (Queue::default(), Cell::default(), Cell::default());
+    let replica = Rc::new(Replica { server, sources, queue, abandoned, writer_tried });
     let (follows, applies) = (replica.clone(), replica);
     engine.spawn(pid, async move { follows.follow().await });
     engine.spawn(pid, async move { applies.apply().await });
@@ -175,6 +182,10 @@ impl Replica {
             self.server.confirm();
         }
         if !entries.is_empty() {
+            let room = self.server.world.sites[self.server.place].machine.real(ROOM);
+            if self.server.world.engine.within(room, self.queue.room()).await.is_none() {
+                return Ended::Heard;
+            }
             self.queue.put(Work::Entries(entries)).await;
         }
         *cursor = (position, mark);
@@ -183,6 +194,8 @@ impl Replica {
 
     async fn ask_to_adopt(&self, why: Why) -> Ended {
         let (done, over) = reply();
+        self.abandoned.set(true);
+        self.server.arrived.tell();
         self.queue.put(Work::Adopt(why, done)).await;
         over.get().await;
         Ended::Afresh
@@ -193,6 +206,7 @@ impl Replica {
             match self.queue.take().await {
                 Work::Entries(entries) => self.entries(entries).await,
                 Work::Adopt(why, done) => {
+                    self.abandoned.set(false);
                     let mut pause = Duration::from_millis(250);
                     while self.adopt(why).await.is_none() {
                         self.server.sleep(pause).await;
@@ -217,6 +231,9 @@ impl Replica {
             if waits {
                 self.need(&entry.blobs).await;
             }
+            if self.abandoned.get() {
+                return;
+            }
             batch.push((entry, line));
         }
         self.flush(&mut batch).await;
@@ -237,7 +254,7 @@ impl Replica {
     }
 
     async fn need(&self, blobs: &[BlobRef]) {
-        while !self.here(blobs) {
+        while !self.here(blobs) && !self.abandoned.get() {
             let seen = self.server.arrived.version();
             blobs.iter().for_each(|blob| self.fetch(blob.digest));
             self.server.arrived.past(seen).await;
