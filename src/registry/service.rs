@@ -209,8 +209,12 @@ fn writer(log: &Log, role: &Role) -> Result<Writer, OpenError> {
             Writes::Never(format!("it is a replica; pushes, deletes and reverts go to the writer, {writer}"))
         }
     };
-    // Leases of the run before may still be live.
-    let leased = log.note(journal::LEASED)?.is_some();
+    // Leases of the run before may still be live, or, where another registry was the writer, leases of that one.
+    let succeeds = match role {
+        Role::Writer { alone, .. } => *alone || journal::was_replica(log)?,
+        Role::Replica { .. } => false,
+    };
+    let leased = succeeds || log.note(journal::LEASED)?.is_some();
     Ok(Writer::new(if leased { clock::boot() + leases::AT_WRITER } else { Duration::ZERO }, writes))
 }
 

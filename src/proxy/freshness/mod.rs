@@ -133,6 +133,8 @@ pub struct Freshness {
     floor: Option<Position>,
     needs: HashMap<RepositoryName, Position>,
     newest: Position,
+    /// A list showed a change that the log has not brought yet: until it has, any repository may be the changed one.
+    listed: Option<Position>,
     /// When the newest changes became known, in order of both.
     learnt: VecDeque<(Position, Duration)>,
     /// Where the next poll goes on.
@@ -158,6 +160,7 @@ impl Freshness {
             floor: None,
             needs: HashMap::new(),
             newest: Position::ZERO,
+            listed: None,
             learnt: VecDeque::new(),
             after: None,
             heard: None,
@@ -191,6 +194,7 @@ impl Freshness {
             }
         }
         self.after = Some((polled.upto, polled.mark));
+        self.listed = self.listed.filter(|listed| *listed > polled.upto);
         self.heard = Some(now);
         // One that claimed, before the writer was asked, more than the writer has now, copied it from elsewhere.
         for (_, registry) in self.registries.iter_mut().enumerate().filter(|(at, _)| *at != self.writer) {
@@ -291,7 +295,10 @@ impl Freshness {
         if news {
             match subject {
                 Subject::Repository(repository) => self.note(repository, changed, now),
-                Subject::All => self.learn(changed, now),
+                Subject::All => {
+                    self.listed = Some(changed);
+                    self.learn(changed, now);
+                }
             }
         }
         debug_assert!(self.holds());
@@ -307,7 +314,10 @@ impl Freshness {
     pub fn need(&self, subject: Subject<'_>) -> Option<Position> {
         let floor = self.floor?;
         Some(match subject {
-            Subject::Repository(repository) => self.needs.get(repository).copied().unwrap_or(floor),
+            Subject::Repository(repository) => {
+                let own = self.needs.get(repository).copied().unwrap_or(floor);
+                self.listed.map_or(own, |listed| listed.max(own))
+            }
             Subject::All => self.newest,
         })
     }
@@ -357,7 +367,7 @@ impl Freshness {
     }
 
     fn forget(&mut self) {
-        (self.floor, self.after, self.lease) = (None, None, None);
+        (self.floor, self.after, self.lease, self.listed) = (None, None, None, None);
         self.needs.clear();
         self.learnt.clear();
         self.newest = Position::ZERO;

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     model::{Digest, Mark, Position, RepositoryName},
     supervise::{Handle, Stage},
-    wire::replication::{BlobRef, Change, Entry, Epoch},
+    wire::replication::{BlobRef, Change, Entry, Epoch, Role},
 };
 pub use turn::blob_ref;
 use turn::{Order, Turn};
@@ -99,6 +99,11 @@ impl At {
     pub fn claimed(&self) -> Option<Position> {
         (self.claim == Claim::Confirmed).then_some(self.position)
     }
+}
+
+/// Whether this log was a replica's when it was last open: as a writer's it begins another reign.
+pub fn was_replica(log: &Log) -> Result<bool, LogError> {
+    Ok(log.note(ROLE)?.as_deref() == Some(Role::Replica.as_str().as_bytes()))
 }
 
 /// A change as an operation has decided it.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::{At, BATCH, Claim, DIVERGED, Draft, JournalError, Opening, ROLE};
+use super::{At, BATCH, Claim, DIVERGED, Draft, JournalError, Opening, ROLE, was_replica};
 use crate::{
     clock,
     model::{Digest, Mark, Position, RepositoryName},
@@ -92,7 +92,7 @@ impl Turn {
             Opening::Writer(_) | Opening::Anew(..) => Role::Writer,
             Opening::Replica => Role::Replica,
         };
-        let was_replica = before.as_deref() == Some(Role::Replica.as_str().as_bytes());
+        let was_replica = self.blocking(was_replica).await?;
         if let Err(error) = self.make_good().await {
             match &error {
                 JournalError::Content(ContentError::Damaged { .. }) => {

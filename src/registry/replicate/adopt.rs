@@ -68,8 +68,15 @@ struct Taken {
 impl Adopt {
     /// Takes a snapshot over. What a failure leaves is gone on with by the next call.
     pub(super) async fn run(&self, why: &Why) -> Result<(), AdoptError> {
-        self.status.catching_up(true);
         let own = self.journal.at();
+        if let Why::Diverged { common: Some(common) } = why
+            && own.position <= *common
+            && own.claimed().is_some()
+        {
+            // Only what was read ahead is of another history. What is applied goes on to be right.
+            return Ok(());
+        }
+        self.status.catching_up(true);
         let mut taken = match why {
             Why::Compacted | Why::Damaged => None,
             Why::Diverged { common } => {

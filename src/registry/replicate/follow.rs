@@ -13,7 +13,7 @@ use crate::{
     model::{Mark, Position},
     registry::{
         content::{Content, ContentError},
-        journal::Journal,
+        journal::{Claim, Journal},
         log,
     },
     supervise::Stop,
@@ -192,6 +192,10 @@ impl Follow {
         }
         // Its history is ours, as far as we know it.
         if from_writer {
+            if matches!(self.journal.at().claim, Claim::Disowned(_)) {
+                // Taking the own history back was begun before a restart, and nothing else would end it.
+                return self.adopt(Why::Diverged { common: Some(cursor.0) }).await;
+            }
             self.journal.confirm();
         }
         self.status.heard(head.head);

@@ -16,6 +16,7 @@ use switchyard::{
 use super::{
     engine::OUTSIDE,
     link::Node,
+    proxy::Proxy,
     registry::{Disk, Role},
     world::World,
 };
@@ -144,7 +145,6 @@ impl World {
         self.trace(|| "nothing goes wrong any more".to_owned());
         self.healed.set(true);
         self.net.cut.borrow_mut().clear();
-        self.retired.borrow_mut().clear();
         self.sites.iter().for_each(|site| site.fuse.set(None));
         self.sites.iter().filter_map(|site| site.pid.get()).for_each(|pid| self.engine.thaw(pid));
         self.proxies().iter().for_each(|proxy| self.engine.thaw(proxy.pid));
@@ -201,7 +201,13 @@ impl World {
                 }
             });
         }
-        self.engine.sleep(self.engine.ms(1000, 5000)).await;
+        // While a proxy's config names the old one as the writer, that one must not come back as anything else: it would
+        // be taken at its word.
+        let named = |proxy: &Rc<Proxy>| proxy.follow.borrow().writer == old;
+        while self.proxies().iter().any(named) {
+            self.engine.sleep(Duration::from_millis(50)).await;
+        }
+        self.engine.sleep(self.engine.ms(0, 3000)).await;
         self.retired.borrow_mut().remove(&old);
     }
 

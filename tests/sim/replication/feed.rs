@@ -75,6 +75,10 @@ pub(super) async fn poll(server: Rc<Server>, poll: Poll) -> Polled {
             let now = server.boot();
             let granted = server.leases.borrow_mut().polled(proxy, after, now);
             server.moved.tell();
+            let at = server.at().position;
+            server.world.trace(|| {
+                format!("{} at {at} hears {proxy} confirm {after}: lease {granted}", server.name())
+            });
             granted
         }
         _ => false,

@@ -130,7 +130,6 @@ impl Proxy {
         let next = Rc::new(Follow::new(&self.world, self.seat));
         let before = self.follow.replace(next);
         self.world.trace(|| format!("{} is now {}", before.name, self.name()));
-        before.removed.set(true);
         let proxy = self.clone();
         self.world.engine.spawn(self.pid, async move { proxy.release(&before).await });
         self.follows();
@@ -138,6 +137,7 @@ impl Proxy {
 
     /// Gives its lease up, and then tells the writer.
     pub(super) async fn release(&self, follow: &Follow) {
+        follow.removed.set(true);
         follow.core.borrow_mut().released();
         let name = follow.name.clone();
         let ask = move |server: Rc<Server>| {
@@ -210,6 +210,10 @@ impl Proxy {
                 let (upto, mark, lease) = (head.upto, head.mark, head.lease);
                 let polled = freshness::Polled { head: head.head, upto, mark, changes, lease };
                 core.polled(polled, sent, self.boot());
+                let left = core.lease_left(self.boot());
+                self.world.trace(|| {
+                    format!("{} knows {upto} of {}, lease {lease:?}, left {left:?}", follow.name, head.head)
+                });
                 Some(moved)
             }
             Ok(feed::Polled::Diverged { common, .. }) => {

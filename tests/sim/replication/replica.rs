@@ -10,7 +10,11 @@ use std::{
 
 use switchyard::{
     model::{Digest, Mark, Position, RepositoryName},
-    registry::{content::Catalogue, journal::BATCH, log},
+    registry::{
+        content::Catalogue,
+        journal::{BATCH, Claim},
+        log,
+    },
     wire::replication::{BlobRef, Change},
 };
 
@@ -179,6 +183,9 @@ impl Replica {
             return Ended::Failed;
         }
         if from_writer {
+            if matches!(self.server.at().claim, Claim::Disowned(_)) {
+                return self.ask_to_adopt(Why::Diverged { common: Some(cursor.0) }).await;
+            }
             self.server.confirm();
         }
         if !entries.is_empty() {
@@ -296,6 +303,12 @@ impl Replica {
         let (server, world) = (&self.server, &self.server.world);
         world.trace(|| format!("{} takes a snapshot over: {why:?}", server.name()));
         let own = server.at();
+        if let Why::Diverged { common: Some(common) } = why
+            && own.position <= common
+            && own.claimed().is_some()
+        {
+            return Some(());
+        }
         let mut taken = match why {
             Why::Compacted => None,
             Why::Diverged { common } => {
