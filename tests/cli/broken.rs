@@ -248,12 +248,53 @@ const ADDED_TO_CONTROLLER: &[Case] = &[
     case("[registries]\ntimeout = \"5s\"", "5:1", "`registries.address` is missing", "add `address = "),
     case("[timeouts]\npoll = \"2m\"", "6:8", "`timeouts.poll` is `2m`", "from `100ms` to `50s`"),
     case("[timeouts]\nmass_absence = 30", "6:16", "`timeouts.mass_absence` is `30`", "from 0 to 1"),
+];
+
+const REGISTRY: &str = "[server]\nlisten = \"0.0.0.0:8089\"\n[storage]\ndisk = \"/x\"\n";
+
+/// Added behind [`REGISTRY`], which has 4 lines.
+const ADDED_TO_REGISTRY: &[Case] = &[
+    case("[replication]\nrole = \"primary\"", "6:8", "`replication.role` is `primary`", "`writer`"),
+    case("[replication]\nlog_keep = 100", "5:1", "`replication.role` is missing", "add `role = "),
+    case("[replication]\nrole = \"replica\"", "5:1", "`replication.writer` is missing", "add `writer = "),
     case(
-        "[replication]\nrole = \"writer\"",
-        "5:1",
-        "`replication` is not supported by this version",
+        "[replication]\nrole = \"replica\"\nwriter = \"10.0.1.4:8089\"",
+        "7:10",
+        "`replication.writer` is `10.0.1.4:8089`",
+        "write `http://10.0.1.4:8089`",
+    ),
+    case(
+        "[replication]\nrole = \"writer\"\nwriter = \"http://r1:8089\"",
+        "7:10",
+        "`replication.writer` is given for the writer itself",
         "delete it",
     ),
+    case(
+        "[replication]\nrole = \"writer\"\npeers = [\"http://r2:8089/\"]",
+        "7:10",
+        "is `http://r2:8089/`",
+        "without the slash",
+    ),
+    case(
+        "[replication]\nrole = \"writer\"\nlog_keep = 1",
+        "7:12",
+        "`replication.log_keep` is `1`",
+        "from 16",
+    ),
+    case(
+        "[replication]\nrole = \"writer\"\nwrite_ack = \"replicas:1\"",
+        "7:13",
+        "`replicas:1` is not supported by this version",
+        "use `local`",
+    ),
+    case(
+        "[replication]\nrole = \"writer\"\nwrite_ack = \"all\"",
+        "7:13",
+        "`replication.write_ack` is `all`",
+        "use `local`",
+    ),
+    case("[replication]\nrole = \"writer\"\npear = []", "7:1", "unknown key `replication.pear`", "`peers`"),
+    case("shared = \"/mnt\"", "5:1", "`storage.shared` is not supported by this version", "delete it"),
 ];
 
 /// Whole files.
@@ -331,6 +372,11 @@ fn each_kind_of_broken_controller_says_where_and_what_would_be_right() {
 }
 
 #[test]
+fn each_kind_of_broken_registry_says_where_and_what_would_be_right() {
+    check(ADDED_TO_REGISTRY, REGISTRY);
+}
+
+#[test]
 fn each_kind_of_broken_file_says_where_and_what_would_be_right() {
     check(WHOLE, "");
 }
@@ -338,7 +384,7 @@ fn each_kind_of_broken_file_says_where_and_what_would_be_right() {
 #[test]
 fn what_the_cases_are_added_to_is_itself_right() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, text) in [("p.toml", PROXY), ("c.toml", CONTROLLER)] {
+    for (name, text) in [("p.toml", PROXY), ("c.toml", CONTROLLER), ("r.toml", REGISTRY)] {
         let file = folder.path().join(name);
         fs::write(&file, text).unwrap();
         let said = run(&["check", file.to_str().unwrap()]);
