@@ -36,7 +36,7 @@ use crate::{
         registry::{Role, Storage},
     },
     http::{BindError, BodyRoom, bind, health_routes, request_id, serve, write_address_file},
-    model::OURS,
+    model::{OURS, Position},
     supervise::{Handle, OnEnd, Stage, Stop},
     telemetry::{Metrics, MetricsError, names},
     wire::replication as wire,
@@ -209,8 +209,11 @@ fn writer(log: &Log, role: &Role) -> Result<Writer, OpenError> {
             Writes::Never(format!("it is a replica; pushes, deletes and reverts go to the writer, {writer}"))
         }
     };
-    // Leases of the run before may still be live.
-    let leased = log.note(journal::LEASED)?.is_some();
+    // Leases of the run before may still be live, or those of another writer whose place this one takes.
+    let known = matches!(role, Role::Writer { peers, .. } if !peers.is_empty());
+    let was_replica = log.note(journal::ROLE)?.as_deref() == Some(wire::Role::Replica.as_str().as_bytes());
+    let instead = was_replica || (known && log.history().head == Position::ZERO);
+    let leased = instead || log.note(journal::LEASED)?.is_some();
     Ok(Writer::new(if leased { clock::boot() + leases::AT_WRITER } else { Duration::ZERO }, writes))
 }
 

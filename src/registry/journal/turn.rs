@@ -87,7 +87,6 @@ impl Turn {
         let (before, diverged) =
             self.blocking(|log| Ok((log.note(ROLE)?, log.note(DIVERGED)?.is_some()))).await?;
         let new = self.log.history().head == Position::ZERO;
-        let shown = self.newest_shown().await?;
         let role = match opening {
             Opening::Writer(_) | Opening::Anew(..) => Role::Writer,
             Opening::Replica => Role::Replica,
@@ -136,7 +135,7 @@ impl Turn {
             self.blocking(move |log| log.put_note(ROLE, Some(role.as_str().as_bytes()))).await?;
         }
         let (position, mark) = self.log.head();
-        self.at.send_replace(At { position, mark, shown: shown.max(self.newest_shown().await?), claim });
+        self.at.send_replace(At { position, mark, shown: self.newest_shown().await?, claim });
         Ok(())
     }
 
@@ -283,7 +282,9 @@ impl Turn {
         let same =
             self.content.catalogue(&whole.name).await.is_ok_and(|now| now.is_some_and(|now| *now == whole));
         if !same {
+            let changed = whole.changed;
             self.content.restore(whole).await?;
+            self.at.send_modify(|at| at.shown = at.shown.max(changed));
         }
         Ok(())
     }
