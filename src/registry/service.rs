@@ -96,7 +96,7 @@ pub struct Registry {
 
 /// What it has to do with the other registries while it runs.
 enum Others {
-    /// Asks them at start whether their history is newer than its own.
+    /// Asks them at start whether their history is newer than its own; nobody, if an operator says so.
     Asks(Vec<BaseUrl>),
     /// Copies from them.
     Follows(Box<Replica>, Fetcher),
@@ -132,6 +132,7 @@ impl Registry {
         let metrics = RegistryMetrics::new()?;
         let http = HttpMetrics::new(&metrics.all)?;
         let (standing, others) = match role.clone() {
+            Role::Writer { alone: true, .. } => (Standing(None), Others::Asks(Vec::new())),
             Role::Writer { peers, .. } => (Standing(None), Others::Asks(peers)),
             Role::Replica { writer, peers } => {
                 let sources = std::iter::once(writer.clone()).chain(peers.clone()).collect();
