@@ -311,9 +311,12 @@ impl Shared {
                 let moved = core.after().is_none_or(|(after, _)| upto > after);
                 let lease = Duration::from_millis(lease);
                 core.polled(Polled { head, upto, mark, changes, lease }, sent, clock::boot());
+                let live = core.lease_live(clock::boot());
                 drop(core);
                 if lease.is_zero() {
                     self.set_trouble("the writer has given none");
+                } else if !live {
+                    self.set_trouble("the changes of the meantime are still being read");
                 }
                 Ok(if moved { Progress::Moved } else { Progress::None })
             }

@@ -2,12 +2,19 @@
 
 use std::{thread, time::Duration};
 
-use switchyard::{clock, config::proxy::StaleReads, wire::replication::Role};
+use switchyard::{
+    clock,
+    config::{
+        self,
+        proxy::{Freshness, Reads, StaleReads},
+    },
+    wire::replication::Role,
+};
 
 use crate::{
     front::{Front, eventually},
     raw::{self, with_body},
-    registry::{Registry, at, cloud, config, knows, started, view},
+    registry::{self, Registry, at, cloud, knows, started, view},
 };
 
 const TAG: &str = "/v2/a/manifests/latest";
@@ -30,7 +37,7 @@ fn lost(front: &Front, place: usize) {
 #[test]
 fn reads_go_to_the_replicas_that_have_what_is_asked_for() {
     let (writer, one, two) = cloud();
-    let front = started(config(&[&writer, &one, &two]));
+    let front = started(registry::config(&[&writer, &one, &two]));
     let pushed = writer.push("a");
     one.copies(pushed);
     writer.confirmed();
@@ -48,7 +55,7 @@ fn reads_go_to_the_replicas_that_have_what_is_asked_for() {
 #[test]
 fn a_lagging_replica_is_waited_for() {
     let (writer, one, _) = cloud();
-    let front = started(config(&[&writer, &one]));
+    let front = started(registry::config(&[&writer, &one]));
     let pushed = writer.push("a");
     writer.confirmed();
     let address = front.address;
@@ -63,7 +70,7 @@ fn a_lagging_replica_is_waited_for() {
 #[test]
 fn one_that_does_not_catch_up_costs_one_wait_and_not_one_a_read() {
     let (writer, one, _) = cloud();
-    let front = started(config(&[&writer, &one]));
+    let front = started(registry::config(&[&writer, &one]));
     writer.push("a");
     writer.confirmed();
     let (answer, took) = ask_timed(&front, TAG);
@@ -77,9 +84,22 @@ fn one_that_does_not_catch_up_costs_one_wait_and_not_one_a_read() {
 }
 
 #[test]
+fn when_too_many_wait_the_next_one_goes_on_to_the_writer() {
+    let (writer, one, _) = cloud();
+    let mut config = registry::config(&[&writer, &one]);
+    config.limits.held = 0;
+    let front = started(config);
+    writer.push("a");
+    writer.confirmed();
+    let (answer, took) = ask_timed(&front, TAG);
+    assert_eq!(answer.text(), "r0");
+    assert!(took < Duration::from_millis(400), "{took:?}");
+}
+
+#[test]
 fn a_service_of_one_registry_never_waits() {
     let (writer, ..) = cloud();
-    let front = Front::start(config(&[&writer]));
+    let front = Front::start(registry::config(&[&writer]));
     writer.push("a");
     let (answer, took) = ask_timed(&front, TAG);
     assert_eq!(answer.text(), "r0");
@@ -91,7 +111,7 @@ fn a_service_of_one_registry_never_waits() {
 #[test]
 fn an_answer_that_is_too_old_is_dropped_and_another_registry_asked() {
     let (writer, one, _) = cloud();
-    let front = started(config(&[&writer, &one]));
+    let front = started(registry::config(&[&writer, &one]));
     let pushed = writer.push("a");
     one.copies(pushed);
     one.set(|script| script.answers_at = Some(Some(at(0))));
@@ -115,7 +135,7 @@ fn an_answer_that_is_too_old_is_dropped_and_another_registry_asked() {
 fn an_answer_without_a_position_is_dropped_too() {
     let (writer, one, _) = cloud();
     one.set(|script| script.answers_at = Some(None));
-    let front = started(config(&[&writer, &one]));
+    let front = started(registry::config(&[&writer, &one]));
     assert_eq!(front.get(TAG).text(), "r0");
     assert_eq!(one.asked().len(), 1);
 }
@@ -123,7 +143,7 @@ fn an_answer_without_a_position_is_dropped_too() {
 #[test]
 fn a_blob_is_looked_for_at_every_registry_and_at_the_writer_last() {
     let (writer, one, two) = cloud();
-    let front = started(config(&[&writer, &one, &two]));
+    let front = started(registry::config(&[&writer, &one, &two]));
     two.gives("b");
     for _ in 0..4 {
         assert_eq!(front.get(BLOB).text(), "r2");
@@ -143,7 +163,7 @@ fn a_blob_is_looked_for_at_every_registry_and_at_the_writer_last() {
 #[test]
 fn without_the_writer_only_a_fresh_registry_may_say_that_a_blob_is_not_there() {
     let (writer, one, _) = cloud();
-    let mut config = config(&[&writer, &one]);
+    let mut config = registry::config(&[&writer, &one]);
     config.services[0].hold.read = Duration::from_millis(300);
     config.services[0].reads.write_only = true;
     let front = started(config);
@@ -159,7 +179,7 @@ fn without_the_writer_only_a_fresh_registry_may_say_that_a_blob_is_not_there() {
 #[test]
 fn without_a_lease_reads_go_to_the_writer() {
     let (writer, one, _) = cloud();
-    let front = started(config(&[&writer, &one]));
+    let front = started(registry::config(&[&writer, &one]));
     assert_eq!(front.get(TAG).text(), "r1");
     writer.set(|script| script.lease = 0);
     eventually("the lease has run out", || view(&front).lease_ms.is_none());
@@ -174,7 +194,7 @@ fn without_a_lease_reads_go_to_the_writer() {
 #[test]
 fn with_the_writer_gone_fresh_replicas_answer_and_then_the_freshest_marked() {
     let (writer, one, two) = cloud();
-    let front = started(config(&[&writer, &one, &two]));
+    let front = started(registry::config(&[&writer, &one, &two]));
     let pushed = writer.push("a");
     two.copies(pushed);
     writer.confirmed();
@@ -203,7 +223,7 @@ fn a_stale_registry_never_says_not_found() {
     let (writer, one, two) = cloud();
     let pushed = writer.push("a");
     one.set(|script| (script.position, script.empty) = (Some(pushed), true));
-    let mut config = config(&[&writer, &one, &two]);
+    let mut config = registry::config(&[&writer, &one, &two]);
     config.services[0].hold.read = Duration::from_millis(300);
     writer.set(|script| script.lease = 0);
     let front = Front::start(config);
@@ -221,7 +241,7 @@ fn a_stale_registry_never_says_not_found() {
 #[test]
 fn stale_reads_never_means_never() {
     let (writer, one, _) = cloud();
-    let mut config = config(&[&writer, &one]);
+    let mut config = registry::config(&[&writer, &one]);
     config.services[0].reads.stale = StaleReads::Never;
     config.services[0].hold.read = Duration::from_millis(300);
     let front = started(config);
@@ -236,7 +256,7 @@ fn stale_reads_never_means_never() {
 #[test]
 fn behind_a_write_only_writer_a_read_says_what_it_lacks() {
     let (writer, one, _) = cloud();
-    let mut config = config(&[&writer, &one]);
+    let mut config = registry::config(&[&writer, &one]);
     config.services[0].reads.write_only = true;
     config.services[0].reads.fresh_wait = Duration::from_millis(200);
     let front = started(config);
@@ -257,7 +277,7 @@ fn behind_a_write_only_writer_a_read_says_what_it_lacks() {
 #[test]
 fn lagging_replicas_answer_marked_where_that_is_allowed() {
     let (writer, one, _) = cloud();
-    let mut config = config(&[&writer, &one]);
+    let mut config = registry::config(&[&writer, &one]);
     let reads = &mut config.services[0].reads;
     (reads.write_only, reads.stale, reads.fresh_wait) = (true, StaleReads::Allow, Duration::ZERO);
     let front = started(config);
@@ -270,7 +290,7 @@ fn lagging_replicas_answer_marked_where_that_is_allowed() {
 #[test]
 fn a_frozen_writer_costs_half_the_deadline_and_no_more() {
     let (writer, one, _) = cloud();
-    let front = started(config(&[&writer, &one]));
+    let front = started(registry::config(&[&writer, &one]));
     writer.set(|script| script.frozen = true);
     eventually("the lease has run out", || view(&front).lease_ms.is_none());
     let (answer, took) = ask_timed(&front, TAG);
@@ -281,7 +301,7 @@ fn a_frozen_writer_costs_half_the_deadline_and_no_more() {
 #[test]
 fn a_session_is_continued_at_the_registry_that_it_names_and_nowhere_else() {
     let (writer, one, two) = cloud();
-    let mut config = config(&[&writer, &one, &two]);
+    let mut config = registry::config(&[&writer, &one, &two]);
     config.services[0].hold.write = Duration::from_millis(300);
     let front = started(config);
     let patch =
@@ -301,7 +321,7 @@ fn a_session_is_continued_at_the_registry_that_it_names_and_nowhere_else() {
 #[test]
 fn on_shared_storage_a_session_that_nobody_knows_goes_to_anybody() {
     let (zero, one, _) = cloud();
-    let mut config = config(&[&zero, &one]);
+    let mut config = registry::config(&[&zero, &one]);
     (config.services[0].writer, config.services[0].reads) = (None, Default::default());
     let front = Front::start(config);
     let patch = |session: &str| {
@@ -314,9 +334,33 @@ fn on_shared_storage_a_session_that_nobody_knows_goes_to_anybody() {
 }
 
 #[test]
+fn the_keys_of_a_file_decide_where_reads_go() {
+    let folder = tempfile::tempdir().unwrap();
+    let load = |keys: &str| {
+        let file = folder.path().join("proxy.toml");
+        let text = format!(
+            "[[listener]]\nname = \"f\"\nbind = [\"127.0.0.1:0\"]\nservice = \"registries\"\n[service.registries]\n\
+             upstreams = [{{ name = \"r1\", address = \"a:1\" }}, {{ name = \"r2\", address = \"a:2\" }}]\n{keys}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+        let (config, _) = config::load_proxy(&file, &config::Env::default()).unwrap();
+        (config.services[0].writer, config.services[0].reads)
+    };
+    assert_eq!(load(""), (None, Reads::default()));
+    assert_eq!(load("storage = \"shared\""), (None, Reads::default()));
+    assert_eq!(load("writer = \"r2\""), (Some(1), Reads::REPLICATED));
+    let all = "storage = \"replicated\"\nwriter = \"r1\"\nwrite_only = true\nfreshness = \"position\"\n\
+               stale_reads = \"allow\"\nfresh_wait = \"250ms\"";
+    let (stale, fresh_wait) = (StaleReads::Allow, Duration::from_millis(250));
+    assert_eq!(load(all), (Some(0), Reads { write_only: true, stale, fresh_wait, ..Reads::REPLICATED }));
+    let none = load("writer = \"r1\"\nfreshness = \"none\"").1;
+    assert_eq!(none.freshness, Freshness::None);
+}
+
+#[test]
 fn a_reload_keeps_the_lease_unless_the_registries_change() {
     let (writer, one, two) = cloud();
-    let front = started(config(&[&writer, &one]));
+    let front = started(registry::config(&[&writer, &one]));
     let before = view(&front);
     let mut next = front.config.clone();
     next.services[0].maintenance = true;
@@ -334,14 +378,14 @@ fn a_reload_keeps_the_lease_unless_the_registries_change() {
 
 fn config_with_listener(front: &Front, registries: &[&Registry]) -> switchyard::config::proxy::Proxy {
     let mut next = front.config.clone();
-    next.services = config(registries).services;
+    next.services = registry::config(registries).services;
     next
 }
 
 #[test]
 fn a_proxy_that_stops_gives_its_lease_up() {
     let (writer, one, _) = cloud();
-    let mut front = started(config(&[&writer, &one]));
+    let mut front = started(registry::config(&[&writer, &one]));
     let name = view(&front).proxy.unwrap();
     assert!(front.stop() < Duration::from_secs(2));
     assert_eq!(writer.get(|script| script.released.clone()), [name]);
@@ -350,7 +394,7 @@ fn a_proxy_that_stops_gives_its_lease_up() {
 #[test]
 fn another_history_of_the_writer_is_learnt_anew() {
     let (writer, one, _) = cloud();
-    let front = started(config(&[&writer, &one]));
+    let front = started(registry::config(&[&writer, &one]));
     let pushed = writer.push("a");
     one.copies(pushed);
     writer.confirmed();
@@ -369,7 +413,7 @@ fn another_history_of_the_writer_is_learnt_anew() {
 #[test]
 fn a_writer_that_is_a_replica_gives_no_lease() {
     let (not, one) = (Registry::start("r0", Role::Replica), Registry::start("r1", Role::Replica));
-    let front = Front::start(config(&[&not, &one]));
+    let front = Front::start(registry::config(&[&not, &one]));
     eventually("it is said", || view(&front).lease_why.contains("says that it is a replica"));
     assert_eq!(front.get(TAG).text(), "r0");
     let view = view(&front);
@@ -379,7 +423,7 @@ fn a_writer_that_is_a_replica_gives_no_lease() {
 #[test]
 fn the_admin_view_shows_what_each_registry_told() {
     let (writer, one, _) = cloud();
-    let front = started(config(&[&writer, &one]));
+    let front = started(registry::config(&[&writer, &one]));
     writer.push("a");
     writer.confirmed();
     let view = view(&front);
