@@ -50,13 +50,15 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("pingora_proxy", &["proxy/"], "the data plane alone knows Pingora"),
     ("pingora_error", &["proxy/"], "the data plane alone knows Pingora"),
     ("etcd_client", &["store/etcd.rs", "store/etcd/"], "the store is a trait"),
-    ("redb", &["store/embedded.rs", "store/embedded/"], "the store is a trait"),
+    ("redb", &["store/embedded.rs", "store/embedded/", "registry/log/"], "two rooms keep a file of it, each its own"),
     (
         "axum",
         &[
             "http/",
             "controller/api/",
             "registry/service.rs",
+            "registry/position.rs",
+            "registry/feed/",
             "registry/oci/",
             "registry/vendor/",
             "proxy/admin",
@@ -109,8 +111,15 @@ const PURE: &[(&str, &[&str])] = &[
     ("controller/duties/", &["axum", "crate::controller::api"]),
     ("controller/schedule/fit.rs", &["tokio", "tracing", "crate::store", "crate::clock"]),
     ("controller/schedule/rank.rs", &["tokio", "tracing", "crate::store", "crate::clock"]),
+    ("registry/log/history.rs", &["tokio", "tracing", "redb", "std::fs", "crate::clock"]),
+    ("registry/writer/leases.rs", &["tokio", "tracing", "std::fs", "crate::clock"]),
+    ("registry/feed/", &["std::fs", "tokio::fs"]),
     ("registry/oci/", &["std::fs", "tokio::fs"]),
     ("registry/vendor/", &["std::fs", "tokio::fs"]),
+    (
+        "registry/replicate/plan",
+        &["tokio", "tracing", "reqwest", "std::fs", "std::net", "crate::clock", "crate::client"],
+    ),
     ("agent/act.rs", &["tokio", "tracing", "std::fs", "crate::clock", "crate::client"]),
 ];
 

@@ -22,7 +22,6 @@ const PLANNED: &[&str] = &[
     "storage.s3",
     "server.tls",
     "agent.tls",
-    "replication",
     "auth",
     "oidc",
     "events",

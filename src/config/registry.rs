@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Log, Server};
+use super::{BaseUrl, Log, Server};
 
 /// Everything a registry is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,6 +15,45 @@ pub struct Registry {
     pub storage: Storage,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[replication]`.
+    pub replication: Replication,
+}
+
+/// `[replication]`. Without it a registry is a writer that knows of no others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replication {
+    /// What it is.
+    pub role: Role,
+    /// Entries of the change log that are kept for those who follow.
+    pub log_keep: u64,
+}
+
+/// What a registry is to the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Takes pushes. It asks its peers at start whether their history is newer than its own; `alone`: it does not.
+    Writer {
+        /// The replicas.
+        peers: Vec<BaseUrl>,
+        /// An operator says that nobody else writes.
+        alone: bool,
+    },
+    /// Copies.
+    Replica {
+        /// From here.
+        writer: BaseUrl,
+        /// Blobs also from here.
+        peers: Vec<BaseUrl>,
+    },
+}
+
+/// Entries of the change log that are kept: some weeks of a busy cloud, in some ten megabytes.
+pub const LOG_KEEP: u64 = 100_000;
+
+impl Default for Replication {
+    fn default() -> Self {
+        Self { role: Role::Writer { peers: Vec::new(), alone: false }, log_keep: LOG_KEEP }
+    }
 }
 
 /// `[storage]`.

@@ -1,12 +1,18 @@
 //! The registry: one content-addressed store, two APIs over it.
 //!
 //! ```text
-//!   oci/      /v2/…         push and pull, OCI Distribution v1.1 ──┐
-//!   vendor/   /registry/…   templates and versions, the vendor's ──┤
-//!                                                                  ▼
-//!             repositories/   what may be done: put, find, delete, revert, list
-//!                                                                  ▼
-//!             content/        blobs, upload sessions, catalogues: the trait, and `disk`
+//!   oci/      /v2/…             push and pull, OCI Distribution v1.1 ──┐
+//!   vendor/   /registry/…       templates and versions, the vendor's ──┤
+//!   feed/     /replication/v1/… what replicas and proxies follow       │
+//!     ▲                                                                ▼
+//!     │              repositories/   what may be done: put, find, delete, revert, list
+//!     │                                                                │ at the writer
+//!     │ log          journal/        into the log first, then into the catalogue
+//!     └───────────── log/                                              ▲ at a replica
+//!                    replicate/      follow a writer's log, fetch, apply
+//!                    writer/         who must know of a change before it is acknowledged
+//!                                                                      ▼
+//!                    content/        blobs, sessions, fills, catalogues: the trait, and `disk`
 //! ```
 //!
 //! A repository is a template, a tag is a version. What one API deletes, the other no longer shows.
@@ -14,11 +20,19 @@
 
 mod service;
 mod state;
+mod standing;
 mod query;
+mod range;
+mod position;
 pub mod oci;
 mod vendor;
+mod feed;
 pub mod repositories;
+pub mod journal;
+pub mod writer;
+pub mod replicate;
 pub mod content;
+pub mod log;
 mod upkeep;
 
 pub use service::{OpenError, Registry};

@@ -15,18 +15,31 @@ use tokio::net::TcpListener;
 
 use super::{
     content::{Content, disk},
-    oci,
+    feed,
+    journal::{self, Journal, JournalError, Opening},
+    log::{Log, LogError},
+    oci, position,
+    replicate::{
+        Replica, ReplicaError,
+        fetch::{FetchError, Fetcher},
+    },
     repositories::Repositories,
+    standing::{Copying, Standing},
     state::{App, Health, RegistryMetrics},
     upkeep, vendor,
+    writer::{Writer, Writes, leases, start},
 };
 use crate::{
     clock,
-    config::{self, registry::Storage},
+    config::{
+        self, BaseUrl,
+        registry::{Role, Storage},
+    },
     http::{BindError, BodyRoom, bind, health_routes, request_id, serve, write_address_file},
     model::OURS,
     supervise::{Handle, OnEnd, Stage, Stop},
     telemetry::{Metrics, MetricsError, names},
+    wire::replication as wire,
 };
 
 /// A loop that ended is started again after so long.
@@ -47,6 +60,18 @@ pub enum OpenError {
     /// The storage.
     #[error(transparent)]
     Storage(#[from] disk::OpenError),
+    /// The change log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// Bringing log and catalogues into step.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// Following the writer.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// Fetching blobs.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
     /// The port.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -66,36 +91,79 @@ pub struct Registry {
     http: HttpMetrics,
     grace: Duration,
     tasks: Handle,
+    others: Others,
+}
+
+/// What it has to do with the other registries while it runs.
+enum Others {
+    /// Asks them at start whether their history is newer than its own.
+    Asks(Vec<BaseUrl>),
+    /// Copies from them.
+    Follows(Box<Replica>, Fetcher),
 }
 
 impl Registry {
-    /// Locks the storage and opens the port. Nothing is started yet.
+    /// Locks the storage, makes good what a kill left, and opens the port. Nothing is served or copied yet.
     pub async fn open(config: config::registry::Registry, tasks: Handle) -> Result<Self, OpenError> {
         let Storage::Disk(path) = config.storage;
+        let name = config.server.name;
         let disk = disk::Disk::open(disk::DiskSettings {
-            path,
-            name: config.server.name,
+            path: path.clone(),
+            name: name.clone(),
             reserve: config.limits.reserve,
             upload_idle: config.limits.upload_idle,
             uploads: config.limits.uploads,
         })
         .await?;
         let space = disk.space().await.map_err(|error| error.to_string());
+        let content: Arc<dyn Content> = Arc::new(disk);
+        // The lock on the storage is the log's, too.
+        let opened = tokio::task::spawn_blocking(move || Log::open(&path.join("log"))).await;
+        let log =
+            opened.unwrap_or_else(|gone| Err(LogError::Damaged(format!("opening it failed: {gone}"))))?;
+        let role = config.replication.role;
+        let writer = writer(&log, &role)?;
+        let opening = match &role {
+            Role::Writer { peers, alone: true } => Opening::Anew(&name, start::newest_epoch(peers).await),
+            Role::Writer { .. } => Opening::Writer(&name),
+            Role::Replica { .. } => Opening::Replica,
+        };
+        let journal = Journal::open(content.clone(), log, writer, opening, &tasks).await?;
         let metrics = RegistryMetrics::new()?;
         let http = HttpMetrics::new(&metrics.all)?;
+        let (standing, others) = match role.clone() {
+            Role::Writer { peers, .. } => (Standing(None), Others::Asks(peers)),
+            Role::Replica { writer, peers } => {
+                let sources = std::iter::once(writer.clone()).chain(peers.clone()).collect();
+                let fetcher = Fetcher::new(content.clone(), sources, &metrics.all)?;
+                let from = (writer, peers);
+                let replica =
+                    Replica::new(name.clone(), from, content.clone(), journal.clone(), fetcher.handle())
+                        .await?;
+                let copying = Copying { status: replica.status(), fetcher: fetcher.handle() };
+                (Standing(Some(copying)), Others::Follows(Box::new(replica), fetcher))
+            }
+        };
         let listener = bind(config.server.listen, "server.listen")?;
         let address = listener.local_addr().map_err(OpenError::AddressFile)?;
         if let Some(file) = &config.server.address_file {
             write_address_file(file, address).map_err(OpenError::AddressFile)?;
         }
         let app = App {
-            repositories: Repositories::new(Arc::new(disk)),
-            health: Arc::new(Health::new(config.limits.reserve, space)),
+            role: match role {
+                Role::Writer { .. } => wire::Role::Writer,
+                Role::Replica { .. } => wire::Role::Replica,
+            },
+            standing,
+            health: Arc::new(Health::new(name.clone(), config.limits.reserve, space, journal.clone())),
+            repositories: Repositories::new(content, journal),
+            name,
+            log_keep: config.replication.log_keep,
             bodies: BodyRoom::new(config.limits.manifest, MANIFESTS, MANIFEST_PATIENCE),
             limits: config.limits,
             metrics,
         };
-        Ok(Self { listener, address, app, http, grace: config.server.grace, tasks })
+        Ok(Self { listener, address, app, http, grace: config.server.grace, tasks, others })
     }
 
     /// Where it listens.
@@ -109,13 +177,46 @@ impl Registry {
         self.tasks.start(Stage::Loops, "registry upkeep", OnEnd::Restart(RESTART), move |stop| {
             upkeep::run(app.clone(), stop)
         });
-        tracing::info!(address = %self.address, "registry serves");
-        serve(self.listener, router(self.app, self.http), stop, self.grace).await
+        match self.others {
+            Others::Asks(peers) if peers.is_empty() => {}
+            Others::Asks(peers) => {
+                let journal = self.app.repositories.journal().clone();
+                self.tasks
+                    .finish_at(Stage::Loops, "registry start", move |stop| start::run(journal, peers, stop));
+            }
+            Others::Follows(replica, fetcher) => {
+                let again = OnEnd::Restart(RESTART);
+                self.tasks
+                    .start(Stage::Loops, "registry fetcher", again, move |stop| fetcher.clone().run(stop));
+                self.tasks
+                    .start(Stage::Loops, "registry replica", again, move |stop| (*replica).clone().run(stop));
+            }
+        }
+        let role = self.app.role.as_str();
+        tracing::info!(address = %self.address, role, "registry serves");
+        serve(self.listener, router(self.app, self.http, stop.clone()), stop, self.grace).await
     }
 }
 
-fn router(app: App, http: HttpMetrics) -> Router {
-    let metrics = app.metrics.all.clone();
+/// Whether writes are taken at first, and from when on changes are acknowledged.
+fn writer(log: &Log, role: &Role) -> Result<Writer, OpenError> {
+    let writes = match role {
+        Role::Writer { peers, alone } if *alone || peers.is_empty() => Writes::Taken,
+        Role::Writer { .. } => {
+            Writes::NotNow("it asks its peers first whether one of them was made the writer".into())
+        }
+        Role::Replica { writer, .. } => {
+            Writes::Never(format!("it is a replica; pushes, deletes and reverts go to the writer, {writer}"))
+        }
+    };
+    // Leases of the run before may still be live.
+    let leased = log.note(journal::LEASED)?.is_some();
+    Ok(Writer::new(if leased { clock::boot() + leases::AT_WRITER } else { Duration::ZERO }, writes))
+}
+
+fn router(app: App, http: HttpMetrics, stop: Stop) -> Router {
+    let metrics = app.clone();
+    let journal = app.repositories.journal().clone();
     let oci = axum::routing::any(oci::serve);
     Router::new()
         .route("/v2", oci.clone())
@@ -123,10 +224,12 @@ fn router(app: App, http: HttpMetrics) -> Router {
         .route("/v2/{*rest}", oci)
         .merge(vendor::routes())
         .with_state(app.clone())
+        .layer(middleware::from_fn_with_state(journal, position::stamp))
+        .merge(feed::routes(app.clone(), stop))
         .merge(health_routes(app.health))
         .route(
             "/metrics",
-            get(move || async move { ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], metrics.text()) }),
+            get(move || async move { ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], metrics.metrics_text()) }),
         )
         .fallback(unknown)
         .layer(middleware::from_fn_with_state(http, measure))

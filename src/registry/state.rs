@@ -2,22 +2,31 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{Gauge, IntCounter};
+use prometheus::{Gauge, IntCounter, IntGaugeVec};
 
 use super::{
     content::{Space, size},
+    journal::Journal,
     repositories::Repositories,
+    standing::{Standing, in_words},
 };
 use crate::{
     config::registry::Limits,
     http::{BodyRoom, Readiness},
     telemetry::{Metrics, MetricsError, names},
-    wire::ready::Ready,
+    wire::{ready::Ready, replication::Role},
 };
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub(super) struct App {
+    /// This registry's name.
+    pub(super) name: String,
+    /// What it is to the others.
+    pub(super) role: Role,
+    pub(super) standing: Standing,
+    /// Entries of the change log to keep.
+    pub(super) log_keep: u64,
     pub(super) repositories: Repositories,
     pub(super) limits: Limits,
     /// Of manifests that are being received.
@@ -36,6 +45,13 @@ pub(super) struct RegistryMetrics {
     pub(super) uploads: Gauge,
     pub(super) free: Gauge,
     pub(super) broken: Gauge,
+    pub(super) position: IntGaugeVec,
+    pub(super) lag_entries: Gauge,
+    pub(super) lag_bytes: Gauge,
+    pub(super) lag_seconds: Gauge,
+    pub(super) claims: Gauge,
+    pub(super) followers: IntGaugeVec,
+    pub(super) aside: Gauge,
 }
 
 impl RegistryMetrics {
@@ -49,20 +65,51 @@ impl RegistryMetrics {
             uploads: all.gauge(names::REGISTRY_UPLOADS)?,
             free: all.gauge(names::REGISTRY_FREE)?,
             broken: all.gauge(names::REGISTRY_BROKEN)?,
+            position: all.gauges(names::REGISTRY_POSITION)?,
+            lag_entries: all.gauge(names::REGISTRY_LAG_ENTRIES)?,
+            lag_bytes: all.gauge(names::REGISTRY_LAG_BYTES)?,
+            lag_seconds: all.gauge(names::REGISTRY_LAG_SECONDS)?,
+            claims: all.gauge(names::REGISTRY_CLAIMS)?,
+            followers: all.gauges(names::REGISTRY_FOLLOWERS)?,
+            aside: all.gauge(names::REGISTRY_ASIDE)?,
             all,
         })
     }
 }
 
-/// What the upkeep loop saw last. A probe reads it and waits for nothing.
+impl App {
+    /// Everything, in Prometheus' text format. What is a state rather than an event is read off at each scrape.
+    pub(super) fn metrics_text(&self) -> String {
+        let state = self.standing.state(self);
+        let metrics = &self.metrics;
+        let number = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        let at = self.repositories.journal().at().position;
+        metrics.position.with_label_values(&["epoch"]).set(number(at.epoch));
+        metrics.position.with_label_values(&["seq"]).set(number(at.seq));
+        metrics.lag_entries.set(state.lag.entries as f64);
+        metrics.lag_bytes.set(state.lag.bytes as f64);
+        metrics.lag_seconds.set(state.lag.seconds);
+        metrics.claims.set(if state.position.is_some() { 1.0 } else { 0.0 });
+        for kind in ["proxy", "replica"] {
+            let count = state.followers.iter().filter(|follower| follower.kind == kind).count();
+            metrics.followers.with_label_values(&[kind]).set(number(count as u64));
+        }
+        metrics.aside.set(state.aside.len() as f64);
+        metrics.all.text()
+    }
+}
+
+/// What the upkeep loop saw last, and what the journal says. A probe reads it and waits for nothing.
 pub(super) struct Health {
+    name: String,
     reserve: u64,
     seen: Mutex<Result<Space, String>>,
+    journal: Journal,
 }
 
 impl Health {
-    pub(super) fn new(reserve: u64, first: Result<Space, String>) -> Self {
-        Self { reserve, seen: Mutex::new(first) }
+    pub(super) fn new(name: String, reserve: u64, first: Result<Space, String>, journal: Journal) -> Self {
+        Self { name, reserve, seen: Mutex::new(first), journal }
     }
 
     pub(super) fn saw(&self, space: Result<Space, String>) {
@@ -72,14 +119,37 @@ impl Health {
 
 impl Readiness for Health {
     fn ready(&self) -> Ready {
-        let (read, write, why) = match &*self.seen.lock().unwrap_or_else(PoisonError::into_inner) {
-            Err(why) => (false, false, vec![why.clone()]),
-            Ok(space) if space.free < self.reserve => {
-                (true, false, vec![format!("{} free < {}", size(space.free), size(self.reserve))])
-            }
-            Ok(_) => (true, true, Vec::new()),
-        };
-        Ready { ready: read || write, read: Some(read), write: Some(write), why, ..Ready::default() }
+        let disk = disk(&self.seen.lock().unwrap_or_else(PoisonError::into_inner), self.reserve);
+        let (writes, refused) = in_words(&self.journal.writer().writes());
+        let unknown = self.journal.at().claim.unknown().map(str::to_owned);
+        let (read, write) = (disk.read && unknown.is_none(), disk.write && writes);
+        let why = disk.why.into_iter().chain(unknown).chain(refused).collect();
+        Ready {
+            ready: read || write,
+            read: Some(read),
+            write: Some(write),
+            why,
+            name: Some(self.name.clone()),
+            ..Ready::default()
+        }
+    }
+}
+
+struct OnDisk {
+    read: bool,
+    write: bool,
+    why: Option<String>,
+}
+
+/// What the free space allows.
+fn disk(seen: &Result<Space, String>, reserve: u64) -> OnDisk {
+    match seen {
+        Err(why) => OnDisk { read: false, write: false, why: Some(why.clone()) },
+        Ok(space) if space.free < reserve => {
+            let why = format!("{} free < {}", size(space.free), size(reserve));
+            OnDisk { read: true, write: false, why: Some(why) }
+        }
+        Ok(_) => OnDisk { read: true, write: true, why: None },
     }
 }
 
@@ -90,13 +160,10 @@ mod tests {
     #[test]
     fn little_space_takes_writes_away_and_says_how_little() {
         let gib = 1024 * 1024 * 1024;
-        let health = Health::new(50 * gib, Ok(Space { free: 21 * gib / 10, total: 100 * gib }));
-        let ready = health.ready();
-        assert_eq!((ready.ready, ready.read, ready.write), (true, Some(true), Some(false)));
-        assert_eq!(ready.why, ["2.1 GiB free < 50.0 GiB"]);
-        health.saw(Ok(Space { free: 60 * gib, total: 100 * gib }));
-        assert_eq!(health.ready().write, Some(true));
-        health.saw(Err("disk gone".into()));
-        assert!(!health.ready().ready);
+        let little = disk(&Ok(Space { free: 21 * gib / 10, total: 100 * gib }), 50 * gib);
+        assert_eq!((little.read, little.write), (true, false));
+        assert_eq!(little.why.as_deref(), Some("2.1 GiB free < 50.0 GiB"));
+        assert!(disk(&Ok(Space { free: 60 * gib, total: 100 * gib }), 50 * gib).write);
+        assert!(!disk(&Err("disk gone".into()), 50 * gib).read);
     }
 }

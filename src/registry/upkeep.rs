@@ -14,12 +14,15 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// Pull times are written so often; a kill loses at most so much of them.
 const PULLS_EVERY: Duration = Duration::from_secs(30);
 
+/// The change log is compacted so often.
+const COMPACT_EVERY: Duration = Duration::from_secs(60);
+
 /// Runs until stopped; writes what is unsaved before it ends.
 pub(super) async fn run(app: App, stop: Stop) -> Result<(), Infallible> {
     // The first listing reads every manifest once: better now than in the first request.
     list(&app).await;
     let sweep_every = SWEEP_EVERY.min(app.limits.upload_idle);
-    let (mut swept, mut saved) = (clock::now(), clock::now());
+    let (mut swept, mut saved, mut compacted) = (clock::now(), clock::now(), clock::now());
     loop {
         let dropped = tokio::select! {
             () = stop.requested() => break,
@@ -31,6 +34,10 @@ pub(super) async fn run(app: App, stop: Stop) -> Result<(), Infallible> {
         if dropped || now - swept >= sweep_every {
             swept = now;
             sweep(&app).await;
+        }
+        if now - compacted >= COMPACT_EVERY {
+            compacted = now;
+            compact(&app).await;
         }
         if now - saved >= PULLS_EVERY {
             saved = now;
@@ -48,6 +55,18 @@ async fn look(app: &App) {
         app.metrics.free.set(space.free as f64);
     }
     app.health.saw(seen);
+}
+
+/// Forgets the oldest entries, but none that a replica which still asks has not applied.
+async fn compact(app: &App) {
+    let journal = app.repositories.journal();
+    let needed = journal.writer().replicas().into_iter().map(|replica| replica.applied).min();
+    let (keep, needed) = (app.log_keep, needed.unwrap_or(journal.at().position));
+    match journal.blocking(move |log| log.compact(keep, needed)).await {
+        Ok(0) => {}
+        Ok(entries) => tracing::info!(entries, "change log compacted"),
+        Err(error) => tracing::warn!(error = %error, "change log could not be compacted"),
+    }
 }
 
 async fn sweep(app: &App) {

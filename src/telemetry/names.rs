@@ -34,6 +34,15 @@ metrics! {
     REGISTRY_UPLOADS = "switchyard_registry_upload_sessions" [] "Upload sessions that are open.";
     REGISTRY_FREE = "switchyard_registry_free_bytes" [] "Free bytes of the storage.";
     REGISTRY_BROKEN = "switchyard_registry_broken_templates" [] "Templates that the last listing skipped.";
+    REGISTRY_FETCHED = "switchyard_registry_fetched_bytes_total" [] "Bytes of blobs that came from other registries.";
+    REGISTRY_FETCH_FAILURES = "switchyard_registry_fetch_failures_total" ["why"] "Asks of other registries for parts of blobs that brought nothing: unreachable, unanswered, silent, slow, refused, strange, corrupt; and storage: what came could not be kept.";
+    REGISTRY_POSITION = "switchyard_registry_position" ["part"] "The position up to which every change is applied here: its epoch and its number in it.";
+    REGISTRY_LAG_ENTRIES = "switchyard_registry_lag_entries" [] "Changes that were read from the writer's log and are not applied here yet.";
+    REGISTRY_LAG_BYTES = "switchyard_registry_lag_bytes" [] "Bytes that are still to be fetched for the next changes.";
+    REGISTRY_LAG_SECONDS = "switchyard_registry_lag_seconds" [] "For how long this registry has been behind its writer's log.";
+    REGISTRY_CLAIMS = "switchyard_registry_claims_position" [] "1 while this registry claims a position, so that proxies send it reads.";
+    REGISTRY_FOLLOWERS = "switchyard_registry_followers" ["kind"] "Replicas and proxies that follow this registry's log.";
+    REGISTRY_ASIDE = "switchyard_registry_set_aside" [] "Histories that were set aside because the writer's is another; an operator looks at each.";
     PROXY_REQUESTS = "switchyard_proxy_requests_total" ["service", "class", "status"] "Requests answered, by status class.";
     PROXY_REFUSED = "switchyard_proxy_refused_total" ["listener", "reason"] "Requests turned away before they had a service.";
     PROXY_UPSTREAM_REQUESTS = "switchyard_proxy_upstream_requests_total" ["service", "upstream", "status"] "Answers of upstreams, by status class.";

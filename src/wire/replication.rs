@@ -31,9 +31,12 @@ pub struct LogQuery {
     /// A proxy asks: the poll confirms all up to `after`, and is what renews its lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<String>,
-    /// A replica asks: its name; `after` is what it has applied.
+    /// A replica asks: its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replica: Option<String>,
+    /// What that replica has applied; `after` is what it has read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<Position>,
     /// Milliseconds to wait for something new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait: Option<u64>,
@@ -70,6 +73,8 @@ pub struct Epoch {
     pub after: Position,
     /// Who wrote.
     pub writer: String,
+    /// Random: the reigns of two histories are never the same one, even under the same number.
+    pub id: String,
 }
 
 /// What a registry is.
@@ -106,6 +111,9 @@ pub struct Entry {
     /// Of what; `None` only for [`Change::Opened`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<RepositoryName>,
+    /// The reign that begins with this entry: [`Change::Opened`] alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub opened: Option<Epoch>,
     /// The manifest or blob it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<Digest>,

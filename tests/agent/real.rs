@@ -39,7 +39,13 @@ impl Cloud {
     async fn start(world: &World, tree: &Tree) -> Self {
         let limits = registry::Limits { reserve: 1 << 20, ..registry::Limits::default() };
         let storage = Storage::Disk(world.place.dir().join("registry"));
-        let config = registry::Registry { server: server("r1"), log: Log::default(), storage, limits };
+        let config = registry::Registry {
+            server: server("r1"),
+            log: Log::default(),
+            storage,
+            limits,
+            replication: Default::default(),
+        };
         let role = Registry::open(config, tree.handle()).await.unwrap();
         let registry = format!("http://{}", role.address());
         tree.handle().start_vital(Stage::Store, "registry", |stop| role.run(stop));

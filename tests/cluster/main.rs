@@ -13,10 +13,16 @@ mod chaos;
 mod controller_dies;
 mod disk_full;
 mod etcd_quorum;
+mod fresh_reads;
 mod front;
+mod history_tools;
+mod kills;
+mod replica_dies;
+mod slow_followers;
 mod standalone;
 mod tools;
 mod whole_path;
+mod writer_dies;
 
 use tokio::sync::{Mutex, MutexGuard};
 

@@ -3,14 +3,18 @@
 use std::{collections::BTreeSet, os::unix::process::CommandExt, process::Command, time::Duration};
 
 use serde_json::json;
+use switchyard::clock;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 
 use crate::support::{
-    cloud::SOON,
+    artifact::{self, Artifact},
+    cloud::{self, SOON},
+    content::Content,
     eventually::{eventually, never},
+    history::{Answer, Outcome},
     image::Image,
     outside,
     place::{MARK, Place},
@@ -38,6 +42,31 @@ async fn an_image_is_one_that_the_real_client_copies_as_it_is() {
         "the same seed, the same image"
     );
     assert_ne!(Image::write(&place.path("d"), 8, 2, 1).manifest, image.manifest);
+}
+
+#[tokio::test]
+async fn a_small_artifact_is_pushed_and_read_back_and_a_missing_blob_is_seen() {
+    let place = Place::new("artifact");
+    let mut registry = cloud::registry(&place, "r1", "[limits]\nreserve = \"16MiB\"\n");
+    registry.up().await;
+    let (api, artifact) = (registry.api(), Artifact::new("one", 5000));
+    assert_eq!(artifact::read_all(&api, "mac/a", "v1").await.answer, Answer::Missing);
+    artifact.push(&api, "mac/a", "v1").await;
+    let read = artifact::read_all(&api, "mac/a", "v1").await;
+    assert_eq!((read.fresh(), read.blobs.len()), (artifact.digest().as_str(), 2));
+
+    let (refused, _) = Artifact::new("two", 5000).publish(&api, "mac/a", "v2").await;
+    assert!(matches!(&refused, Outcome::Refused(why) if why.contains("BLOB_UNKNOWN")), "{refused:?}");
+    let hex = artifact.layer()[7..].to_owned();
+    std::fs::remove_file(place.path(&format!("r1/content/blobs/sha256/{}/{hex}", &hex[..2]))).unwrap();
+    let half = artifact::read_all(&api, "mac/a", "v1").await;
+    assert!(matches!(&half.answer, Answer::Half(_)), "{half:?}");
+
+    registry.process.kill();
+    let (refused, _) = artifact.publish(&registry.api(), "mac/a", "v1").await;
+    assert!(matches!(refused, Outcome::Refused(_)), "nothing can be sent to nobody: {refused:?}");
+    let silence = artifact::read(&api, "mac/a", "v1").await;
+    assert!(matches!(silence.answer, Answer::Failed(_)), "{silence:?}");
 }
 
 #[tokio::test]
@@ -135,6 +164,72 @@ async fn a_wire_goes_dark_and_comes_back_and_is_cut() {
         () = serve => {}
         () = ask => {}
     }
+}
+
+#[tokio::test]
+async fn a_wire_is_slow_and_a_wire_is_narrow() {
+    let source = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let relay = Relay::to(source.local_addr().unwrap()).await;
+    let serve = async {
+        loop {
+            let (mut stream, _) = source.accept().await.unwrap();
+            stream.write_all(&vec![7; 200_000]).await.unwrap();
+        }
+    };
+    let take = || async {
+        let (since, mut all) = (clock::now(), Vec::new());
+        TcpStream::connect(relay.address()).await.unwrap().read_to_end(&mut all).await.unwrap();
+        assert_eq!(all, vec![7; 200_000], "every byte comes, in its order");
+        clock::now() - since
+    };
+    let ask = async {
+        relay.set(Wire::Slow(Duration::from_millis(100)));
+        // At least four pieces, one behind the other.
+        assert!(take().await >= Duration::from_millis(400));
+        relay.set(Wire::Narrow(800_000));
+        let (first, second) = tokio::join!(take(), take());
+        assert!(first.max(second) >= Duration::from_millis(490), "the line is shared: {first:?}, {second:?}");
+    };
+    tokio::select! {
+        () = serve => {}
+        () = ask => {}
+    }
+}
+
+#[test]
+fn two_storages_that_differ_are_told_apart() {
+    let place = Place::new("content");
+    let blob = |name: &str, bytes: &[u8]| {
+        let hex = switchyard::model::Digest::of(bytes).hex();
+        let path = format!("{name}/blobs/sha256/{}/{hex}", &hex[..2]);
+        std::fs::write(place.path(&path), bytes).unwrap();
+        hex
+    };
+    let repository = |name: &str, digest: &str, generation: u64| {
+        let text =
+            json!({ "generation": generation, "tags": { "v1": format!("sha256:{digest}") } }).to_string();
+        place.write(&format!("{name}/repositories/mac/a/_catalogue.json"), &text);
+        place.write(&format!("{name}/repositories/mac/a/_pulls.json"), name);
+    };
+    for name in ["one", "two"] {
+        repository(name, &blob(name, b"bytes"), 1);
+    }
+    let of = |name: &str| Content::of(&place.path(name));
+    assert_eq!(of("one").differs_from(&of("two")), None);
+    assert_eq!((of("one").hashed().len(), of("one").corrupt().len()), (2, 0));
+
+    // What nobody needs may be there or not.
+    blob("two", b"more");
+    assert_eq!(of("one").differs_from(&of("two")), None);
+    repository("two", &blob("two", b"bytes"), 2);
+    assert!(of("one").differs_from(&of("two")).is_some_and(|why| why.contains("_catalogue.json")));
+    let next = blob("one", b"next");
+    for name in ["one", "two"] {
+        repository(name, &next, 3);
+    }
+    assert!(of("one").differs_from(&of("two")).is_some_and(|why| why.contains("is missing in")));
+    std::fs::write(place.path(&format!("two/blobs/sha256/{}/{next}", &next[..2])), b"nex!").unwrap();
+    assert_eq!((of("one").corrupt().len(), of("two").corrupt().len()), (0, 1));
 }
 
 #[test]

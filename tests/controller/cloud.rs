@@ -161,7 +161,13 @@ async fn open_store(at: &Path, tasks: Handle, faults: Faults) -> Arc<dyn Store> 
 async fn start_registry(dir: &Path, tree: &Tree) -> String {
     let limits = config::registry::Limits { reserve: 0, ..Default::default() };
     let storage = Storage::Disk(dir.join("registry"));
-    let config = RegistryConfig { server: server("r1"), log: Log::default(), storage, limits };
+    let config = RegistryConfig {
+        server: server("r1"),
+        log: Log::default(),
+        storage,
+        limits,
+        replication: Default::default(),
+    };
     let role = Registry::open(config, tree.handle()).await.unwrap();
     let address = format!("http://{}", role.address());
     tree.handle().start_vital(Stage::Edge, "registry r1", |stop| role.run(stop));

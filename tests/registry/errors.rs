@@ -163,7 +163,10 @@ async fn live_ready_and_metrics_tell_what_is() {
     let rig = Rig::new(dir.path()).await;
     rig.image("seen", "a", &[b"layer"]).await;
     assert_eq!(rig.get("/livez").await.status(), StatusCode::OK);
-    assert_eq!(rig.json("/readyz").await, json!({ "ready": true, "read": true, "write": true, "why": [] }));
+    assert_eq!(
+        rig.json("/readyz").await,
+        json!({ "ready": true, "read": true, "write": true, "why": [], "name": "r1" })
+    );
     let metrics = rig.get("/metrics").await.text().await.unwrap();
     assert!(metrics.contains("switchyard_registry_manifests_total 1"), "{metrics}");
     assert!(metrics.contains(r#"switchyard_http_requests_total{role="registry",status="2xx"}"#), "{metrics}");

@@ -15,3 +15,5 @@ mod restarts;
 mod crashes;
 mod full;
 mod skopeo;
+mod replication;
+mod following;

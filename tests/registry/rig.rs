@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use switchyard::{
     config::{
         Log, Server,
-        registry::{Limits, Registry as Config, Storage},
+        registry::{Limits, Registry as Config, Replication, Storage},
     },
     model::Digest,
     registry::Registry,
@@ -42,6 +42,7 @@ pub(crate) fn config(dir: &Path, limits: Limits) -> Config {
         log: Log::default(),
         storage: Storage::Disk(dir.to_owned()),
         limits,
+        replication: Replication::default(),
     }
 }
 
@@ -51,8 +52,12 @@ impl Rig {
     }
 
     pub(crate) async fn with(dir: &Path, limits: Limits) -> Self {
+        Self::of(config(dir, limits), dir).await
+    }
+
+    pub(crate) async fn of(config: Config, dir: &Path) -> Self {
         let tree = Tree::new();
-        let role = Registry::open(config(dir, limits), tree.handle()).await.unwrap();
+        let role = Registry::open(config, tree.handle()).await.unwrap();
         let address = role.address();
         tree.handle().start_vital(Stage::Edge, "registry", |stop| role.run(stop));
         let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build().unwrap();

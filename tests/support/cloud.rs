@@ -64,6 +64,11 @@ pub struct Server {
 }
 
 impl Server {
+    /// Of a process that writes `address_file` once it is open.
+    pub fn new(process: Process, address: SocketAddr, address_file: PathBuf) -> Self {
+        Self { process, address, address_file }
+    }
+
     /// Starts it again after a kill, and waits until its port is open.
     pub async fn restart(&mut self) {
         // Else the file of the one before is taken for the new one's.

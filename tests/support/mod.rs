@@ -5,15 +5,19 @@
 #![allow(clippy::print_stdout, reason = "a failed test prints the logs of its processes")]
 
 pub mod api;
+pub mod artifact;
 pub mod cloud;
+pub mod content;
 pub mod etcd;
 pub mod eventually;
+pub mod history;
 pub mod image;
 pub mod load;
 pub mod namespaces;
 pub mod outside;
 pub mod place;
 pub mod process;
+pub mod registries;
 pub mod relay;
 pub mod scale;
 pub mod seed;

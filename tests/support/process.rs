@@ -39,16 +39,21 @@ impl Process {
 
     /// Runs `PROGRAM ARGUMENTS` instead, which is to become the product: `unshare` and its like.
     pub fn start_by(place: &Place, name: &str, program: &str, arguments: &[&str]) -> Self {
-        let mut process = Self {
+        let mut process = Self::prepare_by(place, name, program, arguments);
+        process.spawn();
+        process
+    }
+
+    /// The same, not started yet.
+    pub fn prepare_by(place: &Place, name: &str, program: &str, arguments: &[&str]) -> Self {
+        Self {
             name: name.to_owned(),
             program: program.to_owned(),
             arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
             mark: place.dir().to_owned(),
             log: place.path(&format!("{name}.log")),
             child: None,
-        };
-        process.spawn();
-        process
+        }
     }
 
     /// Starts it again with the same arguments, after it was killed or has ended.

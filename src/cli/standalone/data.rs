@@ -68,9 +68,9 @@ impl Data {
         self.dir.join("store")
     }
 
-    /// The registry's content.
-    pub(super) fn registry(&self) -> PathBuf {
-        self.dir.join("registry-1")
+    /// A registry's content.
+    pub(super) fn registry(&self, number: u16) -> PathBuf {
+        self.dir.join(format!("registry-{number}"))
     }
 
     /// An agent's templates, VMs and journal.

@@ -51,8 +51,8 @@ pub(super) struct Args {
     /// How many controllers
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     controllers: u16,
-    /// How many registries; more than one is not supported by this version
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    /// How many registries: the first takes pushes, the others copy from it and serve reads
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=16))]
     registries: u16,
     /// How many agents, each a node with the `process` driver
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(0..=64))]
@@ -85,15 +85,6 @@ impl Hooks for Running {
 }
 
 pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
-    if args.registries > 1 {
-        return Err(Failure::Usage {
-            error: format!(
-                "`--registries {}`: registries that replicate are not supported by this version",
-                args.registries
-            ),
-            hint: Some("leave `--registries` out to start one".into()),
-        });
-    }
     let log = Log { format: LogFormat::Human, filter: args.log.clone() };
     let setting = Setting { log, notes: Vec::new(), grace: DEFAULT_GRACE, threads: None };
     role::run(&setting, printer, async |tree| {
@@ -114,10 +105,14 @@ async fn open(args: &Args, tree: &Tree) -> Result<(Running, Addresses), Failure>
     sample::write(&data.sample())
         .map_err(|error| Failure::runtime("the sample image cannot be written", &error))?;
 
-    let registry = Registry::open(plan::registry(&data), tree.handle())
-        .await
-        .map_err(|e| not_started("registry", &e))?;
-    let mut plan = plan::proxy(args, registry.address());
+    let mut registries: Vec<Registry> = Vec::new();
+    for number in 1..=args.registries {
+        let before: Vec<SocketAddr> = registries.iter().map(Registry::address).collect();
+        let opened = Registry::open(plan::registry(number, &data, &before), tree.handle()).await;
+        registries.push(opened.map_err(|e| not_started("registry", &e))?);
+    }
+    let registry: Vec<SocketAddr> = registries.iter().map(Registry::address).collect();
+    let mut plan = plan::proxy(args, &registry);
     let proxy = Proxy::open(plan.clone(), tree.handle()).await.map_err(|e| not_started("proxy", &e))?;
     let fronts = proxy.addresses();
     let front = |name: &str| {
@@ -149,12 +144,14 @@ async fn open(args: &Args, tree: &Tree) -> Result<(Running, Addresses), Failure>
         registries: registries_front,
         admin: fronts.admin,
         controller: controllers.iter().map(Controller::address).collect(),
-        registry: vec![registry.address()],
+        registry,
     };
     let tasks = tree.handle();
     let handle = proxy.handle();
     tasks.start_vital(Stage::Edge, "proxy", |stop| proxy.run(stop));
-    tasks.start_vital(Stage::Edge, "registry", |stop| registry.run(stop));
+    for (registry, number) in registries.into_iter().zip(1..) {
+        tasks.start_vital(Stage::Edge, format!("registry {number}"), |stop| registry.run(stop));
+    }
     for (controller, number) in controllers.into_iter().zip(1..) {
         tasks.start_vital(Stage::Edge, format!("controller {number}"), |stop| controller.run(stop));
     }

@@ -16,7 +16,7 @@ use crate::{
             Access, Balance, Health, Hold, Kind, Limits, Listener, Proxy, Reads, Rule, Service, Upstream,
             UpstreamTimeouts,
         },
-        registry::{self, Storage},
+        registry::{self, LOG_KEEP, Replication, Role, Storage},
     },
     model::{ServiceName, UpstreamName},
     wire::node::CapacityMode,
@@ -51,13 +51,19 @@ fn server(name: String) -> Server {
     Server { listen: BACK_END, name, grace: DEFAULT_GRACE, address_file: None }
 }
 
-/// The registry.
-pub(super) fn registry(data: &Data) -> registry::Registry {
+/// A registry: the first one is the writer, the others copy from it and from those before them.
+pub(super) fn registry(number: u16, data: &Data, before: &[SocketAddr]) -> registry::Registry {
+    let mut others = before.iter().copied().map(url);
+    let role = match others.next() {
+        None => Role::Writer { peers: Vec::new(), alone: false },
+        Some(writer) => Role::Replica { writer, peers: others.collect() },
+    };
     registry::Registry {
-        server: server("r1".into()),
+        server: server(format!("r{number}")),
         log: Log::default(),
-        storage: Storage::Disk(data.registry()),
+        storage: Storage::Disk(data.registry(number)),
         limits: registry::Limits::default(),
+        replication: Replication { role, log_keep: LOG_KEEP },
     }
 }
 
@@ -88,13 +94,15 @@ pub(super) fn controller(
 }
 
 /// The proxy, which does not know its controllers yet.
-pub(super) fn proxy(args: &Args, registry: SocketAddr) -> Proxy {
+pub(super) fn proxy(args: &Args, registries: &[SocketAddr]) -> Proxy {
     let access = match &args.access_log {
         None => Access::Off,
         Some(file) if file.as_os_str() == "stdout" => Access::Stdout,
         Some(file) => Access::File(file.clone()),
     };
-    let registries = service(REGISTRIES, Kind::Registry, vec![upstream("r1".into(), registry)]);
+    let named = registries.iter().zip(1..).map(|(address, number)| upstream(format!("r{number}"), *address));
+    let mut registries = service(REGISTRIES, Kind::Registry, named.collect());
+    registries.writer = Some(0);
     Proxy {
         threads: std::thread::available_parallelism().map_or(1, NonZero::get),
         log: Log::default(),

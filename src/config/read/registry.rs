@@ -2,9 +2,9 @@
 
 use super::server;
 use crate::config::{
-    raw::Raw,
-    registry::{Limits, Registry, Storage},
-    value::{bytes, path, size, time, whole},
+    raw::{Raw, Table},
+    registry::{LOG_KEEP, Limits, Registry, Replication, Role, Storage},
+    value::{Given, Wrong, base_url, bytes, one_of, path, size, text, time, whole},
 };
 
 /// Manifests are held in memory while they are checked.
@@ -16,7 +16,59 @@ pub(in crate::config) fn registry<'r>(raw: &'r Raw<'r>) -> Option<Registry> {
     let storage = raw.section("storage");
     let disk = storage.need("disk", "disk = \"/srv/registry\"", path);
     let limits = limits(raw);
-    Some(Registry { server: server?, log, storage: Storage::Disk(disk?), limits })
+    let replication = replication(&raw.section("replication"));
+    Some(Registry { server: server?, log, storage: Storage::Disk(disk?), limits, replication: replication? })
+}
+
+/// `None` when it is wrong.
+fn replication(table: &Table<'_>) -> Option<Replication> {
+    let log_keep = table.or("log_keep", LOG_KEEP, whole(MIN_LOG_KEEP..=100_000_000));
+    let peers = table.list("peers", base_url);
+    let peers = peers.unwrap_or_default().into_iter().map(|(peer, _)| peer).collect();
+    let given_writer = table.has("writer");
+    let writer = table.opt("writer", base_url);
+    table.opt("write_ack", write_ack);
+    if !table.is_given() {
+        return Some(Replication::default());
+    }
+    let replica = table.need(
+        "role",
+        "role = \"replica\"` or `role = \"writer\"",
+        one_of(&[("writer", false), ("replica", true)]),
+    )?;
+    let role = match (replica, writer) {
+        (true, None) => {
+            if !given_writer {
+                table.missing("writer", "writer = \"http://10.0.1.4:8089\"");
+            }
+            return None;
+        }
+        (true, Some(writer)) => Role::Replica { writer, peers },
+        (false, None) => Role::Writer { peers, alone: false },
+        (false, Some(_)) => {
+            table.fault(
+                "writer",
+                "is given for the writer itself",
+                "delete it, or write `role = \"replica\"`",
+            );
+            return None;
+        }
+    };
+    Some(Replication { role, log_keep })
+}
+
+/// Fewer, and a replica that restarts would have to begin with a snapshot each time.
+const MIN_LOG_KEEP: u64 = 16;
+
+fn write_ack(given: &Given<'_>) -> Result<(), Wrong> {
+    match text(given)? {
+        "local" => Ok(()),
+        word if word.starts_with("replicas:") => {
+            let right = "use `local`: a push is acknowledged once the writer has it";
+            Err(Wrong::new(format!("`{word}` is not supported by this version"), right))
+        }
+        word => Err(Wrong::new(format!("is `{word}`"), "use `local`")),
+    }
 }
 
 fn limits<'r>(raw: &'r Raw<'r>) -> Limits {

@@ -1,5 +1,7 @@
 //! Hashing a blob as it is stored: whole, and in chunks of [`CHUNK`], so that a range can be verified alone.
 
+use std::ops::Range;
+
 use sha2::{
     Digest as _, Sha256,
     digest::common::hazmat::{SerializableState, SerializedState},
@@ -9,6 +11,17 @@ use crate::model::Digest;
 
 /// How much one entry of a chunk list covers.
 pub const CHUNK: u64 = 4 * 1024 * 1024;
+
+/// How many chunks a blob of this size has; an empty one has one.
+pub fn chunk_count(size: u64) -> u64 {
+    size.div_ceil(CHUNK).max(1)
+}
+
+/// Where a chunk is in a blob of this size; empty behind its end.
+pub fn chunk_range(size: u64, chunk: u32) -> Range<u64> {
+    let from = u64::from(chunk) * CHUNK;
+    from.min(size)..(from + CHUNK).min(size)
+}
 
 /// The hashes of a blob's chunks, in order; each covers [`CHUNK`] bytes, the last one what is left.
 ///

@@ -9,6 +9,7 @@
 
 mod catalogue;
 mod chunks;
+mod fill;
 pub mod disk;
 
 use std::{io, ops::Range, sync::Arc};
@@ -17,10 +18,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
-use crate::model::{Digest, RepositoryName};
+use crate::{
+    model::{Digest, RepositoryName},
+    wire::replication::BlobRef,
+};
 
 pub use catalogue::{Catalogue, NoSuchVersion, Pulls, Which};
-pub use chunks::{CHUNK, ChunkList, Hashed, Hasher};
+pub use chunks::{CHUNK, ChunkList, Hashed, Hasher, chunk_count, chunk_range};
+pub use fill::{Fill, FillError};
 
 /// Why content could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +154,15 @@ pub trait Content: Send + Sync + 'static {
     /// Ends a session and frees its space; whoever writes to it is overtaken.
     async fn cancel(&self, repository: &RepositoryName, id: &str) -> Result<(), ContentError>;
 
-    /// Throws away what was idle for too long; tells how many sessions are left open.
+    /// Opens a partial blob that comes in chunks from elsewhere, or goes on with one, also after a restart.
+    ///
+    /// A list must be the one that [`BlobRef::chunks`] names. Without one, a fill that was begun with a list goes on
+    /// with that; a new one takes chunks unseen and is verified as a whole at its end. A list other than the fill was
+    /// begun with begins it anew. Space for all that is missing is promised at once; [`ContentError::Full`] leaves
+    /// what is here for another try.
+    async fn fill(&self, blob: &BlobRef, list: Option<ChunkList>) -> Result<Box<dyn Fill>, FillError>;
+
+    /// Throws away uploads and fills that were idle for too long; tells how many upload sessions are left open.
     async fn expire_uploads(&self) -> Result<usize, ContentError>;
 
     /// Completes when there is something for [`Content::expire_uploads`] before its time. Cancel-safe.
@@ -161,6 +174,12 @@ pub trait Content: Send + Sync + 'static {
     /// Gives a stored blob to a repository, durably.
     async fn link(&self, repository: &RepositoryName, blob: &Digest) -> Result<(), ContentError>;
 
+    /// Takes a blob from a repository, durably. One that it was not given changes nothing.
+    async fn unlink(&self, repository: &RepositoryName, blob: &Digest) -> Result<(), ContentError>;
+
+    /// The blobs that a repository was given, sorted.
+    async fn links(&self, repository: &RepositoryName) -> Result<Vec<Digest>, ContentError>;
+
     /// Every repository that has a catalogue, in order of name.
     async fn repositories(&self) -> Result<Vec<RepositoryName>, ContentError>;
 
@@ -169,6 +188,20 @@ pub trait Content: Send + Sync + 'static {
 
     /// Makes the next generation visible, durably; [`ContentError::Conflict`] if it is not the next any more.
     async fn publish(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError>;
+
+    /// Makes this the newest catalogue of its repository, durably, whatever was there, damaged or newer.
+    ///
+    /// One that contradicts itself is [`ContentError::Damaged`]; so is a place that another repository has.
+    async fn restore(&self, whole: Catalogue) -> Result<Arc<Catalogue>, ContentError>;
+
+    /// Forgets a repository: its catalogue, what it was given, when it was pulled. Its blobs stay.
+    async fn remove(&self, repository: &RepositoryName) -> Result<(), ContentError>;
+
+    /// Keeps a file that is of no use any more and must not be lost, durably; tells where its folder is.
+    async fn put_aside(&self, folder: &str, file: &str, bytes: Bytes) -> Result<String, ContentError>;
+
+    /// This file of every folder that was put aside, each with where its folder is.
+    async fn asides(&self, file: &str) -> Result<Vec<(String, Bytes)>, ContentError>;
 
     /// When versions were last pulled. Lost at worst since the last [`Content::save_pulls`].
     async fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, ContentError>;

@@ -12,6 +12,7 @@ use crate::{
     model::DigestError,
     registry::{
         content::ContentError,
+        journal::JournalError,
         repositories::{ManifestFault, RepositoryError},
     },
     wire::oci::{ErrorItem, Errors},
@@ -89,6 +90,13 @@ impl OciError {
             unread: None,
             begun: false,
         }))
+    }
+
+    /// 503: later perhaps.
+    fn not_now(text: String) -> Self {
+        Self::new(Code::Unknown, text)
+            .status(StatusCode::SERVICE_UNAVAILABLE)
+            .header(header::RETRY_AFTER, "2")
     }
 
     pub(super) fn status(mut self, status: StatusCode) -> Self {
@@ -190,11 +198,25 @@ impl From<ContentError> for OciError {
     }
 }
 
+impl From<JournalError> for OciError {
+    fn from(error: JournalError) -> Self {
+        let text = error.to_string();
+        match error {
+            JournalError::Content(error) => error.into(),
+            JournalError::Never(_) => Self::new(Code::Denied, text),
+            JournalError::NotNow(_) | JournalError::Stopping => Self::not_now(text),
+            JournalError::Log(_) => Self::new(Code::Unknown, text),
+        }
+    }
+}
+
 impl From<RepositoryError> for OciError {
     fn from(error: RepositoryError) -> Self {
         let text = error.to_string();
         let code = match error {
             RepositoryError::Content(error) => return error.into(),
+            RepositoryError::Journal(error) => return error.into(),
+            RepositoryError::NotYet(_) => return Self::not_now(text),
             RepositoryError::NoRepository(_) => Code::NameUnknown,
             RepositoryError::NoManifest { .. }
             | RepositoryError::NoTemplate(_)

@@ -7,11 +7,11 @@ use axum::{
 };
 use futures_util::StreamExt;
 
-use super::{
-    Ask, Code, DIGEST, OciError,
-    range::{AskedRange, asked_range},
+use super::{Ask, Code, DIGEST, OciError};
+use crate::{
+    model::{Digest, RepositoryName},
+    registry::range::{AskedRange, asked_range},
 };
-use crate::model::{Digest, RepositoryName};
 
 /// `GET` and `HEAD`.
 pub(super) async fn get(ask: &Ask<'_>, name: &RepositoryName, digest: &Digest) -> Result<Response, OciError> {

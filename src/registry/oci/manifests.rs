@@ -10,7 +10,14 @@ use axum::{
 use bytes::Bytes;
 
 use super::{Ask, Code, DIGEST, OciError, blobs::built};
-use crate::{http::RoomError, model::RepositoryName, registry::repositories::Reference};
+use crate::{
+    http::RoomError,
+    model::RepositoryName,
+    registry::{
+        position::{Shows, Wrote},
+        repositories::Reference,
+    },
+};
 
 const SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 
@@ -24,6 +31,7 @@ pub(super) async fn get(
     let found = repositories.find(name, reference).await?;
     let etag = format!("\"{}\"", found.digest);
     let answer = Response::builder()
+        .extension(Shows(found.changed))
         .header(DIGEST, found.digest.to_string())
         .header(header::ETAG, &etag)
         .header(header::CONTENT_TYPE, &found.stored.media_type);
@@ -69,6 +77,7 @@ pub(super) async fn put(
     ask.app.metrics.manifests.inc();
     let mut answer = Response::builder()
         .status(StatusCode::CREATED)
+        .extension(Wrote(taken.position))
         .header(header::LOCATION, format!("/v2/{name}/manifests/{}", taken.digest))
         .header(DIGEST, taken.digest.to_string());
     if let Some(subject) = taken.subject {
@@ -83,6 +92,7 @@ pub(super) async fn delete(
     name: &RepositoryName,
     reference: &Reference,
 ) -> Result<Response, OciError> {
-    ask.app.repositories.delete(name, reference).await?;
-    Ok(built(Response::builder().status(StatusCode::ACCEPTED), Body::empty()))
+    let position = ask.app.repositories.delete(name, reference).await?;
+    let answer = Response::builder().status(StatusCode::ACCEPTED).extension(Wrote(position));
+    Ok(built(answer, Body::empty()))
 }

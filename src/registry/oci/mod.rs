@@ -5,7 +5,6 @@ mod blobs;
 mod body;
 mod manifests;
 mod path;
-mod range;
 mod tags;
 mod uploads;
 
@@ -51,6 +50,9 @@ async fn route(app: &App, request: Request) -> Result<Response, OciError> {
         query: Query::parse(parts.uri.query().unwrap_or_default()),
     };
     let read = matches!(ask.method, Method::GET | Method::HEAD);
+    if !read && let Err(error) = app.repositories.journal().check_writes() {
+        return Err(OciError::from(error).with_body(body));
+    }
     match (target, ask.method.as_str()) {
         (Target::Base, _) if read => Ok(json(StatusCode::OK, &serde_json::json!({}))),
         (Target::Repositories, "GET") => tags::repositories(&ask).await,

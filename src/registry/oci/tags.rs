@@ -8,7 +8,7 @@ use axum::{
 use super::{Ask, Code, OciError, json};
 use crate::{
     model::{Digest, RepositoryName, Tag},
-    registry::{query::encode, repositories::RepositoryError},
+    registry::{position::Shows, query::encode, repositories::RepositoryError},
     wire::oci,
 };
 
@@ -20,7 +20,9 @@ pub(super) async fn list(ask: &Ask<'_>, name: &RepositoryName) -> Result<Respons
     let catalogue = ask.app.repositories.catalogue(name).await?;
     let page = Page::of(ask, catalogue.tags.keys().map(Tag::as_str))?;
     let body = oci::TagList { name: name.to_string(), tags: page.names.clone() };
-    Ok(page.linked(json(StatusCode::OK, &body), &format!("/v2/{name}/tags/list")))
+    let mut response = page.linked(json(StatusCode::OK, &body), &format!("/v2/{name}/tags/list"));
+    response.extensions_mut().insert(Shows(catalogue.changed));
+    Ok(response)
 }
 
 /// `GET /v2/_catalog`.
@@ -85,6 +87,10 @@ pub(super) async fn referrers(
             headers.insert(header::LINK, link);
         }
     }
+    if let Some(catalogue) = &catalogue {
+        response.extensions_mut().insert(Shows(catalogue.changed));
+    }
+    let headers = response.headers_mut();
     if wanted.is_some() {
         headers.insert("oci-filters-applied", HeaderValue::from_static("artifactType"));
     }

@@ -10,11 +10,10 @@ use super::{
     Ask, Code, DIGEST, OciError, UPLOAD,
     blobs::built,
     body::{Interrupted, receive},
-    range::content_range,
 };
 use crate::{
     model::{Digest, RepositoryName},
-    registry::content::Upload,
+    registry::{content::Upload, position::Wrote, range::content_range},
 };
 
 /// `POST`: a mount, a whole blob, or a new session.
@@ -29,7 +28,7 @@ pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> R
             && content.keep(&digest).await?.is_some()
         {
             content.link(name, &digest).await?;
-            return Ok(created(name, &digest));
+            return announced(ask, name, &digest).await;
         }
     }
     let Some(expected) = ask.query.get("digest") else {
@@ -50,7 +49,7 @@ pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> R
     let mut upload = upload.unresumable();
     take(ask, upload.as_mut(), body).await?;
     upload.commit(&expected).await?;
-    Ok(created(name, &expected))
+    announced(ask, name, &expected).await
 }
 
 /// `GET`: where the session stands.
@@ -87,7 +86,7 @@ pub(super) async fn finish(
     };
     let mut upload = next_chunk(ask, name, id, body).await?;
     upload.commit(&expected).await?;
-    Ok(created(name, &expected))
+    announced(ask, name, &expected).await
 }
 
 /// `DELETE`: the client gives up.
@@ -172,10 +171,13 @@ fn session(status: StatusCode, name: &RepositoryName, id: &str, received: u64) -
     built(answer, Body::empty())
 }
 
-fn created(name: &RepositoryName, digest: &Digest) -> Response {
+/// The blob is complete and the repository's: replicas may fetch it, and the client is told.
+async fn announced(ask: &Ask<'_>, name: &RepositoryName, digest: &Digest) -> Result<Response, OciError> {
+    let position = ask.app.repositories.journal().announce(name, digest).await?;
     let answer = Response::builder()
         .status(StatusCode::CREATED)
+        .extension(Wrote(position))
         .header(header::LOCATION, format!("/v2/{name}/blobs/{digest}"))
         .header(DIGEST, digest.to_string());
-    built(answer, Body::empty())
+    Ok(built(answer, Body::empty()))
 }

@@ -8,18 +8,22 @@ mod pulls;
 mod templates;
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex},
 };
 
 use bytes::Bytes;
 use tokio::sync::Mutex as TurnMutex;
 
-use super::content::{Catalogue, Content, ContentError};
+use super::{
+    content::{Catalogue, Content, ContentError},
+    journal::{Draft, Journal, JournalError, blob_ref},
+    writer::Pending,
+};
 use crate::{
     clock,
-    model::{Digest, RepositoryName, Tag, TemplateId},
-    wire::replication::Stored,
+    model::{Digest, Position, RepositoryName, Tag, TemplateId},
+    wire::replication::{BlobRef, Change, Stored},
 };
 
 pub use manifest::{ManifestFault, Parsed, Role};
@@ -73,6 +77,21 @@ pub enum RepositoryError {
     /// The storage refused or failed.
     #[error(transparent)]
     Content(#[from] ContentError),
+    /// The change could not be made.
+    #[error(transparent)]
+    Journal(JournalError),
+    /// This registry does not know yet what it holds.
+    #[error("this registry cannot answer for repositories yet: {0}")]
+    NotYet(String),
+}
+
+impl From<JournalError> for RepositoryError {
+    fn from(error: JournalError) -> Self {
+        match error {
+            JournalError::Content(error) => Self::Content(error),
+            other => Self::Journal(other),
+        }
+    }
 }
 
 /// Names a manifest in a repository.
@@ -100,6 +119,8 @@ pub struct Found {
     pub digest: Digest,
     /// What the catalogue says of it.
     pub stored: Stored,
+    /// When its repository last changed.
+    pub changed: Position,
 }
 
 /// A manifest that was taken.
@@ -109,6 +130,8 @@ pub struct Taken {
     pub digest: Digest,
     /// The manifest it is about, if it says so.
     pub subject: Option<Digest>,
+    /// The position of the change.
+    pub position: Position,
 }
 
 /// The operations. Cheap to clone.
@@ -119,6 +142,7 @@ pub struct Repositories {
 
 struct Inner {
     content: Arc<dyn Content>,
+    journal: Journal,
     manifests: Cache,
     summaries: Summaries,
     /// Where a template was seen: a hint, checked against the catalogue each time.
@@ -131,10 +155,11 @@ struct Inner {
 }
 
 impl Repositories {
-    /// Over this storage.
-    pub fn new(content: Arc<dyn Content>) -> Self {
+    /// Over this storage; changes go through this journal.
+    pub fn new(content: Arc<dyn Content>, journal: Journal) -> Self {
         let inner = Inner {
             content,
+            journal,
             manifests: Cache::default(),
             summaries: Summaries::default(),
             ids: Mutex::default(),
@@ -151,14 +176,29 @@ impl Repositories {
         self.inner.content.as_ref()
     }
 
+    /// What changes go through.
+    pub fn journal(&self) -> &Journal {
+        &self.inner.journal
+    }
+
+    /// Nothing is said about repositories while this registry does not know what they hold.
+    pub fn check_known(&self) -> Result<(), RepositoryError> {
+        match self.journal().at().claim.unknown() {
+            Some(why) => Err(RepositoryError::NotYet(why.to_owned())),
+            None => Ok(()),
+        }
+    }
+
     /// A repository that has at least one manifest.
     pub async fn catalogue(&self, repository: &RepositoryName) -> Result<Arc<Catalogue>, RepositoryError> {
+        self.check_known()?;
         let found = self.content().catalogue(repository).await?.filter(|catalogue| !catalogue.is_empty());
         found.ok_or_else(|| RepositoryError::NoRepository(repository.clone()))
     }
 
     /// Names of all repositories that have a manifest, in order.
     pub async fn names(&self) -> Result<Vec<RepositoryName>, RepositoryError> {
+        self.check_known()?;
         let mut names = Vec::new();
         for name in self.content().repositories().await? {
             // A damaged one has a name, too.
@@ -181,7 +221,11 @@ impl Repositories {
             Reference::Tag(tag) => catalogue.tags.get(tag).map(|version| version.digest),
         };
         let found = digest.and_then(|digest| {
-            catalogue.manifests.get(&digest).map(|stored| Found { digest, stored: stored.clone() })
+            catalogue.manifests.get(&digest).map(|stored| Found {
+                digest,
+                stored: stored.clone(),
+                changed: catalogue.changed,
+            })
         });
         found.ok_or_else(|| RepositoryError::NoManifest {
             repository: repository.clone(),
@@ -194,7 +238,8 @@ impl Repositories {
         Ok(manifest::read_small(self.content(), &found.digest, found.stored.size).await?)
     }
 
-    /// Takes a manifest: checks it, that all it needs is here, stores it, and points the tag to it.
+    /// Takes a manifest: checks it, that all it needs is here, stores it, and points the tag to it. Completes when
+    /// every reader sees it.
     pub async fn put(
         &self,
         repository: &RepositoryName,
@@ -202,12 +247,25 @@ impl Repositories {
         media_type: Option<String>,
         bytes: Bytes,
     ) -> Result<Taken, RepositoryError> {
+        let (pending, digest, subject) = self.publish(repository, reference, media_type, bytes).await?;
+        // The turn is over: a reader that is slow to confirm holds up this push alone.
+        Ok(Taken { digest, subject, position: pending.acknowledged().await })
+    }
+
+    async fn publish(
+        &self,
+        repository: &RepositoryName,
+        reference: &Reference,
+        media_type: Option<String>,
+        bytes: Bytes,
+    ) -> Result<(Pending, Digest, Option<Digest>), RepositoryError> {
         let digest = Digest::of(&bytes);
         if let Reference::Digest(expected) = reference
             && *expected != digest
         {
             return Err(ManifestFault::Digest { expected: *expected, got: digest }.into());
         }
+        self.journal().check_writes()?;
         let parsed = Arc::new(Parsed::read(&bytes)?);
         let media_type = media_type.unwrap_or_else(|| parsed.media_type().to_owned());
         manifest::check_media_type(&media_type)?;
@@ -232,20 +290,44 @@ impl Repositories {
         } else {
             (None, None)
         };
-        self.change_in_turn(repository, |catalogue| {
-            let now = clock::wall().unix_seconds();
-            catalogue.add(digest, Stored { pushed: now, ..stored.clone() });
-            if let Reference::Tag(tag) = reference {
-                catalogue.tag(tag.clone(), digest, now);
-                catalogue.template = catalogue.template.take().or_else(|| id.clone());
-                // What was set by hand corrected an older push.
-                catalogue.arch = catalogue.arch.filter(|_| facts.arch.is_none());
-            }
-            Ok(())
-        })
-        .await?;
+        let about = About {
+            change: Change::Published,
+            digest: Some(digest),
+            blobs: self.needed(repository, digest, &parsed).await?,
+        };
+        let (pending, ()) = self
+            .change_in_turn(repository, about, |catalogue| {
+                let now = clock::wall().unix_seconds();
+                catalogue.add(digest, Stored { pushed: now, ..stored.clone() });
+                if let Reference::Tag(tag) = reference {
+                    catalogue.tag(tag.clone(), digest, now);
+                    catalogue.template = catalogue.template.take().or_else(|| id.clone());
+                    // What was set by hand corrected an older push.
+                    catalogue.arch = catalogue.arch.filter(|_| facts.arch.is_none());
+                }
+                Ok(())
+            })
+            .await?;
         tracing::info!(%repository, %reference, %digest, "manifest published");
-        Ok(Taken { digest, subject: parsed.subject })
+        Ok((pending, digest, parsed.subject))
+    }
+
+    /// The blobs that must be where this manifest is shown, itself among them.
+    async fn needed(
+        &self,
+        repository: &RepositoryName,
+        manifest: Digest,
+        parsed: &Parsed,
+    ) -> Result<Vec<BlobRef>, RepositoryError> {
+        let all: BTreeSet<Digest> = parsed.blobs().map(|blob| blob.digest).collect();
+        let mut needed: Vec<BlobRef> = blob_ref(self.content(), &manifest).await?.into_iter().collect();
+        for digest in all {
+            // One that may be fetched elsewhere need not be here; another's is not this repository's to give.
+            if self.content().linked(repository, &digest).await? {
+                needed.extend(blob_ref(self.content(), &digest).await?);
+            }
+        }
+        Ok(needed)
     }
 
     /// Everything that a push can grow has a bound.
@@ -280,25 +362,30 @@ impl Repositories {
         &self,
         repository: &RepositoryName,
         reference: &Reference,
-    ) -> Result<(), RepositoryError> {
+    ) -> Result<Position, RepositoryError> {
         self.catalogue(repository).await?;
-        self.change(repository, |catalogue| {
-            let was = match reference {
-                Reference::Tag(tag) => catalogue.untag(tag),
-                Reference::Digest(digest) => catalogue.remove(digest),
-            };
-            if was {
-                Ok(())
-            } else {
-                Err(RepositoryError::NoManifest {
-                    repository: repository.clone(),
-                    reference: reference.to_string(),
-                })
-            }
-        })
-        .await?;
+        let about = match reference {
+            Reference::Tag(_) => About::plain(Change::Untagged),
+            Reference::Digest(digest) => About { digest: Some(*digest), ..About::plain(Change::Removed) },
+        };
+        let (position, ()) = self
+            .change(repository, about, |catalogue| {
+                let was = match reference {
+                    Reference::Tag(tag) => catalogue.untag(tag),
+                    Reference::Digest(digest) => catalogue.remove(digest),
+                };
+                if was {
+                    Ok(())
+                } else {
+                    Err(RepositoryError::NoManifest {
+                        repository: repository.clone(),
+                        reference: reference.to_string(),
+                    })
+                }
+            })
+            .await?;
         tracing::info!(%repository, %reference, "manifest deleted");
-        Ok(())
+        Ok(position)
     }
 
     /// A manifest as we read it; kept, because lists ask for it again and again.
@@ -318,21 +405,26 @@ impl Repositories {
         self.inner.turns[sum % TURNS].lock().await
     }
 
-    /// Changes a catalogue: all of it, or nothing.
+    /// Changes a catalogue: all of it, or nothing. Tells where in the log, once the change may be acknowledged.
     async fn change<T>(
         &self,
         repository: &RepositoryName,
+        about: About,
         decide: impl FnMut(&mut Catalogue) -> Result<T, RepositoryError>,
-    ) -> Result<T, RepositoryError> {
-        let _turn = self.turn(repository).await;
-        self.change_in_turn(repository, decide).await
+    ) -> Result<(Position, T), RepositoryError> {
+        let (pending, answer) = {
+            let _turn = self.turn(repository).await;
+            self.change_in_turn(repository, about, decide).await?
+        };
+        Ok((pending.acknowledged().await, answer))
     }
 
     async fn change_in_turn<T>(
         &self,
         repository: &RepositoryName,
+        about: About,
         mut decide: impl FnMut(&mut Catalogue) -> Result<T, RepositoryError>,
-    ) -> Result<T, RepositoryError> {
+    ) -> Result<(Pending, T), RepositoryError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -340,12 +432,27 @@ impl Repositories {
             let mut next = now.map_or_else(|| Catalogue::new(repository.clone()), |now| (*now).clone());
             let answer = decide(&mut next)?;
             next.generation += 1;
-            match self.content().publish(next).await {
-                Ok(_) => return Ok(answer),
-                Err(ContentError::Conflict { .. }) if attempt < ATTEMPTS => {}
+            let About { change, digest, blobs } = about.clone();
+            match self.journal().commit(Draft { change, digest, blobs, next }).await {
+                Ok(pending) => return Ok((pending, answer)),
+                Err(JournalError::Content(ContentError::Conflict { .. })) if attempt < ATTEMPTS => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+}
+
+/// What the log says of a change beside the change itself.
+#[derive(Debug, Clone)]
+struct About {
+    change: Change,
+    digest: Option<Digest>,
+    blobs: Vec<BlobRef>,
+}
+
+impl About {
+    fn plain(change: Change) -> Self {
+        Self { change, digest: None, blobs: Vec::new() }
     }
 }
 

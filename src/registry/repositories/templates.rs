@@ -9,10 +9,13 @@ use serde_json::Value;
 
 use super::super::content::{Catalogue, Pulls, Which};
 use super::manifest::read_small;
-use super::{Parsed, Repositories, RepositoryError, Role};
+use super::{About, Parsed, Repositories, RepositoryError, Role};
 use crate::{
-    model::{Arch, Digest, RepositoryName, Tag, TemplateId},
-    wire::{replication::Version, template},
+    model::{Arch, Digest, Position, RepositoryName, Tag, TemplateId},
+    wire::{
+        replication::{Change, Version},
+        template,
+    },
 };
 
 /// Namespace of the ids that are derived from repository names (UUIDv5); part of the format, never to change.
@@ -69,6 +72,7 @@ struct Files {
 impl Repositories {
     /// Every template. A broken one is skipped and named, and never stops the others.
     pub async fn templates(&self) -> Result<Templates, RepositoryError> {
+        self.check_known()?;
         let mut list = Templates { templates: Vec::new(), broken: Vec::new() };
         for name in self.content().repositories().await? {
             match self.summary_of(&name).await {
@@ -113,43 +117,44 @@ impl Repositories {
     }
 
     /// Removes a version and every later one. Removing the first removes the template.
-    pub async fn revert(&self, id: &TemplateId, to: &Which) -> Result<Vec<Tag>, RepositoryError> {
+    pub async fn revert(&self, id: &TemplateId, to: &Which) -> Result<(Position, Vec<Tag>), RepositoryError> {
         let repository = self.repository_of(id).await?;
-        let gone = self.change(&repository, |catalogue| {
+        let reverted = self.change(&repository, About::plain(Change::Reverted), |catalogue| {
             still(catalogue, id)?;
             catalogue.revert(to).map_err(|_| no_version(to))
         });
-        let gone = gone.await?;
+        let (position, gone) = reverted.await?;
         tracing::info!(%repository, versions = gone.len(), "template reverted");
-        Ok(gone)
+        Ok((position, gone))
     }
 
     /// Removes a template with all its versions. What other repositories share with it stays.
-    pub async fn delete_template(&self, id: &TemplateId) -> Result<(), RepositoryError> {
+    pub async fn delete_template(&self, id: &TemplateId) -> Result<Position, RepositoryError> {
         let repository = self.repository_of(id).await?;
-        self.change(&repository, |catalogue| {
+        let deleted = self.change(&repository, About::plain(Change::Cleared), |catalogue| {
             still(catalogue, id)?;
             catalogue.clear();
             Ok(())
-        })
-        .await?;
+        });
+        let (position, ()) = deleted.await?;
         tracing::info!(%repository, "template deleted");
-        Ok(())
+        Ok(position)
     }
 
     /// Corrects a template's architecture; holds until a push that says another.
-    pub async fn set_arch(&self, id: &TemplateId, arch: Arch) -> Result<(), RepositoryError> {
+    pub async fn set_arch(&self, id: &TemplateId, arch: Arch) -> Result<Position, RepositoryError> {
         let repository = self.repository_of(id).await?;
-        self.change(&repository, |catalogue| {
+        let set = self.change(&repository, About::plain(Change::Arch), |catalogue| {
             still(catalogue, id)?;
             catalogue.arch = Some(arch);
             Ok(())
-        })
-        .await
+        });
+        Ok(set.await?.0)
     }
 
     /// The repository with this template id.
     async fn repository_of(&self, id: &TemplateId) -> Result<RepositoryName, RepositoryError> {
+        self.check_known()?;
         let hint = self.inner.ids.lock().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
         if let Some(name) = hint
             && let Ok(Some(catalogue)) = self.content().catalogue(&name).await

@@ -2,6 +2,14 @@
 
 use super::super::content::{Which, disk};
 use super::*;
+use crate::{
+    registry::{
+        journal::Opening,
+        log::Log,
+        writer::{Writer, Writes},
+    },
+    supervise::Tree,
+};
 
 fn settings(dir: &std::path::Path) -> disk::DiskSettings {
     disk::DiskSettings {
@@ -13,10 +21,19 @@ fn settings(dir: &std::path::Path) -> disk::DiskSettings {
     }
 }
 
+/// A writer's repositories in this directory; the tree holds its journal.
+async fn repositories(dir: &std::path::Path) -> (Repositories, Tree) {
+    let tree = Tree::new();
+    let content: Arc<dyn Content> = Arc::new(disk::Disk::open(settings(dir)).await.unwrap());
+    let (log, writer) = (Log::in_memory().unwrap(), Writer::new(Default::default(), Writes::Taken));
+    let journal = Journal::open(content.clone(), log, writer, Opening::Writer("r1"), &tree.handle()).await;
+    (Repositories::new(content, journal.unwrap()), tree)
+}
+
 #[tokio::test]
 async fn a_delete_that_waited_does_not_take_the_template_that_came_instead() {
     let dir = tempfile::tempdir().unwrap();
-    let all = Repositories::new(Arc::new(disk::Disk::open(settings(dir.path())).await.unwrap()));
+    let (all, _tree) = repositories(dir.path()).await;
     let name = RepositoryName::parse("same").unwrap();
     let tag = Reference::Tag(Tag::parse("a").unwrap());
     let push = |id: &str| {
@@ -31,7 +48,7 @@ async fn a_delete_that_waited_does_not_take_the_template_that_came_instead() {
         let mut late = Box::pin(async {
             match which {
                 "delete" => all.delete_template(&old).await,
-                "revert" => all.revert(&old, &Which::Newest).await.map(drop),
+                "revert" => all.revert(&old, &Which::Newest).await.map(|(position, _)| position),
                 _ => all.set_arch(&old, crate::model::Arch::Amd64).await,
             }
         });
@@ -40,7 +57,7 @@ async fn a_delete_that_waited_does_not_take_the_template_that_came_instead() {
             catalogue.clear();
             Ok(())
         };
-        all.change_in_turn(&name, clear).await.unwrap();
+        all.change_in_turn(&name, About::plain(Change::Cleared), clear).await.unwrap();
         drop(turn);
         // Whoever waits first goes first: the push goes around the turn, as another server's would.
         let mut next = (*all.content().catalogue(&name).await.unwrap().unwrap()).clone();
@@ -56,7 +73,7 @@ async fn a_delete_that_waited_does_not_take_the_template_that_came_instead() {
         assert!(matches!(late.await, Err(RepositoryError::NoTemplate(_))), "{which}");
         let left = all.catalogue(&name).await.unwrap();
         assert_eq!((left.tags.len(), left.arch), (1, None), "{which}");
-        all.change(&name, clear).await.unwrap();
+        all.change(&name, About::plain(Change::Cleared), clear).await.unwrap();
         push("old").await.unwrap();
     }
 }
@@ -64,7 +81,7 @@ async fn a_delete_that_waited_does_not_take_the_template_that_came_instead() {
 #[tokio::test]
 async fn a_repository_takes_a_bounded_number_of_tags_and_manifests() {
     let dir = tempfile::tempdir().unwrap();
-    let all = Repositories::new(Arc::new(disk::Disk::open(settings(dir.path())).await.unwrap()));
+    let (all, _tree) = repositories(dir.path()).await;
     let name = RepositoryName::parse("full").unwrap();
     let tag = |text: &str| Reference::Tag(Tag::parse(text).unwrap());
     let known = Digest::of(b"{}");

@@ -1,7 +1,7 @@
 //! The one table from what went wrong to status and envelope of the vendor's API.
 
 use axum::{
-    Json,
+    Extension, Json,
     http::StatusCode,
     response::{IntoResponse, Response},
 };
@@ -9,7 +9,10 @@ use serde::Serialize;
 
 use crate::{
     http::RoomError,
-    registry::{content::ContentError, repositories::RepositoryError},
+    model::Position,
+    registry::{
+        content::ContentError, journal::JournalError, position::Wrote, repositories::RepositoryError,
+    },
     wire::envelope::Envelope,
 };
 
@@ -19,6 +22,11 @@ pub(super) type Answer = Result<Response, Fail>;
 /// A success with a body.
 pub(super) fn done<T: Serialize>(body: T) -> Answer {
     Ok(Json(Envelope::ok(body)).into_response())
+}
+
+/// A change that was made there in the log.
+pub(super) fn changed(position: Position) -> Answer {
+    Ok((Extension(Wrote(position)), Json(Envelope::ok(()))).into_response())
 }
 
 /// A failure.
@@ -59,8 +67,23 @@ impl From<RepositoryError> for Fail {
             RepositoryError::Bound { .. } => Self { status: StatusCode::FORBIDDEN, message },
             RepositoryError::NoManifest { .. } => Self::not_found(),
             RepositoryError::Manifest(_) => Self { status: StatusCode::INTERNAL_SERVER_ERROR, message },
+            RepositoryError::NotYet(_) => Self { status: StatusCode::SERVICE_UNAVAILABLE, message },
             RepositoryError::Content(error) => error.into(),
+            RepositoryError::Journal(error) => error.into(),
         }
+    }
+}
+
+impl From<JournalError> for Fail {
+    fn from(error: JournalError) -> Self {
+        let message = error.to_string();
+        let status = match error {
+            JournalError::Content(error) => return error.into(),
+            JournalError::Never(_) => StatusCode::FORBIDDEN,
+            JournalError::NotNow(_) | JournalError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            JournalError::Log(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self { status, message }
     }
 }
 

@@ -6,7 +6,7 @@ use axum::{
 };
 
 use super::{
-    answer::{Answer, done},
+    answer::{Answer, changed},
     templates::Asked,
 };
 use crate::registry::state::App;
@@ -14,6 +14,5 @@ use crate::registry::state::App;
 /// Answers exactly 200 and `OK`: packer takes nothing else.
 pub(super) async fn revert(State(app): State<App>, RawQuery(query): RawQuery, body: Body) -> Answer {
     let asked = Asked::read(&query, body).await?;
-    app.repositories.revert(&asked.id()?, &asked.which()?).await?;
-    done(())
+    changed(app.repositories.revert(&asked.id()?, &asked.which()?).await?.0)
 }

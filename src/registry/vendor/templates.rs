@@ -8,7 +8,7 @@ use axum::{
 };
 use serde::Deserialize;
 
-use super::answer::{Answer, Fail, done};
+use super::answer::{Answer, Fail, changed, done};
 use crate::{
     http::BodyRoom,
     model::{Arch, Tag, TemplateId},
@@ -50,8 +50,7 @@ pub(super) async fn v2(State(app): State<App>, RawQuery(query): RawQuery) -> Ans
 /// `DELETE /registry/vm?id=`; the id may be in a JSON body, too.
 pub(super) async fn delete(State(app): State<App>, RawQuery(query): RawQuery, body: Body) -> Answer {
     let asked = Asked::read(&query, body).await?;
-    app.repositories.delete_template(&asked.id()?).await?;
-    done(())
+    changed(app.repositories.delete_template(&asked.id()?).await?)
 }
 
 /// `GET /registry/vm/info?id=[&tag=][&version=]`: the config of a version, the newest by default.
@@ -72,8 +71,7 @@ pub(super) async fn arch(State(app): State<App>, RawQuery(query): RawQuery, body
         Some("amd64") => Arch::Amd64,
         _ => return Err(Fail::bad("arch must be arm64 or amd64")),
     };
-    app.repositories.set_arch(&asked.id()?, arch).await?;
-    done(())
+    changed(app.repositories.set_arch(&asked.id()?, arch).await?)
 }
 
 /// What the changing calls ask; from the query, and from a JSON body where the query does not say.

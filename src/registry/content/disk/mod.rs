@@ -6,22 +6,31 @@
 //! blobs/sha256/<2 hex>/<hex>.chunks      its chunk list, if it has more than one chunk
 //! uploads/<uuid>/session.json, data      what came so far; its length is the session's offset
 //! uploads/<uuid>/hash                    the running hash at some earlier border
+//! fills/<hex>/fill.json, chunks          a blob that comes in chunks: its size and chunk list
+//! fills/<hex>/data, have, hash           what came so far; which of it is durable; the hash of its beginning
 //! repositories/<name>/_catalogue.json    the newest generation, replaced by rename
 //! repositories/<name>/_links/<hex>       blobs this repository was given; empty files
 //! repositories/<name>/_pulls.json        when versions were last pulled
+//! aside/<position>-<mark>/               history that was not the writer's; nothing here is ever deleted
 //! tmp/                                   files before their rename; emptied at start
 //! ```
 //!
-//! Publication is always: write under `tmp` or `uploads`, sync, rename, sync the directory. A kill at any
+//! Publication is always: write under `tmp`, `uploads` or `fills`, sync, rename, sync the directory. A kill at any
 //! instant leaves the old state or the new one, and a file that the next start removes.
 //!
 //! All file work runs on tokio's blocking threads, under [`READERS`] and [`WRITERS`].
 
+mod aside;
+mod bits;
 mod blobs;
+mod fills;
+mod filling;
 mod lock;
+mod partial;
 mod records;
 mod session;
 mod space;
+mod trail;
 mod uploads;
 
 use std::{
@@ -36,10 +45,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{BlobBody, Catalogue, ChunkList, Content, ContentError, Pulls, Space, Upload};
-use crate::model::{Digest, RepositoryName};
+use super::{BlobBody, Catalogue, ChunkList, Content, ContentError, Fill, FillError, Pulls, Space, Upload};
+use crate::{
+    model::{Digest, RepositoryName},
+    wire::replication::BlobRef,
+};
 
+use aside::Aside;
 use blobs::Blobs;
+use fills::Fills;
 use lock::DirectoryLock;
 use records::Records;
 use space::Room;
@@ -84,7 +98,7 @@ pub struct DiskSettings {
     pub name: String,
     /// Bytes that uploads leave free.
     pub reserve: u64,
-    /// A session without a byte for so long is thrown away.
+    /// An upload session without a byte, or a fill without a chunk, for so long is thrown away.
     pub upload_idle: Duration,
     /// Most sessions at once.
     pub uploads: usize,
@@ -100,6 +114,8 @@ struct Inner {
     blobs: Blobs,
     records: Records,
     uploads: Uploads,
+    fills: Fills,
+    aside: Aside,
     room: Room,
     readers: Arc<Semaphore>,
     writers: Arc<Semaphore>,
@@ -127,13 +143,19 @@ impl Disk {
         }
         fs::create_dir_all(&tmp).map_err(fail("make `tmp`"))?;
         let blobs = Blobs::open(&root.join("blobs/sha256"), tmp.clone()).map_err(fail("open `blobs`"))?;
-        let records = Records::open(root.join("repositories"), tmp).map_err(fail("open `repositories`"))?;
+        let records =
+            Records::open(root.join("repositories"), tmp.clone()).map_err(fail("open `repositories`"))?;
         let uploads = Uploads::open(root.join("uploads"), settings).map_err(fail("open `uploads`"))?;
+        let aside = Aside::new(root.join("aside"), tmp.clone());
+        let fills = Fills::open(root.join("fills"), tmp, settings.upload_idle, &blobs)
+            .map_err(fail("open `fills`"))?;
         sync_dir(root).map_err(fail("sync the directory"))?;
         let inner = Inner {
             blobs,
             records,
             uploads,
+            fills,
+            aside,
             room: Room::new(root.to_owned(), settings.reserve),
             readers: Arc::new(Semaphore::new(READERS)),
             writers: Arc::new(Semaphore::new(WRITERS)),
@@ -255,8 +277,16 @@ impl Content for Disk {
         self.writing(move |disk| disk.uploads.remove(&session)).await
     }
 
+    async fn fill(&self, blob: &BlobRef, list: Option<ChunkList>) -> Result<Box<dyn Fill>, FillError> {
+        filling::open(self, blob, list).await
+    }
+
     async fn expire_uploads(&self) -> Result<usize, ContentError> {
-        self.writing(|disk| disk.uploads.expire()).await
+        self.writing(|disk| {
+            disk.fills.expire(&disk.blobs);
+            disk.uploads.expire()
+        })
+        .await
     }
 
     async fn upload_dropped(&self) {
@@ -277,6 +307,16 @@ impl Content for Disk {
         .await
     }
 
+    async fn unlink(&self, repository: &RepositoryName, blob: &Digest) -> Result<(), ContentError> {
+        let (repository, blob) = (repository.clone(), *blob);
+        self.writing(move |disk| disk.records.unlink(&repository, &blob)).await
+    }
+
+    async fn links(&self, repository: &RepositoryName) -> Result<Vec<Digest>, ContentError> {
+        let repository = repository.clone();
+        self.reading(move |disk| disk.records.links(&repository)).await
+    }
+
     async fn repositories(&self) -> Result<Vec<RepositoryName>, ContentError> {
         Ok(self.inner.records.names())
     }
@@ -287,6 +327,34 @@ impl Content for Disk {
 
     async fn publish(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
         self.writing(move |disk| disk.records.publish(next)).await
+    }
+
+    async fn restore(&self, whole: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
+        self.writing(move |disk| disk.records.restore(whole)).await
+    }
+
+    async fn remove(&self, repository: &RepositoryName) -> Result<(), ContentError> {
+        let repository = repository.clone();
+        self.writing(move |disk| disk.records.remove(&repository).map_err(full_or("remove a repository")))
+            .await
+    }
+
+    async fn put_aside(&self, folder: &str, file: &str, bytes: Bytes) -> Result<String, ContentError> {
+        let (folder, file) = (folder.to_owned(), file.to_owned());
+        self.writing(move |disk| {
+            let dir = disk.aside.put(&folder, &file, &bytes).map_err(full_or("put history aside"))?;
+            Ok(dir.display().to_string())
+        })
+        .await
+    }
+
+    async fn asides(&self, file: &str) -> Result<Vec<(String, Bytes)>, ContentError> {
+        let file = file.to_owned();
+        self.reading(move |disk| {
+            let all = disk.aside.all(&file).map_err(ContentError::io("look at what was put aside"))?;
+            Ok(all.into_iter().map(|(dir, bytes)| (dir.display().to_string(), bytes.into())).collect())
+        })
+        .await
     }
 
     async fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, ContentError> {
@@ -360,3 +428,6 @@ fn full_or(what: &'static str) -> impl FnOnce(io::Error) -> ContentError {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,47 @@ impl Records {
         if next.generation != now + 1 {
             return Err(ContentError::Conflict { repository });
         }
+        self.write(next)
+    }
+
+    /// Whatever was there; but what another repository has, on a storage that folds case, stays.
+    pub(super) fn restore(&self, whole: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
+        let damaged = |why| ContentError::Damaged { what: format!("catalogue of `{}`", whole.name), why };
+        if let Some(why) = whole.fault(&whole.name) {
+            return Err(damaged(why));
+        }
+        let _order = lock(self.shard(&whole.name));
+        let there = fs::read(self.dir(&whole.name).join(CATALOGUE)).ok();
+        let there = there.and_then(|text| serde_json::from_slice::<Catalogue>(&text).ok());
+        if let Some(other) = there.filter(|there| there.name != whole.name) {
+            return Err(damaged(format!("its place has the one of `{}`", other.name)));
+        }
+        self.write(whole)
+    }
+
+    /// Forgets a repository, durably. The catalogue goes first: without it, the rest is nothing.
+    pub(super) fn remove(&self, repository: &RepositoryName) -> io::Result<()> {
+        let dir = self.dir(repository);
+        let _order = lock(self.shard(repository));
+        match fs::remove_file(dir.join(CATALOGUE)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            removed => {
+                removed?;
+                sync_dir(&dir)?;
+            }
+        }
+        lock(&self.held).remove(repository);
+        forget(&dir.join(PULLS));
+        match fs::remove_dir_all(dir.join(LINKS)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            // Below it may be other repositories: then the directory stays.
+            _ => Ok(drop(fs::remove_dir(&dir))),
+        }
+    }
+
+    /// Replaces the file, with the repository's shard held.
+    fn write(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
+        let repository = next.name.clone();
         let text = serde_json::to_vec(&next)
             .map_err(|error| ContentError::Damaged { what: "catalogue".into(), why: error.to_string() })?;
         let dir = self.dir(&repository);
@@ -132,6 +173,37 @@ impl Records {
         self.make(&links)?;
         fs::OpenOptions::new().create(true).append(true).open(&path)?;
         sync_dir(&links).inspect_err(|_| forget(&path))
+    }
+
+    pub(super) fn unlink(&self, repository: &RepositoryName, blob: &Digest) -> Result<(), ContentError> {
+        let path = self.link_path(repository, blob);
+        let _order = lock(self.shard(repository));
+        let remove = || {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            // Also when it is gone already: an earlier call may have failed to make that durable.
+            match path.parent().map_or(Ok(()), sync_dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                synced => synced,
+            }
+        };
+        remove().map_err(ContentError::io("remove a link"))
+    }
+
+    /// Sorted. What is no link is not ours and is left alone.
+    pub(super) fn links(&self, repository: &RepositoryName) -> Result<Vec<Digest>, ContentError> {
+        let fail = ContentError::io("list links");
+        let entries = match fs::read_dir(self.dir(repository).join(LINKS)) {
+            Ok(entries) => entries.collect::<io::Result<Vec<_>>>().map_err(fail)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(fail(error)),
+        };
+        let digest = |entry: &fs::DirEntry| Digest::from_hex(entry.file_name().to_str()?).ok();
+        let mut links: Vec<Digest> = entries.iter().filter_map(digest).collect();
+        links.sort_unstable();
+        Ok(links)
     }
 
     /// What cannot be read is not worth an error: at worst a template looks as if it had not been pulled.

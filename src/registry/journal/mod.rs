@@ -1,0 +1,282 @@
+//! The one way in which what a registry shows comes to change: into the log first, then into the catalogue.
+//!
+//! Changes come from the APIs (at the writer) or from another registry's log (at a replica), and go one after the
+//! other through one task, so that a client that leaves cannot leave half of one behind. What a kill left between
+//! the two steps is made good when the journal is opened: [`turn`] does the steps, this file is the handle.
+
+mod turn;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    content::{Catalogue, Content, ContentError},
+    log::{Log, LogError, Read},
+    writer::{Pending, Writer, Writes},
+};
+use crate::{
+    model::{Digest, Mark, Position, RepositoryName},
+    supervise::{Handle, Stage},
+    wire::replication::{BlobRef, Change, Entry, Epoch},
+};
+pub use turn::blob_ref;
+use turn::{Order, Turn};
+
+/// Changes that wait their turn. More wait for a place: each of them is a request that is being answered.
+const QUEUE: usize = 64;
+
+/// Entries that a replica applies in one step.
+pub const BATCH: usize = 256;
+
+/// Note of a log: proxies hold leases that may outlive the process.
+pub const LEASED: &str = "leased";
+/// Note of the role that last opened the log.
+const ROLE: &str = "role";
+/// Note of a log whose history is not the writer's.
+const DIVERGED: &str = "diverged";
+
+/// Why a change was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Writes are not taken now.
+    #[error("this registry takes no writes now: {0}")]
+    NotNow(String),
+    /// Writes are not taken here.
+    #[error("this registry takes no writes: {0}")]
+    Never(String),
+    /// The storage.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The log.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The registry stops.
+    #[error("the registry is stopping")]
+    Stopping,
+}
+
+/// What this registry says of its position.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claim {
+    /// That it has one: what it shows is the history of its writer up to there.
+    Confirmed,
+    /// Nothing yet, but what it shows was right once: the writer was not heard of since the start.
+    Unconfirmed,
+    /// Nothing, for it is a new replica that has not got anything yet.
+    New,
+    /// Nothing, for its history is another than its writer's: why.
+    Disowned(String),
+}
+
+impl Claim {
+    /// Why nothing is said about repositories, if nothing is.
+    pub fn unknown(&self) -> Option<&str> {
+        match self {
+            Self::Confirmed | Self::Unconfirmed => None,
+            Self::New => Some("it is new and copies the catalogue of its writer"),
+            Self::Disowned(why) => Some(why),
+        }
+    }
+}
+
+/// Where the journal stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct At {
+    /// Everything up to here is applied and durable.
+    pub position: Position,
+    /// The log's mark there.
+    pub mark: Mark,
+    /// The newest change of what is shown.
+    pub shown: Position,
+    /// What is said of it.
+    pub claim: Claim,
+}
+
+impl At {
+    /// The position that may be told.
+    pub fn claimed(&self) -> Option<Position> {
+        (self.claim == Claim::Confirmed).then_some(self.position)
+    }
+}
+
+/// A change as an operation has decided it.
+pub struct Draft {
+    /// What kind.
+    pub change: Change,
+    /// The manifest it is about, if it is about one.
+    pub digest: Option<Digest>,
+    /// What must be here before it may be seen.
+    pub blobs: Vec<BlobRef>,
+    /// The next generation.
+    pub next: Catalogue,
+}
+
+/// What the journal is opened as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening<'a> {
+    /// A writer of this name; a reign begins if the log is new, or was a replica's.
+    Writer(&'a str),
+    /// A writer of this name whose reign begins now, above this epoch.
+    Anew(&'a str, u64),
+    /// A replica.
+    Replica,
+}
+
+/// The handle. Cheap to clone.
+#[derive(Clone)]
+pub struct Journal {
+    content: Arc<dyn Content>,
+    log: Arc<Log>,
+    writer: Writer,
+    at: watch::Sender<At>,
+    orders: mpsc::Sender<Order>,
+}
+
+impl Journal {
+    /// Makes good what a kill left, begins a reign if one is to begin, and starts the task.
+    pub async fn open(
+        content: Arc<dyn Content>,
+        log: Log,
+        writer: Writer,
+        opening: Opening<'_>,
+        tasks: &Handle,
+    ) -> Result<Self, JournalError> {
+        let (orders, queue) = mpsc::channel(QUEUE);
+        let nothing =
+            At { position: Position::ZERO, mark: Mark::ZERO, shown: Position::ZERO, claim: Claim::New };
+        let journal = Self { content, log: Arc::new(log), writer, at: watch::Sender::new(nothing), orders };
+        let turn = Turn::new(
+            journal.content.clone(),
+            journal.log.clone(),
+            journal.writer.clone(),
+            journal.at.clone(),
+        );
+        turn.open(opening).await?;
+        tasks.finish_at(Stage::Store, "registry journal", move |stop| turn.run(queue, stop));
+        Ok(journal)
+    }
+
+    /// Where it stands now.
+    pub fn at(&self) -> At {
+        self.at.borrow().clone()
+    }
+
+    /// Follows where it stands.
+    pub fn follow(&self) -> watch::Receiver<At> {
+        self.at.subscribe()
+    }
+
+    /// The writer's side: leases, and whether writes are taken.
+    pub fn writer(&self) -> &Writer {
+        &self.writer
+    }
+
+    /// Whether writes are taken, as an error if not.
+    pub fn check_writes(&self) -> Result<(), JournalError> {
+        match self.writer.writes() {
+            Writes::Taken => Ok(()),
+            Writes::NotNow(why) => Err(JournalError::NotNow(why)),
+            Writes::Never(why) => Err(JournalError::Never(why)),
+        }
+    }
+
+    /// Makes a change, whole and durable; it may be acknowledged when [`Pending::acknowledged`] says so.
+    /// [`ContentError::Conflict`] if the repository has another generation by now.
+    ///
+    /// Cancelling the wait does not take the change back.
+    pub async fn commit(&self, draft: Draft) -> Result<Pending, JournalError> {
+        self.order(|reply| Order::Commit(Box::new(draft), reply)).await
+    }
+
+    /// Announces a blob that was given to a repository, so that replicas fetch it already.
+    pub async fn announce(
+        &self,
+        repository: &RepositoryName,
+        blob: &Digest,
+    ) -> Result<Position, JournalError> {
+        let (repository, blob) = (repository.clone(), *blob);
+        self.order(|reply| Order::Announce(repository, blob, reply)).await
+    }
+
+    /// Applies entries of the writer's log that follow on the own one; at most [`BATCH`]. Every blob they need is
+    /// here already and given to its repository.
+    pub async fn apply(&self, entries: Vec<(Entry, Bytes)>) -> Result<Position, JournalError> {
+        self.order(|reply| Order::Apply(entries, reply)).await
+    }
+
+    /// Takes over one repository of a snapshot.
+    pub async fn restore(&self, whole: Catalogue) -> Result<(), JournalError> {
+        self.order(|reply| Order::Restore(Box::new(whole), reply)).await
+    }
+
+    /// Forgets a repository that the writer does not have.
+    pub async fn forget(&self, repository: &RepositoryName) -> Result<(), JournalError> {
+        let repository = repository.clone();
+        self.order(|reply| Order::Forget(repository, reply)).await
+    }
+
+    /// The snapshot is taken over: the log goes on behind it.
+    pub async fn rebase(
+        &self,
+        position: Position,
+        mark: Mark,
+        epochs: Vec<Epoch>,
+    ) -> Result<(), JournalError> {
+        self.order(|reply| Order::Rebase(position, mark, epochs, reply)).await
+    }
+
+    /// Claims nothing from now on, also after a restart, until [`Journal::rebase`].
+    pub async fn disown(&self, why: String) -> Result<(), JournalError> {
+        self.order(|reply| Order::Disown(why, reply)).await
+    }
+
+    /// The writer's history is this one's.
+    pub fn confirm(&self) {
+        self.at.send_if_modified(|at| {
+            let confirmed = at.claim == Claim::Unconfirmed;
+            if confirmed {
+                at.claim = Claim::Confirmed;
+            }
+            confirmed
+        });
+    }
+
+    /// Notes, durably and before it is given, that leases may outlive this process.
+    pub async fn note_lease(&self) -> Result<(), JournalError> {
+        self.blocking(
+            |log| if log.note(LEASED)?.is_some() { Ok(()) } else { log.put_note(LEASED, Some(b"1")) },
+        )
+        .await
+    }
+
+    /// The log behind a position. Only what is applied.
+    pub async fn read(&self, after: Position, mark: Option<Mark>) -> Result<Read, JournalError> {
+        // An entry that is not applied yet may still be taken back: nobody may see it.
+        let applied = self.at().position;
+        self.blocking(move |log| log.read(after, mark, applied)).await
+    }
+
+    /// The log itself, for what only looks.
+    pub async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Log) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        turn::blocking(&self.log, work).await
+    }
+
+    /// The reigns so far.
+    pub fn epochs(&self) -> Vec<Epoch> {
+        self.log.history().epochs
+    }
+
+    async fn order<T>(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<T, JournalError>>) -> Order,
+    ) -> Result<T, JournalError> {
+        let (reply, answer) = oneshot::channel();
+        self.orders.send(order(reply)).await.map_err(|_| JournalError::Stopping)?;
+        answer.await.map_err(|_| JournalError::Stopping)?
+    }
+}

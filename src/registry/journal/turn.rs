@@ -1,0 +1,396 @@
+//! One change after the other: the steps, and what makes good what was cut off between them.
+
+use std::{collections::BTreeMap, io, sync::Arc};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot, watch};
+use uuid::Uuid;
+
+use super::{At, BATCH, Claim, DIVERGED, Draft, JournalError, Opening, ROLE};
+use crate::{
+    clock,
+    model::{Digest, Mark, Position, RepositoryName},
+    registry::{
+        content::{CHUNK, Catalogue, Content, ContentError},
+        log::{Log, LogError},
+        writer::{Pending, Writer, Writes},
+    },
+    supervise::Stop,
+    wire::replication::{BlobRef, Change, Entry, Epoch, Patch, Role},
+};
+
+pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
+
+/// What is asked of the task.
+pub(super) enum Order {
+    Commit(Box<Draft>, Reply<Pending>),
+    Announce(RepositoryName, Digest, Reply<Position>),
+    Apply(Vec<(Entry, Bytes)>, Reply<Position>),
+    Restore(Box<Catalogue>, Reply<()>),
+    Forget(RepositoryName, Reply<()>),
+    Rebase(Position, Mark, Vec<Epoch>, Reply<()>),
+    Disown(String, Reply<()>),
+}
+
+pub(super) struct Turn {
+    content: Arc<dyn Content>,
+    log: Arc<Log>,
+    writer: Writer,
+    at: watch::Sender<At>,
+}
+
+impl Turn {
+    pub(super) fn new(
+        content: Arc<dyn Content>,
+        log: Arc<Log>,
+        writer: Writer,
+        at: watch::Sender<At>,
+    ) -> Self {
+        Self { content, log, writer, at }
+    }
+
+    /// Takes orders until the registry stops and nobody asks any more.
+    pub(super) async fn run(self, mut queue: mpsc::Receiver<Order>, stop: Stop) {
+        loop {
+            let order = tokio::select! {
+                biased;
+                order = queue.recv() => order,
+                () = stop.requested() => None,
+            };
+            let Some(order) = order else { break };
+            self.take(order).await;
+        }
+        if let Err(error) = self.blocking(Log::all_applied).await {
+            tracing::debug!(error = %error, "the next start looks once more at the last change");
+        }
+    }
+
+    /// Whoever asked may be gone: what was done stays done.
+    async fn take(&self, order: Order) {
+        match order {
+            Order::Commit(draft, reply) => drop(reply.send(self.commit(*draft).await)),
+            Order::Announce(repository, blob, reply) => {
+                drop(reply.send(self.announce(repository, blob).await));
+            }
+            Order::Apply(entries, reply) => drop(reply.send(self.apply(entries).await)),
+            Order::Restore(whole, reply) => drop(reply.send(self.restore(*whole).await)),
+            Order::Forget(repository, reply) => drop(reply.send(self.forget(&repository).await)),
+            Order::Rebase(position, mark, epochs, reply) => {
+                drop(reply.send(self.rebase(position, mark, epochs).await));
+            }
+            Order::Disown(why, reply) => drop(reply.send(self.disown(why).await)),
+        }
+    }
+
+    /// Brings log and catalogues into step and says what is claimed.
+    pub(super) async fn open(&self, opening: Opening<'_>) -> Result<(), JournalError> {
+        let (before, diverged) =
+            self.blocking(|log| Ok((log.note(ROLE)?, log.note(DIVERGED)?.is_some()))).await?;
+        let new = self.log.history().head == Position::ZERO;
+        let shown = self.newest_shown().await?;
+        let role = match opening {
+            Opening::Writer(_) | Opening::Anew(..) => Role::Writer,
+            Opening::Replica => Role::Replica,
+        };
+        let was_replica = before.as_deref() == Some(Role::Replica.as_str().as_bytes());
+        if let Err(error) = self.make_good().await {
+            match &error {
+                JournalError::Content(ContentError::Damaged { .. }) => {
+                    // One bad catalogue must not keep the registry from starting.
+                    tracing::error!(error = %error, "the last change could not be made good");
+                }
+                _ => return Err(error),
+            }
+        }
+        let claim = match opening {
+            Opening::Writer(name) | Opening::Anew(name, _) => {
+                let above = if let Opening::Anew(_, above) = opening { Some(above) } else { None };
+                if new {
+                    if !self.content.repositories().await?.is_empty() {
+                        // What was there before the log is in no entry: followers must begin with a snapshot.
+                        let mark = Mark::ZERO.then(Uuid::new_v4().as_bytes());
+                        self.blocking(move |log| log.reset(BEFORE_THE_LOG, mark, &[], DIVERGED)).await?;
+                    }
+                }
+                if new || was_replica || above.is_some() {
+                    self.begin_reign(name, above.unwrap_or(0)).await?;
+                }
+                if diverged {
+                    // Its own history is the history now: an operator has made it the writer.
+                    self.blocking(|log| log.put_note(DIVERGED, None)).await?;
+                }
+                Claim::Confirmed
+            }
+            Opening::Replica if diverged => {
+                Claim::Disowned("its own history is another than its writer's and is being taken back".into())
+            }
+            Opening::Replica if new && !self.content.repositories().await?.is_empty() => {
+                // It was filled by pushes of its own.
+                self.blocking(|log| log.put_note(DIVERGED, Some(b"1"))).await?;
+                Claim::Disowned("it was filled before it was a replica, and that is being taken back".into())
+            }
+            Opening::Replica if new => Claim::New,
+            Opening::Replica => Claim::Unconfirmed,
+        };
+        if before.as_deref() != Some(role.as_str().as_bytes()) {
+            self.blocking(move |log| log.put_note(ROLE, Some(role.as_str().as_bytes()))).await?;
+        }
+        let (position, mark) = self.log.head();
+        self.at.send_replace(At { position, mark, shown: shown.max(self.newest_shown().await?), claim });
+        Ok(())
+    }
+
+    /// The entry that begins a writer's reign.
+    async fn begin_reign(&self, name: &str, above: u64) -> Result<(), JournalError> {
+        let history = self.log.history();
+        let position = Position { epoch: history.epoch().max(above) + 1, seq: 1 };
+        let epoch = Epoch {
+            epoch: position.epoch,
+            after: history.head,
+            writer: name.to_owned(),
+            id: Uuid::new_v4().to_string(),
+        };
+        tracing::info!(%position, registry.name = name, "reign begun");
+        let entry = Entry { opened: Some(epoch), ..self.entry(history.head, position, Change::Opened) };
+        let line = line(&entry)?;
+        self.blocking(move |log| log.append(&[(entry, line)])).await
+    }
+
+    fn entry(&self, prev: Position, position: Position, change: Change) -> Entry {
+        Entry {
+            position,
+            prev,
+            time: clock::wall().unix_seconds(),
+            change,
+            repository: None,
+            opened: None,
+            digest: None,
+            blobs: Vec::new(),
+            patch: None,
+        }
+    }
+
+    async fn commit(&self, draft: Draft) -> Result<Pending, JournalError> {
+        self.check_writes()?;
+        let Draft { change, digest, blobs, mut next } = draft;
+        let repository = next.name.clone();
+        let before = self.content.catalogue(&repository).await?;
+        if next.generation != before.as_ref().map_or(0, |before| before.generation) + 1 {
+            return Err(ContentError::Conflict { repository }.into());
+        }
+        let (prev, _) = self.log.head();
+        let position = prev.next();
+        next.changed = position;
+        let empty = Catalogue::new(repository.clone());
+        let patch = next.since(before.as_deref().unwrap_or(&empty));
+        let entry = Entry {
+            repository: Some(repository.clone()),
+            digest,
+            blobs,
+            patch: Some(patch),
+            ..self.entry(prev, position, change)
+        };
+        let line = line(&entry)?;
+        self.blocking(move |log| log.append(&[(entry, line)])).await?;
+        // Counted as waiting before anybody can see it.
+        let pending = self.writer.appended(position);
+        if let Err(error) = self.content.publish(next).await {
+            let there = self.content.catalogue(&repository).await;
+            if there.is_ok_and(|there| there.is_some_and(|there| there.changed == position)) {
+                // It is shown, and the log has it: only its own durability is not known, and a start makes it good.
+                tracing::warn!(%repository, error = %error, "catalogue may not be durable, the log is");
+            } else {
+                self.take_back(position).await;
+                return Err(error.into());
+            }
+        }
+        self.advance(position, true);
+        Ok(pending)
+    }
+
+    /// The change could not be shown: it is taken out of the log, or else nothing is written any more.
+    async fn take_back(&self, position: Position) {
+        if let Err(error) = self.blocking(move |log| log.take_back(position)).await {
+            tracing::error!(%position, error = %error, "change could not be taken back; no more writes are taken");
+            let why =
+                format!("change {position} is in its log and could not be made; restart it to make it good");
+            self.writer.set_writes(Writes::NotNow(why));
+        }
+    }
+
+    async fn announce(&self, repository: RepositoryName, digest: Digest) -> Result<Position, JournalError> {
+        self.check_writes()?;
+        let (prev, _) = self.log.head();
+        let Some(blob) = blob_ref(self.content.as_ref(), &digest).await? else {
+            // Gone again already: there is nothing to announce.
+            return Ok(prev);
+        };
+        let position = prev.next();
+        let entry = Entry {
+            repository: Some(repository),
+            digest: Some(digest),
+            blobs: vec![blob],
+            ..self.entry(prev, position, Change::Blob)
+        };
+        let line = line(&entry)?;
+        self.blocking(move |log| log.append(&[(entry, line)])).await?;
+        self.advance(position, false);
+        Ok(position)
+    }
+
+    async fn apply(&self, entries: Vec<(Entry, Bytes)>) -> Result<Position, JournalError> {
+        debug_assert!(entries.len() <= BATCH);
+        let Some((last, _)) = entries.last() else { return Ok(self.log.head().0) };
+        let position = last.position;
+        let shows = entries.iter().any(|(entry, _)| entry.patch.is_some());
+        // After a failure the log may have them already.
+        if self.log.head().0 < position {
+            self.blocking(move |log| log.append(&entries)).await?;
+        }
+        self.make_good().await?;
+        self.advance(position, shows);
+        Ok(position)
+    }
+
+    /// Applies what the last entries say and the catalogues do not show yet. A catalogue that does not lead there
+    /// (it is damaged, or lacks a change in between) is left as it is, and told at the end.
+    async fn make_good(&self) -> Result<(), JournalError> {
+        let entries = self.blocking(Log::unapplied).await?;
+        let mut next: BTreeMap<RepositoryName, Catalogue> = BTreeMap::new();
+        let mut broken = None;
+        for entry in entries {
+            let (Some(repository), Some(patch)) = (entry.repository, entry.patch) else { continue };
+            let now = match next.remove(&repository) {
+                Some(catalogue) => Ok(Some(catalogue)),
+                None => self.content.catalogue(&repository).await.map(|now| now.map(|now| (*now).clone())),
+            };
+            match now.map_err(JournalError::from).and_then(|now| patched(&repository, now, &patch)) {
+                Ok(catalogue) => drop(next.insert(repository, catalogue)),
+                Err(error) => broken = Some(error),
+            }
+        }
+        for (repository, catalogue) in next {
+            let there = self.content.catalogue(&repository).await?;
+            if there.is_none_or(|there| there.generation < catalogue.generation) {
+                tracing::debug!(%repository, changed = %catalogue.changed, "change applied");
+                self.content.restore(catalogue).await?;
+            }
+        }
+        broken.map_or(Ok(()), Err)
+    }
+
+    async fn restore(&self, whole: Catalogue) -> Result<(), JournalError> {
+        let same =
+            self.content.catalogue(&whole.name).await.is_ok_and(|now| now.is_some_and(|now| *now == whole));
+        if !same {
+            self.content.restore(whole).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, repository: &RepositoryName) -> Result<(), JournalError> {
+        Ok(self.content.remove(repository).await?)
+    }
+
+    async fn rebase(&self, position: Position, mark: Mark, epochs: Vec<Epoch>) -> Result<(), JournalError> {
+        self.blocking(move |log| log.reset(position, mark, &epochs, DIVERGED)).await?;
+        let shown = self.newest_shown().await?;
+        self.at.send_replace(At { position, mark, shown, claim: Claim::Confirmed });
+        Ok(())
+    }
+
+    async fn disown(&self, why: String) -> Result<(), JournalError> {
+        // Nobody may believe it from now on, whatever the disk says.
+        self.at.send_modify(|at| at.claim = Claim::Disowned(why));
+        self.blocking(|log| log.put_note(DIVERGED, Some(b"1"))).await
+    }
+
+    fn advance(&self, position: Position, shows: bool) {
+        let (_, mark) = self.log.head();
+        self.at.send_modify(|at| {
+            (at.position, at.mark) = (position, mark);
+            if shows {
+                at.shown = position;
+            }
+            if at.claim == Claim::New {
+                // What it has is the beginning of its writer's history.
+                at.claim = Claim::Confirmed;
+            }
+        });
+    }
+
+    /// The newest change of what any catalogue shows.
+    async fn newest_shown(&self) -> Result<Position, JournalError> {
+        let mut newest = Position::ZERO;
+        for repository in self.content.repositories().await? {
+            // A damaged one shows nothing.
+            if let Ok(Some(catalogue)) = self.content.catalogue(&repository).await {
+                newest = newest.max(catalogue.changed);
+            }
+        }
+        Ok(newest)
+    }
+
+    fn check_writes(&self) -> Result<(), JournalError> {
+        match self.writer.writes() {
+            Writes::Taken => Ok(()),
+            Writes::NotNow(why) => Err(JournalError::NotNow(why)),
+            Writes::Never(why) => Err(JournalError::Never(why)),
+        }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Log) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, JournalError> {
+        blocking(&self.log, work).await
+    }
+}
+
+/// Where a log begins whose registry had content before it had a log.
+const BEFORE_THE_LOG: Position = Position { epoch: 0, seq: 1 };
+
+/// Runs work on the log on a blocking thread. Cancelling the wait lets the work finish.
+pub(super) async fn blocking<T: Send + 'static>(
+    log: &Arc<Log>,
+    work: impl FnOnce(&Log) -> Result<T, LogError> + Send + 'static,
+) -> Result<T, JournalError> {
+    let log = log.clone();
+    match tokio::task::spawn_blocking(move || work(&log)).await {
+        Ok(done) => Ok(done?),
+        Err(gone) => {
+            Err(ContentError::Io { what: "run work on the log", source: io::Error::other(gone) }.into())
+        }
+    }
+}
+
+/// A blob that is here, with what checks it; `None` if it is not here.
+pub async fn blob_ref(content: &dyn Content, digest: &Digest) -> Result<Option<BlobRef>, ContentError> {
+    let Some(size) = content.find(digest).await? else { return Ok(None) };
+    let list = if size > CHUNK { content.chunks(digest).await? } else { None };
+    Ok(Some(BlobRef { digest: *digest, size, chunks: list.map(|list| list.digest()) }))
+}
+
+/// The catalogue with this change in it.
+fn patched(
+    repository: &RepositoryName,
+    now: Option<Catalogue>,
+    patch: &Patch,
+) -> Result<Catalogue, JournalError> {
+    let mut catalogue = now.unwrap_or_else(|| Catalogue::new(repository.clone()));
+    let damaged = |why| ContentError::Damaged { what: format!("catalogue of `{repository}`"), why };
+    if catalogue.generation >= patch.generation {
+        return Ok(catalogue);
+    }
+    if catalogue.generation + 1 != patch.generation {
+        let why = format!("change {} makes generation {} of it", patch.changed, patch.generation);
+        return Err(damaged(format!("it is generation {}, and {why}", catalogue.generation)).into());
+    }
+    catalogue.apply(patch).map_err(damaged)?;
+    Ok(catalogue)
+}
+
+fn line(entry: &Entry) -> Result<Bytes, LogError> {
+    let text = serde_json::to_vec(entry).map_err(|error| LogError::Damaged(error.to_string()))?;
+    Ok(text.into())
+}

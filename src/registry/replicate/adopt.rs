@@ -1,0 +1,233 @@
+//! Takes over the writer's catalogue as a whole: for a new replica, for one that is too far behind, and for one whose
+//! history is another. What is then no longer shown is set aside first, and never deleted.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+
+use super::{fetch::FetchHandle, status::Status};
+use crate::{
+    client::{ClientError, replication::Replication},
+    clock,
+    model::{Position, RepositoryName},
+    registry::{
+        content::{Catalogue, Content, ContentError},
+        journal::{Journal, JournalError},
+        log::Read,
+    },
+    wire::replication::{Aside, SnapshotRepository},
+};
+
+/// Why a snapshot is taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// The next entries are not kept any more, or there never were any.
+    Compacted,
+    /// A catalogue cannot be read, or lacks changes.
+    Damaged,
+    /// The own history is another than the writer's.
+    Diverged {
+        /// Nothing after this is common; `None` when that cannot be told.
+        common: Option<Position>,
+    },
+}
+
+/// Why it was not taken over. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AdoptError {
+    /// The writer.
+    #[error("the snapshot could not be read")]
+    Client(#[from] ClientError),
+    /// The storage.
+    #[error("the snapshot could not be taken over")]
+    Content(#[from] ContentError),
+    /// The journal.
+    #[error("the snapshot could not be taken over")]
+    Journal(#[from] JournalError),
+    /// What came contradicts itself.
+    #[error("the snapshot is damaged: {0}")]
+    Damaged(String),
+}
+
+pub(super) struct Adopt {
+    pub(super) content: Arc<dyn Content>,
+    pub(super) journal: Journal,
+    pub(super) fetcher: FetchHandle,
+    pub(super) status: Arc<Status>,
+    pub(super) writer: Replication,
+}
+
+/// Own history on its way aside: nothing is written before there is something.
+struct Taken {
+    folder: String,
+    common: Option<Position>,
+    upto: Position,
+    repositories: BTreeSet<RepositoryName>,
+}
+
+impl Adopt {
+    /// Takes a snapshot over. What a failure leaves is gone on with by the next call.
+    pub(super) async fn run(&self, why: &Why) -> Result<(), AdoptError> {
+        self.status.catching_up(true);
+        let own = self.journal.at();
+        let mut taken = match why {
+            Why::Compacted | Why::Damaged => None,
+            Why::Diverged { common } => {
+                let reason = match common {
+                    Some(common) => {
+                        format!("its own history parts from its writer's after {common}; it is set aside")
+                    }
+                    None => "its own history is another than its writer's; it is set aside".to_owned(),
+                };
+                tracing::error!(position = %own.position, reason, "own history is not the writer's");
+                self.journal.disown(reason).await?;
+                // The same after a restart: what was begun is gone on with.
+                Some(
+                    Taken::begin(
+                        self.content.as_ref(),
+                        format!("{}-{}", own.position, own.mark),
+                        *common,
+                        own.position,
+                    )
+                    .await?,
+                )
+            }
+        };
+        let (head, mut snapshot) = self.writer.snapshot().await?;
+        tracing::info!(position = %head.position, repositories = head.repositories, "snapshot begun");
+        self.status.heard(head.position);
+        if let Some(taken) = &taken {
+            self.entries_aside(taken).await?;
+            taken.note(self.content.as_ref()).await?;
+        }
+        let mut known = BTreeSet::new();
+        while let Some(next) = snapshot.next().await? {
+            known.insert(next.repository.clone());
+            self.repository(next, taken.as_mut()).await?;
+        }
+        for name in self.content.repositories().await? {
+            if !known.contains(&name) {
+                self.catalogue_aside(&name, None, taken.as_mut()).await?;
+                self.journal.forget(&name).await?;
+            }
+        }
+        if let Some(taken) = taken {
+            let aside = taken.note(self.content.as_ref()).await?;
+            tracing::error!(aside.path = %aside.path, upto = %aside.upto, repositories = ?aside.repositories,
+                "own history was set aside");
+            self.status.set_aside(aside);
+        }
+        self.journal.rebase(head.position, head.mark, head.epochs).await?;
+        self.status.catching_up(false);
+        tracing::info!(position = %head.position, "snapshot taken over");
+        Ok(())
+    }
+
+    async fn repository(
+        &self,
+        next: SnapshotRepository,
+        taken: Option<&mut Taken>,
+    ) -> Result<(), AdoptError> {
+        let SnapshotRepository { repository, patch, blobs } = next;
+        let mut whole = Catalogue::new(repository.clone());
+        whole.apply(&patch).map_err(AdoptError::Damaged)?;
+        self.catalogue_aside(&repository, Some(&whole), taken).await?;
+        self.fetcher.need(&blobs).await;
+        let given: BTreeSet<_> = blobs
+            .iter()
+            .map(|blob| blob.digest)
+            .filter(|digest| !whole.manifests.contains_key(digest))
+            .collect();
+        for digest in &given {
+            self.content.link(&repository, digest).await?;
+        }
+        self.journal.restore(whole).await?;
+        // After the catalogue: until then they are needed by what is shown.
+        for digest in self.content.links(&repository).await? {
+            if !given.contains(&digest) {
+                self.content.unlink(&repository, &digest).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The own entries behind the last common one.
+    async fn entries_aside(&self, taken: &Taken) -> Result<(), AdoptError> {
+        let oldest = self.journal.blocking(|log| Ok(log.history().base)).await?;
+        let mut after = taken.common.map_or(oldest, |common| common.max(oldest));
+        let mut pages = Vec::new();
+        loop {
+            match self.journal.read(after, None).await? {
+                Read::Lines { lines, upto, .. } if !lines.is_empty() => {
+                    pages.extend(lines);
+                    after = upto;
+                }
+                _ => break,
+            }
+        }
+        let text: Vec<u8> = pages.into_iter().flat_map(|line| [line.as_ref(), b"\n"].concat()).collect();
+        self.content.put_aside(&taken.folder, "entries.ndjson", text.into()).await?;
+        Ok(())
+    }
+
+    /// The own catalogue of a repository, if something in it would no longer be shown.
+    async fn catalogue_aside(
+        &self,
+        name: &RepositoryName,
+        next: Option<&Catalogue>,
+        taken: Option<&mut Taken>,
+    ) -> Result<(), AdoptError> {
+        let Some(taken) = taken else { return Ok(()) };
+        // A damaged one cannot be read, and stays where it is until it is replaced.
+        let Ok(Some(own)) = self.content.catalogue(name).await else { return Ok(()) };
+        let common = taken.common.is_some_and(|common| own.changed <= common);
+        if common || next.is_some_and(|next| *next == *own) {
+            return Ok(());
+        }
+        let text =
+            serde_json::to_vec_pretty(&*own).map_err(|error| AdoptError::Damaged(error.to_string()))?;
+        let file = format!("{}.json", name.as_str().replace('/', "%2F"));
+        self.content.put_aside(&taken.folder, &file, text.into()).await?;
+        taken.repositories.insert(name.clone());
+        taken.note(self.content.as_ref()).await?;
+        Ok(())
+    }
+}
+
+impl Taken {
+    /// With what an earlier try has set aside already.
+    async fn begin(
+        content: &dyn Content,
+        folder: String,
+        common: Option<Position>,
+        upto: Position,
+    ) -> Result<Self, AdoptError> {
+        let mut repositories = BTreeSet::new();
+        for (path, text) in content.asides(ASIDE).await? {
+            if path.ends_with(&folder)
+                && let Ok(before) = serde_json::from_slice::<Aside>(&text)
+            {
+                repositories.extend(before.repositories);
+            }
+        }
+        Ok(Self { folder, common, upto, repositories })
+    }
+
+    /// Writes down what was set aside so far.
+    async fn note(&self, content: &dyn Content) -> Result<Aside, AdoptError> {
+        let mut aside = Aside {
+            path: self.folder.clone(),
+            time: clock::wall().unix_seconds(),
+            common: self.common,
+            upto: self.upto,
+            repositories: self.repositories.iter().cloned().collect(),
+        };
+        let text =
+            serde_json::to_vec_pretty(&aside).map_err(|error| AdoptError::Damaged(error.to_string()))?;
+        aside.path = content.put_aside(&self.folder, ASIDE, Bytes::from(text)).await?;
+        Ok(aside)
+    }
+}
+
+/// Names what was set aside.
+pub(super) const ASIDE: &str = "aside.json";

@@ -1,0 +1,183 @@
+//! Works off what was read: fetches what an entry needs, gives it to its repository, applies the entry. Whatever
+//! fails is tried again for ever; nothing is skipped.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::{
+    adopt::{Adopt, AdoptError},
+    fetch::FetchHandle,
+    follow::{Work, chain},
+    status::Status,
+};
+use crate::{
+    registry::{
+        content::{Content, ContentError},
+        journal::{BATCH, Journal, JournalError},
+    },
+    supervise::Stop,
+    wire::replication::{BlobRef, Change, Entry},
+};
+
+/// The first pause after a failure; it doubles up to [`LONGEST`].
+const FIRST: Duration = Duration::from_millis(250);
+
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(30);
+
+pub(super) struct Apply {
+    pub(super) content: Arc<dyn Content>,
+    pub(super) journal: Journal,
+    pub(super) fetcher: FetchHandle,
+    pub(super) status: Arc<Status>,
+    pub(super) adopt: Adopt,
+}
+
+/// The registry stops.
+pub(super) struct Stopped;
+
+impl Apply {
+    /// Runs until stopped, or until nothing more is read.
+    pub(super) async fn run(self, mut work: mpsc::Receiver<Work>, stop: Stop) {
+        loop {
+            let next = tokio::select! {
+                () = stop.requested() => return,
+                next = work.recv() => next,
+            };
+            let done = match next {
+                None => return,
+                Some(Work::Entries(entries)) => self.entries(entries, &stop).await,
+                Some(Work::Adopt(why, done)) => {
+                    let adopted = self.again(&stop, || async { self.adopt.run(&why).await }).await;
+                    self.status.forget();
+                    // Who asked goes on from the snapshot; when it is gone, so is this loop's work.
+                    adopted.and(done.send(()).map_err(|()| Stopped))
+                }
+            };
+            if done.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn entries(&self, entries: Vec<(Entry, Bytes)>, stop: &Stop) -> Result<(), Stopped> {
+        // Known early: a blob that is announced behind a large one is fetched beside it.
+        for (entry, _) in entries.iter().filter(|(entry, _)| entry.change == Change::Blob) {
+            if let Some(repository) = &entry.repository {
+                for blob in &entry.blobs {
+                    self.fetcher.announce(repository.clone(), *blob);
+                }
+            }
+        }
+        let mut batch = Vec::new();
+        for (entry, line) in entries {
+            let waits = entry.change != Change::Blob && !self.here(&entry.blobs, stop).await?;
+            if waits || batch.len() >= BATCH {
+                self.flush(&mut batch, stop).await?;
+            }
+            if waits {
+                tokio::select! {
+                    () = stop.requested() => return Err(Stopped),
+                    () = self.fetcher.need(&entry.blobs) => {}
+                }
+            }
+            self.again(stop, || self.give(&entry)).await?;
+            batch.push((entry, line));
+        }
+        self.flush(&mut batch, stop).await
+    }
+
+    async fn here(&self, blobs: &[BlobRef], stop: &Stop) -> Result<bool, Stopped> {
+        for blob in blobs {
+            let found =
+                self.again(stop, || async { Ok::<_, ContentError>(self.content.find(&blob.digest).await?) });
+            if found.await?.is_none() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Gives the blobs of an entry to its repository; those of an announcement only if they are here already.
+    async fn give(&self, entry: &Entry) -> Result<(), ContentError> {
+        let Some(repository) = &entry.repository else { return Ok(()) };
+        for blob in &entry.blobs {
+            let manifest = entry.change == Change::Published && entry.digest == Some(blob.digest);
+            let later = entry.change == Change::Blob && self.content.find(&blob.digest).await?.is_none();
+            if !manifest && !later {
+                self.content.link(repository, &blob.digest).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&self, batch: &mut Vec<(Entry, Bytes)>, stop: &Stop) -> Result<(), Stopped> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let entries = std::mem::take(batch);
+        let count = entries.len() as u64;
+        let applied = self.again(stop, || async {
+            match self.journal.apply(entries.clone()).await {
+                Err(JournalError::Content(error @ ContentError::Damaged { .. })) => Ok(Err(error)),
+                other => other.map(Ok),
+            }
+        });
+        match applied.await? {
+            Ok(_) => self.status.applied(count),
+            Err(error) => {
+                // Trying again would not help: the next run begins with a snapshot.
+                self.status.broken(chain(&error));
+                return Err(Stopped);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries until it is done or the registry stops.
+    async fn again<T, E, Fut>(&self, stop: &Stop, mut work: impl FnMut() -> Fut) -> Result<T, Stopped>
+    where
+        E: Into<Trouble>,
+        Fut: Future<Output = Result<T, E>>,
+    {
+        let mut pause = FIRST;
+        loop {
+            let done = tokio::select! {
+                () = stop.requested() => return Err(Stopped),
+                done = work() => done,
+            };
+            match done {
+                Ok(done) => return Ok(done),
+                Err(error) => self.status.stuck(error.into().0),
+            }
+            tokio::select! {
+                () = stop.requested() => return Err(Stopped),
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST);
+        }
+    }
+}
+
+/// What went wrong, in words.
+struct Trouble(String);
+
+impl From<ContentError> for Trouble {
+    fn from(error: ContentError) -> Self {
+        Self(chain(&error))
+    }
+}
+
+impl From<JournalError> for Trouble {
+    fn from(error: JournalError) -> Self {
+        Self(chain(&error))
+    }
+}
+
+impl From<AdoptError> for Trouble {
+    fn from(error: AdoptError) -> Self {
+        Self(chain(&error))
+    }
+}

@@ -1,0 +1,220 @@
+//! Follows the log of the writer, or of a peer while the writer cannot be reached, and reads ahead of what is
+//! applied: a blob that is announced while a large one is still coming is fetched as well.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{adopt::Why, status::Status};
+use crate::{
+    client::replication::{LogAnswer, Replication},
+    clock,
+    model::{Mark, Position},
+    registry::{
+        content::{Content, ContentError},
+        journal::Journal,
+        log,
+    },
+    supervise::Stop,
+    wire::replication::{Entry, LogHead, LogQuery},
+};
+
+/// A poll is parked so long: what this replica has applied is told at least so often.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Pages that are read ahead. Full: reading waits for what is applied.
+pub(super) const AHEAD: usize = 4;
+
+/// The first pause after a failure; it doubles up to [`LONGEST`].
+const FIRST: Duration = Duration::from_millis(100);
+
+/// The longest pause. A replica must be back soon after its writer is.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// While a peer's log is followed, the writer is tried again so often.
+const WRITER_EVERY: Duration = Duration::from_secs(5);
+
+/// What is read is worked off in order.
+pub(super) enum Work {
+    /// Entries behind what was read before.
+    Entries(Vec<(Entry, Bytes)>),
+    /// The writer's catalogue is to be taken over; told when that is done.
+    Adopt(Why, oneshot::Sender<()>),
+}
+
+pub(super) struct Follow {
+    pub(super) name: String,
+    /// The writer first.
+    pub(super) sources: Vec<Replication>,
+    pub(super) content: Arc<dyn Content>,
+    pub(super) journal: Journal,
+    pub(super) status: Arc<Status>,
+    pub(super) work: mpsc::Sender<Work>,
+}
+
+/// How one poll ended.
+enum Polled {
+    /// There may be more.
+    Heard,
+    /// Begin again at what is applied.
+    Afresh,
+    /// It failed; another source may do.
+    Failed(String),
+}
+
+impl Follow {
+    /// Runs until stopped, or until nobody works off what is read.
+    pub(super) async fn run(self, stop: Stop) {
+        let (mut source, mut pause) = (0, FIRST);
+        let mut writer_tried = clock::now();
+        let mut cursor = self.applied();
+        let mut failures = Vec::new();
+        if self.status.was_broken() || self.is_damaged().await {
+            // No change leads on from what cannot be read.
+            self.adopt(Why::Damaged).await;
+            cursor = self.applied();
+        }
+        while !stop.is_requested() && !self.work.is_closed() {
+            if source != 0 && clock::now() - writer_tried >= WRITER_EVERY {
+                source = 0;
+            }
+            if source == 0 {
+                writer_tried = clock::now();
+            }
+            let polled = tokio::select! {
+                () = stop.requested() => return,
+                polled = self.poll(source, &mut cursor) => polled,
+            };
+            match polled {
+                Polled::Heard => {
+                    pause = FIRST;
+                    failures.clear();
+                }
+                Polled::Afresh => cursor = self.applied(),
+                Polled::Failed(why) => {
+                    failures.push(why);
+                    source = (source + 1) % self.sources.len();
+                    if source == 0 {
+                        self.status.lost(failures.join("; "));
+                        failures.clear();
+                        tokio::select! {
+                            () = stop.requested() => return,
+                            () = tokio::time::sleep(pause) => {}
+                        }
+                        pause = (pause * 2).min(LONGEST);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a catalogue cannot be read.
+    async fn is_damaged(&self) -> bool {
+        for repository in self.content.repositories().await.unwrap_or_default() {
+            if matches!(self.content.catalogue(&repository).await, Err(ContentError::Damaged { .. })) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn applied(&self) -> (Position, Mark) {
+        let at = self.journal.at();
+        (at.position, at.mark)
+    }
+
+    async fn poll(&self, source: usize, cursor: &mut (Position, Mark)) -> Polled {
+        let Some(client) = self.sources.get(source) else {
+            return Polled::Failed("there is no source".into());
+        };
+        let (after, mark) = *cursor;
+        let query = LogQuery {
+            after: Some(after),
+            mark: Some(mark),
+            replica: Some(self.name.clone()),
+            applied: Some(self.journal.at().position),
+            wait: u64::try_from(WAIT.as_millis()).ok(),
+            ..LogQuery::default()
+        };
+        let from_writer = source == 0;
+        match client.log(&query).await {
+            Err(error) => Polled::Failed(chain(&error)),
+            Ok(LogAnswer::Lines(head, lines)) => self.heard(from_writer, head, lines, cursor).await,
+            // Only the writer's word moves history: a peer may merely be behind.
+            Ok(_) if !from_writer => Polled::Failed(format!("`{}` cannot go on from {after}", client.base())),
+            Ok(LogAnswer::Diverged(diverged)) => {
+                let own = self.journal.epochs().last().map_or(0, |epoch| epoch.epoch);
+                if diverged.head.epoch < own {
+                    return Polled::Failed(format!(
+                        "`{}` writes in epoch {}, and this registry has seen epoch {own}: it is not followed",
+                        client.base(),
+                        diverged.head.epoch
+                    ));
+                }
+                self.adopt(Why::Diverged { common: diverged.common }).await
+            }
+            Ok(LogAnswer::Compacted(_)) => self.adopt(Why::Compacted).await,
+        }
+    }
+
+    async fn heard(
+        &self,
+        from_writer: bool,
+        head: LogHead,
+        lines: Vec<Bytes>,
+        cursor: &mut (Position, Mark),
+    ) -> Polled {
+        let (mut position, mut mark) = *cursor;
+        let mut entries = Vec::with_capacity(lines.len());
+        for line in lines {
+            let entry = match log::entry(&line) {
+                Ok(entry) => entry,
+                Err(error) => return Polled::Failed(format!("`{}`: {error}", head.registry)),
+            };
+            if entry.prev != position {
+                return Polled::Failed(format!(
+                    "`{}` left out what is before {}",
+                    head.registry, entry.position
+                ));
+            }
+            (position, mark) = (entry.position, mark.then(&line));
+            entries.push((entry, line));
+        }
+        if (position, mark) != (head.upto, head.mark) {
+            return Polled::Failed(format!("the log of `{}` does not come to its own mark", head.registry));
+        }
+        // Its history is ours, as far as we know it.
+        if from_writer {
+            self.journal.confirm();
+        }
+        self.status.heard(head.head);
+        if !entries.is_empty() {
+            self.status.read(entries.len() as u64);
+            if self.work.send(Work::Entries(entries)).await.is_err() {
+                return Polled::Failed("the registry is stopping".into());
+            }
+        }
+        *cursor = (position, mark);
+        Polled::Heard
+    }
+
+    async fn adopt(&self, why: Why) -> Polled {
+        let (done, over) = oneshot::channel();
+        if self.work.send(Work::Adopt(why, done)).await.is_err() || over.await.is_err() {
+            return Polled::Failed("the snapshot was not taken over".into());
+        }
+        Polled::Afresh
+    }
+}
+
+/// An error with its causes.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,161 @@
+//! Before its first write, a writer asks its peers whether their history is newer than its own: one of them may have
+//! been made the writer while it was away, or its own storage may be a new or an older one.
+
+use std::time::Duration;
+
+use super::Writes;
+use crate::{
+    client::replication::Replication,
+    config::BaseUrl,
+    model::Position,
+    registry::journal::Journal,
+    supervise::Stop,
+    wire::replication::{Role, State},
+};
+
+/// Between two rounds of asking.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// For a connect to a peer, and for its answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Asks until the answer is clear: then writes are taken, or the reason why not stands in every refusal.
+pub async fn run(journal: Journal, peers: Vec<BaseUrl>, stop: Stop) {
+    loop {
+        let mut said = Vec::with_capacity(peers.len());
+        for peer in &peers {
+            said.push((peer, ask(peer).await));
+        }
+        let own =
+            Own { position: journal.at().position, epoch: journal.epochs().last().map_or(0, |e| e.epoch) };
+        let verdict = judge(&own, &said);
+        if verdict != journal.writer().writes() {
+            match &verdict {
+                Writes::Taken => tracing::info!("peers were asked: writes are taken"),
+                Writes::NotNow(why) | Writes::Never(why) => tracing::error!(why, "writes are not taken"),
+            }
+            journal.writer().set_writes(verdict.clone());
+        }
+        if verdict == Writes::Taken {
+            return;
+        }
+        tokio::select! {
+            () = stop.requested() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+/// The newest epoch that any of them has seen, as far as they can be reached.
+pub async fn newest_epoch(peers: &[BaseUrl]) -> u64 {
+    let mut newest = 0;
+    for peer in peers {
+        match ask(peer).await {
+            Ok(state) => newest = newest.max(state.epoch),
+            Err(error) => tracing::warn!(peer = %peer, error, "peer could not be asked for its epoch"),
+        }
+    }
+    newest
+}
+
+async fn ask(peer: &BaseUrl) -> Result<State, String> {
+    let client = Replication::new(peer.clone(), PATIENCE, PATIENCE).map_err(|error| error.to_string())?;
+    client.state(None, Duration::ZERO).await.map_err(|error| error.to_string())
+}
+
+struct Own {
+    position: Position,
+    epoch: u64,
+}
+
+/// Whether to write, by what the peers say. Pure.
+fn judge(own: &Own, said: &[(&BaseUrl, Result<State, String>)]) -> Writes {
+    let answered = said.iter().filter_map(|(peer, state)| state.as_ref().ok().map(|state| (peer, state)));
+    let mut reached = 0;
+    for (peer, state) in answered {
+        reached += 1;
+        if state.epoch > own.epoch || (state.role == Role::Writer && state.epoch == own.epoch) {
+            return Writes::NotNow(format!(
+                "`{peer}` ({}) has seen a writer of epoch {}, and this one is of epoch {}: write `role = \"replica\"` \
+                 here, or start it with `--alone` if nobody else writes",
+                state.registry, state.epoch, own.epoch
+            ));
+        }
+        let newest = state.position.max(state.head);
+        if newest.is_some_and(|newest| newest > own.position) {
+            return Writes::NotNow(format!(
+                "`{peer}` ({}) has changes up to {}, and this one only up to {}: was its storage lost or restored? \
+                 Make `{}` the writer, or start this one with `--alone` to go on without those changes",
+                state.registry,
+                newest.unwrap_or(Position::ZERO),
+                own.position,
+                state.registry
+            ));
+        }
+    }
+    if reached == 0 {
+        let why = said.iter().map(|(peer, state)| match state {
+            Err(why) => format!("`{peer}`: {why}"),
+            Ok(_) => format!("`{peer}`"),
+        });
+        return Writes::NotNow(format!(
+            "none of its peers can be reached, and one of them may have been made the writer ({}); start it with \
+             `--alone` if nobody else writes",
+            why.collect::<Vec<_>>().join("; ")
+        ));
+    }
+    Writes::Taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::replication::Lag;
+
+    fn state(role: Role, epoch: u64, position: &str) -> State {
+        State {
+            registry: "r2".into(),
+            role,
+            position: Some(position.parse().unwrap()),
+            head: None,
+            epoch,
+            lag: Lag::default(),
+            read: true,
+            write: false,
+            why: Vec::new(),
+            fetching: Vec::new(),
+            peers: Vec::new(),
+            followers: Vec::new(),
+            aside: Vec::new(),
+        }
+    }
+
+    fn check(said: Vec<Result<State, String>>) -> Option<String> {
+        let peer: BaseUrl = "http://r2:8089".parse().unwrap();
+        let own = Own { position: "2.7".parse().unwrap(), epoch: 2 };
+        let said: Vec<_> = said.into_iter().map(|state| (&peer, state)).collect();
+        match judge(&own, &said) {
+            Writes::Taken => None,
+            Writes::NotNow(why) | Writes::Never(why) => Some(why),
+        }
+    }
+
+    #[test]
+    fn one_peer_that_knows_nothing_newer_is_enough() {
+        assert_eq!(check(vec![Ok(state(Role::Replica, 2, "2.7"))]), None);
+        assert_eq!(check(vec![Err("refused".into()), Ok(state(Role::Replica, 1, "1.50"))]), None);
+    }
+
+    #[test]
+    fn a_newer_reign_a_second_writer_and_a_longer_history_are_named() {
+        for (said, words) in [
+            (Ok(state(Role::Replica, 3, "3.1")), "epoch 3"),
+            (Ok(state(Role::Writer, 2, "2.1")), "epoch 2"),
+            (Ok(state(Role::Replica, 2, "2.9")), "up to 2.9"),
+            (Err("connection refused".into()), "connection refused"),
+        ] {
+            let why = check(vec![said]).unwrap();
+            assert!(why.contains(words) && why.contains("--alone"), "{why}");
+        }
+    }
+}
