@@ -50,7 +50,11 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("pingora_proxy", &["proxy/"], "the data plane alone knows Pingora"),
     ("pingora_error", &["proxy/"], "the data plane alone knows Pingora"),
     ("etcd_client", &["store/etcd.rs", "store/etcd/"], "the store is a trait"),
-    ("redb", &["store/embedded.rs", "store/embedded/", "registry/log/"], "two rooms keep a file of it, each its own"),
+    (
+        "redb",
+        &["store/embedded.rs", "store/embedded/", "registry/log/"],
+        "two rooms keep a file of it, each its own",
+    ),
     (
         "axum",
         &[
