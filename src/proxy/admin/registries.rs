@@ -73,7 +73,9 @@ fn upstreams(service: &snapshot::Service) -> Vec<Upstream> {
             registry: upstream.prober.verdict().name().map(str::to_owned),
             role: service.writer.map(|writer| if writer == place { Role::Writer } else { Role::Replica }),
             position: follow.and_then(|follow| follow.core().have(place)),
-            fresh: matches!(look.standings.get(place), Some(Standing::Fresh { .. })),
+            // The writer's state is asked for only now and then; it has everything anyhow.
+            fresh: follow.is_some() && service.writer == Some(place)
+                || matches!(look.standings.get(place), Some(Standing::Fresh { .. })),
             reads,
             why,
             told_seconds: told.as_ref().map(|told| clock::boot().saturating_sub(told.at).as_secs_f64()),
