@@ -104,12 +104,10 @@ impl Turn {
         let claim = match opening {
             Opening::Writer(name) | Opening::Anew(name, _) => {
                 let above = if let Opening::Anew(_, above) = opening { Some(above) } else { None };
-                if new {
-                    if !self.content.repositories().await?.is_empty() {
-                        // What was there before the log is in no entry: followers must begin with a snapshot.
-                        let mark = Mark::ZERO.then(Uuid::new_v4().as_bytes());
-                        self.blocking(move |log| log.reset(BEFORE_THE_LOG, mark, &[], DIVERGED)).await?;
-                    }
+                if new && !self.content.repositories().await?.is_empty() {
+                    // What was there before the log is in no entry: followers must begin with a snapshot.
+                    let mark = Mark::ZERO.then(Uuid::new_v4().as_bytes());
+                    self.blocking(move |log| log.reset(BEFORE_THE_LOG, mark, &[], DIVERGED)).await?;
                 }
                 if new || was_replica || above.is_some() {
                     self.begin_reign(name, above.unwrap_or(0)).await?;
