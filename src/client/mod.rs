@@ -1,5 +1,6 @@
 //! Typed clients of our own APIs and of the registries', with failover over several URLs. Never a server.
 
+mod admin;
 mod agent_api;
 mod answer;
 mod error;
@@ -8,6 +9,7 @@ pub mod oci;
 pub mod replication;
 mod templates;
 
+pub use admin::Admin;
 pub use agent_api::{AgentApi, ControllerStatus, Limits};
 pub use error::ClientError;
 pub use failover::{Failover, http_client};

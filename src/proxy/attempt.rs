@@ -54,7 +54,7 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, head: &HeaderMap) -> Option<E
     let shows = matches!(status, 200..=399 | 404);
     let changed = match (ctx.route.access, ctx.route.class) {
         (Access::Read, _) => position(headers::CHANGED),
-        (Access::Write, RouteClass::RegistryWrite) => at,
+        (Access::Write, RouteClass::RegistryWrite) if status < 300 => at,
         (Access::Write, _) => None,
     };
     let needs_position = current.asked.needs != Needs::Nothing;

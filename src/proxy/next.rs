@@ -87,7 +87,10 @@ pub(super) async fn next_upstream<G: Future<Output = ()>>(
         };
         let Some(Waiting { verdicts, news, .. }) = &mut waiting else {
             waiting = Waiting::begin(&service, ctx.snapshot.limits.held);
-            if waiting.is_none() {
+            if waiting.is_none() && none.wait.is_some() {
+                // Too many wait: it goes on with those who can answer now.
+                ctx.impatient = true;
+            } else if waiting.is_none() {
                 let name = service.name.to_string();
                 metrics.held_refused(&name);
                 return Err(NoNext::Answer(Answer::HeldFull { service: name, why: none }));

@@ -36,7 +36,7 @@ use crate::{
         registry::{Role, Storage},
     },
     http::{BindError, BodyRoom, bind, health_routes, request_id, serve, write_address_file},
-    model::OURS,
+    model::{OURS, Position},
     supervise::{Handle, OnEnd, Stage, Stop},
     telemetry::{Metrics, MetricsError, names},
     wire::replication as wire,
@@ -96,7 +96,7 @@ pub struct Registry {
 
 /// What it has to do with the other registries while it runs.
 enum Others {
-    /// Asks them at start whether their history is newer than its own.
+    /// Asks them at start whether their history is newer than its own; nobody, if an operator says so.
     Asks(Vec<BaseUrl>),
     /// Copies from them.
     Follows(Box<Replica>, Fetcher),
@@ -132,6 +132,7 @@ impl Registry {
         let metrics = RegistryMetrics::new()?;
         let http = HttpMetrics::new(&metrics.all)?;
         let (standing, others) = match role.clone() {
+            Role::Writer { alone: true, .. } => (Standing(None), Others::Asks(Vec::new())),
             Role::Writer { peers, .. } => (Standing(None), Others::Asks(peers)),
             Role::Replica { writer, peers } => {
                 let sources = std::iter::once(writer.clone()).chain(peers.clone()).collect();
@@ -209,12 +210,11 @@ fn writer(log: &Log, role: &Role) -> Result<Writer, OpenError> {
             Writes::Never(format!("it is a replica; pushes, deletes and reverts go to the writer, {writer}"))
         }
     };
-    // Leases of the run before may still be live, or, where another registry was the writer, leases of that one.
-    let succeeds = match role {
-        Role::Writer { alone, .. } => *alone || journal::was_replica(log)?,
-        Role::Replica { .. } => false,
-    };
-    let leased = succeeds || log.note(journal::LEASED)?.is_some();
+    // Leases of the run before may still be live, or those of another writer whose place this one takes.
+    let known = matches!(role, Role::Writer { peers, .. } if !peers.is_empty());
+    let was_replica = log.note(journal::ROLE)?.as_deref() == Some(wire::Role::Replica.as_str().as_bytes());
+    let instead = was_replica || (known && log.history().head == Position::ZERO);
+    let leased = instead || log.note(journal::LEASED)?.is_some();
     Ok(Writer::new(if leased { clock::boot() + leases::AT_WRITER } else { Duration::ZERO }, writes))
 }
 

@@ -1,16 +1,13 @@
 //! How this registry stands as a whole: what `GET state`, `switchyard registry status`, `/readyz` and the metrics say.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     replicate::{fetch, status::Status},
     state::App,
-    writer::{Writer, Writes},
+    writer::Writer,
 };
-use crate::{
-    http::Readiness,
-    wire::replication::{Follower, Lag, Role, State},
-};
+use crate::wire::replication::{Follower, Lag, Role, State};
 
 /// What a replica has beside what every registry has.
 #[derive(Clone)]
@@ -27,17 +24,20 @@ impl Standing {
     /// All of it.
     pub(super) fn state(&self, app: &App) -> State {
         let journal = app.repositories.journal();
-        let (at, ready) = (journal.at(), app.health.ready());
+        let (at, can) = (journal.at(), app.health.can());
         let (mut fetching, mut peers) = (Vec::new(), Vec::new());
         let (mut why, mut head, mut lag, mut aside) =
-            (ready.why, Some(at.position), Lag::default(), Vec::new());
+            (can.why, Some(at.position), Lag::default(), Vec::new());
         if let Some(copying) = &self.0 {
             let view = copying.fetcher.view();
-            (fetching, peers) = (view.fetching, view.peers);
             why.extend(copying.status.why());
+            let stuck: BTreeSet<&str> =
+                view.fetching.iter().map(|blob| blob.why.as_str()).filter(|why| !why.is_empty()).collect();
+            why.extend(stuck.into_iter().map(|why| format!("what it lacks does not come: {why}")));
             head = copying.status.head();
             lag = copying.status.lag(view.missing);
             aside = copying.status.asides();
+            (fetching, peers) = (view.fetching, view.peers);
         }
         State {
             registry: app.name.clone(),
@@ -46,8 +46,8 @@ impl Standing {
             head,
             epoch: journal.epochs().last().map_or(0, |epoch| epoch.epoch),
             lag,
-            read: ready.read.unwrap_or(false),
-            write: ready.write.unwrap_or(false),
+            read: can.read,
+            write: can.write,
             why,
             fetching,
             peers,
@@ -79,13 +79,5 @@ fn followers(writer: &Writer, role: Role) -> Vec<Follower> {
     match role {
         Role::Writer => replicas.chain(proxies).collect(),
         Role::Replica => replicas.collect(),
-    }
-}
-
-/// Whether writes are taken, and the sentence why not.
-pub(super) fn in_words(writes: &Writes) -> (bool, Option<String>) {
-    match writes {
-        Writes::Taken => (true, None),
-        Writes::NotNow(why) | Writes::Never(why) => (false, Some(why.clone())),
     }
 }

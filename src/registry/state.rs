@@ -8,7 +8,8 @@ use super::{
     content::{Space, size},
     journal::Journal,
     repositories::Repositories,
-    standing::{Standing, in_words},
+    standing::Standing,
+    writer::Writes,
 };
 use crate::{
     config::registry::Limits,
@@ -117,13 +118,32 @@ impl Health {
     }
 }
 
+impl Health {
+    /// What this registry can do, and each thing that is wrong. That a replica takes no writes is not.
+    pub(super) fn can(&self) -> Can {
+        let mut can = disk(&self.seen.lock().unwrap_or_else(PoisonError::into_inner), self.reserve);
+        if let Some(why) = self.journal.at().claim.unknown() {
+            can.read = false;
+            can.why.push(why.to_owned());
+        }
+        match self.journal.writer().writes() {
+            Writes::Taken => {}
+            Writes::Never(_) => can.write = false,
+            Writes::NotNow(why) => {
+                can.write = false;
+                can.why.push(why);
+            }
+        }
+        can
+    }
+}
+
 impl Readiness for Health {
     fn ready(&self) -> Ready {
-        let disk = disk(&self.seen.lock().unwrap_or_else(PoisonError::into_inner), self.reserve);
-        let (writes, refused) = in_words(&self.journal.writer().writes());
-        let unknown = self.journal.at().claim.unknown().map(str::to_owned);
-        let (read, write) = (disk.read && unknown.is_none(), disk.write && writes);
-        let why = disk.why.into_iter().chain(unknown).chain(refused).collect();
+        let Can { read, write, mut why } = self.can();
+        if let Writes::Never(never) = self.journal.writer().writes() {
+            why.push(never);
+        }
         Ready {
             ready: read || write,
             read: Some(read),
@@ -135,21 +155,23 @@ impl Readiness for Health {
     }
 }
 
-struct OnDisk {
-    read: bool,
-    write: bool,
-    why: Option<String>,
+/// What a registry can do.
+pub(super) struct Can {
+    pub(super) read: bool,
+    pub(super) write: bool,
+    /// One sentence for each thing that is wrong.
+    pub(super) why: Vec<String>,
 }
 
 /// What the free space allows.
-fn disk(seen: &Result<Space, String>, reserve: u64) -> OnDisk {
+fn disk(seen: &Result<Space, String>, reserve: u64) -> Can {
     match seen {
-        Err(why) => OnDisk { read: false, write: false, why: Some(why.clone()) },
+        Err(why) => Can { read: false, write: false, why: vec![why.clone()] },
         Ok(space) if space.free < reserve => {
             let why = format!("{} free < {}", size(space.free), size(reserve));
-            OnDisk { read: true, write: false, why: Some(why) }
+            Can { read: true, write: false, why: vec![why] }
         }
-        Ok(_) => OnDisk { read: true, write: true, why: None },
+        Ok(_) => Can { read: true, write: true, why: Vec::new() },
     }
 }
 
@@ -162,7 +184,7 @@ mod tests {
         let gib = 1024 * 1024 * 1024;
         let little = disk(&Ok(Space { free: 21 * gib / 10, total: 100 * gib }), 50 * gib);
         assert_eq!((little.read, little.write), (true, false));
-        assert_eq!(little.why.as_deref(), Some("2.1 GiB free < 50.0 GiB"));
+        assert_eq!(little.why, ["2.1 GiB free < 50.0 GiB"]);
         assert!(disk(&Ok(Space { free: 60 * gib, total: 100 * gib }), 50 * gib).write);
         assert!(!disk(&Err("disk gone".into()), 50 * gib).read);
     }

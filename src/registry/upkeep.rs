@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use super::state::App;
+use super::{repositories::RepositoryError, state::App};
 use crate::{clock, supervise::Stop};
 
 /// Between two looks at the free space: `/readyz` is at most so old.
@@ -82,6 +82,8 @@ async fn list(app: &App) {
             app.metrics.broken.set(list.broken.len() as f64);
             tracing::info!(templates = list.templates.len(), broken = list.broken.len(), "templates read");
         }
+        // A new replica: the first request reads them.
+        Err(RepositoryError::NotYet(_)) => {}
         Err(error) => tracing::error!(error = %error, "templates could not be listed"),
     }
 }

@@ -12,5 +12,6 @@ pub mod status;
 pub mod template;
 pub mod agent;
 pub mod upstreams;
+pub mod registries;
 pub mod oci;
 pub mod replication;

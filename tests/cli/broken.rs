@@ -72,8 +72,8 @@ const ADDED_TO_PROXY: &[Case] = &[
     case("writer = \"c1\"", "7:10", "`service.controllers.writer` is given for controllers", "delete it"),
     case(
         "freshness = \"position\"",
-        "7:1",
-        "`service.controllers.freshness` is not supported by this version",
+        "7:13",
+        "`service.controllers.freshness` is given for controllers",
         "delete it",
     ),
     case("attempts = 0", "7:12", "`service.controllers.attempts` is `0`", "from 1 to 10"),
@@ -102,6 +102,66 @@ const ADDED_TO_PROXY: &[Case] = &[
         "8:10",
         "`service.registries.writer` is `r1`, which is no upstream",
         "did you mean `r2`?",
+    ),
+    case(
+        "[service.registries]\nstorage = \"replicatd\"\nupstreams = [{ address = \"a:1\" }]",
+        "8:11",
+        "`service.registries.storage` is `replicatd`",
+        "did you mean `replicated`?",
+    ),
+    case(
+        "[service.registries]\nstorage = \"replicated\"\nupstreams = [{ address = \"a:1\" }]",
+        "8:11",
+        "`service.registries.storage` is `replicated`, but there is no `writer`",
+        "`writer = \"r1\"`",
+    ),
+    case(
+        "[service.registries]\nstorage = \"shared\"\nwriter = \"a\"\nupstreams = [{ name = \"a\", address = \"a:1\" }]",
+        "9:10",
+        "on shared storage every registry takes writes",
+        "`storage = \"replicated\"`",
+    ),
+    case(
+        "[service.registries]\nwrite_only = true\nupstreams = [{ address = \"a:1\" }]",
+        "8:14",
+        "`service.registries.write_only` is given without a `writer`",
+        "`writer = \"r1\"`",
+    ),
+    case(
+        "[service.registries]\nfreshness = \"catalogue\"\nupstreams = [{ address = \"a:1\" }]",
+        "8:13",
+        "`catalogue` is not supported by this version",
+        "use `position` with registries of ours, else `none`",
+    ),
+    case(
+        "[service.registries]\nfreshness = \"position\"\nupstreams = [{ address = \"a:1\" }]",
+        "8:13",
+        "is `position`, but shared storage has no positions",
+        "use `none`",
+    ),
+    case(
+        "[service.registries]\nfreshness = \"exact\"\nupstreams = [{ address = \"a:1\" }]",
+        "8:13",
+        "`service.registries.freshness` is `exact`",
+        "use `position` or `none`",
+    ),
+    case(
+        "[service.registries]\nwriter = \"a\"\nstale_reads = \"always\"\nupstreams = [{ name = \"a\", address = \"a:1\" }]",
+        "9:15",
+        "`service.registries.stale_reads` is `always`",
+        "use `writer-lost`, `never` or `allow`",
+    ),
+    case(
+        "[service.registries]\nstale_reads = \"never\"\nupstreams = [{ address = \"a:1\" }]",
+        "8:15",
+        "`service.registries.stale_reads` means nothing without positions",
+        "use `freshness = \"position\"`",
+    ),
+    case(
+        "[service.registries]\nwriter = \"a\"\nfresh_wait = \"5s\"\nupstreams = [{ name = \"a\", address = \"a:1\" }]",
+        "9:14",
+        "`service.registries.fresh_wait` is `5s`",
+        "from `0s` to `4s`",
     ),
     case(
         "[service.other]\nupstreams = [{ address = \"a:1\" }]",
@@ -248,12 +308,53 @@ const ADDED_TO_CONTROLLER: &[Case] = &[
     case("[registries]\ntimeout = \"5s\"", "5:1", "`registries.address` is missing", "add `address = "),
     case("[timeouts]\npoll = \"2m\"", "6:8", "`timeouts.poll` is `2m`", "from `100ms` to `50s`"),
     case("[timeouts]\nmass_absence = 30", "6:16", "`timeouts.mass_absence` is `30`", "from 0 to 1"),
+];
+
+const REGISTRY: &str = "[server]\nlisten = \"0.0.0.0:8089\"\n[storage]\ndisk = \"/x\"\n";
+
+/// Added behind [`REGISTRY`], which has 4 lines.
+const ADDED_TO_REGISTRY: &[Case] = &[
+    case("[replication]\nrole = \"primary\"", "6:8", "`replication.role` is `primary`", "`writer`"),
+    case("[replication]\nlog_keep = 100", "5:1", "`replication.role` is missing", "add `role = "),
+    case("[replication]\nrole = \"replica\"", "5:1", "`replication.writer` is missing", "add `writer = "),
     case(
-        "[replication]\nrole = \"writer\"",
-        "5:1",
-        "`replication` is not supported by this version",
+        "[replication]\nrole = \"replica\"\nwriter = \"10.0.1.4:8089\"",
+        "7:10",
+        "`replication.writer` is `10.0.1.4:8089`",
+        "write `http://10.0.1.4:8089`",
+    ),
+    case(
+        "[replication]\nrole = \"writer\"\nwriter = \"http://r1:8089\"",
+        "7:10",
+        "`replication.writer` is given for the writer itself",
         "delete it",
     ),
+    case(
+        "[replication]\nrole = \"writer\"\npeers = [\"http://r2:8089/\"]",
+        "7:10",
+        "is `http://r2:8089/`",
+        "without the slash",
+    ),
+    case(
+        "[replication]\nrole = \"writer\"\nlog_keep = 1",
+        "7:12",
+        "`replication.log_keep` is `1`",
+        "from 16",
+    ),
+    case(
+        "[replication]\nrole = \"writer\"\nwrite_ack = \"replicas:1\"",
+        "7:13",
+        "`replicas:1` is not supported by this version",
+        "use `local`",
+    ),
+    case(
+        "[replication]\nrole = \"writer\"\nwrite_ack = \"all\"",
+        "7:13",
+        "`replication.write_ack` is `all`",
+        "use `local`",
+    ),
+    case("[replication]\nrole = \"writer\"\npear = []", "7:1", "unknown key `replication.pear`", "`peers`"),
+    case("shared = \"/mnt\"", "5:1", "`storage.shared` is not supported by this version", "delete it"),
 ];
 
 /// Whole files.
@@ -331,6 +432,11 @@ fn each_kind_of_broken_controller_says_where_and_what_would_be_right() {
 }
 
 #[test]
+fn each_kind_of_broken_registry_says_where_and_what_would_be_right() {
+    check(ADDED_TO_REGISTRY, REGISTRY);
+}
+
+#[test]
 fn each_kind_of_broken_file_says_where_and_what_would_be_right() {
     check(WHOLE, "");
 }
@@ -338,7 +444,7 @@ fn each_kind_of_broken_file_says_where_and_what_would_be_right() {
 #[test]
 fn what_the_cases_are_added_to_is_itself_right() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, text) in [("p.toml", PROXY), ("c.toml", CONTROLLER)] {
+    for (name, text) in [("p.toml", PROXY), ("c.toml", CONTROLLER), ("r.toml", REGISTRY)] {
         let file = folder.path().join(name);
         fs::write(&file, text).unwrap();
         let said = run(&["check", file.to_str().unwrap()]);

@@ -5,12 +5,14 @@
 
 mod front;
 mod raw;
+mod registry;
 mod upstream;
 
 mod attacks;
 mod errors;
 mod failures;
 mod forwarding;
+mod freshness;
 mod guarding;
 mod holding;
 mod operating;

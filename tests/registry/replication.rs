@@ -271,7 +271,8 @@ async fn history_that_is_not_the_writers_is_set_aside_and_reported() {
     let aside = &state["aside"][0];
     assert_eq!(aside["repositories"], serde_json::json!(["only/here", "shared"]), "{state}");
     let path = Path::new(aside["path"].as_str().unwrap());
-    let entries = std::fs::read_to_string(path.join("entries.ndjson")).unwrap();
+    let after = aside["common"].as_str().unwrap();
+    let entries = std::fs::read_to_string(path.join(format!("entries-after-{after}.ndjson"))).unwrap();
     assert!(
         entries.contains("\"lost\"") && entries.contains("only/here") && !entries.contains("\"v2\""),
         "{entries}"

@@ -1,7 +1,7 @@
 //! A wire that can be cut, slow or narrow: a TCP relay between a client and one address.
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -54,7 +54,8 @@ struct Counts {
 
 impl Relay {
     pub async fn to(target: SocketAddr) -> Self {
-        let listener = TcpListener::bind((target.ip(), 0)).await.expect("a port on loopback");
+        // Not on the scenario's own address: there ports are free for servers that come back.
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port on loopback");
         let address = listener.local_addr().expect("bound");
         let (wire, state) = watch::channel(Wire::Whole);
         let counts = Arc::new(Counts::default());

@@ -102,7 +102,7 @@ pub(super) fn proxy(args: &Args, registries: &[SocketAddr]) -> Proxy {
     };
     let named = registries.iter().zip(1..).map(|(address, number)| upstream(format!("r{number}"), *address));
     let mut registries = service(REGISTRIES, Kind::Registry, named.collect());
-    registries.writer = Some(0);
+    (registries.writer, registries.reads) = (Some(0), Reads::REPLICATED);
     Proxy {
         threads: std::thread::available_parallelism().map_or(1, NonZero::get),
         log: Log::default(),

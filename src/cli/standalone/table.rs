@@ -43,7 +43,7 @@ pub(super) fn table(addresses: &Addresses, data: &Data, args: &Args) -> String {
 
   controllers   http://{controllers}
   registries    http://{registries}
-  admin         http://{admin}     /metrics, /readyz, /admin/v1/upstreams
+  admin         http://{admin}     /metrics, /readyz, /admin/v1/upstreams, /admin/v1/registries
   state         {state}
 
 Try in another terminal:
@@ -68,6 +68,10 @@ Try in another terminal:
             ),
         ),
         ("list VMs and nodes", format!("curl -s {api}/vm; curl -s {api}/node")),
+        (
+            "see how the registries stand: one takes pushes, the others copy it",
+            format!("{} registry status --admin http://{admin}", program()),
+        ),
         ("end it", format!("curl -s -X DELETE {api}/vm -d \"{{\\\"id\\\":\\\"$ID\\\"}}\"")),
     ];
     for (what, line) in steps {
@@ -76,6 +80,11 @@ Try in another terminal:
     }
     text.push_str("\nCtrl-C stops it; the same command goes on where it was.");
     text
+}
+
+/// This program, as a shell finds it.
+fn program() -> String {
+    std::env::current_exe().map_or_else(|_| "switchyard".into(), |path| quoted(&path))
 }
 
 fn counted(number: u16, what: &str) -> String {

@@ -3,6 +3,7 @@
 mod ready;
 mod reload;
 mod upstreams;
+mod registries;
 
 use std::sync::Arc;
 
@@ -19,10 +20,11 @@ use crate::{http::health_routes, telemetry::Metrics};
 /// All routes.
 pub(super) fn routes(handle: Handle) -> Router {
     let (live, metrics) = (handle.live.clone(), handle.metrics.clone());
-    let (pools, numbers) = (live.clone(), live.clone());
+    let (pools, copies, numbers) = (live.clone(), live.clone(), live.clone());
     Router::new()
         .route("/admin/v1/reload", post(async move || reload::now(&handle)))
         .route("/admin/v1/upstreams", get(async move || Json(upstreams::view(&pools.load()))))
+        .route("/admin/v1/registries", get(async move || Json(registries::view(&copies.load()))))
         .route(
             "/metrics",
             get(async move || {

@@ -4,12 +4,16 @@
 //! admin API say the same. Of registries with replicated storage [`rank`] says which may answer.
 
 mod rank;
+mod reason;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-pub use self::rank::{Fresh, Rank, Stale};
+pub use self::{
+    rank::{Fresh, Rank, Stale},
+    reason::{NoneLeft, Reason, Why},
+};
 use super::{
     classify::{Needs, Route},
     freshness::Standing,
@@ -18,7 +22,7 @@ use crate::{
     balance,
     config::proxy::Balance,
     health::{State, Verdict},
-    model::{Position, UpstreamName},
+    model::UpstreamName,
 };
 
 /// One upstream as it stands now.
@@ -131,164 +135,6 @@ pub struct Chosen {
     pub rank: Rank,
     /// Why this one.
     pub why: Why,
-}
-
-/// Why an upstream was picked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// By balance, among so many.
-    Balanced {
-        /// How.
-        by: Balance,
-        /// How many were eligible.
-        among: usize,
-    },
-    /// It is the writer.
-    Writer,
-    /// It is the writer, and no replica is fresh enough.
-    NoneFresh,
-    /// It is the writer, and without a lease on its log nobody else can be known to be fresh.
-    NoLease,
-    /// It is the writer, which is asked last.
-    WriterLast,
-    /// The writer cannot be asked.
-    WriterLost,
-    /// The upload session is there.
-    Session,
-    /// It has come furthest, and may miss the last pushes.
-    Stale(Stale),
-    /// Nothing else was eligible.
-    Only,
-    /// It was asked before without an answer and there is no other.
-    Again,
-    /// Its probes fail, but so do all others' and the hold is over.
-    Desperate,
-}
-
-impl fmt::Display for Why {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Balanced { by: Balance::RoundRobin, among } => write!(f, "round-robin among {among}"),
-            Self::Balanced { by: Balance::LeastRequests, among } => write!(f, "least-requests among {among}"),
-            Self::Writer => f.write_str("the writer"),
-            Self::NoneFresh => f.write_str("the writer, no replica is fresh enough"),
-            Self::NoLease => {
-                f.write_str("the writer, without a lease on its log no replica is known to be fresh")
-            }
-            Self::WriterLast => f.write_str("the writer, asked last"),
-            Self::WriterLost => f.write_str("the writer cannot be asked"),
-            Self::Session => f.write_str("the upload session is there"),
-            Self::Stale(stale) => write!(f, "it has come furthest; stale: {}", stale.as_str()),
-            Self::Only => f.write_str("the only eligible one"),
-            Self::Again => f.write_str("asked again, there is no other"),
-            Self::Desperate => f.write_str("tried although its probes fail, all others' do too"),
-        }
-    }
-}
-
-/// Why one was not eligible.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Reason {
-    /// Its probes fail.
-    Down(String),
-    /// Not probed yet.
-    Unknown,
-    /// It says that it cannot serve this kind of request.
-    Withheld(String),
-    /// It is not the writer.
-    NotWriter,
-    /// It does not declare the ability that a repeat needs.
-    Unable,
-    /// It was tried for this request.
-    Tried,
-    /// The upload session is at another one.
-    Elsewhere,
-    /// It has not come so far.
-    Behind {
-        /// What is needed.
-        needed: Position,
-        /// What it has.
-        has: Position,
-    },
-    /// It claims no position.
-    Unclaimed,
-    /// What is needed is not known.
-    NoLease,
-    /// It is the writer, and that is asked for no reads.
-    WriteOnly,
-    /// It answered that it does not have it.
-    Absent,
-    /// Its answer was older than what is needed.
-    Older,
-}
-
-impl Reason {
-    /// Whether it is about freshness.
-    fn is_unfresh(&self) -> bool {
-        matches!(self, Self::Behind { .. } | Self::Unclaimed | Self::NoLease | Self::Older)
-    }
-
-    /// Whether a hold is no cure for it: what it waits for takes longer, or never comes.
-    fn is_settled(&self) -> bool {
-        matches!(self, Self::Behind { .. } | Self::WriteOnly | Self::NotWriter | Self::Absent)
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Down(why) => write!(f, "down, {why}"),
-            Self::Unknown => f.write_str("not probed yet"),
-            Self::Withheld(why) => f.write_str(why),
-            Self::NotWriter => f.write_str("not the writer"),
-            Self::Unable => f.write_str("does not support repeats"),
-            Self::Tried => f.write_str("tried already"),
-            Self::Elsewhere => f.write_str("the upload session is not there"),
-            Self::Behind { needed, has } => write!(f, "has {has}, and {needed} is needed"),
-            Self::Unclaimed => f.write_str("claims no position"),
-            Self::NoLease => f.write_str("not known to be fresh, there is no lease on the writer's log"),
-            Self::WriteOnly => f.write_str("write-only"),
-            Self::Absent => f.write_str("does not have it"),
-            Self::Older => f.write_str("its answer was older than what is needed"),
-        }
-    }
-}
-
-/// Nothing was eligible.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct NoneLeft {
-    /// Each upstream with its reason.
-    pub upstreams: Vec<(String, Reason)>,
-    /// A replica may catch up, and may be waited for so long yet.
-    pub wait: Option<Duration>,
-}
-
-impl NoneLeft {
-    /// One that has just answered with something too old, or that it does not have it.
-    pub fn of(upstream: String, older: bool) -> Self {
-        let reason = if older { Reason::Older } else { Reason::Absent };
-        Self { upstreams: vec![(upstream, reason)], wait: None }
-    }
-
-    /// Whether it is for want of freshness.
-    pub fn is_unfresh(&self) -> bool {
-        self.upstreams.iter().any(|(_, reason)| reason.is_unfresh())
-    }
-
-    /// Whether a hold cannot change it.
-    pub fn is_settled(&self) -> bool {
-        !self.upstreams.is_empty() && self.upstreams.iter().all(|(_, reason)| reason.is_settled())
-    }
-}
-
-impl fmt::Display for NoneLeft {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (name, reason)) in self.upstreams.iter().enumerate() {
-            let gap = if at > 0 { "; " } else { "" };
-            write!(f, "{gap}{name}: {reason}")?;
-        }
-        Ok(())
-    }
 }
 
 /// Chooses the upstream of the next attempt. With `desperate`, and only if none passes its probes, one whose

@@ -6,6 +6,7 @@ use crate::{
     clock,
     config::proxy::Kind,
     health::{Found, verdict::Tracker},
+    model::Position,
     proxy::classify,
     wire::ready::Ready,
 };

@@ -202,7 +202,8 @@ impl ProxyMetrics {
         let look = follow.look(Subject::All);
         for (place, upstream) in service.upstreams.iter().enumerate() {
             let labels = [name, upstream.name.as_str()];
-            let fresh = matches!(look.standings.get(place), Some(Standing::Fresh { .. }));
+            let fresh = service.writer == Some(place)
+                || matches!(look.standings.get(place), Some(Standing::Fresh { .. }));
             self.fresh.with_label_values(&labels).set(i64::from(fresh));
             if let Some(told) = follow.told(place) {
                 let lag = i64::try_from(told.state.lag.entries).unwrap_or(i64::MAX);

@@ -6,20 +6,23 @@
 
 mod turn;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
     content::{Catalogue, Content, ContentError},
-    log::{Log, LogError, Read},
+    log::{Log, LogError, Read, history::Place},
     writer::{Pending, Writer, Writes},
 };
 use crate::{
     model::{Digest, Mark, Position, RepositoryName},
     supervise::{Handle, Stage},
-    wire::replication::{BlobRef, Change, Entry, Epoch, Role},
+    wire::replication::{BlobRef, Change, Entry, Epoch},
 };
 pub use turn::blob_ref;
 use turn::{Order, Turn};
@@ -33,7 +36,7 @@ pub const BATCH: usize = 256;
 /// Note of a log: proxies hold leases that may outlive the process.
 pub const LEASED: &str = "leased";
 /// Note of the role that last opened the log.
-const ROLE: &str = "role";
+pub const ROLE: &str = "role";
 /// Note of a log whose history is not the writer's.
 const DIVERGED: &str = "diverged";
 
@@ -101,11 +104,6 @@ impl At {
     }
 }
 
-/// Whether this log was a replica's when it was last open: as a writer's it begins another reign.
-pub fn was_replica(log: &Log) -> Result<bool, LogError> {
-    Ok(log.note(ROLE)?.as_deref() == Some(Role::Replica.as_str().as_bytes()))
-}
-
 /// A change as an operation has decided it.
 pub struct Draft {
     /// What kind.
@@ -137,6 +135,8 @@ pub struct Journal {
     writer: Writer,
     at: watch::Sender<At>,
     orders: mpsc::Sender<Order>,
+    /// [`LEASED`] is noted.
+    leased: Arc<AtomicBool>,
 }
 
 impl Journal {
@@ -151,7 +151,8 @@ impl Journal {
         let (orders, queue) = mpsc::channel(QUEUE);
         let nothing =
             At { position: Position::ZERO, mark: Mark::ZERO, shown: Position::ZERO, claim: Claim::New };
-        let journal = Self { content, log: Arc::new(log), writer, at: watch::Sender::new(nothing), orders };
+        let (log, at) = (Arc::new(log), watch::Sender::new(nothing));
+        let journal = Self { content, log, writer, at, orders, leased: Arc::default() };
         let turn = Turn::new(
             journal.content.clone(),
             journal.log.clone(),
@@ -250,10 +251,20 @@ impl Journal {
 
     /// Notes, durably and before it is given, that leases may outlive this process.
     pub async fn note_lease(&self) -> Result<(), JournalError> {
-        self.blocking(
-            |log| if log.note(LEASED)?.is_some() { Ok(()) } else { log.put_note(LEASED, Some(b"1")) },
-        )
-        .await
+        if !self.leased.load(Ordering::Acquire) {
+            self.blocking(|log| match log.note(LEASED)? {
+                Some(_) => Ok(()),
+                None => log.put_note(LEASED, Some(b"1")),
+            })
+            .await?;
+            self.leased.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Whether all that a registry has which is at this position is in this history, too.
+    pub fn covers(&self, position: Position) -> bool {
+        !matches!(self.log.history().place(position), Place::Foreign { .. })
     }
 
     /// The log behind a position. Only what is applied.
@@ -285,3 +296,6 @@ impl Journal {
         answer.await.map_err(|_| JournalError::Stopping)?
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::{At, BATCH, Claim, DIVERGED, Draft, JournalError, Opening, ROLE, was_replica};
+use super::{At, BATCH, Claim, DIVERGED, Draft, JournalError, Opening, ROLE};
 use crate::{
     clock,
     model::{Digest, Mark, Position, RepositoryName},
@@ -87,12 +87,11 @@ impl Turn {
         let (before, diverged) =
             self.blocking(|log| Ok((log.note(ROLE)?, log.note(DIVERGED)?.is_some()))).await?;
         let new = self.log.history().head == Position::ZERO;
-        let shown = self.newest_shown().await?;
         let role = match opening {
             Opening::Writer(_) | Opening::Anew(..) => Role::Writer,
             Opening::Replica => Role::Replica,
         };
-        let was_replica = self.blocking(was_replica).await?;
+        let was_replica = before.as_deref() == Some(Role::Replica.as_str().as_bytes());
         if let Err(error) = self.make_good().await {
             match &error {
                 JournalError::Content(ContentError::Damaged { .. }) => {
@@ -105,12 +104,10 @@ impl Turn {
         let claim = match opening {
             Opening::Writer(name) | Opening::Anew(name, _) => {
                 let above = if let Opening::Anew(_, above) = opening { Some(above) } else { None };
-                if new {
-                    if !self.content.repositories().await?.is_empty() {
-                        // What was there before the log is in no entry: followers must begin with a snapshot.
-                        let mark = Mark::ZERO.then(Uuid::new_v4().as_bytes());
-                        self.blocking(move |log| log.reset(BEFORE_THE_LOG, mark, &[], DIVERGED)).await?;
-                    }
+                if new && !self.content.repositories().await?.is_empty() {
+                    // What was there before the log is in no entry: followers must begin with a snapshot.
+                    let mark = Mark::ZERO.then(Uuid::new_v4().as_bytes());
+                    self.blocking(move |log| log.reset(BEFORE_THE_LOG, mark, &[], DIVERGED)).await?;
                 }
                 if new || was_replica || above.is_some() {
                     self.begin_reign(name, above.unwrap_or(0)).await?;
@@ -136,7 +133,7 @@ impl Turn {
             self.blocking(move |log| log.put_note(ROLE, Some(role.as_str().as_bytes()))).await?;
         }
         let (position, mark) = self.log.head();
-        self.at.send_replace(At { position, mark, shown: shown.max(self.newest_shown().await?), claim });
+        self.at.send_replace(At { position, mark, shown: self.newest_shown().await?, claim });
         Ok(())
     }
 
@@ -283,7 +280,9 @@ impl Turn {
         let same =
             self.content.catalogue(&whole.name).await.is_ok_and(|now| now.is_some_and(|now| *now == whole));
         if !same {
+            let changed = whole.changed;
             self.content.restore(whole).await?;
+            self.at.send_modify(|at| at.shown = at.shown.max(changed));
         }
         Ok(())
     }

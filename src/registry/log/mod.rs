@@ -107,7 +107,7 @@ impl Log {
 
     fn with(opener: Opener) -> Result<Self, LogError> {
         let log = Self { opener, database: Mutex::new(None), history: Mutex::default() };
-        let history = log.on(|database| file::prepare(database))?;
+        let history = log.on(file::prepare)?;
         *lock(&log.history) = history;
         Ok(log)
     }

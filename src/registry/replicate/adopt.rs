@@ -162,19 +162,19 @@ impl Adopt {
     async fn entries_aside(&self, taken: &Taken) -> Result<(), AdoptError> {
         let oldest = self.journal.blocking(|log| Ok(log.history().base)).await?;
         let mut after = taken.common.map_or(oldest, |common| common.max(oldest));
-        let mut pages = Vec::new();
         loop {
             match self.journal.read(after, None).await? {
                 Read::Lines { lines, upto, .. } if !lines.is_empty() => {
-                    pages.extend(lines);
+                    // A page a file: what is in memory at once is bounded.
+                    let text: Vec<u8> =
+                        lines.into_iter().flat_map(|line| [line.as_ref(), b"\n"].concat()).collect();
+                    let file = format!("entries-after-{after}.ndjson");
+                    self.content.put_aside(&taken.folder, &file, text.into()).await?;
                     after = upto;
                 }
-                _ => break,
+                _ => return Ok(()),
             }
         }
-        let text: Vec<u8> = pages.into_iter().flat_map(|line| [line.as_ref(), b"\n"].concat()).collect();
-        self.content.put_aside(&taken.folder, "entries.ndjson", text.into()).await?;
-        Ok(())
     }
 
     /// The own catalogue of a repository, if something in it would no longer be shown.

@@ -100,8 +100,7 @@ impl Apply {
 
     async fn here(&self, blobs: &[BlobRef], stop: &Stop) -> Result<bool, Stopped> {
         for blob in blobs {
-            let found =
-                self.again(stop, || async { Ok::<_, ContentError>(self.content.find(&blob.digest).await?) });
+            let found = self.again(stop, || self.content.find(&blob.digest));
             if found.await?.is_none() {
                 return Ok(false);
             }

@@ -26,8 +26,11 @@ pub async fn run(journal: Journal, peers: Vec<BaseUrl>, stop: Stop) {
         for peer in &peers {
             said.push((peer, ask(peer).await));
         }
-        let own =
-            Own { position: journal.at().position, epoch: journal.epochs().last().map_or(0, |e| e.epoch) };
+        let own = Own {
+            position: journal.at().position,
+            epoch: journal.epochs().last().map_or(0, |epoch| epoch.epoch),
+            covers: &|position| journal.covers(position),
+        };
         let verdict = judge(&own, &said);
         if verdict != journal.writer().writes() {
             match &verdict {
@@ -63,13 +66,15 @@ async fn ask(peer: &BaseUrl) -> Result<State, String> {
     client.state(None, Duration::ZERO).await.map_err(|error| error.to_string())
 }
 
-struct Own {
+struct Own<'j> {
     position: Position,
     epoch: u64,
+    /// Whether a position is in its history.
+    covers: &'j (dyn Fn(Position) -> bool + Sync),
 }
 
 /// Whether to write, by what the peers say. Pure.
-fn judge(own: &Own, said: &[(&BaseUrl, Result<State, String>)]) -> Writes {
+fn judge(own: &Own<'_>, said: &[(&BaseUrl, Result<State, String>)]) -> Writes {
     let answered = said.iter().filter_map(|(peer, state)| state.as_ref().ok().map(|state| (peer, state)));
     let mut reached = 0;
     for (peer, state) in answered {
@@ -81,15 +86,13 @@ fn judge(own: &Own, said: &[(&BaseUrl, Result<State, String>)]) -> Writes {
                 state.registry, state.epoch, own.epoch
             ));
         }
-        let newest = state.position.max(state.head);
-        if newest.is_some_and(|newest| newest > own.position) {
+        if let Some(newest) = state.position.max(state.head).filter(|newest| !(own.covers)(*newest)) {
             return Writes::NotNow(format!(
-                "`{peer}` ({}) has changes up to {}, and this one only up to {}: was its storage lost or restored? \
-                 Make `{}` the writer, or start this one with `--alone` to go on without those changes",
-                state.registry,
-                newest.unwrap_or(Position::ZERO),
+                "`{peer}` ({name}) has changes up to {newest}, which this one, at {}, does not have: was its storage \
+                 lost or restored, or was `{name}` further when this one was made the writer? Make `{name}` the \
+                 writer, or start this one with `--alone` to go on without those changes",
                 own.position,
-                state.registry
+                name = state.registry,
             ));
         }
     }
@@ -132,7 +135,9 @@ mod tests {
 
     fn check(said: Vec<Result<State, String>>) -> Option<String> {
         let peer: BaseUrl = "http://r2:8089".parse().unwrap();
-        let own = Own { position: "2.7".parse().unwrap(), epoch: 2 };
+        let (end, before) = ("2.7".parse().unwrap(), "1.50".parse().unwrap());
+        let covers = |position: Position| position <= end && (position.epoch == 2 || position <= before);
+        let own = Own { position: end, epoch: 2, covers: &covers };
         let said: Vec<_> = said.into_iter().map(|state| (&peer, state)).collect();
         match judge(&own, &said) {
             Writes::Taken => None,
@@ -152,6 +157,7 @@ mod tests {
             (Ok(state(Role::Replica, 3, "3.1")), "epoch 3"),
             (Ok(state(Role::Writer, 2, "2.1")), "epoch 2"),
             (Ok(state(Role::Replica, 2, "2.9")), "up to 2.9"),
+            (Ok(state(Role::Replica, 1, "1.51")), "up to 1.51"),
             (Err("connection refused".into()), "connection refused"),
         ] {
             let why = check(vec![said]).unwrap();

@@ -109,10 +109,12 @@ impl Records {
         lock(&self.held).remove(repository);
         forget(&dir.join(PULLS));
         match fs::remove_dir_all(dir.join(LINKS)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            // Below it may be other repositories: then the directory stays.
-            _ => Ok(drop(fs::remove_dir(&dir))),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
+        // Below it may be other repositories: then the directory stays.
+        drop(fs::remove_dir(&dir));
+        Ok(())
     }
 
     /// Replaces the file, with the repository's shard held.

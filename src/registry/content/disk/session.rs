@@ -247,6 +247,12 @@ impl Session {
     pub(super) fn remove(&self) -> Result<(), ContentError> {
         self.dropped.store(true, Ordering::Release);
         self.turn.send_modify(|turn| *turn += 1);
+        self.discard()
+    }
+
+    /// The same for whoever has the turn: that is told what went wrong, not that it was overtaken.
+    pub(super) fn discard(&self) -> Result<(), ContentError> {
+        self.dropped.store(true, Ordering::Release);
         lock(&self.writer).end();
         match fs::remove_dir_all(&self.dir) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -146,11 +146,25 @@ impl Uploads {
         Ok(lock(&self.open).len())
     }
 
-    /// Ends a session now.
+    /// Ends a session now, for whoever holds it.
     pub(super) fn remove(&self, session: &Session) -> Result<(), ContentError> {
         session.remove()?;
-        lock(&self.open).retain(|_, open| !std::ptr::eq(&raw const **open, session));
+        self.forget(session);
         Ok(())
+    }
+
+    /// Ends a session by the fault or success of whoever has the turn.
+    fn discard(&self, session: &Session) {
+        match session.discard() {
+            Ok(()) => self.forget(session),
+            Err(error) => {
+                tracing::warn!(upload = %session.id, error = %error, "upload could not be removed");
+            }
+        }
+    }
+
+    fn forget(&self, session: &Session) {
+        lock(&self.open).retain(|_, open| !std::ptr::eq(&raw const **open, session));
     }
 }
 
@@ -217,10 +231,8 @@ impl DiskUpload {
             }
             session.append(turn, &batch).map_err(|error| {
                 // The disk is full to the last byte: what this session holds is worth more to the others.
-                if matches!(error, ContentError::Full { .. })
-                    && let Err(error) = inner.uploads.remove(&session)
-                {
-                    tracing::warn!(upload = %session.id, error = %error, "upload could not be removed");
+                if matches!(error, ContentError::Full { .. }) {
+                    inner.uploads.discard(&session);
                 }
                 inner.room.explain(error)
             })
@@ -236,10 +248,8 @@ impl DiskUpload {
         let work = move |disk: &super::Inner| {
             let done = work(disk, &session, turn);
             // Ended by success or by its own fault: its directory goes now, not at the next sweep.
-            if session.dropped.load(Ordering::Acquire)
-                && let Err(error) = disk.uploads.remove(&session)
-            {
-                tracing::warn!(upload = %session.id, error = %error, "upload could not be removed");
+            if session.dropped.load(Ordering::Acquire) {
+                disk.uploads.discard(&session);
             }
             done
         };

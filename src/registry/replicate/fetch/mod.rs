@@ -1,6 +1,6 @@
 //! Fetches blobs from other registries: those that somebody waits for, and those that were announced.
 //!
-//! [`plan`](super::plan) decides, this carries out: one task holds every ask that is under way. An ask takes one chunk
+//! [`plan`] decides, this carries out: one task holds every ask that is under way. An ask takes one chunk
 //! whole into memory, so that at most [`plan::PARALLEL`] × [`plan::BLOBS`] chunks of
 //! [`CHUNK`](crate::registry::content::CHUNK) bytes are held. Whatever fails is tried again for ever; what is wrong
 //! meanwhile is in [`View`], in the log and in the metrics.

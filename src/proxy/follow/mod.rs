@@ -1,6 +1,8 @@
 //! The shell around [`super::freshness`]: follows the log of a service's writer, asks every registry how it stands,
 //! and shows requests what came of it. Decides nothing.
 
+mod poll;
+
 use std::{
     sync::{
         Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -13,12 +15,9 @@ use rand::Rng;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
-use super::freshness::{Freshness, LEASE, Polled, Standing, Subject};
+use super::freshness::{Freshness, Standing, Subject};
 use crate::{
-    client::{
-        ClientError,
-        replication::{LogAnswer, Replication},
-    },
+    client::replication::Replication,
     clock,
     config::{
         Address,
@@ -26,26 +25,8 @@ use crate::{
     },
     model::Position,
     supervise::{Handle as Tasks, Stage, StopSource},
-    wire::replication::{Changed, LogHead, LogQuery, Role, State},
+    wire::replication::State,
 };
-
-/// A poll of the log is parked for so long: a third of the lease, so that one lost answer costs no lease.
-const PARK: Duration = Duration::from_millis(660);
-
-/// A question for a state is parked for so long.
-const STATE_PARK: Duration = Duration::from_secs(10);
-
-/// The writer's state is for people: it is not asked more often than this.
-const WRITER_PAUSE: Duration = Duration::from_secs(1);
-
-/// A registry without a position has nothing to wait for: it is asked again so much later.
-const UNCLAIMED_PAUSE: Duration = Duration::from_millis(250);
-
-/// An answer that should have been parked and brings nothing new is followed by the next question no sooner.
-const LEAST: Duration = Duration::from_millis(100);
-
-/// Pauses after failures: from the first, doubled up to the second.
-const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
 /// A proxy that stops takes no longer to give its lease up; after that it runs out by itself.
 const RELEASE: Duration = Duration::from_secs(1);
@@ -146,7 +127,7 @@ impl Follow {
                     tokio::select! {
                         () = stop.requested() => {}
                         () = gone.requested() => {}
-                        () = follow_log(&shared, &client) => {}
+                        () = poll::log(&shared, &client) => {}
                     }
                     shared.core_mut().released();
                     // Late or lost, it runs out by itself.
@@ -159,7 +140,7 @@ impl Follow {
                 tokio::select! {
                     () = stop.requested() => {}
                     () = gone.requested() => {}
-                    () = follow_state(&shared, place, &client, is_writer) => {}
+                    () = poll::state(&shared, place, &client, is_writer) => {}
                 }
             });
         }
@@ -292,143 +273,11 @@ impl Shared {
             warn!(service.name = %service, why, "the lease on the writer's log was lost, reads go to the writer");
         }
     }
-
-    /// Takes an answer of the log in. Says whether it was one that the next poll can go on from.
-    fn polled(&self, answer: Result<LogAnswer, ClientError>, sent: Duration) -> Result<Progress, String> {
-        match answer {
-            Ok(LogAnswer::Lines(head, _)) if head.role != Role::Writer => {
-                Err(format!("`{}` is configured as the writer and says that it is a replica", head.registry))
-            }
-            Ok(LogAnswer::Lines(head, lines)) => {
-                let mut changes = Vec::with_capacity(lines.len());
-                for line in lines {
-                    let changed: Changed = serde_json::from_slice(&line)
-                        .map_err(|error| format!("the writer's log has a line that is no change: {error}"))?;
-                    changes.push((changed.position, changed.repository));
-                }
-                let LogHead { head, upto, mark, lease, .. } = head;
-                let mut core = self.core_mut();
-                let moved = core.after().is_none_or(|(after, _)| upto > after);
-                let lease = Duration::from_millis(lease);
-                core.polled(Polled { head, upto, mark, changes, lease }, sent, clock::boot());
-                drop(core);
-                if lease.is_zero() {
-                    self.set_trouble("the writer has given none");
-                }
-                Ok(if moved { Progress::Moved } else { Progress::None })
-            }
-            Ok(LogAnswer::Diverged(diverged)) => {
-                self.core_mut().diverged(diverged.common);
-                Err(format!("the writer's history is another: {}", diverged.error))
-            }
-            Ok(LogAnswer::Compacted(compacted)) => {
-                self.core_mut().compacted();
-                Err(format!("the writer's log does not go back so far: {}", compacted.error))
-            }
-            Err(error) => Err(chain(&error)),
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    Moved,
-    None,
-}
-
-/// Polls for ever. What an answer brought is noted before the poll that confirms it is sent, and the lease is counted
-/// from when its poll was sent.
-async fn follow_log(shared: &Shared, client: &Replication) {
-    let mut pause = PAUSE[0];
-    // The first poll, and one after a failure, is answered at once: without a lease every read waits for it.
-    let mut at_once = true;
-    loop {
-        let after = shared.core().after();
-        let query = match after {
-            None => LogQuery::default(),
-            Some((after, mark)) => LogQuery {
-                after: Some(after),
-                mark: Some(mark),
-                proxy: Some(shared.proxy.clone()),
-                wait: Some(if at_once { 0 } else { millis(PARK) }),
-                ..LogQuery::default()
-            },
-        };
-        let sent = clock::boot();
-        let answer = if at_once {
-            client.log(&query).await
-        } else {
-            // One that comes later gives no lease any more.
-            let late =
-                |_| ClientError::Silent { url: client.base().join("/replication/v1/log"), within: LEASE };
-            tokio::time::timeout(LEASE, client.log(&query)).await.unwrap_or_else(|e| Err(late(e)))
-        };
-        match shared.polled(answer, sent) {
-            Ok(progress) => {
-                pause = PAUSE[0];
-                let parked = !at_once && after.is_some();
-                at_once = after.is_none();
-                shared.tell();
-                shared.say_lease();
-                if parked && progress == Progress::None && clock::boot().saturating_sub(sent) < LEAST {
-                    tokio::time::sleep(LEAST).await;
-                }
-            }
-            Err(why) => {
-                shared.set_trouble(why);
-                shared.tell();
-                shared.say_lease();
-                at_once = true;
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE[1]);
-            }
-        }
-    }
-}
-
-/// Asks for ever. A registry that does not answer keeps the position it told last: it may be slow, and it never goes
-/// back without saying so.
-async fn follow_state(shared: &Shared, place: usize, client: &Replication, is_writer: bool) {
-    let mut pause = PAUSE[0];
-    let mut after = None;
-    loop {
-        let begun = clock::boot();
-        let wait = if after.is_some() { STATE_PARK } else { Duration::ZERO };
-        match client.state(after, wait).await {
-            Ok(state) => {
-                pause = PAUSE[0];
-                let (position, at) = (state.position, clock::boot());
-                if shared.core_mut().reported(place, position, at) {
-                    shared.tell();
-                }
-                let told = Told { state: Arc::new(state), at };
-                if let Some(slot) =
-                    shared.states.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place)
-                {
-                    *slot = Some(told);
-                }
-                let idle = after.is_some() && position == after && at.saturating_sub(begun) < LEAST;
-                after = position;
-                match position {
-                    None => tokio::time::sleep(UNCLAIMED_PAUSE).await,
-                    Some(_) if is_writer => tokio::time::sleep(WRITER_PAUSE).await,
-                    Some(_) if idle => tokio::time::sleep(LEAST).await,
-                    Some(_) => {}
-                }
-            }
-            Err(_) => {
-                // Asked anew, not for a change: what it told last may be older than it thinks.
-                after = None;
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE[1]);
-            }
-        }
-    }
 }
 
 fn client(address: &Address, connect: Duration) -> Option<Replication> {
     let base = format!("http://{address}").parse().ok()?;
-    Replication::new(base, connect, STATE_PARK).ok()
+    Replication::new(base, connect, poll::STATE_PARK).ok()
 }
 
 /// Host, process and chance: nobody else has it.
@@ -436,18 +285,4 @@ fn own_name() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
     format!("{host}-{}-{:08x}", std::process::id(), rand::rng().random::<u32>())
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

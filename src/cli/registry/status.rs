@@ -1,0 +1,244 @@
+//! `switchyard registry status`: how registries stand, as a proxy sees them or as they say themselves.
+
+use std::{fmt::Write, time::Duration};
+
+use crate::{
+    cli::{Failure, Printer, role},
+    client::{Admin, ClientError, replication::Replication},
+    config::BaseUrl,
+    model::Position,
+    wire::{
+        registries::{Registries, Service, Upstream},
+        replication::{Follower, State},
+    },
+};
+
+/// For a connect to a registry, and for its answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Arguments of `registry status`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The admin address of a proxy: all its registries, and which of them it sends reads to
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090", conflicts_with = "registry")]
+    admin: BaseUrl,
+    /// Ask these registries themselves instead
+    #[arg(long, value_name = "URL,…", value_delimiter = ',')]
+    registry: Vec<BaseUrl>,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Output {
+    /// For people
+    Text,
+    /// For programs, whole
+    Json,
+}
+
+pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
+    if args.registry.is_empty() {
+        let asked = role::once(async {
+            client(Admin::new(args.admin.clone()))?.registries().await.map_err(failure)
+        })??;
+        printer.data(match args.output {
+            Output::Text => asked.services.iter().map(service).collect::<Vec<_>>().join("\n\n"),
+            Output::Json => json(&asked)?,
+        });
+        return none(&asked, printer);
+    }
+    let mut states = Vec::with_capacity(args.registry.len());
+    for url in &args.registry {
+        let asked = role::once(async {
+            let registry = client(Replication::new(url.clone(), PATIENCE, PATIENCE))?;
+            registry.state(None, Duration::ZERO).await.map_err(failure)
+        });
+        states.push(asked??);
+    }
+    printer.data(match args.output {
+        Output::Text => table(&states.iter().map(of_state).collect::<Vec<_>>()),
+        Output::Json => json(&states)?,
+    });
+    Ok(())
+}
+
+/// An empty list is told apart from a list that shows nothing wrong.
+fn none(asked: &Registries, printer: Printer) -> Result<(), Failure> {
+    if asked.services.is_empty() {
+        printer.note("this proxy has no service of kind `registry`");
+    }
+    Ok(())
+}
+
+fn client<T>(made: Result<T, reqwest::Error>) -> Result<T, Failure> {
+    made.map_err(|error| Failure::runtime("no client could be made", &error))
+}
+
+fn failure(error: ClientError) -> Failure {
+    let hint = match &error {
+        ClientError::Unreachable { .. } => {
+            Some("is it running, and is this its address? `--admin` names a proxy's admin address, `--registry` a registry".into())
+        }
+        ClientError::Refused { status: 404, .. } => Some("this is another server: `--admin` names a proxy's admin address, `--registry` a registry".into()),
+        _ => None,
+    };
+    Failure::Runtime { error: role::chain(&error), hint }
+}
+
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value)
+        .map_err(|error| Failure::runtime("the answer could not be printed", &error))
+}
+
+/// One line of the table, and what follows it indented.
+struct Row {
+    cells: [String; 7],
+    notes: Vec<String>,
+}
+
+const HEAD: [&str; 7] = ["NAME", "ROLE", "EPOCH", "POSITION", "BEHIND", "READS", "WRITES"];
+
+fn service(service: &Service) -> String {
+    let writer = service.writer.as_deref().unwrap_or("every registry");
+    let lease = match (service.freshness.as_str(), service.lease_ms) {
+        ("position", Some(left)) => format!("lease {:.1} s", Duration::from_millis(left).as_secs_f64()),
+        ("position", None) => format!("no lease: {}", service.lease_why),
+        _ => "freshness is not looked at".into(),
+    };
+    let newest = service.newest.map(|newest| format!(", newest change {newest}")).unwrap_or_default();
+    let rows: Vec<Row> = service.upstreams.iter().map(of_upstream).collect();
+    format!("service {}: writer {writer}, {lease}{newest}\n{}", service.name, table(&rows))
+}
+
+fn of_upstream(upstream: &Upstream) -> Row {
+    let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let mut row = match &upstream.state {
+        Some(state) => of_state(state),
+        None => Row { cells: Default::default(), notes: Vec::new() },
+    };
+    row.cells[0].clone_from(&upstream.name);
+    if let Some(role) = upstream.role {
+        row.cells[1] = role.as_str().into();
+    }
+    row.cells[3] = position(upstream.position);
+    row.cells[5] = word(upstream.reads);
+    if !upstream.why.is_empty() {
+        row.notes.insert(0, upstream.why.clone());
+    }
+    if upstream.state.is_none() {
+        row.notes.push("it has never told its state".into());
+    }
+    row
+}
+
+fn of_state(state: &State) -> Row {
+    let word = |yes: bool| if yes { "yes" } else { "no" }.to_owned();
+    let lag = &state.lag;
+    let behind = match (lag.entries, lag.bytes) {
+        (0, 0) => "-".to_owned(),
+        (entries, 0) => format!("{entries} changes, {:.0} s", lag.seconds),
+        (entries, bytes) => format!("{entries} changes, {}, {:.0} s", size(bytes), lag.seconds),
+    };
+    let mut notes: Vec<String> = state.why.clone();
+    for blob in &state.fetching {
+        let short: String = blob.digest.to_string().chars().take(19).collect();
+        let why = if blob.why.is_empty() { String::new() } else { format!(": {}", blob.why) };
+        notes.push(format!("fetching {short}… {} of {}{why}", size(blob.have), size(blob.size)));
+    }
+    for peer in state.peers.iter().filter(|peer| peer.rate > 0.0 || !peer.why.is_empty()) {
+        let rate = size(peer.rate.max(0.0) as u64);
+        let why = if peer.why.is_empty() { String::new() } else { format!("; {}", peer.why) };
+        notes.push(format!("from {}: {rate}/s{why}", peer.url));
+    }
+    for follower in &state.followers {
+        let Follower { kind, name, position, standing, .. } = follower;
+        notes.push(format!("{kind} {name}: {position}, {standing}"));
+    }
+    for aside in &state.aside {
+        notes.push(format!(
+            "its own history up to {} was set aside in {} ({} repositories): look whether something in it is missed",
+            aside.upto,
+            aside.path,
+            aside.repositories.len()
+        ));
+    }
+    Row {
+        cells: [
+            state.registry.clone(),
+            state.role.as_str().into(),
+            state.epoch.to_string(),
+            position(state.position),
+            behind,
+            word(state.read),
+            word(state.write),
+        ],
+        notes,
+    }
+}
+
+fn position(position: Option<Position>) -> String {
+    position.map_or_else(|| "none".into(), |position| position.to_string())
+}
+
+fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
+}
+
+fn table(rows: &[Row]) -> String {
+    let wide = |at: usize| {
+        let cells = rows.iter().map(|row| row.cells[at].chars().count());
+        cells.chain([HEAD[at].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..HEAD.len()).map(wide).collect();
+    let line = |cells: &[String]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("  {}", padded.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
+    };
+    let mut text = line(&HEAD.map(str::to_owned));
+    for row in rows {
+        // A string takes all that is written to it.
+        let _ok = write!(text, "\n{}", line(&row.cells));
+        for note in &row.notes {
+            let _ok = write!(text, "\n      {note}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::replication::{Fetching, Lag, Role};
+
+    #[test]
+    fn a_row_says_all_that_an_operator_asks() {
+        let state = State {
+            registry: "r2".into(),
+            role: Role::Replica,
+            position: "1.57".parse().ok(),
+            head: "1.60".parse().ok(),
+            epoch: 1,
+            lag: Lag { entries: 3, bytes: 5 << 20, seconds: 12.4 },
+            read: true,
+            write: false,
+            why: vec!["what it lacks does not come: disk full".into()],
+            fetching: vec![Fetching {
+                digest: crate::model::Digest::of(b"x"),
+                size: 8 << 20,
+                have: 3 << 20,
+                why: String::new(),
+            }],
+            peers: Vec::new(),
+            followers: Vec::new(),
+            aside: Vec::new(),
+        };
+        let text = table(&[of_state(&state)]);
+        let wanted = "  NAME  ROLE     EPOCH  POSITION  BEHIND                    READS  WRITES\n  \
+                      r2    replica  1      1.57      3 changes, 5.0 MiB, 12 s  yes    no\n      \
+                      what it lacks does not come: disk full\n      \
+                      fetching sha256:2d711642b726… 3.0 MiB of 8.0 MiB";
+        assert_eq!(text, wanted);
+    }
+}

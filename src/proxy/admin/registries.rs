@@ -1,0 +1,100 @@
+//! `GET /admin/v1/registries`.
+
+use ::http::Method;
+
+use crate::{
+    clock,
+    config::proxy::{Kind, Reads},
+    proxy::{
+        choose::{self, Rank, Reason, Want},
+        classify,
+        freshness::{Standing, Subject},
+        snapshot::{self, Snapshot},
+    },
+    wire::{
+        registries::{Registries, Service, Upstream},
+        replication::Role,
+    },
+};
+
+/// What every registry has, as it is known now.
+pub(super) fn view(snapshot: &Snapshot) -> Registries {
+    let registries = snapshot.services.iter().filter(|service| service.kind == Kind::Registry);
+    Registries { services: registries.map(|service| of_service(service)).collect() }
+}
+
+fn of_service(service: &snapshot::Service) -> Service {
+    let follow = service.follow.as_deref();
+    let look = follow.map(|follow| follow.look(Subject::All)).unwrap_or_default();
+    let left = follow.and_then(|follow| follow.core().lease_left(look.at));
+    let Reads { freshness, write_only, stale, .. } = service.reads;
+    Service {
+        name: service.name.to_string(),
+        storage: if service.writer.is_some() { "replicated" } else { "shared" }.into(),
+        freshness: freshness.as_str().into(),
+        writer: service.writer.and_then(|place| service.upstreams.get(place)).map(|u| u.name.to_string()),
+        write_only,
+        stale_reads: stale.as_str().into(),
+        proxy: follow.map(|follow| follow.proxy().to_owned()),
+        lease_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
+        lease_why: match (left, follow) {
+            (Some(_), _) => String::new(),
+            (None, Some(follow)) => follow.trouble(),
+            (None, None) => "reads of this service do not go by positions".into(),
+        },
+        floor: follow.and_then(|follow| follow.core().floor()),
+        newest: look.needed,
+        repositories: follow.map_or(0, |f| u64::try_from(f.core().repositories()).unwrap_or(u64::MAX)),
+        upstreams: upstreams(service),
+    }
+}
+
+fn upstreams(service: &snapshot::Service) -> Vec<Upstream> {
+    let follow = service.follow.as_deref();
+    let look = follow.map(|follow| follow.look(Subject::All)).unwrap_or_default();
+    let candidates = service.candidates(&look);
+    let want = Want {
+        route: classify::route(Kind::Registry, &Method::GET, "/v2/_catalog"),
+        writer: service.writer,
+        only: None,
+        write_only: service.reads.write_only,
+        fresh: service.fresh(&look),
+        patient: true,
+        ability: None,
+    };
+    let ranks = choose::ranks(&candidates, &want);
+    let of = |(place, (upstream, rank)): (usize, (&std::sync::Arc<snapshot::Upstream>, _))| {
+        let told = follow.and_then(|follow| follow.told(place));
+        let foreign = follow.is_some_and(|follow| follow.core().is_foreign(place));
+        let (reads, why) = says(rank, foreign);
+        Upstream {
+            name: upstream.name.to_string(),
+            address: upstream.address.to_string(),
+            registry: upstream.prober.verdict().name().map(str::to_owned),
+            role: service.writer.map(|writer| if writer == place { Role::Writer } else { Role::Replica }),
+            position: follow.and_then(|follow| follow.core().have(place)),
+            // The writer's state is asked for only now and then; it has everything anyhow.
+            fresh: follow.is_some() && service.writer == Some(place)
+                || matches!(look.standings.get(place), Some(Standing::Fresh { .. })),
+            reads,
+            why,
+            told_seconds: told.as_ref().map(|told| clock::boot().saturating_sub(told.at).as_secs_f64()),
+            state: told.map(|told| told.state.as_ref().clone()),
+        }
+    };
+    service.upstreams.iter().zip(ranks).enumerate().map(of).collect()
+}
+
+fn says(rank: Result<Rank, Reason>, foreign: bool) -> (bool, String) {
+    match rank {
+        Ok(Rank::First) => (true, "a first choice".into()),
+        Ok(Rank::Second) => (true, "asked when no replica will do".into()),
+        Ok(Rank::Stale(stale)) => {
+            (true, format!("asked for want of a better one, marked `{}`", stale.as_str()))
+        }
+        Err(Reason::Unclaimed) if foreign => {
+            (false, "its history is not the writer's, and it has not noticed yet".into())
+        }
+        Err(reason) => (false, reason.to_string()),
+    }
+}

@@ -1,0 +1,151 @@
+// The two steps of a change, cut off between them in every way.
+
+use super::*;
+use crate::{
+    model::Tag,
+    registry::content::disk::{Disk, DiskSettings},
+    supervise::Tree,
+    wire::replication::Stored,
+};
+
+async fn disk(dir: &std::path::Path) -> Arc<dyn Content> {
+    let settings = DiskSettings {
+        path: dir.join("content"),
+        name: "r1".into(),
+        reserve: 0,
+        upload_idle: std::time::Duration::from_secs(60),
+        uploads: 4,
+    };
+    Arc::new(Disk::open(settings).await.unwrap())
+}
+
+/// A journal in this directory, until the tree is shut down.
+async fn open(dir: &std::path::Path, opening: Opening<'_>) -> (Journal, Arc<dyn Content>, Tree) {
+    let (tree, content) = (Tree::new(), disk(dir).await);
+    let log = Log::open(&dir.join("log")).unwrap();
+    let writer = Writer::new(Default::default(), Writes::Taken);
+    let journal = Journal::open(content.clone(), log, writer, opening, &tree.handle()).await.unwrap();
+    (journal, content, tree)
+}
+
+async fn close(journal: Journal, content: Arc<dyn Content>, tree: Tree) {
+    drop((journal, content));
+    tree.shut_down(std::time::Duration::from_secs(5)).await;
+}
+
+fn name() -> RepositoryName {
+    RepositoryName::parse("a/b").unwrap()
+}
+
+/// The next generation, with one more tag.
+fn next(before: Option<&Catalogue>, tag: &str) -> Draft {
+    let mut next = before.cloned().unwrap_or_else(|| Catalogue::new(name()));
+    let digest = Digest::of(tag.as_bytes());
+    next.add(
+        digest,
+        Stored { media_type: "x".into(), size: 1, subject: None, children: Vec::new(), pushed: 1 },
+    );
+    next.tag(Tag::parse(tag).unwrap(), digest, 1);
+    next.generation += 1;
+    Draft { change: Change::Published, digest: Some(digest), blobs: Vec::new(), next }
+}
+
+async fn push(journal: &Journal, content: &Arc<dyn Content>, tag: &str) -> Result<Position, JournalError> {
+    let before = content.catalogue(&name()).await.unwrap();
+    Ok(journal.commit(next(before.as_deref(), tag)).await?.acknowledged().await)
+}
+
+async fn tags(content: &Arc<dyn Content>) -> Vec<String> {
+    let catalogue = content.catalogue(&name()).await.unwrap();
+    catalogue.iter().flat_map(|catalogue| catalogue.tags.keys().map(ToString::to_string)).collect()
+}
+
+fn at(text: &str) -> Position {
+    text.parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_change_that_was_logged_and_not_applied_is_made_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
+    assert_eq!(push(&journal, &content, "one").await.unwrap(), at("1.2"));
+    let before = content.catalogue(&name()).await.unwrap().unwrap();
+    push(&journal, &content, "two").await.unwrap();
+    // As a kill leaves it: the log has the change, the catalogue is the one before, and nothing was tidied up.
+    let (file, killed) = (dir.path().join("log/log.redb"), dir.path().join("killed"));
+    std::fs::copy(&file, &killed).unwrap();
+    content.restore((*before).clone()).await.unwrap();
+    close(journal, content, tree).await;
+    std::fs::rename(&killed, &file).unwrap();
+
+    let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
+    assert_eq!(tags(&content).await, ["one", "two"]);
+    assert_eq!((journal.at().position, journal.at().shown), (at("1.3"), at("1.3")));
+    assert_eq!(push(&journal, &content, "three").await.unwrap(), at("1.4"));
+    close(journal, content, tree).await;
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_shown_is_taken_back_and_the_next_one_follows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
+    // A file where the repository's directory belongs.
+    let place = dir.path().join("content/repositories/a");
+    std::fs::write(&place, b"in the way").unwrap();
+    assert!(matches!(push(&journal, &content, "one").await, Err(JournalError::Content(_))));
+    assert_eq!(journal.at().position, at("1.1"));
+    assert!(
+        matches!(journal.read(at("1.2"), None).await.unwrap(), Read::Foreign { .. }),
+        "nobody ever sees it"
+    );
+    close(journal, content, tree).await;
+    std::fs::remove_file(&place).unwrap();
+    let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
+    assert_eq!(push(&journal, &content, "one").await.unwrap(), at("1.2"));
+    assert_eq!(tags(&content).await, ["one"]);
+    close(journal, content, tree).await;
+}
+
+#[tokio::test]
+async fn the_second_of_two_changes_from_one_generation_is_a_conflict() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
+    let (one, two) = (journal.commit(next(None, "one")).await, journal.commit(next(None, "two")).await);
+    assert_eq!(one.unwrap().acknowledged().await, at("1.2"));
+    assert!(matches!(two, Err(JournalError::Content(ContentError::Conflict { .. }))));
+    assert_eq!(journal.at().position, at("1.2"));
+    close(journal, content, tree).await;
+}
+
+#[tokio::test]
+async fn roles_decide_what_is_claimed_and_where_a_reign_begins() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, content, tree) = open(dir.path(), Opening::Replica).await;
+    assert_eq!((journal.at().claim, journal.at().claimed()), (Claim::New, None));
+    close(journal, content, tree).await;
+
+    let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
+    assert_eq!(journal.at().claimed(), Some(at("1.1")), "a new log begins a reign");
+    push(&journal, &content, "one").await.unwrap();
+    close(journal, content, tree).await;
+    let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
+    assert_eq!(journal.at().claimed(), Some(at("1.2")), "the same reign goes on");
+    close(journal, content, tree).await;
+
+    let (journal, content, tree) = open(dir.path(), Opening::Replica).await;
+    assert_eq!(journal.at().claim, Claim::Unconfirmed);
+    journal.confirm();
+    assert_eq!(journal.at().claimed(), Some(at("1.2")));
+    journal.disown("it is another".into()).await.unwrap();
+    journal.confirm();
+    assert_eq!(journal.at().claimed(), None, "disowned is disowned");
+    close(journal, content, tree).await;
+    let (journal, content, tree) = open(dir.path(), Opening::Replica).await;
+    assert!(matches!(journal.at().claim, Claim::Disowned(_)), "also after a restart");
+    close(journal, content, tree).await;
+
+    let (journal, content, tree) = open(dir.path(), Opening::Anew("r2", 7)).await;
+    assert_eq!(journal.at().claimed(), Some(at("8.1")), "above all that was seen");
+    assert!(journal.covers(at("1.2")) && !journal.covers(at("1.3")) && !journal.covers(at("8.2")));
+    close(journal, content, tree).await;
+}
