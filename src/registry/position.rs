@@ -25,9 +25,14 @@ pub(super) async fn stamp(State(journal): State<Journal>, request: Request, next
     let lists = ["/registry/vm", "/registry/v2/vm", "/registry/vm/info", "/v2/_catalog"];
     let lists = lists.contains(&request.uri().path());
     let mut response = next.run(request).await;
-    let Some(claimed) = before.claimed() else { return response };
+    let Some(claimed) = before.claimed() else {
+        response.headers_mut().remove(headers::CHANGED);
+        return response;
+    };
     let wrote = response.extensions().get::<Wrote>().map(|wrote| wrote.0);
-    let shows = response.extensions().get::<Shows>().map(|shows| shows.0).or(lists.then_some(before.shown));
+    let shows = response.extensions().get::<Shows>().map(|shows| shows.0);
+    // A list is made of one repository after the other: what it shows is known when it is made.
+    let shows = shows.or_else(|| lists.then(|| journal.at().shown));
     set(&mut response, headers::POSITION, wrote.unwrap_or(claimed));
     if let Some(shows) = shows {
         set(&mut response, headers::CHANGED, shows);

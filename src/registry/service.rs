@@ -214,6 +214,10 @@ fn writer(log: &Log, role: &Role) -> Result<Writer, OpenError> {
     let known = matches!(role, Role::Writer { peers, .. } if !peers.is_empty());
     let was_replica = log.note(journal::ROLE)?.as_deref() == Some(wire::Role::Replica.as_str().as_bytes());
     let instead = was_replica || (known && log.history().head == Position::ZERO);
+    if instead {
+        // Also if this start is cut short and the next one comes soon.
+        log.put_note(journal::LEASED, Some(b"1"))?;
+    }
     let leased = instead || log.note(journal::LEASED)?.is_some();
     Ok(Writer::new(if leased { clock::boot() + leases::AT_WRITER } else { Duration::ZERO }, writes))
 }

@@ -91,7 +91,7 @@ pub struct At {
     pub position: Position,
     /// The log's mark there.
     pub mark: Mark,
-    /// The newest change of what is shown.
+    /// Nothing that is shown changed later than here.
     pub shown: Position,
     /// What is said of it.
     pub claim: Claim,

@@ -191,12 +191,15 @@ impl Turn {
         self.blocking(move |log| log.append(&[(entry, line)])).await?;
         // Counted as waiting before anybody can see it.
         let pending = self.writer.appended(position);
+        // Told as shown before anybody can be shown it: a list never shows more than it says.
+        let before = self.showing(position);
         if let Err(error) = self.content.publish(next).await {
             let there = self.content.catalogue(&repository).await;
             if there.is_ok_and(|there| there.is_some_and(|there| there.changed == position)) {
                 // It is shown, and the log has it: only its own durability is not known, and a start makes it good.
                 tracing::warn!(%repository, error = %error, "catalogue may not be durable, the log is");
             } else {
+                self.at.send_modify(|at| at.shown = before);
                 self.take_back(position).await;
                 return Err(error.into());
             }
@@ -270,6 +273,7 @@ impl Turn {
             let there = self.content.catalogue(&repository).await?;
             if there.is_none_or(|there| there.generation < catalogue.generation) {
                 tracing::debug!(%repository, changed = %catalogue.changed, "change applied");
+                self.showing(catalogue.changed);
                 self.content.restore(catalogue).await?;
             }
         }
@@ -280,9 +284,8 @@ impl Turn {
         let same =
             self.content.catalogue(&whole.name).await.is_ok_and(|now| now.is_some_and(|now| *now == whole));
         if !same {
-            let changed = whole.changed;
+            self.showing(whole.changed);
             self.content.restore(whole).await?;
-            self.at.send_modify(|at| at.shown = at.shown.max(changed));
         }
         Ok(())
     }
@@ -302,6 +305,17 @@ impl Turn {
         // Nobody may believe it from now on, whatever the disk says.
         self.at.send_modify(|at| at.claim = Claim::Disowned(why));
         self.blocking(|log| log.put_note(DIVERGED, Some(b"1"))).await
+    }
+
+    /// A change is about to be shown. Tells what was the newest one before.
+    fn showing(&self, position: Position) -> Position {
+        let before = self.at.borrow().shown;
+        self.at.send_if_modified(|at| {
+            at.shown = at.shown.max(position);
+            // Nobody waits for this.
+            false
+        });
+        before
     }
 
     fn advance(&self, position: Position, shows: bool) {

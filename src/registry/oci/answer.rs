@@ -9,13 +9,16 @@ use serde_json::{Value, json};
 
 use super::{body::lingering, path::PathFault};
 use crate::{
-    model::DigestError,
+    model::{DigestError, Position},
     registry::{
         content::ContentError,
         journal::JournalError,
         repositories::{ManifestFault, RepositoryError},
     },
-    wire::oci::{ErrorItem, Errors},
+    wire::{
+        headers,
+        oci::{ErrorItem, Errors},
+    },
 };
 
 /// The specification's error codes, and two of the reference implementation's.
@@ -213,11 +216,18 @@ impl From<JournalError> for OciError {
 impl From<RepositoryError> for OciError {
     fn from(error: RepositoryError) -> Self {
         let text = error.to_string();
+        // What is not there went by some change, too: who has read that never goes back behind it.
+        let shows = match &error {
+            RepositoryError::NoRepository { changed, .. } | RepositoryError::NoManifest { changed, .. } => {
+                Some(*changed).filter(|changed| *changed > Position::ZERO)
+            }
+            _ => None,
+        };
         let code = match error {
             RepositoryError::Content(error) => return error.into(),
             RepositoryError::Journal(error) => return error.into(),
             RepositoryError::NotYet(_) => return Self::not_now(text),
-            RepositoryError::NoRepository(_) => Code::NameUnknown,
+            RepositoryError::NoRepository { .. } => Code::NameUnknown,
             RepositoryError::NoManifest { .. }
             | RepositoryError::NoTemplate(_)
             | RepositoryError::NoVersion(_) => Code::ManifestUnknown,
@@ -231,6 +241,10 @@ impl From<RepositoryError> for OciError {
                 ManifestFault::Size { .. } => Code::SizeInvalid,
             },
         };
-        Self::new(code, text)
+        let answer = Self::new(code, text);
+        match shows {
+            Some(shows) => answer.header(HeaderName::from_static(headers::CHANGED), &shows.to_string()),
+            None => answer,
+        }
     }
 }

@@ -47,7 +47,7 @@ pub(super) async fn referrers(
     let wanted = ask.query.get("artifactType");
     let catalogue = match repositories.catalogue(name).await {
         Ok(catalogue) => Some(catalogue),
-        Err(RepositoryError::NoRepository(_)) => None,
+        Err(RepositoryError::NoRepository { .. }) => None,
         Err(error) => return Err(error.into()),
     };
     let last = ask.query.get("last").map(Digest::parse).transpose()?;

@@ -1,13 +1,16 @@
 //! Takes over the writer's catalogue as a whole: for a new replica, for one that is too far behind, and for one whose
 //! history is another. What is then no longer shown is set aside first, and never deleted.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use super::{fetch::FetchHandle, status::Status};
 use crate::{
-    client::{ClientError, replication::Replication},
+    client::{
+        ClientError,
+        replication::{LogAnswer, Replication},
+    },
     clock,
     model::{Position, RepositoryName},
     registry::{
@@ -15,7 +18,7 @@ use crate::{
         journal::{Journal, JournalError},
         log::Read,
     },
-    wire::replication::{Aside, SnapshotRepository},
+    wire::replication::{Aside, BlobRef, LogQuery, SnapshotHead, SnapshotRepository},
 };
 
 /// Why a snapshot is taken over.
@@ -56,6 +59,9 @@ pub(super) struct Adopt {
     pub(super) status: Arc<Status>,
     pub(super) writer: Replication,
 }
+
+/// While blobs of a snapshot are waited for, the writer is asked so often whether its history is still the same.
+const STILL_EVERY: Duration = Duration::from_secs(30);
 
 /// Own history on its way aside: nothing is written before there is something.
 struct Taken {
@@ -110,7 +116,11 @@ impl Adopt {
         let mut known = BTreeSet::new();
         while let Some(next) = snapshot.next().await? {
             known.insert(next.repository.clone());
-            self.repository(next, taken.as_mut()).await?;
+            if !self.repository(next, &head, taken.as_mut()).await? {
+                // Who follows asks anew what is common with the history that there is now.
+                tracing::error!(position = %head.position, "the writer's history was replaced, snapshot given up");
+                return Ok(());
+            }
         }
         for name in self.content.repositories().await? {
             if !known.contains(&name) {
@@ -130,16 +140,20 @@ impl Adopt {
         Ok(())
     }
 
+    /// Whether the writer's history is still the snapshot's.
     async fn repository(
         &self,
         next: SnapshotRepository,
+        head: &SnapshotHead,
         taken: Option<&mut Taken>,
-    ) -> Result<(), AdoptError> {
+    ) -> Result<bool, AdoptError> {
         let SnapshotRepository { repository, patch, blobs } = next;
         let mut whole = Catalogue::new(repository.clone());
         whole.apply(&patch).map_err(AdoptError::Damaged)?;
         self.catalogue_aside(&repository, Some(&whole), taken).await?;
-        self.fetcher.need(&blobs).await;
+        if !self.need(&blobs, head).await {
+            return Ok(false);
+        }
         let given: BTreeSet<_> = blobs
             .iter()
             .map(|blob| blob.digest)
@@ -155,7 +169,22 @@ impl Adopt {
                 self.content.unlink(&repository, &digest).await?;
             }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Waits until all are here. `false`: the writer's history is another by now, and they may be nowhere.
+    async fn need(&self, blobs: &[BlobRef], head: &SnapshotHead) -> bool {
+        let mut needed = pin!(self.fetcher.need(blobs));
+        loop {
+            tokio::select! {
+                () = &mut needed => return true,
+                () = tokio::time::sleep(STILL_EVERY) => {}
+            }
+            let query = LogQuery { after: Some(head.position), mark: Some(head.mark), ..LogQuery::default() };
+            if matches!(self.writer.log(&query).await, Ok(LogAnswer::Diverged(_))) {
+                return false;
+            }
+        }
     }
 
     /// The own entries behind the last common one.

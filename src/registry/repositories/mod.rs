@@ -49,8 +49,13 @@ const REPOSITORIES: usize = 50_000;
 #[derive(Debug, thiserror::Error)]
 pub enum RepositoryError {
     /// No such repository.
-    #[error("repository `{0}` is not known")]
-    NoRepository(RepositoryName),
+    #[error("repository `{repository}` is not known")]
+    NoRepository {
+        /// Its name.
+        repository: RepositoryName,
+        /// The change by which it lost everything; zero if there was none.
+        changed: Position,
+    },
     /// No such manifest or tag in it.
     #[error("`{reference}` is not known in `{repository}`")]
     NoManifest {
@@ -58,6 +63,8 @@ pub enum RepositoryError {
         repository: RepositoryName,
         /// The tag or digest.
         reference: String,
+        /// The repository's last change.
+        changed: Position,
     },
     /// No template has this id.
     #[error("template `{0}` is not known")]
@@ -192,8 +199,13 @@ impl Repositories {
     /// A repository that has at least one manifest.
     pub async fn catalogue(&self, repository: &RepositoryName) -> Result<Arc<Catalogue>, RepositoryError> {
         self.check_known()?;
-        let found = self.content().catalogue(repository).await?.filter(|catalogue| !catalogue.is_empty());
-        found.ok_or_else(|| RepositoryError::NoRepository(repository.clone()))
+        match self.content().catalogue(repository).await? {
+            Some(catalogue) if !catalogue.is_empty() => Ok(catalogue),
+            gone => Err(RepositoryError::NoRepository {
+                repository: repository.clone(),
+                changed: gone.map_or(Position::ZERO, |gone| gone.changed),
+            }),
+        }
     }
 
     /// Names of all repositories that have a manifest, in order.
@@ -230,6 +242,7 @@ impl Repositories {
         found.ok_or_else(|| RepositoryError::NoManifest {
             repository: repository.clone(),
             reference: reference.to_string(),
+            changed: catalogue.changed,
         })
     }
 
@@ -380,6 +393,7 @@ impl Repositories {
                     Err(RepositoryError::NoManifest {
                         repository: repository.clone(),
                         reference: reference.to_string(),
+                        changed: catalogue.changed,
                     })
                 }
             })

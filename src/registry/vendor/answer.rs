@@ -61,7 +61,7 @@ impl From<RepositoryError> for Fail {
     fn from(error: RepositoryError) -> Self {
         let message = error.to_string();
         match error {
-            RepositoryError::NoTemplate(_) | RepositoryError::NoRepository(_) => Self::not_found(),
+            RepositoryError::NoTemplate(_) | RepositoryError::NoRepository { .. } => Self::not_found(),
             // The vendor's command line prints this text.
             RepositoryError::NoVersion(_) => Self::bad(message),
             RepositoryError::Bound { .. } => Self { status: StatusCode::FORBIDDEN, message },

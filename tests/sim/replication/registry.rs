@@ -15,7 +15,7 @@ use switchyard::{
     model::{Digest, Mark, Position, RepositoryName},
     registry::{
         content::Catalogue,
-        journal::{self, At, Claim, LEASED},
+        journal::{At, Claim, LEASED, ROLE},
         log::{Log, Read},
         writer::leases::{self, Leases},
     },
@@ -29,7 +29,6 @@ use super::{
     world::World,
 };
 
-const ROLE: &str = "role";
 const DIVERGED: &str = "diverged";
 
 /// What a registry is configured as.
@@ -140,11 +139,12 @@ impl World {
         let site = &self.sites[place];
         let log = self.log(place);
         let role = site.role.get();
-        let succeeds = match role {
-            Role::Writer { alone } => alone || journal::was_replica(&log).unwrap(),
-            Role::Replica { .. } => false,
-        };
-        let leased = succeeds || log.note(LEASED).unwrap().is_some();
+        let was_replica = log.note(ROLE).unwrap().as_deref() == Some(b"replica");
+        let new = log.history().head == Position::ZERO;
+        if matches!(role, Role::Writer { .. }) && (was_replica || new) {
+            log.put_note(LEASED, Some(b"1")).unwrap();
+        }
+        let leased = log.note(LEASED).unwrap().is_some();
         let mute = if leased { site.machine.boot() + leases::AT_WRITER } else { Duration::ZERO };
         let nothing =
             At { position: Position::ZERO, mark: Mark::ZERO, shown: Position::ZERO, claim: Claim::New };
@@ -252,7 +252,7 @@ impl Server {
         let log = self.log();
         let diverged = log.note(DIVERGED).unwrap().is_some();
         let new = log.history().head == Position::ZERO;
-        let was_replica = journal::was_replica(&log).unwrap();
+        let was_replica = log.note(ROLE).unwrap().as_deref() == Some(b"replica");
         self.make_good().await;
         let filled = !self.world.sites[self.place].disk.borrow().catalogues.is_empty();
         let claim = if self.is_writer() {
@@ -350,6 +350,7 @@ impl Server {
         for (repository, catalogue) in next {
             let there = self.world.catalogue(self.place, &repository);
             if there.is_none_or(|there| there.generation < catalogue.generation) {
+                self.showing(catalogue.changed);
                 self.step().await;
                 self.put(catalogue);
             }
@@ -359,6 +360,7 @@ impl Server {
     /// Takes over one repository of a snapshot.
     pub(super) async fn restore(&self, whole: Catalogue) {
         let _turn = self.turn().await;
+        self.showing(whole.changed);
         self.step().await;
         self.put(whole);
     }
@@ -385,6 +387,19 @@ impl Server {
         self.follow.tell();
         self.step().await;
         self.log().put_note(DIVERGED, Some(b"1")).unwrap();
+    }
+
+    /// A change is about to be shown. Tells what was the newest one before.
+    pub(super) fn showing(&self, position: Position) -> Position {
+        let mut at = self.at.borrow_mut();
+        let before = at.shown;
+        at.shown = before.max(position);
+        before
+    }
+
+    /// It will not be.
+    pub(super) fn shows_no_more(&self, before: Position) {
+        self.at.borrow_mut().shown = before;
     }
 
     pub(super) fn advance(&self, position: Position, shows: bool) {

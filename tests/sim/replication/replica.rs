@@ -31,6 +31,7 @@ const ROOM: Duration = Duration::from_secs(10);
 const FIRST: Duration = Duration::from_millis(100);
 const LONGEST: Duration = Duration::from_secs(2);
 const WRITER_EVERY: Duration = Duration::from_secs(5);
+const STILL_EVERY: Duration = Duration::from_secs(30);
 /// Nothing from another registry for so long, and it is given up.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -324,7 +325,18 @@ impl Replica {
             let mut whole = Catalogue::new(name.clone());
             whole.apply(&patch).unwrap();
             self.aside(&name, Some(&whole), &mut taken);
-            self.need(&blobs).await;
+            while world.engine.within(STILL_EVERY, self.need(&blobs)).await.is_none() {
+                let poll = Poll {
+                    by: Poller::Replica(server.place, own.position),
+                    after: Some((snapshot.position, snapshot.mark)),
+                    wait: Duration::ZERO,
+                };
+                let ask = move |there| feed::poll(there, poll.clone());
+                let still = world.call(from, self.sources[0], IDLE, ask).await;
+                if matches!(still, Ok(Polled::Diverged { .. })) {
+                    return Some(());
+                }
+            }
             let same = world.catalogue(server.place, &name).is_some_and(|now| *now == whole);
             if !same {
                 server.restore(whole).await;

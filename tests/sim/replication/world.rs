@@ -25,7 +25,7 @@ use super::{
 };
 
 /// The healed world may take so long until all is the same everywhere.
-const SETTLE: Duration = Duration::from_secs(45);
+const SETTLE: Duration = Duration::from_secs(90);
 
 /// A lease, a poll, and what the messages take.
 const ACKNOWLEDGED: Duration = Duration::from_secs(4);

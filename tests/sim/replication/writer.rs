@@ -122,9 +122,11 @@ async fn commit(server: &Rc<Server>, repository: &RepositoryName, order: Order) 
     server.append(vec![entry]);
     server.step().await;
     server.leases.borrow_mut().appended(position, server.boot());
+    let newest = server.showing(position);
     server.step().await;
     if !server.world.healed.get() && server.world.engine.chance(FAULTS) {
         server.world.trace(|| format!("{} takes {position} back", server.name()));
+        server.shows_no_more(newest);
         server.log().take_back(position).unwrap();
         server.leases.borrow_mut().over(position);
         return None;
@@ -182,8 +184,9 @@ pub(super) async fn read(server: Rc<Server>, question: Question) -> Answer {
     {
         return answer(503, None, None);
     }
-    let catalogue =
-        |of: &RepositoryName| server.world.catalogue(server.place, of).filter(|it| !it.is_empty());
+    let any = |of: &RepositoryName| server.world.catalogue(server.place, of);
+    let catalogue = |of: &RepositoryName| any(of).filter(|it| !it.is_empty());
+    let gone = |of: &RepositoryName| any(of).map(|it| it.changed);
     let complete = |catalogue: &Catalogue| server.world.complete(&server, catalogue);
     match question {
         Question::Tags(repository) => match catalogue(&repository) {
@@ -191,14 +194,14 @@ pub(super) async fn read(server: Rc<Server>, question: Question) -> Answer {
                 complete(&catalogue);
                 answer(200, Some(catalogue.changed), Some(Shown::Tags(catalogue)))
             }
-            None => answer(404, None, None),
+            None => answer(404, gone(&repository), None),
         },
         Question::Manifest(repository, tag) => match catalogue(&repository) {
             Some(catalogue) if catalogue.tags.contains_key(&tag) => {
                 complete(&catalogue);
                 answer(200, Some(catalogue.changed), Some(Shown::Manifest(catalogue.tags[&tag].digest)))
             }
-            _ => answer(404, None, None),
+            _ => answer(404, gone(&repository), None),
         },
         Question::Blob(_, digest) => {
             let here = server.world.sites[server.place].disk.borrow().blobs.contains(&digest);
@@ -215,7 +218,7 @@ pub(super) async fn read(server: Rc<Server>, question: Question) -> Answer {
                     all.insert(name, catalogue);
                 }
             }
-            answer(200, Some(before.shown), Some(Shown::All(all)))
+            answer(200, Some(server.at().shown), Some(Shown::All(all)))
         }
     }
 }
