@@ -39,7 +39,7 @@ pub(super) async fn log(
     let journal = feed.app.repositories.journal();
     let began = journal.at();
     let Some(after) = query.after else {
-        return feed.lines(&query, began.position, began.mark, Vec::new(), false);
+        return feed.lines(began.position, began.mark, Vec::new(), false);
     };
     if let (Some(replica), Some(applied)) = (&query.replica, query.applied) {
         journal.writer().read_by(replica, applied);
@@ -87,7 +87,7 @@ pub(super) async fn log(
     };
     // The lease is good only with all that was acknowledged before it was given.
     let leased = leased && upto >= began.position;
-    feed.lines(&query, upto, mark, lines, leased)
+    feed.lines(upto, mark, lines, leased)
 }
 
 /// `DELETE lease?proxy=NAME`.
@@ -113,7 +113,6 @@ fn check_name(name: &str) -> Result<(), Refusal> {
 impl Feed {
     fn lines(
         &self,
-        query: &LogQuery,
         upto: Position,
         mark: Mark,
         lines: Vec<Bytes>,
@@ -127,7 +126,7 @@ impl Feed {
             head: journal.at().position,
             upto,
             mark,
-            epochs: if query.proxy.is_some() { Vec::new() } else { journal.epochs() },
+            epochs: journal.epochs(),
             lease: if leased { at_proxy } else { 0 },
             lines: lines.len(),
         };

@@ -182,10 +182,18 @@ impl World {
 
     async fn newest_epoch(self: &Rc<Self>, place: usize) -> u64 {
         let mut newest = 0;
-        for peer in (0..self.sites.len()).filter(|peer| *peer != place) {
+        let others =
+            (0..self.sites.len()).filter(|peer| *peer != place && !self.retired.borrow().contains(peer));
+        for peer in others.collect::<Vec<_>>() {
             let ask = |server: Rc<Server>| async move { server.log().history().epoch() };
-            let said = self.call(Node::Registry(place), peer, Duration::from_secs(3), ask).await;
-            newest = newest.max(said.unwrap_or(0));
+            match self.call(Node::Registry(place), peer, Duration::from_secs(3), ask).await {
+                Ok(epoch) => newest = newest.max(epoch),
+                Err(_) => {
+                    // Which reign was the newest is not known for sure: the operator starts it once more.
+                    self.kill(place);
+                    pending::<()>().await;
+                }
+            }
         }
         newest
     }

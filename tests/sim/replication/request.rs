@@ -189,6 +189,7 @@ impl Proxy {
                 }
                 Err(none) => none,
             };
+            self.world.trace(|| format!("{} has nobody for {:?}: {none}", self.name(), ctx.question));
             let now = self.boot();
             let no_use = ctx.tried.sent_any()
                 || ctx.hold_over
