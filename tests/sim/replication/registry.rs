@@ -16,7 +16,7 @@ use switchyard::{
     registry::{
         content::Catalogue,
         journal::{At, Claim, LEASED, ROLE},
-        log::{Log, Read},
+        log::{Log, Read, history::History},
         writer::leases::{self, Leases},
     },
     wire::replication::{Change, Entry, Epoch, Patch},
@@ -264,6 +264,12 @@ impl Server {
         self.make_good().await;
         let filled = !self.world.sites[self.place].disk.borrow().catalogues.is_empty();
         let claim = if self.is_writer() {
+            let History { head, epochs, .. } = log.history();
+            if (new && filled) || self.newest_shown() > head {
+                self.step().await;
+                let mark = Mark::ZERO.then(&self.world.engine.id().to_le_bytes());
+                log.reset(head.max(Position { epoch: 0, seq: 1 }), mark, &epochs, DIVERGED).unwrap();
+            }
             if new || was_replica || above.is_some() {
                 self.step().await;
                 self.begin_reign(above.unwrap_or(0));

@@ -81,6 +81,8 @@ impl Truth {
             self.tail.entry(name.clone()).or_default().extend(tail);
             self.kept.insert(name.clone(), keep);
         }
+        // A change that was in the log, and that the writer before did not come to show.
+        catalogues.values().for_each(|catalogue| self.shows(catalogue));
     }
 
     /// A client asks.
