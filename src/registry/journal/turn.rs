@@ -123,7 +123,7 @@ impl Turn {
                 Claim::Confirmed
             }
             Opening::Replica if diverged => {
-                Claim::Disowned("its own history is another than its writer's and is being taken back".into())
+                Claim::Disowned("it was taking over its writer's catalogue, and goes on with that".into())
             }
             Opening::Replica if new && !self.content.repositories().await?.is_empty() => {
                 // It was filled by pushes of its own.

@@ -84,7 +84,11 @@ impl Adopt {
         }
         self.status.catching_up(true);
         let mut taken = match why {
-            Why::Compacted | Why::Damaged => None,
+            Why::Compacted | Why::Damaged => {
+                // What is shown will be ahead of the own log: when this is cut off, the log must not go on by itself.
+                self.journal.begin_snapshot().await?;
+                None
+            }
             Why::Diverged { common } => {
                 let reason = match common {
                     Some(common) => {
@@ -119,6 +123,8 @@ impl Adopt {
             if !self.repository(next, &head, taken.as_mut()).await? {
                 // Who follows asks anew what is common with the history that there is now.
                 tracing::error!(position = %head.position, "the writer's history was replaced, snapshot given up");
+                let why = "it was taking over a catalogue that its writer does not have any more";
+                self.journal.disown(why.into()).await?;
                 return Ok(());
             }
         }

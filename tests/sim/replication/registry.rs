@@ -280,7 +280,7 @@ impl Server {
             }
             Claim::Confirmed
         } else if diverged {
-            Claim::Disowned("its own history is being taken back".into())
+            Claim::Disowned("it was taking over its writer's catalogue".into())
         } else if new && filled {
             self.step().await;
             log.put_note(DIVERGED, Some(b"1")).unwrap();
@@ -393,6 +393,12 @@ impl Server {
         let shown = self.newest_shown();
         self.at.replace(At { position, mark, shown, claim: Claim::Confirmed });
         self.follow.tell();
+    }
+
+    pub(super) async fn begin_snapshot(&self) {
+        self.step().await;
+        self.log().put_note(DIVERGED, Some(b"1")).unwrap();
+        self.step().await;
     }
 
     pub(super) async fn disown(&self, why: &str) {

@@ -25,7 +25,7 @@ use super::{
 };
 
 /// Before real clients give up.
-const DEADLINE: Duration = Duration::from_secs(15);
+pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 /// An attempt is given up when another one could follow.
 const ATTEMPT: Duration = Duration::from_secs(3);
 const ATTEMPTS: u32 = 3;
