@@ -231,6 +231,7 @@ fn router(app: App, http: HttpMetrics, stop: Stop) -> Router {
         .route("/v2/", oci.clone())
         .route("/v2/{*rest}", oci)
         .merge(vendor::routes())
+        .fallback(unknown)
         .with_state(app.clone())
         .layer(middleware::from_fn_with_state(journal, position::stamp))
         .merge(feed::routes(app.clone(), stop))
@@ -239,7 +240,6 @@ fn router(app: App, http: HttpMetrics, stop: Stop) -> Router {
             "/metrics",
             get(move || async move { ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], metrics.metrics_text()) }),
         )
-        .fallback(unknown)
         .layer(middleware::from_fn_with_state(http, measure))
         .layer(middleware::from_fn(request_id))
 }

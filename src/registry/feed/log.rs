@@ -18,7 +18,7 @@ use crate::{
     clock,
     model::{Mark, Position, RepositoryName},
     registry::{log::Read, writer::leases},
-    wire::replication::{Changed, Compacted, Diverged, LogHead, LogQuery, Role},
+    wire::replication::{Changed, Compacted, Diverged, LogHead, LogQuery},
 };
 
 /// A replica's poll is parked at most so long.
@@ -47,7 +47,8 @@ pub(super) async fn log(
     // First whether the asker's history is this one; only then does its poll confirm anything.
     let mut read = journal.read(after, query.mark).await?;
     let leased = match (&query.proxy, &read) {
-        (Some(proxy), Read::Lines { .. }) if feed.app.role == Role::Writer => {
+        // One that may not write may not know what there is, either.
+        (Some(proxy), Read::Lines { .. }) if journal.check_writes().is_ok() => {
             journal.note_lease().await?;
             journal.writer().polled(proxy, after)
         }

@@ -238,6 +238,13 @@ impl Journal {
         self.order(|reply| Order::Disown(why, reply)).await
     }
 
+    /// Whether this writer may be believed: not while another one is known whose history is newer. Nothing is claimed,
+    /// and nothing said about repositories, as long as there is a reason.
+    pub fn doubt(&self, why: Option<String>) {
+        let claim = why.map_or(Claim::Confirmed, Claim::Disowned);
+        self.at.send_if_modified(|at| std::mem::replace(&mut at.claim, claim.clone()) != claim);
+    }
+
     /// The writer's history is this one's.
     pub fn confirm(&self) {
         self.at.send_if_modified(|at| {

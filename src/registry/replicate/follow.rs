@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{adopt::Why, status::Status};
 use crate::{
@@ -57,6 +57,8 @@ pub(super) struct Follow {
     pub(super) work: mpsc::Sender<Work>,
     /// Set while what was read is not to be worked off: a snapshot takes its place.
     pub(super) abandoned: watch::Sender<bool>,
+    /// Told when the writer is there, at first and again.
+    pub(super) due: Arc<Notify>,
 }
 
 /// How one poll ended.
@@ -76,6 +78,8 @@ impl Follow {
         let mut writer_tried = clock::now();
         let mut cursor = self.applied();
         let mut failures = Vec::new();
+        // Why the writer did not answer; before it was asked it is not known to be there, either.
+        let mut away = Some(String::new());
         if self.status.was_broken() || self.is_damaged().await {
             // No change leads on from what cannot be read.
             self.adopt(Why::Damaged).await;
@@ -96,9 +100,23 @@ impl Follow {
                 Polled::Heard => {
                     pause = FIRST;
                     failures.clear();
+                    match &away {
+                        Some(why) if source != 0 => {
+                            self.status
+                                .lost(format!("a peer's log is followed, for the writer's cannot be: {why}"));
+                        }
+                        Some(_) => {
+                            away = None;
+                            self.due.notify_one();
+                        }
+                        None => {}
+                    }
                 }
                 Polled::Afresh => cursor = self.applied(),
                 Polled::Failed(why) => {
+                    if source == 0 {
+                        away = Some(why.clone());
+                    }
                     failures.push(why);
                     source = (source + 1) % self.sources.len();
                     if source == 0 {

@@ -32,14 +32,21 @@ pub async fn run(journal: Journal, peers: Vec<BaseUrl>, stop: Stop) {
             covers: &|position| journal.covers(position),
         };
         let verdict = judge(&own, &said);
-        if verdict != journal.writer().writes() {
+        let (writes, doubt) = match &verdict {
+            Verdict::Write => (Writes::Taken, None),
+            Verdict::Wait(why) => (Writes::NotNow(why.clone()), None),
+            // What it shows is not what there is.
+            Verdict::Superseded(why) => (Writes::NotNow(why.clone()), Some(why.clone())),
+        };
+        journal.doubt(doubt);
+        if writes != journal.writer().writes() {
             match &verdict {
-                Writes::Taken => tracing::info!("peers were asked: writes are taken"),
-                Writes::NotNow(why) | Writes::Never(why) => tracing::error!(why, "writes are not taken"),
+                Verdict::Write => tracing::info!("peers were asked: writes are taken"),
+                Verdict::Wait(why) | Verdict::Superseded(why) => tracing::error!(why, "writes are not taken"),
             }
-            journal.writer().set_writes(verdict.clone());
+            journal.writer().set_writes(writes);
         }
-        if verdict == Writes::Taken {
+        if verdict == Verdict::Write {
             return;
         }
         tokio::select! {
@@ -73,21 +80,32 @@ struct Own<'j> {
     covers: &'j (dyn Fn(Position) -> bool + Sync),
 }
 
+/// What the peers' words come to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    /// It may write.
+    Write,
+    /// Nobody can say so yet.
+    Wait(String),
+    /// There is a newer history: it may neither write nor be believed.
+    Superseded(String),
+}
+
 /// Whether to write, by what the peers say. Pure.
-fn judge(own: &Own<'_>, said: &[(&BaseUrl, Result<State, String>)]) -> Writes {
+fn judge(own: &Own<'_>, said: &[(&BaseUrl, Result<State, String>)]) -> Verdict {
     let answered = said.iter().filter_map(|(peer, state)| state.as_ref().ok().map(|state| (peer, state)));
     let mut reached = 0;
     for (peer, state) in answered {
         reached += 1;
         if state.epoch > own.epoch || (state.role == Role::Writer && state.epoch == own.epoch) {
-            return Writes::NotNow(format!(
+            return Verdict::Superseded(format!(
                 "`{peer}` ({}) has seen a writer of epoch {}, and this one is of epoch {}: write `role = \"replica\"` \
                  here, or start it with `--alone` if nobody else writes",
                 state.registry, state.epoch, own.epoch
             ));
         }
         if let Some(newest) = state.position.max(state.head).filter(|newest| !(own.covers)(*newest)) {
-            return Writes::NotNow(format!(
+            return Verdict::Superseded(format!(
                 "`{peer}` ({name}) has changes up to {newest}, which this one, at {}, does not have: was its storage \
                  lost or restored, or was `{name}` further when this one was made the writer? Make `{name}` the \
                  writer, or start this one with `--alone` to go on without those changes",
@@ -101,13 +119,13 @@ fn judge(own: &Own<'_>, said: &[(&BaseUrl, Result<State, String>)]) -> Writes {
             Err(why) => format!("`{peer}`: {why}"),
             Ok(_) => format!("`{peer}`"),
         });
-        return Writes::NotNow(format!(
+        return Verdict::Wait(format!(
             "none of its peers can be reached, and one of them may have been made the writer ({}); start it with \
              `--alone` if nobody else writes",
             why.collect::<Vec<_>>().join("; ")
         ));
     }
-    Writes::Taken
+    Verdict::Write
 }
 
 #[cfg(test)]
@@ -140,8 +158,8 @@ mod tests {
         let own = Own { position: end, epoch: 2, covers: &covers };
         let said: Vec<_> = said.into_iter().map(|state| (&peer, state)).collect();
         match judge(&own, &said) {
-            Writes::Taken => None,
-            Writes::NotNow(why) | Writes::Never(why) => Some(why),
+            Verdict::Write => None,
+            Verdict::Wait(why) | Verdict::Superseded(why) => Some(why),
         }
     }
 
