@@ -181,9 +181,10 @@ impl Registry {
         match self.others {
             Others::Asks(peers) if peers.is_empty() => {}
             Others::Asks(peers) => {
-                let journal = self.app.repositories.journal().clone();
-                self.tasks
-                    .finish_at(Stage::Loops, "registry start", move |stop| start::run(journal, peers, stop));
+                let (name, journal) = (self.app.name.clone(), self.app.repositories.journal().clone());
+                journal.unsettle();
+                let ask = move |stop| start::run(name, journal, peers, stop);
+                self.tasks.finish_at(Stage::Loops, "registry start", ask);
             }
             Others::Follows(replica, fetcher) => {
                 let again = OnEnd::Restart(RESTART);

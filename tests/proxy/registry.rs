@@ -173,6 +173,7 @@ impl Shared {
                     registry: name.into(),
                     role: script.role,
                     position: script.position,
+                    unconfirmed: None,
                     head: script.position,
                     epoch: 1,
                     lag: Lag { entries: 3, ..Lag::default() },

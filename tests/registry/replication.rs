@@ -297,6 +297,7 @@ async fn history_that_is_not_the_writers_is_set_aside_and_reported() {
     let state = state(&old).await;
     let aside = &state["aside"][0];
     assert_eq!(aside["repositories"], serde_json::json!(["only/here", "shared"]), "{state}");
+    assert_eq!(aside["count"], 2);
     let path = Path::new(aside["path"].as_str().unwrap());
     let after = aside["common"].as_str().unwrap();
     let entries = std::fs::read_to_string(path.join(format!("entries-after-{after}.ndjson"))).unwrap();
@@ -304,7 +305,8 @@ async fn history_that_is_not_the_writers_is_set_aside_and_reported() {
         entries.contains("\"lost\"") && entries.contains("only/here") && !entries.contains("\"v2\""),
         "{entries}"
     );
-    let kept = std::fs::read_to_string(path.join("only%2Fhere.json")).unwrap();
+    let file = format!("{}.json", switchyard::model::Digest::of(b"only/here").hex());
+    let kept = std::fs::read_to_string(path.join(file)).unwrap();
     assert!(kept.contains("\"v1\""), "{kept}");
     // Known also after a restart.
     let dir_of_old = old.dir.clone();

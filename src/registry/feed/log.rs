@@ -18,7 +18,7 @@ use crate::{
     clock,
     model::{Mark, Position, RepositoryName},
     registry::{log::Read, writer::leases},
-    wire::replication::{Changed, Compacted, Diverged, LogHead, LogQuery},
+    wire::replication::{Changed, Compacted, Diverged, LogHead, LogQuery, Role},
 };
 
 /// A replica's poll is parked at most so long.
@@ -38,6 +38,10 @@ pub(super) async fn log(
     }
     let journal = feed.app.repositories.journal();
     let began = journal.at();
+    // Its own word is not known to be its writer's: nobody may take it over from here.
+    if feed.app.role == Role::Replica && began.claimed().is_none() {
+        return Err(Refusal::not_now(feed.app.health.unclaimed()));
+    }
     let Some(after) = query.after else {
         return feed.lines(&query, began.position, began.mark, Vec::new(), false);
     };
@@ -60,6 +64,13 @@ pub(super) async fn log(
     let mut lines = Vec::new();
     let (upto, mark) = loop {
         let (upto, mark) = match read {
+            Read::Foreign { .. } | Read::Compacted { .. } if journal.check_writes().is_err() => {
+                // Only a writer that may write moves anybody's history.
+                let at = journal.at().position;
+                return Err(Refusal::not_now(format!(
+                    "this registry cannot go on from {after}; it is at {at}"
+                )));
+            }
             Read::Foreign { common } => return Ok(feed.diverged(after, common)),
             Read::Compacted { oldest } => return Ok(feed.compacted(after, oldest)),
             Read::Lines { lines: page, upto: to, mark: there } => {
@@ -98,6 +109,7 @@ pub(super) async fn release(
 ) -> Result<Response, Refusal> {
     let Query(query) = query.map_err(|error| Refusal::bad(error.body_text()))?;
     let Some(proxy) = &query.proxy else { return Err(Refusal::bad("`proxy` is missing: whose lease?")) };
+    check_name(proxy)?;
     feed.app.repositories.journal().writer().released(proxy);
     Ok(StatusCode::NO_CONTENT.into_response())
 }

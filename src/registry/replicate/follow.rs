@@ -17,7 +17,7 @@ use crate::{
         log,
     },
     supervise::Stop,
-    wire::replication::{Entry, LogHead, LogQuery},
+    wire::replication::{Entry, LogHead, LogQuery, Role},
 };
 
 /// A poll is parked so long: what this replica has applied is told at least so often.
@@ -41,8 +41,8 @@ const WRITER_EVERY: Duration = Duration::from_secs(5);
 
 /// What is read is worked off in order.
 pub(super) enum Work {
-    /// Entries behind what was read before.
-    Entries(Vec<(Entry, Bytes)>),
+    /// Entries behind what was read before, and whether the writer itself gave them.
+    Entries(Vec<(Entry, Bytes)>, bool),
     /// The writer's catalogue is to be taken over; told when that is done.
     Adopt(Why, oneshot::Sender<()>),
 }
@@ -176,10 +176,20 @@ impl Follow {
                         diverged.head.epoch
                     ));
                 }
-                self.adopt(Why::Diverged { common: diverged.common }).await
+                let common = self.verified(client, diverged.common).await;
+                self.adopt(Why::Diverged { common }).await
             }
             Ok(LogAnswer::Compacted(_)) => self.adopt(Why::Compacted).await,
         }
+    }
+
+    /// A position counts as common only if both logs have the same mark there: numbers alone agree between histories
+    /// that have nothing to do with each other.
+    async fn verified(&self, writer: &Replication, common: Option<Position>) -> Option<Position> {
+        let common = common?;
+        let mark = self.journal.mark_at(common).await.ok().flatten()?;
+        let query = LogQuery { after: Some(common), mark: Some(mark), ..LogQuery::default() };
+        matches!(writer.log(&query).await, Ok(LogAnswer::Lines(..))).then_some(common)
     }
 
     async fn heard(
@@ -208,11 +218,22 @@ impl Follow {
         if (position, mark) != (head.upto, head.mark) {
             return Polled::Failed(format!("the log of `{}` does not come to its own mark", head.registry));
         }
+        if head.registry == self.name {
+            return Polled::Failed(format!(
+                "`{}` is this registry itself: take it out of `peers`",
+                head.registry
+            ));
+        }
+        if from_writer && head.role != Role::Writer {
+            return Polled::Failed(format!("`{}` is named as the writer and is a replica", head.registry));
+        }
         // Its history is ours, as far as we know it.
         if from_writer {
             if matches!(self.journal.at().claim, Claim::Disowned(_)) {
-                // Taking the own history back was begun before a restart, and nothing else would end it.
-                return self.adopt(Why::Diverged { common: Some(cursor.0) }).await;
+                // Taking the own history back was begun before a restart, and nothing else would end it. Nothing at
+                // all is common to every history.
+                let common = Some(cursor.0).filter(|common| *common > Position::ZERO);
+                return self.adopt(Why::Diverged { common }).await;
             }
             self.journal.confirm();
         }
@@ -223,7 +244,7 @@ impl Follow {
             };
             let Ok(room) = room else { return Polled::Failed("the registry is stopping".into()) };
             self.status.read(entries.len() as u64);
-            room.send(Work::Entries(entries));
+            room.send(Work::Entries(entries, from_writer));
         }
         *cursor = (position, mark);
         Polled::Heard
