@@ -76,6 +76,7 @@ fn freshness(c: &mut Criterion) {
             upto,
             mark: Mark::ZERO,
             changes,
+            reigns: Vec::new(),
             lease: Duration::from_secs(2),
         };
         known.polled(poll(Position { epoch: 1, seq: 1 }, Vec::new()), now, now);

@@ -48,11 +48,12 @@ impl Shared {
                         .map_err(|error| format!("the writer's log has a line that is no change: {error}"))?;
                     changes.push((changed.position, changed.repository));
                 }
-                let LogHead { head, upto, mark, lease, .. } = head;
+                let LogHead { head, upto, mark, lease, epochs, .. } = head;
+                let reigns = epochs.iter().map(|reign| (reign.epoch, reign.after)).collect();
                 let mut core = self.core_mut();
                 let moved = core.after().is_none_or(|(after, _)| upto > after);
                 let lease = Duration::from_millis(lease);
-                core.polled(Polled { head, upto, mark, changes, lease }, sent, clock::boot());
+                core.polled(Polled { head, upto, mark, changes, reigns, lease }, sent, clock::boot());
                 let live = core.lease_live(clock::boot());
                 drop(core);
                 if lease.is_zero() {

@@ -42,6 +42,8 @@ pub struct Polled {
     pub mark: Mark,
     /// The changes.
     pub changes: Vec<(Position, RepositoryName)>,
+    /// The reigns of the writer's history, each with the last position before it.
+    pub reigns: Vec<(u64, Position)>,
     /// How long the lease lasts from when the poll was sent; zero when it renewed none.
     pub lease: Duration,
 }
@@ -111,7 +113,18 @@ struct Foreign {
     claim: Claim,
 }
 
+/// The last position of a history that is not behind this reign of it; `None` while the reign goes on.
+fn end_of_reign(reigns: &[(u64, Position)], epoch: u64) -> Option<Position> {
+    reigns.iter().find(|(later, _)| *later > epoch).map(|(_, after)| *after)
+}
+
 impl Foreign {
+    /// Of a claim that is not in the writer's history: its reign ended before.
+    fn beyond(reigns: &[(u64, Position)], claim: Claim) -> Option<Self> {
+        let common = end_of_reign(reigns, claim.position.epoch)?;
+        (claim.position > common).then_some(Self { common, epoch: claim.position.epoch, claim })
+    }
+
     /// Whether a later claim shows that the registry has noticed, although nobody may have seen it claim nothing
     /// meanwhile: what it claims is common, or less than before, or of a writer's reign that this history had not.
     fn is_left_by(&self, position: Position, reign: Option<u64>) -> bool {
@@ -132,6 +145,8 @@ pub struct Freshness {
     /// the table overflows. Unknown before the first answer.
     floor: Option<Position>,
     needs: HashMap<RepositoryName, Position>,
+    /// Of the writer's history, as it last told them.
+    reigns: Vec<(u64, Position)>,
     newest: Position,
     /// A list showed a change that the log has not brought yet: until it has, any repository may be the changed one.
     listed: Option<Position>,
@@ -159,6 +174,7 @@ impl Freshness {
             registries: vec![Registry::default(); registries],
             floor: None,
             needs: HashMap::new(),
+            reigns: Vec::new(),
             newest: Position::ZERO,
             listed: None,
             learnt: VecDeque::new(),
@@ -196,12 +212,17 @@ impl Freshness {
         self.after = Some((polled.upto, polled.mark));
         self.listed = self.listed.filter(|listed| *listed > polled.upto);
         self.heard = Some(now);
-        // One that claimed, before the writer was asked, more than the writer has now, copied it from elsewhere.
+        self.reigns = polled.reigns;
+        // One that claimed, before the writer was asked, more than the writer has now, copied it from elsewhere; and
+        // so did one whose claim is of a reign that had ended before, whenever it was made.
         for (_, registry) in self.registries.iter_mut().enumerate().filter(|(at, _)| *at != self.writer) {
             if let Some(claim) =
                 registry.claim.filter(|claim| claim.position > polled.head && claim.at < sent)
             {
                 let foreign = Foreign { common: Position::ZERO, epoch: claim.position.epoch, claim };
+                (registry.claim, registry.foreign) = (None, Some(foreign));
+            }
+            if let Some(foreign) = registry.claim.and_then(|claim| Foreign::beyond(&self.reigns, claim)) {
                 (registry.claim, registry.foreign) = (None, Some(foreign));
             }
             let left =
@@ -254,11 +275,12 @@ impl Freshness {
             registry.withdrew = Some(now);
         }
         let claim = position.map(|position| Claim { position, at: now });
-        let reign = self.floor.map(|floor| floor.epoch);
+        let reign = self.after.map(|(after, _)| after.epoch);
         registry.foreign = match (registry.foreign, claim) {
             (Some(foreign), Some(claim)) if !foreign.is_left_by(claim.position, reign) => {
                 Some(Foreign { claim, ..foreign })
             }
+            (_, Some(claim)) if place != self.writer => Foreign::beyond(&self.reigns, claim),
             _ => None,
         };
         registry.claim = claim.filter(|_| registry.foreign.is_none());
@@ -307,7 +329,13 @@ impl Freshness {
 
     /// Whether [`Freshness::seen`] would change anything.
     pub fn is_news(&self, subject: Subject<'_>, changed: Position) -> bool {
-        self.need(subject).is_some_and(|need| changed > need)
+        match subject {
+            Subject::Repository(_) => self.need(subject).is_some_and(|need| changed > need),
+            // What answers about one repository or another have shown says nothing of the others.
+            Subject::All => {
+                self.listed < Some(changed) && self.after.is_some_and(|(after, _)| changed > after)
+            }
+        }
     }
 
     /// The position that an answer about this must not be older than; unknown before the log's first answer.
@@ -369,6 +397,7 @@ impl Freshness {
     fn forget(&mut self) {
         (self.floor, self.after, self.lease, self.listed) = (None, None, None, None);
         self.needs.clear();
+        self.reigns.clear();
         self.learnt.clear();
         self.newest = Position::ZERO;
     }
@@ -412,9 +441,13 @@ impl Freshness {
         // Each need is looked at only while that is cheap.
         let needs = self.needs.len() > 64 || self.needs.values().all(above_floor);
         let claims = self.registries.iter().all(|r| r.claim.is_none() || r.foreign.is_none());
+        let beyond = |claim: Claim| Foreign::beyond(&self.reigns, claim).is_some();
+        let counted = self.registries.iter().enumerate().filter(|(place, _)| *place != self.writer);
+        let within = counted.filter_map(|(_, registry)| registry.claim).all(|claim| !beyond(claim));
         let moments = self.learnt.iter().zip(self.learnt.iter().skip(1)).take(64).all(|(a, b)| a.0 < b.0);
         needs
             && claims
+            && within
             && moments
             && self.needs.len() <= self.most
             && self.learnt.len() <= MOMENTS

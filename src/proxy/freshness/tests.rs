@@ -18,6 +18,7 @@ fn name(text: &str) -> RepositoryName {
 
 fn polled(upto: &str, changes: &[(&str, &str)], lease: u64) -> Polled {
     Polled {
+        reigns: Vec::new(),
         head: at(upto),
         upto: at(upto),
         mark: Mark::ZERO,
@@ -120,7 +121,11 @@ fn moments_are_bounded_and_one_too_old_to_be_kept_is_not_waited_for() {
     let changes: Vec<_> =
         (2..MOMENTS as u64 + 10).map(|seq| (Position { epoch: 1, seq }, name("a"))).collect();
     let upto = changes.last().unwrap().0;
-    fresh.polled(Polled { head: upto, upto, mark: Mark::ZERO, changes, lease: ms(2000) }, ms(2), ms(3));
+    fresh.polled(
+        Polled { head: upto, upto, mark: Mark::ZERO, changes, reigns: Vec::new(), lease: ms(2000) },
+        ms(2),
+        ms(3),
+    );
     assert_eq!(fresh.learnt.len(), MOMENTS);
     let Standing::Behind { patience, .. } = fresh.standing(1, Subject::All, ms(4)) else {
         panic!("it is behind")
@@ -148,8 +153,8 @@ fn a_reader_never_goes_back_behind_what_it_saw() {
     assert_eq!((needs(&fresh, "a").as_str(), needs(&fresh, "b").as_str()), ("1.15", "1.10"));
     assert_eq!(fresh.need(Subject::All), Some(at("1.15")));
     assert!(fresh.seen(Subject::All, at("1.20"), ms(120)));
-    assert_eq!((needs(&fresh, "a").as_str(), fresh.need(Subject::All)), ("1.15", Some(at("1.20"))));
-    // The log says the same a little later.
+    // Of which repository that was is not known before the log tells, a little later.
+    assert_eq!((needs(&fresh, "a").as_str(), fresh.need(Subject::All)), ("1.20", Some(at("1.20"))));
     fresh.polled(polled("1.20", &[("1.15", "a"), ("1.20", "b")], 2000), ms(130), ms(140));
     assert_eq!((needs(&fresh, "a").as_str(), needs(&fresh, "b").as_str()), ("1.15", "1.20"));
 }
@@ -208,6 +213,53 @@ fn a_claim_beyond_what_the_writer_has_is_of_another_history() {
     fresh.reported(1, Some(at("1.11")), ms(150));
     fresh.polled(polled("1.10", &[], 2000), ms(100), ms(200));
     assert_eq!(fresh.have(1), Some(at("1.11")));
+}
+
+#[test]
+fn a_claim_of_a_reign_that_had_ended_before_counts_at_no_time() {
+    let mut fresh = begun();
+    // The writer went on from 1.10 in another reign, and this replica has a change that is in neither.
+    fresh.reported(1, Some(at("1.11")), ms(20));
+    fresh.reported(2, Some(at("1.10")), ms(20));
+    let reigns = vec![(1, at("0.0")), (2, at("1.10"))];
+    fresh.polled(Polled { reigns, ..polled("2.3", &[], 2000) }, ms(10), ms(30));
+    assert_eq!((fresh.have(1), fresh.is_foreign(1)), (None, true));
+    assert_eq!(fresh.have(2), Some(at("1.10")));
+    fresh.reported(2, Some(at("1.12")), ms(40));
+    assert!(fresh.is_foreign(2));
+    // Both notice, and nobody sees them claim nothing meanwhile.
+    fresh.reported(1, Some(at("2.3")), ms(50));
+    fresh.reported(2, Some(at("1.10")), ms(50));
+    assert_eq!((fresh.have(1), fresh.have(2)), (Some(at("2.3")), Some(at("1.10"))));
+}
+
+#[test]
+fn a_replica_that_noticed_between_two_looks_counts_again() {
+    let mut fresh = begun();
+    fresh.reported(1, Some(at("1.10")), ms(20));
+    fresh.reported(2, Some(at("1.9")), ms(20));
+    // It has the new history already when this proxy hears of it, and the other one soon after.
+    fresh.reported(1, Some(at("2.4")), ms(30));
+    fresh.diverged(Some(Position::ZERO));
+    assert_eq!((fresh.have(1), fresh.have(2)), (None, None));
+    fresh.polled(polled("2.4", &[], 2000), ms(40), ms(50));
+    assert_eq!((fresh.have(1), fresh.have(2)), (Some(at("2.4")), None));
+    fresh.reported(2, Some(at("2.4")), ms(60));
+    assert_eq!(fresh.have(2), Some(at("2.4")));
+}
+
+#[test]
+fn what_a_list_showed_is_needed_of_every_repository_until_the_log_tells_of_which() {
+    let mut fresh = begun();
+    let (a, b) = (name("a"), name("b"));
+    // One that a read of another repository made known already says nothing of the rest of the list.
+    assert!(fresh.seen(Subject::Repository(&a), at("1.15"), ms(20)));
+    assert!(fresh.seen(Subject::All, at("1.15"), ms(30)));
+    assert_eq!(fresh.need(Subject::Repository(&b)), Some(at("1.15")));
+    assert!(!fresh.seen(Subject::All, at("1.15"), ms(40)));
+    fresh.polled(polled("1.16", &[("1.13", "b"), ("1.15", "a")], 2000), ms(50), ms(60));
+    assert_eq!(fresh.need(Subject::Repository(&b)), Some(at("1.13")));
+    assert!(!fresh.seen(Subject::All, at("1.16"), ms(70)), "the log has told of all up to there");
 }
 
 #[test]
@@ -272,7 +324,7 @@ proptest! {
                     if !lost {
                         let lease = if after.is_some() { ms(2000) } else { ms(0) };
                         let (head, upto) = (position(log.len()), position(upto));
-                        fresh.polled(Polled { head, upto, mark: Mark::ZERO, changes, lease }, sent, now);
+                        fresh.polled(Polled { head, upto, mark: Mark::ZERO, changes, reigns: Vec::new(), lease }, sent, now);
                     }
                 }
             }

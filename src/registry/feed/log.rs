@@ -43,7 +43,7 @@ pub(super) async fn log(
         return Err(Refusal::not_now(feed.app.health.unclaimed()));
     }
     let Some(after) = query.after else {
-        return feed.lines(&query, began.position, began.mark, Vec::new(), false);
+        return feed.lines(began.position, began.mark, Vec::new(), false);
     };
     if let (Some(replica), Some(applied)) = (&query.replica, query.applied) {
         journal.writer().read_by(replica, applied);
@@ -99,7 +99,7 @@ pub(super) async fn log(
     };
     // The lease is good only with all that was acknowledged before it was given.
     let leased = leased && upto >= began.position;
-    feed.lines(&query, upto, mark, lines, leased)
+    feed.lines(upto, mark, lines, leased)
 }
 
 /// `DELETE lease?proxy=NAME`.
@@ -126,7 +126,6 @@ fn check_name(name: &str) -> Result<(), Refusal> {
 impl Feed {
     fn lines(
         &self,
-        query: &LogQuery,
         upto: Position,
         mark: Mark,
         lines: Vec<Bytes>,
@@ -140,7 +139,7 @@ impl Feed {
             head: journal.at().position,
             upto,
             mark,
-            epochs: if query.proxy.is_some() { Vec::new() } else { journal.epochs() },
+            epochs: journal.epochs(),
             lease: if leased { at_proxy } else { 0 },
             lines: lines.len(),
         };

@@ -37,7 +37,7 @@ pub const BATCH: usize = 256;
 pub const LEASED: &str = "leased";
 /// Note of the role that last opened the log.
 pub const ROLE: &str = "role";
-/// Note of a log whose history is not the writer's.
+/// Note of a log whose history is not the writer's, or behind what is shown of a snapshot.
 const DIVERGED: &str = "diverged";
 
 /// Why a change was not made.
@@ -232,6 +232,12 @@ impl Journal {
         epochs: Vec<Epoch>,
     ) -> Result<(), JournalError> {
         self.order(|reply| Order::Rebase(position, mark, epochs, reply)).await
+    }
+
+    /// Catalogues of a snapshot are about to be shown, ahead of the own log. What is claimed stays; after a restart
+    /// nothing is, until [`Journal::rebase`].
+    pub async fn begin_snapshot(&self) -> Result<(), JournalError> {
+        self.blocking(|log| log.put_note(DIVERGED, Some(b"1"))).await
     }
 
     /// Claims nothing from now on, also after a restart, until [`Journal::rebase`].

@@ -17,7 +17,7 @@ use crate::{
     model::{Digest, Mark, Position, RepositoryName},
     registry::{
         content::{CHUNK, Catalogue, Content, ContentError},
-        log::{Log, LogError},
+        log::{Log, LogError, history::History},
         writer::{Pending, Writer, Writes},
     },
     supervise::Stop,
@@ -120,10 +120,14 @@ impl Turn {
         let claim = match opening {
             Opening::Writer(name) | Opening::Anew(name, _) => {
                 let above = if let Opening::Anew(_, above) = opening { Some(above) } else { None };
-                if new && !self.content.repositories().await?.is_empty() {
-                    // What was there before the log is in no entry: followers must begin with a snapshot.
-                    let mark = Mark::ZERO.then(Uuid::new_v4().as_bytes());
-                    self.blocking(move |log| log.reset(BEFORE_THE_LOG, mark, &[], DIVERGED)).await?;
+                let History { head, epochs, .. } = self.log.history();
+                if (new && !self.content.repositories().await?.is_empty())
+                    || self.newest_shown().await? > head
+                {
+                    // What was there before the log, or came with a snapshot that was cut off, is in no entry:
+                    // followers must begin with a snapshot.
+                    let (base, mark) = (head.max(BEFORE_THE_LOG), Mark::ZERO.then(Uuid::new_v4().as_bytes()));
+                    self.blocking(move |log| log.reset(base, mark, &epochs, DIVERGED)).await?;
                 }
                 if diverged {
                     // What it shows is partly its own and partly its old writer's, and an operator has made it the
@@ -139,7 +143,7 @@ impl Turn {
                 Claim::Confirmed
             }
             Opening::Replica if diverged => {
-                Claim::Disowned("its own history is another than its writer's and is being taken back".into())
+                Claim::Disowned("it was taking over its writer's catalogue, and goes on with that".into())
             }
             Opening::Replica if new && !self.content.repositories().await?.is_empty() => {
                 // It was filled by pushes of its own.

@@ -26,7 +26,7 @@ use crate::{
 pub(super) enum Why {
     /// The next entries are not kept any more, or there never were any.
     Compacted,
-    /// A catalogue cannot be read, or lacks changes.
+    /// A catalogue cannot be read or lacks changes, or a snapshot was cut off.
     Damaged,
     /// The own history is another than the writer's.
     Diverged {
@@ -88,7 +88,11 @@ impl Adopt {
         self.status.heard(head.position);
         let mut taken = match self.foreign(why, &head) {
             Some(common) => Some(self.disown(common, &own).await?),
-            None => None,
+            None => {
+                // What is shown will be ahead of the own log: when this is cut off, the log must not go on by itself.
+                self.journal.begin_snapshot().await?;
+                None
+            }
         };
         let mut known = BTreeSet::new();
         while let Some(next) = snapshot.next().await? {
@@ -96,6 +100,8 @@ impl Adopt {
             if !self.repository(next, &head, taken.as_mut()).await? {
                 // Who follows asks anew what is common with the history that there is now.
                 tracing::error!(position = %head.position, "the writer's history was replaced, snapshot given up");
+                let why = "it was taking over a catalogue that its writer does not have any more";
+                self.journal.disown(why.into()).await?;
                 return Ok(());
             }
         }

@@ -230,10 +230,10 @@ impl Follow {
         // Its history is ours, as far as we know it.
         if from_writer {
             if matches!(self.journal.at().claim, Claim::Disowned(_)) {
-                // Taking the own history back was begun before a restart, and nothing else would end it. Nothing at
-                // all is common to every history.
-                let common = Some(cursor.0).filter(|common| *common > Position::ZERO);
-                return self.adopt(Why::Diverged { common }).await;
+                // A snapshot was begun before a restart, and nothing else would end it. The own log leads here, unless
+                // there is none: nothing at all is common to every history.
+                let alien = cursor.0 == Position::ZERO;
+                return self.adopt(if alien { Why::Diverged { common: None } } else { Why::Damaged }).await;
             }
             self.journal.confirm();
         }

@@ -18,6 +18,7 @@ use super::{
     link::Node,
     proxy::Proxy,
     registry::{Disk, Role},
+    request::DEADLINE,
     world::World,
 };
 
@@ -207,7 +208,8 @@ impl World {
         while self.proxies().iter().any(named) {
             self.engine.sleep(Duration::from_millis(50)).await;
         }
-        self.engine.sleep(self.engine.ms(0, 3000)).await;
+        // Nor while requests are held that began under that config.
+        self.engine.sleep(DEADLINE + self.engine.ms(0, 3000)).await;
         self.retired.borrow_mut().remove(&old);
     }
 

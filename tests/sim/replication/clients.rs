@@ -173,7 +173,7 @@ pub(super) fn last_words(world: &Rc<World>, within: Duration) {
             for seat in 0..world.seats.len() {
                 let (mut memory, mut given) = (Memory::default(), None);
                 // One that may not ask the writer waits for a replica.
-                for _ in 0..if world.write_only { 30 } else { 1 } {
+                for _ in 0..if world.write_only { 250 } else { 1 } {
                     let question = Question::Manifest(name.clone(), latest());
                     given = world.read(seat, &mut memory, question).await;
                     if !matches!(given, None | Some(Given::Error)) {
@@ -181,7 +181,7 @@ pub(super) fn last_words(world: &Rc<World>, within: Duration) {
                     }
                     world.engine.sleep(Duration::from_millis(100)).await;
                 }
-                if !matches!(given, Some(Given::Passed { shown: Some(_), stale: None, .. })) {
+                if !matches!(given, Some(Given::Passed { stale: None, .. })) {
                     world.breaks(format!("LIVENESS: proxy {seat} answers about {name}: {given:?}"));
                 }
             }

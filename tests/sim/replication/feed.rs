@@ -42,6 +42,7 @@ pub(super) struct Head {
     pub(super) head: Position,
     pub(super) upto: Position,
     pub(super) mark: Mark,
+    pub(super) reigns: Vec<(u64, Position)>,
     pub(super) lease: Duration,
 }
 
@@ -136,6 +137,7 @@ fn lines(server: &Server, poll: &Poll, upto: Position, mark: Mark, page: Vec<Byt
         head: server.at().position,
         upto,
         mark,
+        reigns: server.log().history().epochs.iter().map(|reign| (reign.epoch, reign.after)).collect(),
         lease: if leased { leases::AT_PROXY } else { Duration::ZERO },
     };
     match poll.by {

@@ -208,7 +208,8 @@ impl Proxy {
             Ok(feed::Polled::Changes(head, changes)) => {
                 let moved = core.after().is_none_or(|(after, _)| head.upto > after);
                 let (upto, mark, lease) = (head.upto, head.mark, head.lease);
-                let polled = freshness::Polled { head: head.head, upto, mark, changes, lease };
+                let reigns = head.reigns;
+                let polled = freshness::Polled { head: head.head, upto, mark, changes, reigns, lease };
                 core.polled(polled, sent, self.boot());
                 let left = core.lease_left(self.boot());
                 self.world.trace(|| {

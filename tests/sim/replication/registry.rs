@@ -16,7 +16,7 @@ use switchyard::{
     registry::{
         content::Catalogue,
         journal::{At, Claim, LEASED, ROLE},
-        log::{Log, Read},
+        log::{Log, Read, history::History},
         writer::leases::{self, Leases},
     },
     wire::replication::{Change, Entry, Epoch, Patch},
@@ -182,10 +182,18 @@ impl World {
 
     async fn newest_epoch(self: &Rc<Self>, place: usize) -> u64 {
         let mut newest = 0;
-        for peer in (0..self.sites.len()).filter(|peer| *peer != place) {
+        let others =
+            (0..self.sites.len()).filter(|peer| *peer != place && !self.retired.borrow().contains(peer));
+        for peer in others.collect::<Vec<_>>() {
             let ask = |server: Rc<Server>| async move { server.log().history().epoch() };
-            let said = self.call(Node::Registry(place), peer, Duration::from_secs(3), ask).await;
-            newest = newest.max(said.unwrap_or(0));
+            match self.call(Node::Registry(place), peer, Duration::from_secs(3), ask).await {
+                Ok(epoch) => newest = newest.max(epoch),
+                Err(_) => {
+                    // Which reign was the newest is not known for sure: the operator starts it once more.
+                    self.kill(place);
+                    pending::<()>().await;
+                }
+            }
         }
         newest
     }
@@ -256,6 +264,12 @@ impl Server {
         self.make_good().await;
         let filled = !self.world.sites[self.place].disk.borrow().catalogues.is_empty();
         let claim = if self.is_writer() {
+            let History { head, epochs, .. } = log.history();
+            if (new && filled) || self.newest_shown() > head {
+                self.step().await;
+                let mark = Mark::ZERO.then(&self.world.engine.id().to_le_bytes());
+                log.reset(head.max(Position { epoch: 0, seq: 1 }), mark, &epochs, DIVERGED).unwrap();
+            }
             if new || was_replica || above.is_some() {
                 self.step().await;
                 self.begin_reign(above.unwrap_or(0));
@@ -266,7 +280,7 @@ impl Server {
             }
             Claim::Confirmed
         } else if diverged {
-            Claim::Disowned("its own history is being taken back".into())
+            Claim::Disowned("it was taking over its writer's catalogue".into())
         } else if new && filled {
             self.step().await;
             log.put_note(DIVERGED, Some(b"1")).unwrap();
@@ -379,6 +393,12 @@ impl Server {
         let shown = self.newest_shown();
         self.at.replace(At { position, mark, shown, claim: Claim::Confirmed });
         self.follow.tell();
+    }
+
+    pub(super) async fn begin_snapshot(&self) {
+        self.step().await;
+        self.log().put_note(DIVERGED, Some(b"1")).unwrap();
+        self.step().await;
     }
 
     pub(super) async fn disown(&self, why: &str) {

@@ -311,7 +311,10 @@ impl Replica {
             return Some(());
         }
         let mut taken = match why {
-            Why::Compacted => None,
+            Why::Compacted => {
+                server.begin_snapshot().await;
+                None
+            }
             Why::Diverged { common } => {
                 server.disown("its own history is another than its writer's").await;
                 Some((common, BTreeSet::new()))
@@ -334,6 +337,7 @@ impl Replica {
                 let ask = move |there| feed::poll(there, poll.clone());
                 let still = world.call(from, self.sources[0], IDLE, ask).await;
                 if matches!(still, Ok(Polled::Diverged { .. })) {
+                    server.disown("its writer does not have that any more").await;
                     return Some(());
                 }
             }

@@ -25,7 +25,7 @@ use super::{
 };
 
 /// Before real clients give up.
-const DEADLINE: Duration = Duration::from_secs(15);
+pub(super) const DEADLINE: Duration = Duration::from_secs(15);
 /// An attempt is given up when another one could follow.
 const ATTEMPT: Duration = Duration::from_secs(3);
 const ATTEMPTS: u32 = 3;
@@ -112,10 +112,7 @@ impl Proxy {
                 ctx.sends += 1;
                 ctx.tried.sent(place);
             }
-            let answer = answer.map(|answer| {
-                self.answered(&ctx, place, &asked, &answer);
-                answer
-            });
+            let answer = answer.inspect(|answer| self.answered(&ctx, place, &asked, answer));
             match self.judge(&mut ctx, place, &asked, answer) {
                 Next::Again => {}
                 Next::Give(given) => return given,
@@ -189,6 +186,7 @@ impl Proxy {
                 }
                 Err(none) => none,
             };
+            self.world.trace(|| format!("{} has nobody for {:?}: {none}", self.name(), ctx.question));
             let now = self.boot();
             let no_use = ctx.tried.sent_any()
                 || ctx.hold_over

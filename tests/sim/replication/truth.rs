@@ -81,6 +81,8 @@ impl Truth {
             self.tail.entry(name.clone()).or_default().extend(tail);
             self.kept.insert(name.clone(), keep);
         }
+        // A change that was in the log, and that the writer before did not come to show.
+        catalogues.values().for_each(|catalogue| self.shows(catalogue));
     }
 
     /// A client asks.
@@ -140,8 +142,12 @@ impl Truth {
             None => "nothing".to_owned(),
         };
         let shown: Vec<String> = fitting.iter().map(|at| told(*at)).collect();
-        let which =
-            if fitting.is_empty() { "what an earlier writer had".to_owned() } else { shown.join(" or ") };
+        let which = shown.join(" or ");
+        if fitting.is_empty() {
+            return Err(format!(
+                "NEVER WRONG: {name} is shown as an earlier writer had it, and no other has"
+            ));
+        }
         if fitting.iter().all(|at| *at < due) {
             return Err(format!(
                 "ACKNOWLEDGED MEANS VISIBLE: {name} at {} was acknowledged, and {which} is shown",
