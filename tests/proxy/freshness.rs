@@ -219,6 +219,24 @@ fn with_the_writer_gone_fresh_replicas_answer_and_then_the_freshest_marked() {
 }
 
 #[test]
+fn replicas_that_claim_nothing_since_they_began_answer_marked_while_the_writer_is_lost() {
+    let (writer, one, _) = cloud();
+    let mut config = registry::config(&[&writer, &one]);
+    config.services[0].hold.read = Duration::from_millis(300);
+    let front = started(config);
+    drop(writer);
+    one.set(|script| script.position = None);
+    lost(&front, 0);
+    eventually("the lease has run out", || view(&front).lease_ms.is_none());
+    eventually("its claim is gone", || view(&front).upstreams[1].position.is_none());
+    let answer = front.get(TAG);
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "r1"));
+    assert_eq!(answer.head.get("switchyard-stale"), Some("unknown"));
+    one.set(|script| script.empty = true);
+    assert_eq!(front.get(TAG).status(), 503);
+}
+
+#[test]
 fn a_stale_registry_never_says_not_found() {
     let (writer, one, two) = cloud();
     let pushed = writer.push("a");

@@ -65,8 +65,7 @@ fn upstreams(service: &snapshot::Service) -> Vec<Upstream> {
     let ranks = choose::ranks(&candidates, &want);
     let of = |(place, (upstream, rank)): (usize, (&std::sync::Arc<snapshot::Upstream>, _))| {
         let told = follow.and_then(|follow| follow.told(place));
-        let foreign = follow.is_some_and(|follow| follow.core().is_foreign(place));
-        let (reads, why) = says(rank, foreign);
+        let (reads, why) = says(rank);
         Upstream {
             name: upstream.name.to_string(),
             address: upstream.address.to_string(),
@@ -85,15 +84,12 @@ fn upstreams(service: &snapshot::Service) -> Vec<Upstream> {
     service.upstreams.iter().zip(ranks).enumerate().map(of).collect()
 }
 
-fn says(rank: Result<Rank, Reason>, foreign: bool) -> (bool, String) {
+fn says(rank: Result<Rank, Reason>) -> (bool, String) {
     match rank {
         Ok(Rank::First) => (true, "a first choice".into()),
         Ok(Rank::Second) => (true, "asked when no replica will do".into()),
         Ok(Rank::Stale(stale)) => {
             (true, format!("asked for want of a better one, marked `{}`", stale.as_str()))
-        }
-        Err(Reason::Unclaimed) if foreign => {
-            (false, "its history is not the writer's, and it has not noticed yet".into())
         }
         Err(reason) => (false, reason.to_string()),
     }

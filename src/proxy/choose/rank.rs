@@ -97,12 +97,16 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
 /// A replica, for what depends on how far it has come.
 fn replica(candidate: &Candidate<'_>, want: &Want, fresh: &Fresh, lost: bool) -> Result<Rank, Reason> {
     let allowed = fresh.stale == StaleReads::Allow && (lost || want.write_only);
+    let for_want_of_a_writer = lost && fresh.stale != StaleReads::Never;
     match candidate.standing {
+        Standing::Foreign => Err(Reason::Foreign),
+        // It may have begun anew while the writer was away, and then has all that it had.
+        Standing::Unclaimed if for_want_of_a_writer && !fresh.lease => Ok(Rank::Stale(Stale::Unknown)),
         Standing::Unclaimed => Err(Reason::Unclaimed),
         Standing::Fresh { .. } if fresh.lease => Ok(Rank::First),
         Standing::Behind { .. } if fresh.lease && allowed => Ok(Rank::Stale(Stale::Behind)),
         Standing::Behind { needed, has, .. } if fresh.lease => Err(Reason::Behind { needed, has }),
-        _ if allowed || (lost && fresh.stale != StaleReads::Never) => Ok(Rank::Stale(Stale::Unknown)),
+        _ if allowed || for_want_of_a_writer => Ok(Rank::Stale(Stale::Unknown)),
         _ => Err(Reason::NoLease),
     }
 }

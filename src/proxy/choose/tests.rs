@@ -215,10 +215,12 @@ mod freshness {
         Position { epoch: 1, seq }
     }
 
-    /// What registries have, 5 being needed: `5` and more are fresh, less are behind, `.` claims nothing.
+    /// What registries have, 5 being needed: `5` and more are fresh, less are behind, `.` claims nothing, `f` has
+    /// another history.
     fn registries(words: &str, has: &str, line: &str) -> Case {
         let mut case = case_of(Kind::Registry, words, line);
         let standing = |word: char| match word.to_digit(10) {
+            None if word == 'f' => Standing::Foreign,
             None => Standing::Unclaimed,
             Some(has) if has >= 5 => Standing::Fresh { has: at(has.into()) },
             Some(has) => {
@@ -327,6 +329,20 @@ mod freshness {
     }
 
     #[test]
+    fn with_the_writer_lost_one_that_claims_nothing_answers_marked_if_nobody_claims_anything() {
+        let case = registries("-++", "9..", TAG).without_lease();
+        assert_eq!((case.places(), case.why()), (vec![1, 2], Why::Stale(Stale::Unknown)));
+        assert_eq!(registries("-++", "9.3", TAG).without_lease().places(), [2]);
+        let never = registries("-++", "9..", TAG).without_lease().stale(StaleReads::Never);
+        assert!(never.next(0).is_err());
+        // While the lease goes on, or the writer answers, it may miss what was acknowledged.
+        assert!(registries("-++", "9..", TAG).next(0).is_err());
+        assert_eq!(registries("+++", "9..", TAG).without_lease().places(), [0]);
+        let none = registries("-++", "9ff", TAG).without_lease().next(0).unwrap_err();
+        assert!(none.to_string().contains("u1: its history is not the writer's"), "{none}");
+    }
+
+    #[test]
     fn a_lease_outlives_the_writer_for_a_moment() {
         assert_eq!(registries("-++", "954", TAG).places(), [1]);
         let none = registries("-++", "944", TAG).waited().next(0).unwrap_err();
@@ -399,7 +415,7 @@ mod freshness {
         #[test]
         fn no_read_goes_unmarked_to_one_that_may_be_behind(
             words in "[+?-]{4}",
-            has in "9[3-7.]{3}",
+            has in "9[3-7.f]{3}",
             bits in 0u32..32,
             stale in 0usize..3,
             turn in 0usize..8,
@@ -420,6 +436,7 @@ mod freshness {
                 let fresh = matches!(case.standings[chosen.place], Standing::Fresh { .. });
                 let marked = matches!(chosen.rank, Rank::Stale(_));
                 prop_assert!(marked || chosen.place == 0 || (bit(0) && fresh));
+                prop_assert!(case.standings[chosen.place] != Standing::Foreign);
                 prop_assert!(!marked || stale != StaleReads::Never);
                 prop_assert!(chosen.place != 0 || !bit(1));
             }

@@ -69,8 +69,10 @@ pub enum Standing {
         /// What it has.
         has: Position,
     },
-    /// It claims no position, or one of another history than the writer's.
+    /// It claims no position: it is new, or has not reached the writer since it began.
     Unclaimed,
+    /// Its history is another than the writer's.
+    Foreign,
 }
 
 impl Standing {
@@ -78,7 +80,7 @@ impl Standing {
     pub fn has(&self) -> Option<Position> {
         match self {
             Self::Fresh { has } | Self::Behind { has, .. } | Self::Unknown { has } => Some(*has),
-            Self::Unclaimed => None,
+            Self::Unclaimed | Self::Foreign => None,
         }
     }
 }
@@ -334,7 +336,9 @@ impl Freshness {
 
     /// Where a registry stands with regard to a subject.
     pub fn standing(&self, place: usize, subject: Subject<'_>, now: Duration) -> Standing {
-        let Some(has) = self.have(place) else { return Standing::Unclaimed };
+        let Some(has) = self.have(place) else {
+            return if self.is_foreign(place) { Standing::Foreign } else { Standing::Unclaimed };
+        };
         let Some(needed) = self.need(subject) else { return Standing::Unknown { has } };
         if has >= needed {
             return Standing::Fresh { has };
