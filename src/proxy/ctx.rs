@@ -205,6 +205,7 @@ impl Ctx {
             route: self.route,
             writer: service.writer,
             only: self.session.as_deref().and_then(|name| service.named(name)),
+            deposed: look.deposed,
             write_only: service.reads.write_only,
             fresh: service.fresh(look),
             patient: !self.impatient,

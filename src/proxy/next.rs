@@ -206,7 +206,7 @@ fn asked(want: &Want, chosen: &Chosen, look: &Look) -> Asked {
             Rank::Stale(stale) => Some(stale),
             Rank::First | Rank::Second => None,
         },
-        of_writer: want.writer == Some(chosen.place),
+        of_writer: want.writer == Some(chosen.place) && !want.deposed,
     }
 }
 

@@ -8,6 +8,7 @@ use switchyard::{
         self,
         proxy::{Freshness, Reads, StaleReads},
     },
+    model::Position,
     wire::replication::Role,
 };
 
@@ -429,13 +430,43 @@ fn another_history_of_the_writer_is_learnt_anew() {
 }
 
 #[test]
-fn a_writer_that_is_a_replica_gives_no_lease() {
-    let (not, one) = (Registry::start("r0", Role::Replica), Registry::start("r1", Role::Replica));
-    let front = Front::start(registry::config(&[&not, &one]));
-    eventually("it is said", || view(&front).lease_why.contains("says that it is a replica"));
-    assert_eq!(front.get(TAG).text(), "r0");
-    let view = view(&front);
-    assert!(!view.upstreams[1].reads && view.upstreams[1].why.contains("no lease"), "{view:?}");
+fn a_former_writer_is_not_believed() {
+    // r0 was the writer; r1 is it now, and the config was not changed yet.
+    let (old, new) = (Registry::start("r0", Role::Replica), Registry::start("r1", Role::Writer));
+    let front = Front::start(registry::config(&[&old, &new]));
+    let said = "`u0` is configured as the writer and says that it is a replica, and `u1` says that it is the writer: \
+                reload with `writer = \"u1\"`";
+    eventually("it is said", || view(&front).lease_why == said);
+    assert_eq!(view(&front).warnings, [said]);
+    let pushed = new.push("a");
+    knows(&front, 1, pushed);
+    let answer = front.get(TAG);
+    assert_eq!((answer.text().as_str(), answer.head.get("switchyard-stale")), ("r1", Some("unknown")));
+    // What it lacks may well be there.
+    old.set(|script| script.empty = true);
+    new.set(|script| script.empty = true);
+    assert_eq!((front.get(TAG).status(), front.get(BLOB).status()), (503, 503));
+}
+
+#[test]
+fn a_writer_that_another_has_succeeded_is_not_believed() {
+    let (old, new) = (Registry::start("r0", Role::Writer), Registry::start("r1", Role::Replica));
+    let front = started(registry::config(&[&old, &new]));
+    assert_eq!(front.get(TAG).text(), "r1");
+    new.set(|script| {
+        (script.role, script.epoch) = (Role::Writer, 2);
+        script.position = Some(Position { epoch: 2, seq: 1 });
+    });
+    eventually("it is said", || {
+        view(&front).warnings.iter().any(|why| why.contains("has become the writer since"))
+    });
+    assert_eq!(view(&front).lease_ms, None);
+    let answer = front.get(TAG);
+    assert_eq!((answer.text().as_str(), answer.head.get("switchyard-stale")), ("r1", Some("unknown")));
+    // It comes back in a later reign.
+    old.set(|script| script.epoch = 3);
+    eventually("it is believed again", || view(&front).lease_ms.is_some());
+    assert!(view(&front).warnings.is_empty());
 }
 
 #[test]

@@ -47,6 +47,8 @@ pub struct Want {
     pub writer: Option<usize>,
     /// Only this place will do: the registry of an upload session.
     pub only: Option<usize>,
+    /// The write registry says that it is none any more, or another says that it has succeeded it.
+    pub deposed: bool,
     /// The writer is asked for no reads.
     pub write_only: bool,
     /// How freshness bears on it; `None`: not at all.

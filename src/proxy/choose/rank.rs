@@ -47,11 +47,14 @@ pub enum Rank {
     Stale(Stale),
 }
 
-/// Whether the writer cannot be asked: its probes fail, it says so itself, or this request has found out.
+/// Whether the writer cannot be asked: its probes fail, it says so itself, or this request has found out; or whether
+/// it is none, for what is read.
 pub(super) fn writer_lost(candidates: &[Candidate<'_>], want: &Want, tried: &Tried) -> bool {
     let Some(writer) = want.writer else { return false };
+    let deposed = want.deposed && want.route.access == Access::Read;
     let silent = tried.sent.contains(&writer) || tried.refused.contains(&writer);
-    silent
+    deposed
+        || silent
         || candidates.get(writer).is_none_or(|candidate| {
             candidate.verdict.state == State::Down || withheld(candidate, want).is_some()
         })
@@ -78,7 +81,9 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
     if want.route.to_writer {
         return Ok(if is_writer { Rank::First } else { Rank::Second });
     }
-    if is_writer {
+    // One that is the writer no more is to reads what a replica is.
+    let former = want.deposed && matches!(want.route.needs, Needs::Repository | Needs::All);
+    if is_writer && (!former || want.write_only) {
         // A push begins with a question that needs nothing: rather the writer than nobody.
         let none = want.route.needs == Needs::Nothing;
         return match (want.write_only && want.route.access == Access::Read, &want.fresh) {

@@ -52,6 +52,7 @@ fn case_of(kind: Kind, words: &str, line: &str) -> Case {
             route: classify::route(kind, &method, path),
             writer: None,
             only: None,
+            deposed: false,
             write_only: false,
             fresh: None,
             patient: true,
@@ -343,6 +344,27 @@ mod freshness {
     }
 
     #[test]
+    fn a_writer_that_is_none_any_more_is_to_reads_what_a_replica_is() {
+        let deposed = |words, has, line| {
+            let mut case = registries(words, has, line).without_lease();
+            case.want.deposed = true;
+            case
+        };
+        let case = deposed("+++", "789", TAG);
+        assert_eq!((case.places(), case.why()), (vec![2], Why::Stale(Stale::Unknown)));
+        let itself = deposed("+++", "978", TAG);
+        assert_eq!((itself.places(), itself.why()), (vec![0], Why::Stale(Stale::Unknown)));
+        assert!(deposed("+++", "978", TAG).stale(StaleReads::Never).next(0).is_err());
+        assert_eq!(deposed("+++", "978", TAG).write_only().places(), [2]);
+        // Changes still go where they are configured to go; it refuses them itself.
+        assert_eq!(deposed("+++", "978", PUT).places(), [0]);
+        let mut head = deposed("+++", "978", BLOB_HEAD);
+        assert_eq!(head.places(), [0]);
+        head.tried.absent(0);
+        assert_eq!(head.places(), [1, 2]);
+    }
+
+    #[test]
     fn a_lease_outlives_the_writer_for_a_moment() {
         assert_eq!(registries("-++", "954", TAG).places(), [1]);
         let none = registries("-++", "944", TAG).waited().next(0).unwrap_err();
@@ -416,7 +438,7 @@ mod freshness {
         fn no_read_goes_unmarked_to_one_that_may_be_behind(
             words in "[+?-]{4}",
             has in "9[3-7.f]{3}",
-            bits in 0u32..32,
+            bits in 0u32..64,
             stale in 0usize..3,
             turn in 0usize..8,
         ) {
@@ -429,13 +451,14 @@ mod freshness {
             if bit(3) {
                 case.tried.refused(0);
             }
+            case.want.deposed = bit(5);
             if bit(4) {
                 case = case.waited();
             }
             if let Ok(chosen) = case.next(turn) {
                 let fresh = matches!(case.standings[chosen.place], Standing::Fresh { .. });
                 let marked = matches!(chosen.rank, Rank::Stale(_));
-                prop_assert!(marked || chosen.place == 0 || (bit(0) && fresh));
+                prop_assert!(marked || (chosen.place == 0 && !bit(5)) || (bit(0) && fresh));
                 prop_assert!(case.standings[chosen.place] != Standing::Foreign);
                 prop_assert!(!marked || stale != StaleReads::Never);
                 prop_assert!(chosen.place != 0 || !bit(1));

@@ -2,10 +2,11 @@
 //! and shows requests what came of it. Decides nothing.
 
 mod poll;
+mod reign;
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -15,6 +16,7 @@ use rand::Rng;
 use tokio::sync::watch;
 use tracing::{info, warn};
 
+use self::reign::Reign;
 use super::freshness::{Freshness, Standing, Subject};
 use crate::{
     client::replication::Replication,
@@ -25,7 +27,7 @@ use crate::{
     },
     model::Position,
     supervise::{Handle as Tasks, Stage, StopSource},
-    wire::replication::State,
+    wire::replication::{Role, State},
 };
 
 /// A proxy that stops takes no longer to give its lease up; after that it runs out by itself.
@@ -58,6 +60,9 @@ struct Shared {
     /// pointer would have to copy the table for each change.
     core: RwLock<Freshness>,
     states: Mutex<Vec<Option<Told>>>,
+    reign: Mutex<Reign>,
+    /// What [`Reign::deposed`] said last, for each choice.
+    deposed: AtomicBool,
     /// Why there is no lease.
     trouble: Mutex<String>,
     had_lease: AtomicBool,
@@ -80,6 +85,8 @@ pub struct Look {
     pub at: Duration,
     /// What is needed is known for sure.
     pub lease: bool,
+    /// The registry that is configured as the writer is not the writer, as far as the registries say.
+    pub deposed: bool,
     /// What is needed, if that is known.
     pub needed: Option<Position>,
     /// Where each upstream stands, by place.
@@ -102,11 +109,14 @@ impl Follow {
     pub fn start(tasks: &Tasks, service: &Service) -> Option<Self> {
         let of = Of::service(service)?;
         let title = service.name.to_string();
+        let names = of.upstreams.iter().map(|upstream| upstream.name.to_string()).collect();
         let shared = Arc::new(Shared {
             proxy: own_name(),
             service: title.clone(),
             core: RwLock::new(Freshness::new(of.upstreams.len(), of.writer, of.reads.fresh_wait)),
             states: Mutex::new(vec![None; of.upstreams.len()]),
+            reign: Mutex::new(Reign::new(of.writer, names)),
+            deposed: AtomicBool::new(false),
             trouble: Mutex::new("the writer was not asked yet".into()),
             had_lease: AtomicBool::new(false),
             news: watch::Sender::new(()),
@@ -127,7 +137,7 @@ impl Follow {
                     tokio::select! {
                         () = stop.requested() => {}
                         () = gone.requested() => {}
-                        () = poll::log(&shared, &client) => {}
+                        () = poll::log(&shared, place, &client) => {}
                     }
                     shared.core_mut().released();
                     // Late or lost, it runs out by itself.
@@ -157,9 +167,11 @@ impl Follow {
         let core = self.shared.core();
         // Read under the lock: a lease that has run out while it was waited for is none.
         let at = clock::boot();
+        let deposed = self.shared.deposed.load(Ordering::Relaxed);
         Look {
             at,
-            lease: core.lease_live(at),
+            lease: core.lease_live(at) && !deposed,
+            deposed,
             needed: core.need(subject),
             standings: (0..self.of.upstreams.len()).map(|place| core.standing(place, subject, at)).collect(),
         }
@@ -212,6 +224,11 @@ impl Follow {
         self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why the configured writer is not believed to be the writer, and what to do.
+    pub fn deposed(&self) -> Option<String> {
+        self.shared.reign().deposed()
+    }
+
     /// The core, for views. Hold it for a moment only.
     pub fn core(&self) -> RwLockReadGuard<'_, Freshness> {
         self.shared.core()
@@ -249,6 +266,34 @@ impl Shared {
 
     fn core_mut(&self) -> RwLockWriteGuard<'_, Freshness> {
         self.core.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reign(&self) -> MutexGuard<'_, Reign> {
+        self.reign.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A registry says what it is. Says once that the configured writer is not the writer, or that it is again.
+    fn told_role(&self, place: usize, role: Role, epoch: u64) {
+        let deposed = {
+            let mut reign = self.reign();
+            reign.told(place, role, epoch);
+            let deposed = reign.deposed();
+            if self.deposed.swap(deposed.is_some(), Ordering::Relaxed) == deposed.is_some() {
+                return;
+            }
+            deposed
+        };
+        let service = &self.service;
+        match deposed {
+            Some(why) => {
+                // What it has said on its word does not count any more.
+                self.core_mut().released();
+                warn!(service.name = %service, why, "the configured writer is not the writer, reads are marked");
+                self.set_trouble(why);
+            }
+            None => info!(service.name = %service, "the configured writer is the writer again"),
+        }
+        self.tell();
     }
 
     fn tell(&self) {

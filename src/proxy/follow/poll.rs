@@ -36,10 +36,19 @@ const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)]
 
 impl Shared {
     /// Takes an answer of the log in. Says whether it was one that the next poll can go on from.
-    fn polled(&self, answer: Result<LogAnswer, ClientError>, sent: Duration) -> Result<Progress, String> {
+    fn polled(
+        &self,
+        place: usize,
+        answer: Result<LogAnswer, ClientError>,
+        sent: Duration,
+    ) -> Result<Progress, String> {
+        if let Ok(LogAnswer::Lines(head, _)) = &answer {
+            let epoch = head.epochs.iter().map(|epoch| epoch.epoch).fold(head.head.epoch, u64::max);
+            self.told_role(place, head.role, epoch);
+        }
         match answer {
             Ok(LogAnswer::Lines(head, _)) if head.role != Role::Writer => {
-                Err(format!("`{}` is configured as the writer and says that it is a replica", head.registry))
+                Err(self.reign().deposed().unwrap_or_else(|| "it says that it is a replica".into()))
             }
             Ok(LogAnswer::Lines(head, lines)) => {
                 let mut changes = Vec::with_capacity(lines.len());
@@ -49,13 +58,17 @@ impl Shared {
                     changes.push((changed.position, changed.repository));
                 }
                 let LogHead { head, upto, mark, lease, .. } = head;
+                let deposed = self.reign().deposed();
+                // One that another has succeeded knows nothing of what that one acknowledges.
+                let lease = if deposed.is_some() { Duration::ZERO } else { Duration::from_millis(lease) };
                 let mut core = self.core_mut();
                 let moved = core.after().is_none_or(|(after, _)| upto > after);
-                let lease = Duration::from_millis(lease);
                 core.polled(Polled { head, upto, mark, changes, lease }, sent, clock::boot());
                 let live = core.lease_live(clock::boot());
                 drop(core);
-                if lease.is_zero() {
+                if let Some(why) = deposed {
+                    self.set_trouble(why);
+                } else if lease.is_zero() {
                     self.set_trouble("the writer has given none");
                 } else if !live {
                     self.set_trouble("the changes of the meantime are still being read");
@@ -83,7 +96,7 @@ enum Progress {
 
 /// Polls for ever. What an answer brought is noted before the poll that confirms it is sent, and the lease is counted
 /// from when its poll was sent.
-pub(super) async fn log(shared: &Shared, client: &Replication) {
+pub(super) async fn log(shared: &Shared, place: usize, client: &Replication) {
     let mut pause = PAUSE[0];
     // The first poll, and one after a failure, is answered at once: without a lease every read waits for it.
     let mut at_once = true;
@@ -107,7 +120,7 @@ pub(super) async fn log(shared: &Shared, client: &Replication) {
             let late = |_| ClientError::Silent { url: client.base().join(wire::LOG), within: LEASE };
             tokio::time::timeout(LEASE, client.log(&query)).await.unwrap_or_else(|e| Err(late(e)))
         };
-        match shared.polled(answer, sent) {
+        match shared.polled(place, answer, sent) {
             Ok(progress) => {
                 pause = PAUSE[0];
                 let parked = !at_once && after.is_some();
@@ -142,6 +155,7 @@ pub(super) async fn state(shared: &Shared, place: usize, client: &Replication, i
             Ok(state) => {
                 pause = PAUSE[0];
                 let (position, at) = (state.position, clock::boot());
+                shared.told_role(place, state.role, state.epoch);
                 if shared.core_mut().reported(place, position, at) {
                     shared.tell();
                 }

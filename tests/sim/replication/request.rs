@@ -159,6 +159,7 @@ impl Proxy {
             route: ctx.route,
             writer: Some(ctx.follow.writer),
             only: None,
+            deposed: false,
             write_only: self.world.write_only,
             fresh: Some(Fresh { lease: look.lease, stale: StaleReads::WriterLost }),
             patient: true,
