@@ -52,6 +52,8 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, head: &HeaderMap) -> Option<E
     let current = ctx.current.as_ref()?;
     let follow = ctx.service()?.follow.clone()?;
     let shows = matches!(status, 200..=399 | 404);
+    // A path that the registry does not know is answered by nobody who knows of positions.
+    let of_nobody = status == 404 && at.is_none();
     let changed = match (ctx.route.access, ctx.route.class) {
         (Access::Read, _) => position(headers::CHANGED),
         (Access::Write, RouteClass::RegistryWrite) if status < 300 => at,
@@ -61,7 +63,7 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, head: &HeaderMap) -> Option<E
     let said = Said {
         position: at,
         changed: changed.filter(|_| shows),
-        shows: shows && needs_position && !current.asked.of_writer,
+        shows: shows && !of_nobody && needs_position && !current.asked.of_writer,
     };
     follow.answered(current.place, current.asked.at, said, ctx.subject());
     let weighed = weigh::weigh(&current.asked, status, at);

@@ -127,8 +127,8 @@ fn an_answer_that_is_too_old_is_dropped_and_another_registry_asked() {
     );
     let counted = r#"switchyard_proxy_behind_answers_total{service="pool",upstream="u1"} 1"#;
     assert!(front.metrics().contains(counted));
-    // The answer has taken its claim back.
-    assert_eq!(view(&front).upstreams[1].position, Some(at(0)));
+    // The answer has taken its claim back, so that it is asked anew.
+    eventually("it has told its position again", || view(&front).upstreams[1].position == Some(pushed));
     assert_eq!(front.get(TAG).text(), "r0");
 }
 
@@ -139,6 +139,28 @@ fn an_answer_without_a_position_is_dropped_too() {
     let front = started(registry::config(&[&writer, &one]));
     assert_eq!(front.get(TAG).text(), "r0");
     assert_eq!(one.asked().len(), 1);
+}
+
+#[test]
+fn an_answer_without_a_position_takes_no_replica_out_for_long() {
+    let (writer, one, two) = cloud();
+    let front = started(registry::config(&[&writer, &one, &two]));
+    for gone in [true, false] {
+        for replica in [&one, &two] {
+            replica.set(|script| (script.answers_at, script.empty) = (Some(None), gone));
+        }
+        assert_eq!(front.get(TAG).text(), "r0");
+        for replica in [&one, &two] {
+            replica.set(|script| (script.answers_at, script.empty) = (None, false));
+        }
+        // A 404 that knows of no position says nothing; another answer has the registry asked anew.
+        if gone {
+            assert!(view(&front).upstreams[1..].iter().all(|upstream| upstream.position.is_some()));
+        }
+        let begun = clock::now();
+        eventually("replicas answer again", || front.get(TAG).text() != "r0");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
 }
 
 #[test]

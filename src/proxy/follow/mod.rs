@@ -13,7 +13,7 @@ use std::{
 };
 
 use rand::Rng;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
 use self::reign::Reign;
@@ -66,6 +66,8 @@ struct Shared {
     /// Why there is no lease.
     trouble: Mutex<String>,
     had_lease: AtomicBool,
+    /// By place: an answer spoke against what this registry has told, so it is asked anew.
+    doubts: Vec<Notify>,
     news: watch::Sender<()>,
 }
 
@@ -100,7 +102,7 @@ pub struct Said {
     pub position: Option<Position>,
     /// What was read, or written, last changed here.
     pub changed: Option<Position>,
-    /// It shows what the registry has, so that a missing position counts against it.
+    /// It shows what the registry has, so that a lower or missing position counts against it.
     pub shows: bool,
 }
 
@@ -119,6 +121,7 @@ impl Follow {
             deposed: AtomicBool::new(false),
             trouble: Mutex::new("the writer was not asked yet".into()),
             had_lease: AtomicBool::new(false),
+            doubts: of.upstreams.iter().map(|_| Notify::new()).collect(),
             news: watch::Sender::new(()),
         });
         let removed = StopSource::new();
@@ -196,7 +199,13 @@ impl Follow {
         let mut core = self.shared.core_mut();
         let mut changed = false;
         if corrects(&core) {
+            let had = core.have(place);
             changed |= core.answered(place, said.position, sent, now);
+            if core.have(place) < had
+                && let Some(doubts) = self.shared.doubts.get(place)
+            {
+                doubts.notify_one();
+            }
         }
         if let Some(at) = said.changed {
             changed |= core.seen(subject, at, now);

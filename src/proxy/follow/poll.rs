@@ -31,10 +31,25 @@ const UNCLAIMED_PAUSE: Duration = Duration::from_millis(250);
 /// An answer that should have been parked and brings nothing new is followed by the next question no sooner.
 const LEAST: Duration = Duration::from_millis(100);
 
+/// A registry that has told its position is asked again no sooner. One that catches up has another one each time, and
+/// each wakes every request that waits.
+const BREATH: Duration = Duration::from_millis(20);
+
+/// One whose answers speak against what it has told is asked anew at once, but no more often than this.
+const DOUBT: Duration = Duration::from_millis(250);
+
 /// Pauses after failures: from the first, doubled up to the second.
 const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 
 impl Shared {
+    /// Completes when an answer of this registry has spoken against what it told.
+    async fn doubt(&self, place: usize) {
+        match self.doubts.get(place) {
+            Some(doubts) => doubts.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
     /// Takes an answer of the log in. Says whether it was one that the next poll can go on from.
     fn polled(
         &self,
@@ -148,10 +163,19 @@ pub(super) async fn log(shared: &Shared, place: usize, client: &Replication) {
 pub(super) async fn state(shared: &Shared, place: usize, client: &Replication, is_writer: bool) {
     let mut pause = PAUSE[0];
     let mut after = None;
+    let mut doubted = Duration::ZERO;
     loop {
         let begun = clock::boot();
         let wait = if after.is_some() { STATE_PARK } else { Duration::ZERO };
-        match client.state(after, wait).await {
+        let answer = tokio::select! {
+            answer = client.state(after, wait) => answer,
+            () = shared.doubt(place) => {
+                tokio::time::sleep((doubted + DOUBT).saturating_sub(clock::boot())).await;
+                (after, doubted) = (None, clock::boot());
+                continue;
+            }
+        };
+        match answer {
             Ok(state) => {
                 pause = PAUSE[0];
                 let (position, at) = (state.position, clock::boot());
@@ -171,7 +195,7 @@ pub(super) async fn state(shared: &Shared, place: usize, client: &Replication, i
                     None => tokio::time::sleep(UNCLAIMED_PAUSE).await,
                     Some(_) if is_writer => tokio::time::sleep(WRITER_PAUSE).await,
                     Some(_) if idle => tokio::time::sleep(LEAST).await,
-                    Some(_) => {}
+                    Some(_) => tokio::time::sleep(BREATH).await,
                 }
             }
             Err(_) => {
