@@ -70,6 +70,12 @@ impl Shared {
                 for line in lines {
                     let changed: Changed = serde_json::from_slice(&line)
                         .map_err(|error| format!("the writer's log has a line that is no change: {error}"))?;
+                    if changed.position > head.upto {
+                        return Err(format!(
+                            "the writer's log tells a change at {}, beyond what it covers: {}",
+                            changed.position, head.upto
+                        ));
+                    }
                     changes.push((changed.position, changed.repository));
                 }
                 let LogHead { head, upto, mark, lease, .. } = head;
@@ -78,14 +84,25 @@ impl Shared {
                 let lease = if deposed.is_some() { Duration::ZERO } else { Duration::from_millis(lease) };
                 let mut core = self.core_mut();
                 let moved = core.after().is_none_or(|(after, _)| upto > after);
-                core.polled(Polled { head, upto, mark, changes, lease }, sent, clock::boot());
-                let live = core.lease_live(clock::boot());
+                let now = clock::boot();
+                let known = core.polled(Polled { head, upto, mark, changes, lease }, sent, now);
+                let live = core.lease_live(now);
                 drop(core);
+                if !known {
+                    return Err(
+                        "the writer's log went back behind what it had told: its history is another".into()
+                    );
+                }
                 if let Some(why) = deposed {
                     self.set_trouble(why);
                 } else if lease.is_zero() {
                     self.set_trouble("the writer has given none");
-                } else if !live {
+                } else if live {
+                    // Nothing is wrong; should it run out, this is why.
+                    self.set_trouble("the writer has not answered for longer than a lease lasts");
+                } else if now >= sent + lease.min(LEASE) {
+                    self.set_trouble("the writer answers so late that its lease has run out by then");
+                } else {
                     self.set_trouble("the changes of the meantime are still being read");
                 }
                 Ok(if moved { Progress::Moved } else { Progress::None })

@@ -199,6 +199,32 @@ fn a_replica_that_noticed_another_history_first_counts_at_once() {
 }
 
 #[test]
+fn an_odd_answer_is_no_sign_that_a_replica_has_noticed_another_history() {
+    let mut fresh = begun();
+    fresh.reported(1, Some(at("1.80")), ms(20));
+    fresh.answered(1, None, ms(30), ms(40));
+    fresh.reported(1, Some(at("1.80")), ms(50));
+    fresh.diverged(Some(at("1.50")));
+    assert_eq!((fresh.is_foreign(1), fresh.have(1)), (true, None));
+}
+
+#[test]
+fn a_change_beyond_what_the_writer_has_is_forgotten_once_a_later_poll_shows_that() {
+    let mut fresh = begun();
+    let a = name("a");
+    fresh.seen(Subject::Repository(&a), at("999.1"), ms(100));
+    // This one was on its way already, and shows a change besides.
+    fresh.polled(polled("1.11", &[("1.11", "b")], 2000), ms(90), ms(110));
+    assert_eq!(fresh.need(Subject::All), Some(at("999.1")));
+    fresh.polled(polled("1.12", &[("1.12", "c")], 2000), ms(120), ms(130));
+    assert_eq!((needs(&fresh, "a").as_str(), needs(&fresh, "b").as_str()), ("1.12", "1.11"));
+    assert_eq!(fresh.need(Subject::All), Some(at("1.12")));
+    fresh.seen(Subject::All, at("999.2"), ms(140));
+    fresh.polled(polled("1.12", &[], 2000), ms(150), ms(160));
+    assert_eq!((fresh.need(Subject::All), needs(&fresh, "d").as_str()), (Some(at("1.12")), "1.10"));
+}
+
+#[test]
 fn a_claim_beyond_what_the_writer_has_is_of_another_history() {
     let mut fresh = Freshness::new(2, 0, WAIT);
     fresh.reported(1, Some(at("1.90")), ms(10));
@@ -214,7 +240,7 @@ fn a_claim_beyond_what_the_writer_has_is_of_another_history() {
 #[test]
 fn a_log_that_goes_backwards_is_another_history() {
     let mut fresh = begun();
-    fresh.polled(polled("1.3", &[], 2000), ms(20), ms(30));
+    assert!(!fresh.polled(polled("1.3", &[], 2000), ms(20), ms(30)));
     assert_eq!((fresh.after(), fresh.lease_live(ms(40))), (None, false));
     let mut fresh = begun();
     fresh.compacted();
