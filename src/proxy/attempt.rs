@@ -71,7 +71,7 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, head: &HeaderMap) -> Option<E
     match weighed {
         Weighed::Good => None,
         Weighed::Behind => Some(Event::Behind),
-        Weighed::NotHere { sure } => Some(Event::NotHere { sure: sure || ctx.sure }),
+        Weighed::NotHere => Some(Event::NotHere),
     }
 }
 
@@ -105,7 +105,10 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
             upstream.prober.nudge();
             what.label()
         }
-        Event::BadStatus(_) => "retry-status",
+        Event::BadStatus(_) => {
+            ctx.tried.answered(current.place);
+            "retry-status"
+        }
         Event::BrokeOff => "broke-off",
         Event::Behind => {
             ctx.tried.older(current.place);
@@ -113,10 +116,9 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
             metrics.behind_answer(service.name.as_str(), upstream.name.as_str());
             "behind"
         }
-        Event::NotHere { sure } => {
+        Event::NotHere => {
             ctx.tried.absent(current.place);
             ctx.sends = ctx.sends.saturating_sub(1);
-            ctx.sure |= sure;
             "not-here"
         }
     };
@@ -136,7 +138,7 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
         ctx.current = Some(current);
         return verdict;
     }
-    if !matches!(event, Event::Behind | Event::NotHere { .. }) {
+    if !matches!(event, Event::Behind | Event::NotHere) {
         metrics.upstream_failed(service.name.as_str(), upstream.name.as_str(), end);
     }
     ctx.end_attempt(end);

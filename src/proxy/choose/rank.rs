@@ -52,7 +52,7 @@ pub enum Rank {
 pub(super) fn writer_lost(candidates: &[Candidate<'_>], want: &Want, tried: &Tried) -> bool {
     let Some(writer) = want.writer else { return false };
     let deposed = want.deposed && want.route.access == Access::Read;
-    let silent = tried.sent.contains(&writer) || tried.refused.contains(&writer);
+    let silent = tried.silent(writer) || tried.refused.contains(&writer);
     deposed
         || silent
         || candidates.get(writer).is_none_or(|candidate| {
@@ -84,10 +84,12 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
     // One that is the writer no more is to reads what a replica is.
     let former = want.deposed && matches!(want.route.needs, Needs::Repository | Needs::All);
     if is_writer && (!former || want.write_only) {
-        // A push begins with a question that needs nothing: rather the writer than nobody.
+        // A push begins with a question that needs nothing, and a blob that no replica has yet may be there: rather
+        // the writer than nobody.
         let none = want.route.needs == Needs::Nothing;
+        let rather = none || want.route.needs == Needs::Blob;
         return match (want.write_only && want.route.access == Access::Read, &want.fresh) {
-            (true, _) if !none => Err(Reason::WriteOnly),
+            (true, _) if !rather => Err(Reason::WriteOnly),
             (true, _) => Ok(Rank::Second),
             (false, Some(_)) if !none => Ok(Rank::Second),
             (false, _) => Ok(Rank::First),

@@ -150,6 +150,11 @@ impl NoneLeft {
         self.upstreams.iter().any(|(_, reason)| reason.is_unfresh())
     }
 
+    /// Whether the writer is not asked because the config says so.
+    pub fn is_write_only(&self) -> bool {
+        self.upstreams.iter().any(|(_, reason)| *reason == Reason::WriteOnly)
+    }
+
     /// Whether a hold cannot change it.
     pub fn is_settled(&self) -> bool {
         !self.upstreams.is_empty() && self.upstreams.iter().all(|(_, reason)| reason.is_settled())

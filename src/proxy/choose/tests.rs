@@ -122,7 +122,9 @@ fn one_that_could_not_be_connected_to_is_not_asked_again_until_forgiven() {
     let mut one = case("+", READ);
     one.tried.refused(0);
     assert_eq!(one.next(0).unwrap_err().to_string(), "u0: tried already");
-    one.tried.forgive();
+    one.tried.forgive_older();
+    assert!(one.next(0).is_err());
+    one.tried.forgive_refused();
     assert!(one.next(0).is_ok());
     assert!(!one.tried.sent_any());
 }
@@ -308,6 +310,8 @@ mod freshness {
         );
         assert!(none.is_settled() && none.is_unfresh());
         assert_eq!(registries("+++", "955", BLOB).write_only().places(), [1, 2]);
+        // A blob that nobody has copied yet is there all the same.
+        assert_eq!(registries("+--", "955", BLOB).write_only().places(), [0]);
         // A push begins with these.
         assert_eq!(registries("+++", "955", BLOB_HEAD).write_only().places(), [0]);
         assert_eq!(registries("+--", "955", PING).write_only().places(), [0]);
@@ -327,6 +331,9 @@ mod freshness {
         let mut frozen = registries("+++", "938", TAG).without_lease();
         frozen.tried.sent(0);
         assert_eq!(frozen.places(), [2]);
+        // One that answers is there, whatever it answers.
+        frozen.tried.answered(0);
+        assert_eq!(frozen.why(), Why::Again);
     }
 
     #[test]
@@ -428,7 +435,7 @@ mod freshness {
         case.tried.older(1);
         assert_eq!(case.places(), [2]);
         assert!(!case.tried.sent_any());
-        case.tried.forgive();
+        case.tried.forgive_older();
         assert_eq!(case.places(), [1, 2]);
     }
 
