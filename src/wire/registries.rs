@@ -59,7 +59,7 @@ pub struct Upstream {
     pub role: Option<Role>,
     /// The position that is counted; `None` while it claims none, or one of another history.
     pub position: Option<Position>,
-    /// It has the newest change.
+    /// It passes its probes and is known to have the newest change: not without a lease.
     pub fresh: bool,
     /// May it be asked for a list of everything now? A read of one repository needs less.
     pub reads: bool,

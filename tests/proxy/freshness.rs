@@ -211,7 +211,9 @@ fn without_a_lease_reads_go_to_the_writer() {
     assert_eq!(front.get(TAG).text(), "r0");
     assert!(front.lines(2)[1]["why"].as_str().unwrap().contains("without a lease"));
     assert_eq!(view(&front).lease_why, "the writer has given none");
-    assert!(front.metrics().contains(r#"switchyard_proxy_lease_seconds{service="pool"} 0"#));
+    let metrics = front.metrics();
+    assert!(metrics.contains(r#"switchyard_proxy_lease_seconds{service="pool"} 0"#));
+    assert!(metrics.contains(r#"switchyard_proxy_registry_fresh{service="pool",upstream="u1"} 0"#));
     writer.set(|script| script.lease = 2000);
     eventually("it is back", || front.get(TAG).text() == "r1");
 }
@@ -362,6 +364,60 @@ fn a_session_is_continued_at_the_registry_that_it_names_and_nowhere_else() {
 }
 
 #[test]
+fn of_two_that_call_themselves_the_same_the_writer_has_the_sessions_and_it_is_told() {
+    let (one, writer) = (Registry::start("r1", Role::Replica), Registry::start("r1", Role::Writer));
+    let mut config = registry::config(&[&one, &writer]);
+    config.services[0].writer = Some(1);
+    let front = started(config);
+    let told = "`u0` and `u1` call themselves `r1`";
+    eventually("it is told", || view(&front).warnings.iter().any(|why| why.starts_with(told)));
+    for _ in 0..4 {
+        front.ask(&with_body("PATCH", "/v2/a/blobs/uploads/r1.0a-1b", "", "x"));
+    }
+    assert_eq!((one.asked().len(), writer.asked().len()), (0, 4));
+}
+
+#[test]
+fn a_replica_that_catches_up_is_not_asked_all_the_time() {
+    let (writer, one, _) = cloud();
+    let front = started(registry::config(&[&writer, &one]));
+    let asked =
+        || one.upstream.seen.lock().unwrap().iter().filter(|seen| seen.path().contains("/state")).count();
+    let (before, begun) = (asked(), clock::now());
+    let mut position = 0;
+    while begun.elapsed() < Duration::from_millis(600) {
+        position += 1;
+        one.copies(at(position));
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(asked() - before <= 40, "{}", asked() - before);
+    knows(&front, 1, at(position));
+}
+
+#[test]
+fn news_of_a_replica_make_a_held_push_knock_no_more_often_at_a_writer_that_refuses() {
+    let (writer, one, _) = cloud();
+    let mut config = registry::config(&[&writer, &one]);
+    config.services[0].hold.write = Duration::from_millis(900);
+    // Its probes do not notice meanwhile.
+    config.services[0].health.fall = 100;
+    let front = started(config);
+    drop(writer);
+    let address = front.address;
+    let request = with_body("PUT", "/v2/a/manifests/latest", "", "x");
+    let pushing = thread::spawn(move || raw::ask(address, &request));
+    let mut position = 0;
+    while !pushing.is_finished() {
+        position += 1;
+        one.copies(at(position));
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(pushing.join().unwrap().status(), 503);
+    let attempts = front.lines(1)[0]["attempts"].as_array().unwrap().len();
+    assert!((2..=6).contains(&attempts), "{attempts}");
+}
+
+#[test]
 fn on_shared_storage_a_session_that_nobody_knows_goes_to_anybody() {
     let (zero, one, _) = cloud();
     let mut config = registry::config(&[&zero, &one]);
@@ -389,7 +445,6 @@ fn the_keys_of_a_file_decide_where_reads_go() {
         let (config, _) = config::load_proxy(&file, &config::Env::default()).unwrap();
         (config.services[0].writer, config.services[0].reads)
     };
-    assert_eq!(load(""), (None, Reads::default()));
     assert_eq!(load("storage = \"shared\""), (None, Reads::default()));
     assert_eq!(load("writer = \"r2\""), (Some(1), Reads::REPLICATED));
     let all = "storage = \"replicated\"\nwriter = \"r1\"\nwrite_only = true\nfreshness = \"position\"\n\
@@ -407,6 +462,7 @@ fn a_reload_keeps_the_lease_unless_the_registries_change() {
     let before = view(&front);
     let mut next = front.config.clone();
     next.services[0].maintenance = true;
+    (next.services[0].reads.write_only, next.services[0].reads.stale) = (true, StaleReads::Never);
     front.reload(&next).unwrap();
     let after = view(&front);
     assert_eq!((after.proxy, after.floor), (before.proxy.clone(), before.floor));

@@ -5,6 +5,7 @@ mod poll;
 mod reign;
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
@@ -12,9 +13,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use rand::Rng;
 use tokio::sync::{Notify, watch};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use self::reign::Reign;
 use super::freshness::{Freshness, Standing, Subject};
@@ -23,7 +25,7 @@ use crate::{
     clock,
     config::{
         Address,
-        proxy::{Reads, Service, Upstream},
+        proxy::{Service, Upstream},
     },
     model::Position,
     supervise::{Handle as Tasks, Stage, StopSource},
@@ -32,6 +34,12 @@ use crate::{
 
 /// A proxy that stops takes no longer to give its lease up; after that it runs out by itself.
 const RELEASE: Duration = Duration::from_secs(1);
+
+/// What panicked is begun anew so much later.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A state that was told longer ago says nothing about now: questions for one are answered within ten seconds.
+const LATELY: Duration = Duration::from_secs(30);
 
 /// What is known of the registries of one service, kept up to date until it is dropped.
 #[derive(Debug)]
@@ -46,7 +54,7 @@ pub struct Follow {
 struct Of {
     writer: usize,
     upstreams: Vec<Upstream>,
-    reads: Reads,
+    fresh_wait: Duration,
     connect: Duration,
 }
 
@@ -115,7 +123,7 @@ impl Follow {
         let shared = Arc::new(Shared {
             proxy: own_name(),
             service: title.clone(),
-            core: RwLock::new(Freshness::new(of.upstreams.len(), of.writer, of.reads.fresh_wait)),
+            core: RwLock::new(Freshness::new(of.upstreams.len(), of.writer, of.fresh_wait)),
             states: Mutex::new(vec![None; of.upstreams.len()]),
             reign: Mutex::new(Reign::new(of.writer, names)),
             deposed: AtomicBool::new(false),
@@ -140,7 +148,7 @@ impl Follow {
                     tokio::select! {
                         () = stop.requested() => {}
                         () = gone.requested() => {}
-                        () = poll::log(&shared, place, &client) => {}
+                        () = kept_up("log", || poll::log(&shared, place, &client)) => {}
                     }
                     shared.core_mut().released();
                     // Late or lost, it runs out by itself.
@@ -153,7 +161,7 @@ impl Follow {
                 tokio::select! {
                     () = stop.requested() => {}
                     () = gone.requested() => {}
-                    () = poll::state(&shared, place, &client, is_writer) => {}
+                    () = kept_up("state", || poll::state(&shared, place, &client, is_writer)) => {}
                 }
             });
         }
@@ -249,6 +257,20 @@ impl Follow {
     }
 }
 
+impl Look {
+    /// Whether the registry at this place is known to have what is needed.
+    pub fn is_fresh(&self, place: usize) -> bool {
+        self.lease && matches!(self.standings.get(place), Some(Standing::Fresh { .. }))
+    }
+}
+
+impl Told {
+    /// Whether it says something about this moment.
+    pub fn is_of(&self, at: Duration) -> bool {
+        at.saturating_sub(self.at) <= LATELY
+    }
+}
+
 impl Drop for Follow {
     fn drop(&mut self) {
         self.removed.request();
@@ -261,7 +283,7 @@ impl Of {
         Some(Self {
             writer: service.writer.filter(|_| by_position)?,
             upstreams: service.upstreams.clone(),
-            reads: service.reads,
+            fresh_wait: service.reads.fresh_wait,
             connect: service.timeouts.connect,
         })
     }
@@ -329,6 +351,14 @@ impl Shared {
     }
 }
 
+/// Begins anew what has panicked: without it reads would go to the writer, or nowhere, until the next restart.
+async fn kept_up<Fut: Future<Output = ()>>(what: &str, work: impl Fn() -> Fut) {
+    while AssertUnwindSafe(work()).catch_unwind().await.is_err() {
+        error!(follow.what = what, "following a registry panicked and is begun anew");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
 fn client(address: &Address, connect: Duration) -> Option<Replication> {
     let base = format!("http://{address}").parse().ok()?;
     Replication::new(base, connect, poll::STATE_PARK).ok()
@@ -339,4 +369,21 @@ fn own_name() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
     format!("{host}-{}-{:08x}", std::process::id(), rand::rng().random::<u32>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_panics_is_begun_anew() {
+        let begun = AtomicUsize::new(0);
+        kept_up("state", || async {
+            assert!(begun.fetch_add(1, Ordering::Relaxed) == 2, "a mistake of ours");
+        })
+        .await;
+        assert_eq!(begun.load(Ordering::Relaxed), 3);
+    }
 }

@@ -110,10 +110,7 @@ impl Proxy {
                 ctx.sends += 1;
                 ctx.tried.sent(place);
             }
-            let answer = answer.map(|answer| {
-                self.answered(&ctx, place, &asked, &answer);
-                answer
-            });
+            let answer = answer.inspect(|answer| self.answered(&ctx, place, &asked, answer));
             match self.judge(&mut ctx, place, &asked, answer) {
                 Next::Again => {}
                 Next::Give(given) => return given,
