@@ -81,6 +81,8 @@ impl Truth {
             self.tail.entry(name.clone()).or_default().extend(tail);
             self.kept.insert(name.clone(), keep);
         }
+        // A log that was restored may hold what its writer died before it showed.
+        catalogues.values().for_each(|catalogue| self.shows(catalogue));
     }
 
     /// A client asks.
