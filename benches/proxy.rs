@@ -71,6 +71,7 @@ fn choose(c: &mut Criterion) {
         route: classify::route(Kind::Controller, &Method::GET, "/api/v1/vm"),
         writer: None,
         only: None,
+        deposed: false,
         write_only: false,
         fresh: None,
         patient: true,

@@ -22,6 +22,9 @@ const LOG: usize = 64 * 1024 * 1024;
 /// Longest line of a snapshot: one repository with all it holds.
 const LINE: usize = 64 * 1024 * 1024;
 
+/// A registry looks up every blob of a repository before it writes its line.
+const SNAPSHOT_IDLE: Duration = Duration::from_secs(120);
+
 /// Longest chunk list: of a blob of 2 TiB.
 const CHUNKS: usize = 16 * 1024 * 1024;
 
@@ -70,22 +73,21 @@ impl Replication {
         &self.base
     }
 
-    /// Asks the log. Takes at most the wait that is asked for, and a little.
+    /// Asks the log. The answer begins within the wait that is asked for, and a little; every wait for a next byte of
+    /// it is bounded by the idle limit.
     pub async fn log(&self, query: &LogQuery) -> Result<LogAnswer, ClientError> {
         let url = self.url(wire::LOG, query)?;
         let within = Duration::from_millis(query.wait.unwrap_or(0)) + SLACK;
-        let asked = async {
-            let response = self.send(Method::GET, &url, |request| request).await?;
-            let status = response.status();
-            let whole = answer::read_bounded(&url, response, LOG).await?;
-            match status {
-                StatusCode::OK => lines(&url, &whole),
-                StatusCode::CONFLICT => Ok(LogAnswer::Diverged(json(&url, &whole)?)),
-                StatusCode::GONE => Ok(LogAnswer::Compacted(json(&url, &whole)?)),
-                other => Err(refused(&url, other, &whole)),
-            }
-        };
-        self.within(&url, within, asked).await
+        let response = self.within(&url, within, self.send(Method::GET, &url, |request| request)).await?;
+        let status = response.status();
+        // A page may take long over a slow link: what counts is that something comes.
+        let whole = self.pieces(&url, response, LOG).await?;
+        match status {
+            StatusCode::OK => lines(&url, &whole),
+            StatusCode::CONFLICT => Ok(LogAnswer::Diverged(json(&url, &whole)?)),
+            StatusCode::GONE => Ok(LogAnswer::Compacted(json(&url, &whole)?)),
+            other => Err(refused(&url, other, &whole)),
+        }
     }
 
     /// How the registry stands; with `after`, once its position is another or the wait is over.
@@ -118,10 +120,10 @@ impl Replication {
     /// Begins to read a snapshot.
     pub async fn snapshot(&self) -> Result<(SnapshotHead, Snapshot), ClientError> {
         let url = self.base.join(wire::SNAPSHOT);
-        let response = self.within(&url, self.idle, self.send(Method::GET, &url, |request| request)).await?;
+        let idle = self.idle.max(SNAPSHOT_IDLE);
+        let response = self.within(&url, idle, self.send(Method::GET, &url, |request| request)).await?;
         let response = self.ok(&url, response).await?;
-        let mut snapshot =
-            Snapshot { url: url.clone(), response, idle: self.idle, buffer: BytesMut::new(), left: 1 };
+        let mut snapshot = Snapshot { url: url.clone(), response, idle, buffer: BytesMut::new(), left: 1 };
         let Some(line) = snapshot.line().await? else {
             return Err(strange(&url, "it is empty"));
         };
@@ -133,18 +135,15 @@ impl Replication {
     /// The size of a blob and its chunk list as stored; `None` if the registry does not have it.
     pub async fn chunks(&self, blob: &Digest) -> Result<Option<(u64, Bytes)>, ClientError> {
         let url = self.base.join(&format!("{}/{blob}/chunks", wire::BLOBS));
-        let asked = async {
-            let response = self.send(Method::GET, &url, |request| request).await?;
-            if response.status() == StatusCode::NOT_FOUND {
-                return Ok(None);
-            }
-            let response = self.ok(&url, response).await?;
-            let size = response.headers().get(headers::BLOB_SIZE).and_then(|size| size.to_str().ok());
-            let size = size.and_then(|size| size.parse().ok());
-            let Some(size) = size else { return Err(strange(&url, "it does not say how long the blob is")) };
-            Ok(Some((size, answer::read_bounded(&url, response, CHUNKS).await?)))
-        };
-        self.within(&url, self.idle, asked).await
+        let response = self.within(&url, self.idle, self.send(Method::GET, &url, |request| request)).await?;
+        if response.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        let response = self.ok(&url, response).await?;
+        let size = response.headers().get(headers::BLOB_SIZE).and_then(|size| size.to_str().ok());
+        let size = size.and_then(|size| size.parse().ok());
+        let Some(size) = size else { return Err(strange(&url, "it does not say how long the blob is")) };
+        Ok(Some((size, self.pieces(&url, response, CHUNKS).await?)))
     }
 
     /// A range of a blob, whole; `None` if the registry does not have the blob. Every wait for a next byte is
@@ -201,6 +200,24 @@ impl Replication {
     ) -> Result<reqwest::Response, ClientError> {
         let request = edit(self.http.request(method, url));
         request.send().await.map_err(|source| ClientError::transport(url, source))
+    }
+
+    /// The whole body, if it is at most `most` bytes long and never stands still for longer than the idle limit.
+    async fn pieces(
+        &self,
+        url: &str,
+        mut response: reqwest::Response,
+        most: usize,
+    ) -> Result<Bytes, ClientError> {
+        let mut whole = BytesMut::new();
+        loop {
+            let next = async { response.chunk().await.map_err(|source| ClientError::transport(url, source)) };
+            let Some(piece) = self.within(url, self.idle, next).await? else { return Ok(whole.freeze()) };
+            if whole.len() + piece.len() > most {
+                return Err(strange(url, format!("it is longer than {most} bytes")));
+            }
+            whole.extend_from_slice(&piece);
+        }
     }
 
     async fn ok(&self, url: &str, response: reqwest::Response) -> Result<reqwest::Response, ClientError> {

@@ -82,14 +82,6 @@ pub enum Answer {
         /// Each upstream, with why it could not say so.
         why: NoneLeft,
     },
-    /// One that has everything of the repository does not have it.
-    #[error("{subject}: no server of `{service}` has it")]
-    NotFound {
-        /// The service.
-        service: String,
-        /// What was asked about.
-        subject: String,
-    },
     /// Too many are held already.
     #[error("no server of `{service}` can take this request and too many are waiting: {why}")]
     HeldFull {
@@ -135,7 +127,7 @@ impl Answer {
     pub fn status(&self) -> u16 {
         match self {
             Self::Refused(refusal) => refusal.status(),
-            Self::NoRoute | Self::NotFound { .. } => 404,
+            Self::NoRoute => 404,
             Self::Maintenance { .. }
             | Self::NoUpstream { .. }
             | Self::NotFresh { .. }
@@ -158,7 +150,6 @@ impl Answer {
             Self::NoUpstream { .. } => "no-upstream",
             Self::NotFresh { .. } => "not-fresh",
             Self::NotSure { .. } => "not-sure",
-            Self::NotFound { .. } => "not-found",
             Self::HeldFull { .. } => "held-full",
             Self::Unknown { .. } => "outcome-unknown",
             Self::NoAnswer { .. } => "no-answer",
@@ -177,8 +168,8 @@ impl Answer {
             Self::NotFresh { .. } => {
                 "try again shortly; `GET /admin/v1/registries` of the proxy says what it waits for"
             }
+            Self::NotSure { why, .. } if why.is_write_only() => "try again shortly",
             Self::NotSure { .. } => "try again when the writer is back",
-            Self::NotFound { .. } => "check the name",
             Self::Unknown { .. } => "look whether it happened before sending it again",
             Self::NoAnswer { .. } => "send it again",
             Self::Internal(_) => "tell the operator the request id",
@@ -196,7 +187,6 @@ impl Answer {
     /// OCI Distribution Specification v1.1, "Error Codes", and what the reference registry adds to them.
     fn oci_code(&self) -> &'static str {
         match self.status() {
-            404 if matches!(self, Self::NotFound { .. }) => "BLOB_UNKNOWN",
             503 => "UNAVAILABLE",
             404 => "NAME_UNKNOWN",
             405 | 501 | 505 => "UNSUPPORTED",

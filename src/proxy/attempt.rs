@@ -52,6 +52,8 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, head: &HeaderMap) -> Option<E
     let current = ctx.current.as_ref()?;
     let follow = ctx.service()?.follow.clone()?;
     let shows = matches!(status, 200..=399 | 404);
+    // A path that the registry does not know is answered by nobody who knows of positions.
+    let of_nobody = status == 404 && at.is_none();
     let changed = match (ctx.route.access, ctx.route.class) {
         (Access::Read, _) => position(headers::CHANGED),
         (Access::Write, RouteClass::RegistryWrite) if status < 300 => at,
@@ -61,7 +63,7 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, head: &HeaderMap) -> Option<E
     let said = Said {
         position: at,
         changed: changed.filter(|_| shows),
-        shows: shows && needs_position && !current.asked.of_writer,
+        shows: shows && !of_nobody && needs_position && !current.asked.of_writer,
     };
     follow.answered(current.place, current.asked.at, said, ctx.subject());
     let weighed = weigh::weigh(&current.asked, status, at);
@@ -69,7 +71,7 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, head: &HeaderMap) -> Option<E
     match weighed {
         Weighed::Good => None,
         Weighed::Behind => Some(Event::Behind),
-        Weighed::NotHere { sure } => Some(Event::NotHere { sure: sure || ctx.sure }),
+        Weighed::NotHere => Some(Event::NotHere),
     }
 }
 
@@ -103,7 +105,10 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
             upstream.prober.nudge();
             what.label()
         }
-        Event::BadStatus(_) => "retry-status",
+        Event::BadStatus(_) => {
+            ctx.tried.answered(current.place);
+            "retry-status"
+        }
         Event::BrokeOff => "broke-off",
         Event::Behind => {
             ctx.tried.older(current.place);
@@ -111,10 +116,9 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
             metrics.behind_answer(service.name.as_str(), upstream.name.as_str());
             "behind"
         }
-        Event::NotHere { sure } => {
+        Event::NotHere => {
             ctx.tried.absent(current.place);
             ctx.sends = ctx.sends.saturating_sub(1);
-            ctx.sure |= sure;
             "not-here"
         }
     };
@@ -134,7 +138,7 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
         ctx.current = Some(current);
         return verdict;
     }
-    if !matches!(event, Event::Behind | Event::NotHere { .. }) {
+    if !matches!(event, Event::Behind | Event::NotHere) {
         metrics.upstream_failed(service.name.as_str(), upstream.name.as_str(), end);
     }
     ctx.end_attempt(end);

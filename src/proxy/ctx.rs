@@ -131,8 +131,6 @@ pub struct Ctx {
     pub fresh_waited: bool,
     /// It may not wait for one any more: its time is short.
     pub impatient: bool,
-    /// A registry that has all there is of the repository does not have what was asked for.
-    pub sure: bool,
     /// What the last answer said about positions.
     pub said: Said,
     /// The mark on the answer that was passed on.
@@ -205,6 +203,7 @@ impl Ctx {
             route: self.route,
             writer: service.writer,
             only: self.session.as_deref().and_then(|name| service.named(name)),
+            deposed: look.deposed,
             write_only: service.reads.write_only,
             fresh: service.fresh(look),
             patient: !self.impatient,

@@ -12,21 +12,22 @@ use crate::health::Verdict;
 
 /// One that could not be connected to is tried again so often: its verdict changes only after several
 /// probes, and it may be back before that.
-const TICK: Duration = Duration::from_millis(250);
+pub const TICK: Duration = Duration::from_millis(250);
 
 /// Why a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
-    /// Look again: a verdict changed, or it is time to try those once more that refused.
-    LookAgain,
-    /// The hold is over.
+    /// A verdict changed.
+    Verdict,
+    /// What a registry has changed, or what is needed.
+    News,
+    /// Nothing came.
     Over,
     /// The client has closed.
     ClientGone,
 }
 
-/// Waits for the first of: a change of a verdict, news of what the registries have, the next tick, `until`, `gone`.
-/// Cancel-safe.
+/// Waits for the first of: a change of a verdict, news of what the registries have, `until`, `gone`. Cancel-safe.
 pub async fn wait(
     verdicts: &mut [watch::Receiver<Arc<Verdict>>],
     news: Option<&mut watch::Receiver<()>>,
@@ -56,14 +57,11 @@ pub async fn wait(
             std::future::pending::<()>().await;
         }
     };
-    let tick = now + TICK;
     tokio::select! {
         () = gone => Ended::ClientGone,
-        () = changed => Ended::LookAgain,
-        () = told => Ended::LookAgain,
-        () = tokio::time::sleep_until(tick.min(until)) => {
-            if tick < until { Ended::LookAgain } else { Ended::Over }
-        }
+        () = changed => Ended::Verdict,
+        () = told => Ended::News,
+        () = tokio::time::sleep_until(until) => Ended::Over,
     }
 }
 
@@ -86,7 +84,7 @@ mod tests {
         let waiting = wait(&mut follow, None, now + Duration::from_secs(2), now, pending());
         let change = async { b.send_modify(|_| {}) };
         let (ended, ()) = tokio::join!(waiting, change);
-        assert_eq!((ended, clock::now() - now), (Ended::LookAgain, Duration::ZERO));
+        assert_eq!((ended, clock::now() - now), (Ended::Verdict, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
@@ -95,23 +93,15 @@ mod tests {
         let now = clock::now();
         let waiting = wait(&mut [], Some(&mut follow), now + Duration::from_secs(2), now, pending());
         let (ended, ()) = tokio::join!(waiting, async { news.send_modify(|()| {}) });
-        assert_eq!((ended, clock::now() - now), (Ended::LookAgain, Duration::ZERO));
+        assert_eq!((ended, clock::now() - now), (Ended::News, Duration::ZERO));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn without_a_change_it_looks_again_each_tick_until_the_end() {
+    async fn without_a_change_it_is_over_at_its_end() {
         let start = clock::now();
-        let mut ends = Vec::new();
-        loop {
-            let ended =
-                wait(&mut [], None, start + Duration::from_millis(600), clock::now(), pending()).await;
-            ends.push(ended);
-            if ended == Ended::Over {
-                break;
-            }
-        }
-        assert_eq!(ends, [Ended::LookAgain, Ended::LookAgain, Ended::Over]);
-        assert_eq!(clock::now() - start, Duration::from_millis(600));
+        let ended = wait(&mut [], None, start + Duration::from_millis(600), start, pending()).await;
+        assert_eq!((ended, clock::now() - start), (Ended::Over, Duration::from_millis(600)));
+        assert_eq!(wait(&mut [], None, start, clock::now(), pending()).await, Ended::Over);
     }
 
     #[tokio::test(start_paused = true)]

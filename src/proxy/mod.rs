@@ -94,7 +94,6 @@ fn admit(arrival: Arrival, head: Head<'_>) -> (Ctx, Result<(), Answer>) {
         despaired: false,
         fresh_waited: false,
         impatient: false,
-        sure: false,
         said: Default::default(),
         stale: None,
         held: Default::default(),

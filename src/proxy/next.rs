@@ -38,12 +38,14 @@ pub(super) enum NoNext {
 /// What a waiting request follows, and its place among those that wait.
 struct Waiting {
     _inside: Inside,
+    /// When those that could not be connected to are tried once more.
+    tick: Instant,
     verdicts: Vec<watch::Receiver<Arc<Verdict>>>,
     news: Option<watch::Receiver<()>>,
 }
 
 impl Waiting {
-    fn begin(service: &Service, most: usize) -> Option<Self> {
+    fn begin(service: &Service, most: usize, now: Instant) -> Option<Self> {
         let inside = service.held.enter(most)?;
         let follow = |upstream: &Arc<snapshot::Upstream>| {
             let mut verdict = upstream.prober.follow();
@@ -51,7 +53,8 @@ impl Waiting {
             verdict
         };
         let news = service.follow.as_ref().map(|follow| follow.news());
-        Some(Self { _inside: inside, verdicts: service.upstreams.iter().map(follow).collect(), news })
+        let verdicts = service.upstreams.iter().map(follow).collect();
+        Some(Self { _inside: inside, tick: now + hold::TICK, verdicts, news })
     }
 }
 
@@ -85,8 +88,8 @@ pub(super) async fn next_upstream<G: Future<Output = ()>>(
             }
             None => hold_until,
         };
-        let Some(Waiting { verdicts, news, .. }) = &mut waiting else {
-            waiting = Waiting::begin(&service, ctx.snapshot.limits.held);
+        let Some(Waiting { tick, verdicts, news, .. }) = &mut waiting else {
+            waiting = Waiting::begin(&service, ctx.snapshot.limits.held, now);
             if waiting.is_none() && none.wait.is_some() {
                 // Too many wait: it goes on with those who can answer now.
                 ctx.impatient = true;
@@ -99,18 +102,24 @@ pub(super) async fn next_upstream<G: Future<Output = ()>>(
             continue;
         };
         ctx.fresh_waited |= none.wait.is_some();
-        let ended = hold::wait(verdicts, news.as_mut(), until, now, gone()).await;
+        let ended = hold::wait(verdicts, news.as_mut(), until.min(*tick), now, gone()).await;
         ctx.held += clock::now().saturating_duration_since(now);
+        let over = ended == hold::Ended::Over && until <= *tick;
         match (ended, none.wait) {
             (hold::Ended::ClientGone, _) => {
                 count_wait(ctx, &service, metrics, "client-gone");
                 return Err(NoNext::ClientGone);
             }
-            (hold::Ended::LookAgain, _) => {}
-            (hold::Ended::Over, Some(wait)) => ctx.impatient |= until < now + wait,
-            (hold::Ended::Over, None) => ctx.hold_over = true,
+            (hold::Ended::Over, Some(wait)) if over => ctx.impatient |= until < now + wait,
+            (hold::Ended::Over, None) if over => ctx.hold_over = true,
+            _ => {}
         }
-        ctx.tried.forgive();
+        // What the registries have says nothing about one that could not be connected to.
+        ctx.tried.forgive_older();
+        if ended != hold::Ended::News {
+            ctx.tried.forgive_refused();
+            *tick = clock::now() + hold::TICK;
+        }
     }
 }
 
@@ -131,7 +140,7 @@ fn count_wait(ctx: &mut Ctx, service: &Service, metrics: &ProxyMetrics, outcome:
 
 /// Whether waiting would only delay an error that is already known.
 fn no_use(ctx: &Ctx, none: &NoneLeft) -> bool {
-    ctx.tried.sent_any() || ctx.hold_over || none.is_settled() || (ctx.sure && ctx.tried.absent_any())
+    ctx.tried.sent_any() || ctx.hold_over || none.is_settled()
 }
 
 /// The answer of ours when nobody is left to be asked.
@@ -139,11 +148,7 @@ pub(super) fn give_up(ctx: &Ctx, service: &Service, why: NoneLeft) -> Answer {
     let name = service.name.to_string();
     let read = ctx.route.access == Access::Read;
     if ctx.tried.absent_any() {
-        let subject = subject(ctx);
-        return match ctx.sure {
-            true => Answer::NotFound { service: name, subject },
-            false => Answer::NotSure { service: name, subject, why },
-        };
+        return Answer::NotSure { service: name, subject: subject(ctx), why };
     }
     if read && why.is_unfresh() {
         let needed = ctx.look(service).needed;
@@ -161,7 +166,9 @@ fn subject(ctx: &Ctx) -> String {
             format!("blob `{}` of `{repository}`", ctx.path.rsplit('/').next().unwrap_or_default())
         }
         (Some(repository), _) => format!("`{repository}`"),
-        (None, _) => "the list of all repositories".into(),
+        (None, _) if ctx.path.starts_with("/v2/_catalog") => "the list of all repositories".into(),
+        // A list, or what one template is: the query says which.
+        (None, _) => format!("`{}`", ctx.path),
     }
 }
 
@@ -170,10 +177,7 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
     let look = ctx.look(service);
     let candidates = service.candidates(&look);
     let want = ctx.want(service, &look);
-    let hold = match ctx.route.access {
-        Access::Read => service.hold.read,
-        Access::Write => service.hold.write,
-    };
+    let hold = forward::hold(ctx.route, service.hold);
     let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
     let at_once = !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold);
     let draw = Draw { turn: service.turn.fetch_add(1, Ordering::Relaxed), chance: rand::random() };
@@ -206,7 +210,7 @@ fn asked(want: &Want, chosen: &Chosen, look: &Look) -> Asked {
             Rank::Stale(stale) => Some(stale),
             Rank::First | Rank::Second => None,
         },
-        of_writer: want.writer == Some(chosen.place),
+        of_writer: want.writer == Some(chosen.place) && !want.deposed,
     }
 }
 

@@ -114,6 +114,7 @@ fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks) -> Serv
         upstreams: upstreams.collect(),
         turn: Default::default(),
         held: old.map(|old| old.held.clone()).unwrap_or_default(),
+        twins_told: Default::default(),
     }
 }
 

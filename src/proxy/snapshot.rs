@@ -1,11 +1,15 @@
 //! Everything a request may read of the configuration: loaded once at its start and kept to its end.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
+use tracing::warn;
 
 use super::{
     choose::{Candidate, Fresh},
@@ -18,7 +22,7 @@ use crate::{
         Address,
         proxy::{Balance, Health, Hold, Kind, Limits, Listener, Reads, UpstreamTimeouts},
     },
-    health::Prober,
+    health::{Prober, State},
     model::{ServiceName, UpstreamName},
 };
 
@@ -89,6 +93,8 @@ pub struct Service {
     pub turn: AtomicUsize,
     /// Requests that wait; goes on over a reload.
     pub held: Gate,
+    /// That several upstreams call themselves the same was logged.
+    pub twins_told: AtomicBool,
 }
 
 impl Service {
@@ -111,11 +117,52 @@ impl Service {
         self.follow.as_ref().map(|_| Fresh { lease: look.lease, stale: self.reads.stale })
     }
 
-    /// The upstream that goes by this name: it says so itself, or the config does.
+    /// Whether this upstream passes its probes and is known to have the newest change of all; `look` was for
+    /// everything. The writer has it by itself.
+    pub fn is_fresh(&self, look: &Look, place: usize) -> bool {
+        let (Some(follow), Some(upstream)) = (&self.follow, self.upstreams.get(place)) else { return false };
+        if self.writer == Some(place) && !look.deposed {
+            return true;
+        }
+        let up = upstream.prober.verdict().state == State::Up;
+        up && look.is_fresh(place) && follow.told(place).is_some_and(|told| told.is_of(look.at))
+    }
+
+    /// The upstream that goes by this name: it says so itself, or the config does. Of several that say so, the writer.
     pub fn named(&self, name: &str) -> Option<usize> {
-        let itself = |upstream: &Arc<Upstream>| upstream.prober.verdict().name() == Some(name);
+        let itself = |place: &usize| self.upstreams[*place].prober.verdict().name() == Some(name);
+        let places: Vec<usize> = (0..self.upstreams.len()).filter(itself).collect();
+        if places.len() > 1 && !self.twins_told.swap(true, Ordering::Relaxed) {
+            let (service, upstreams) = (&self.name, self.names(&places));
+            warn!(service.name = %service, registry.name = name, upstreams, "several registries go by one name");
+        }
         let config = |upstream: &Arc<Upstream>| upstream.name.as_str() == name;
-        self.upstreams.iter().position(itself).or_else(|| self.upstreams.iter().position(config))
+        let writer = self.writer.filter(|writer| places.contains(writer));
+        writer.or(places.first().copied()).or_else(|| self.upstreams.iter().position(config))
+    }
+
+    /// One sentence for each name that several upstreams call themselves.
+    pub fn twins(&self) -> Vec<String> {
+        let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, upstream) in self.upstreams.iter().enumerate() {
+            if let Some(name) = upstream.prober.verdict().name() {
+                by_name.entry(name.to_owned()).or_default().push(place);
+            }
+        }
+        let twins = by_name.into_iter().filter(|(_, places)| places.len() > 1);
+        let sentence = |(name, places): (String, Vec<usize>)| {
+            format!(
+                "{} call themselves `{name}`, and upload sessions are found by that name: give each registry a `name` \
+                 of its own",
+                self.names(&places)
+            )
+        };
+        twins.map(sentence).collect()
+    }
+
+    fn names(&self, places: &[usize]) -> String {
+        let names = places.iter().filter_map(|place| self.upstreams.get(*place));
+        names.map(|upstream| format!("`{}`", upstream.name)).collect::<Vec<_>>().join(" and ")
     }
 }
 

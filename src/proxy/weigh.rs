@@ -27,11 +27,9 @@ pub enum Weighed {
     Good,
     /// It is older than what is needed, or does not say how old it is.
     Behind,
-    /// What was asked for is not there.
-    NotHere {
-        /// This registry has all that there is of the repository.
-        sure: bool,
-    },
+    /// What was asked for is not there, which only the writer can say of all registries: one that has every change of
+    /// the repository may still be fetching a blob that was acknowledged.
+    NotHere,
 }
 
 /// Weighs an answer by its status and the position that it is not older than.
@@ -44,9 +42,9 @@ pub fn weigh(asked: &Asked, status: u16, has: Option<Position>) -> Weighed {
     let covers = asked.needed.is_some_and(|needed| has.is_some_and(|has| has >= needed));
     match (asked.needs, asked.stale) {
         (Needs::Nothing, _) => Weighed::Good,
-        (Needs::Blob, _) if status == 404 => Weighed::NotHere { sure: covers },
+        (Needs::Blob, _) if status == 404 => Weighed::NotHere,
         (Needs::Blob, _) => Weighed::Good,
-        (Needs::Repository | Needs::All, Some(_)) if status == 404 => Weighed::NotHere { sure: false },
+        (Needs::Repository | Needs::All, Some(_)) if status == 404 => Weighed::NotHere,
         (Needs::Repository | Needs::All, Some(_)) => Weighed::Good,
         (Needs::Repository | Needs::All, None) if covers => Weighed::Good,
         (Needs::Repository | Needs::All, None) => Weighed::Behind,
@@ -81,9 +79,9 @@ mod tests {
             (All, "1.5", 200, "1.4", Behind),
             (Blob, "1.5", 200, "1.4", Good),
             (Blob, "1.5", 206, "-", Good),
-            (Blob, "1.5", 404, "1.4", NotHere { sure: false }),
-            (Blob, "1.5", 404, "1.5", NotHere { sure: true }),
-            (Blob, "-", 404, "1.5", NotHere { sure: false }),
+            (Blob, "1.5", 404, "1.4", NotHere),
+            (Blob, "1.5", 404, "1.5", NotHere),
+            (Blob, "-", 404, "1.5", NotHere),
             (Nothing, "-", 404, "-", Good),
         ] {
             assert_eq!(
@@ -102,6 +100,6 @@ mod tests {
         let mut stale = asked(Needs::Repository, "-");
         stale.stale = Some(Stale::Unknown);
         assert_eq!(weigh(&stale, 200, None), Weighed::Good);
-        assert_eq!(weigh(&stale, 404, at("1.5")), Weighed::NotHere { sure: false });
+        assert_eq!(weigh(&stale, 404, at("1.5")), Weighed::NotHere);
     }
 }

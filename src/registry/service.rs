@@ -181,9 +181,10 @@ impl Registry {
         match self.others {
             Others::Asks(peers) if peers.is_empty() => {}
             Others::Asks(peers) => {
-                let journal = self.app.repositories.journal().clone();
-                self.tasks
-                    .finish_at(Stage::Loops, "registry start", move |stop| start::run(journal, peers, stop));
+                let (name, journal) = (self.app.name.clone(), self.app.repositories.journal().clone());
+                journal.unsettle();
+                let ask = move |stop| start::run(name, journal, peers, stop);
+                self.tasks.finish_at(Stage::Loops, "registry start", ask);
             }
             Others::Follows(replica, fetcher) => {
                 let again = OnEnd::Restart(RESTART);
@@ -231,6 +232,7 @@ fn router(app: App, http: HttpMetrics, stop: Stop) -> Router {
         .route("/v2/", oci.clone())
         .route("/v2/{*rest}", oci)
         .merge(vendor::routes())
+        .fallback(unknown)
         .with_state(app.clone())
         .layer(middleware::from_fn_with_state(journal, position::stamp))
         .merge(feed::routes(app.clone(), stop))
@@ -239,7 +241,6 @@ fn router(app: App, http: HttpMetrics, stop: Stop) -> Router {
             "/metrics",
             get(move || async move { ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], metrics.metrics_text()) }),
         )
-        .fallback(unknown)
         .layer(middleware::from_fn_with_state(http, measure))
         .layer(middleware::from_fn(request_id))
 }

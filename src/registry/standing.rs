@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
+    journal::Claim,
     replicate::{fetch, status::Status},
     state::App,
     writer::Writer,
@@ -35,7 +36,7 @@ impl Standing {
                 view.fetching.iter().map(|blob| blob.why.as_str()).filter(|why| !why.is_empty()).collect();
             why.extend(stuck.into_iter().map(|why| format!("what it lacks does not come: {why}")));
             head = copying.status.head();
-            lag = copying.status.lag(view.missing);
+            lag = copying.status.lag(at.position, view.missing);
             aside = copying.status.asides();
             (fetching, peers) = (view.fetching, view.peers);
         }
@@ -43,6 +44,7 @@ impl Standing {
             registry: app.name.clone(),
             role: app.role,
             position: at.claimed(),
+            unconfirmed: (at.claim == Claim::Unconfirmed).then_some(at.position),
             head,
             epoch: journal.epochs().last().map_or(0, |epoch| epoch.epoch),
             lag,

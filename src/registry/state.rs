@@ -119,6 +119,12 @@ impl Health {
 }
 
 impl Health {
+    /// Why no position is claimed.
+    pub(super) fn unclaimed(&self) -> String {
+        let why = self.journal.at().claim.unknown().map(str::to_owned);
+        why.unwrap_or_else(|| "it has not heard of its writer since its start".into())
+    }
+
     /// What this registry can do, and each thing that is wrong. That a replica takes no writes is not.
     pub(super) fn can(&self) -> Can {
         let mut can = disk(&self.seen.lock().unwrap_or_else(PoisonError::into_inner), self.reserve);

@@ -56,8 +56,8 @@ metrics! {
     PROXY_FIRST_BYTE = "switchyard_proxy_first_byte_seconds" ["service", "class"] "Time from request head to the head of the answer.";
     PROXY_ACCESS_DROPPED = "switchyard_proxy_access_lines_dropped_total" [] "Access lines that were dropped because the log could not keep up.";
     PROXY_LEASE = "switchyard_proxy_lease_seconds" ["service"] "What is left of the lease on the writer's log; 0 without one, and then reads go to the writer.";
-    PROXY_REGISTRY_FRESH = "switchyard_proxy_registry_fresh" ["service", "upstream"] "1 while the registry has the newest change that is known.";
-    PROXY_REGISTRY_LAG = "switchyard_proxy_registry_lag_entries" ["service", "upstream"] "Changes that the registry has not applied yet, as it told last.";
+    PROXY_REGISTRY_FRESH = "switchyard_proxy_registry_fresh" ["service", "upstream"] "1 while the registry is up and known to have the newest change; not without a lease.";
+    PROXY_REGISTRY_LAG = "switchyard_proxy_registry_lag_entries" ["service", "upstream"] "Changes that the registry has not applied yet, as it told within the last 30 s; none when it has not.";
     PROXY_FRESH_WAITS = "switchyard_proxy_fresh_waits_total" ["service", "outcome"] "Reads that waited for a lagging replica, by what came of it: caught-up, writer, stale, refused, client-gone.";
     PROXY_BEHIND_ANSWERS = "switchyard_proxy_behind_answers_total" ["service", "upstream"] "Answers that were dropped because they were older than what was needed.";
     PROXY_STALE_ANSWERS = "switchyard_proxy_stale_answers_total" ["service", "why"] "Answers that were passed on although they may miss the last pushes: unknown, behind.";

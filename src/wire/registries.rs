@@ -33,6 +33,9 @@ pub struct Service {
     pub lease_ms: Option<u64>,
     /// Why there is none; empty while there is one.
     pub lease_why: String,
+    /// Where what the registries say of themselves does not go with the config, and what to do about it.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// What reads of a repository need that has not changed since the proxy began to follow the log.
     pub floor: Option<Position>,
     /// The newest change that is known: what lists of everything need.
@@ -56,7 +59,7 @@ pub struct Upstream {
     pub role: Option<Role>,
     /// The position that is counted; `None` while it claims none, or one of another history.
     pub position: Option<Position>,
-    /// It has the newest change.
+    /// It passes its probes and is known to have the newest change: not without a lease.
     pub fresh: bool,
     /// May it be asked for a list of everything now? A read of one repository needs less.
     pub reads: bool,

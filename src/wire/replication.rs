@@ -277,6 +277,9 @@ pub struct State {
     pub role: Role,
     /// Every change up to here is applied and durable; `None` while nothing is claimed.
     pub position: Option<Position>,
+    /// What it has applied although it does not claim it: it has not heard of its writer since its start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unconfirmed: Option<Position>,
     /// The newest position it knows of; its own for a writer.
     pub head: Option<Position>,
     /// The reign of its log.
@@ -364,6 +367,15 @@ pub struct Aside {
     pub common: Option<Position>,
     /// Up to where the set-aside history went.
     pub upto: Position,
-    /// Repositories that were taken back.
+    /// How many repositories were taken back.
+    #[serde(default)]
+    pub count: u64,
+    /// Which: all of them in the file, the first [`ASIDE_SHOWN`] in a state.
     pub repositories: Vec<RepositoryName>,
 }
+
+/// Repositories that a state names of each history that was set aside.
+pub const ASIDE_SHOWN: usize = 100;
+
+/// Histories that were set aside that a state names: the newest.
+pub const ASIDES_SHOWN: usize = 20;

@@ -161,7 +161,19 @@ const ADDED_TO_PROXY: &[Case] = &[
         "[service.registries]\nwriter = \"a\"\nfresh_wait = \"5s\"\nupstreams = [{ name = \"a\", address = \"a:1\" }]",
         "9:14",
         "`service.registries.fresh_wait` is `5s`",
-        "from `0s` to `4s`",
+        "from `0s` to `2s 500ms`",
+    ),
+    case(
+        "[service.registries]\nwriter = \"a\"\nwrite_only = true\nupstreams = [{ name = \"a\", address = \"a:1\" }]",
+        "9:14",
+        "`service.registries.write_only` leaves nobody to read from",
+        "name the replicas among the `upstreams`",
+    ),
+    case(
+        "[service.registries]\nupstreams = [{ address = \"a:1\" }, { address = \"a:2\" }]",
+        "8:13",
+        "`service.registries.upstreams` has 2 registries, and neither `writer` nor `storage` says what they are",
+        "`storage = \"shared\"`",
     ),
     case(
         "[service.other]\nupstreams = [{ address = \"a:1\" }]",

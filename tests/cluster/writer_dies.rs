@@ -85,6 +85,15 @@ async fn with_the_writer_stopped_reads_go_on_marked_and_pushes_wait() {
     cloud.set_service("");
     marked(&cloud, &old).await;
 
+    // Replicas and a proxy that start while the writer is away know less, and answer all the same.
+    for name in ["r2", "r3"] {
+        cloud.kill(name);
+        cloud.restart(name).await;
+    }
+    cloud.proxies[0].server.process.kill();
+    cloud.proxies[0].server.restart().await;
+    marked(&cloud, &old).await;
+
     // A push that began while the writer was away is taken when it is back in time.
     let image = Image::write(&cloud.place.path("image"), 100, 1, 4);
     let to = format!("{}/mac/held:v1", cloud.proxies[0].front);

@@ -8,6 +8,7 @@ use switchyard::{
         self,
         proxy::{Freshness, Reads, StaleReads},
     },
+    model::Position,
     wire::replication::Role,
 };
 
@@ -126,8 +127,8 @@ fn an_answer_that_is_too_old_is_dropped_and_another_registry_asked() {
     );
     let counted = r#"switchyard_proxy_behind_answers_total{service="pool",upstream="u1"} 1"#;
     assert!(front.metrics().contains(counted));
-    // The answer has taken its claim back.
-    assert_eq!(view(&front).upstreams[1].position, Some(at(0)));
+    // The answer has taken its claim back, so that it is asked anew.
+    eventually("it has told its position again", || view(&front).upstreams[1].position == Some(pushed));
     assert_eq!(front.get(TAG).text(), "r0");
 }
 
@@ -138,6 +139,28 @@ fn an_answer_without_a_position_is_dropped_too() {
     let front = started(registry::config(&[&writer, &one]));
     assert_eq!(front.get(TAG).text(), "r0");
     assert_eq!(one.asked().len(), 1);
+}
+
+#[test]
+fn an_answer_without_a_position_takes_no_replica_out_for_long() {
+    let (writer, one, two) = cloud();
+    let front = started(registry::config(&[&writer, &one, &two]));
+    for gone in [true, false] {
+        for replica in [&one, &two] {
+            replica.set(|script| (script.answers_at, script.empty) = (Some(None), gone));
+        }
+        assert_eq!(front.get(TAG).text(), "r0");
+        for replica in [&one, &two] {
+            replica.set(|script| (script.answers_at, script.empty) = (None, false));
+        }
+        // A 404 that knows of no position says nothing; another answer has the registry asked anew.
+        if gone {
+            assert!(view(&front).upstreams[1..].iter().all(|upstream| upstream.position.is_some()));
+        }
+        let begun = clock::now();
+        eventually("replicas answer again", || front.get(TAG).text() != "r0");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    }
 }
 
 #[test]
@@ -161,19 +184,21 @@ fn a_blob_is_looked_for_at_every_registry_and_at_the_writer_last() {
 }
 
 #[test]
-fn without_the_writer_only_a_fresh_registry_may_say_that_a_blob_is_not_there() {
+fn only_the_writer_says_that_a_blob_is_not_there_and_is_asked_last_also_when_it_is_write_only() {
     let (writer, one, _) = cloud();
     let mut config = registry::config(&[&writer, &one]);
     config.services[0].hold.read = Duration::from_millis(300);
     config.services[0].reads.write_only = true;
     let front = started(config);
-    assert_eq!(front.get(BLOB).status(), 404);
-    writer.push("a");
-    writer.confirmed();
+    let answer = front.get(BLOB);
+    assert_eq!((answer.status(), answer.text().as_str()), (404, "r0"));
+    writer.gives("b");
+    assert_eq!(front.get(BLOB).text(), "r0");
+    drop(writer);
+    // The replica has passed every change, and may still be fetching a blob that one of them announced.
     let answer = front.get(BLOB);
     assert_eq!((answer.status(), answer.head.get("retry-after").is_some()), (503, true));
     assert!(answer.text().contains("may miss the last pushes"), "{}", answer.text());
-    assert!(writer.asked().is_empty());
 }
 
 #[test]
@@ -186,7 +211,9 @@ fn without_a_lease_reads_go_to_the_writer() {
     assert_eq!(front.get(TAG).text(), "r0");
     assert!(front.lines(2)[1]["why"].as_str().unwrap().contains("without a lease"));
     assert_eq!(view(&front).lease_why, "the writer has given none");
-    assert!(front.metrics().contains(r#"switchyard_proxy_lease_seconds{service="pool"} 0"#));
+    let metrics = front.metrics();
+    assert!(metrics.contains(r#"switchyard_proxy_lease_seconds{service="pool"} 0"#));
+    assert!(metrics.contains(r#"switchyard_proxy_registry_fresh{service="pool",upstream="u1"} 0"#));
     writer.set(|script| script.lease = 2000);
     eventually("it is back", || front.get(TAG).text() == "r1");
 }
@@ -216,6 +243,24 @@ fn with_the_writer_gone_fresh_replicas_answer_and_then_the_freshest_marked() {
     // Blobs go on, unmarked, and a push is held, then refused.
     one.gives("b");
     assert_eq!((front.get(BLOB).text().as_str(), head(&front, BLOB).status()), ("r1", 200));
+}
+
+#[test]
+fn replicas_that_claim_nothing_since_they_began_answer_marked_while_the_writer_is_lost() {
+    let (writer, one, _) = cloud();
+    let mut config = registry::config(&[&writer, &one]);
+    config.services[0].hold.read = Duration::from_millis(300);
+    let front = started(config);
+    drop(writer);
+    one.set(|script| script.position = None);
+    lost(&front, 0);
+    eventually("the lease has run out", || view(&front).lease_ms.is_none());
+    eventually("its claim is gone", || view(&front).upstreams[1].position.is_none());
+    let answer = front.get(TAG);
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "r1"));
+    assert_eq!(answer.head.get("switchyard-stale"), Some("unknown"));
+    one.set(|script| script.empty = true);
+    assert_eq!(front.get(TAG).status(), 503);
 }
 
 #[test]
@@ -319,6 +364,60 @@ fn a_session_is_continued_at_the_registry_that_it_names_and_nowhere_else() {
 }
 
 #[test]
+fn of_two_that_call_themselves_the_same_the_writer_has_the_sessions_and_it_is_told() {
+    let (one, writer) = (Registry::start("r1", Role::Replica), Registry::start("r1", Role::Writer));
+    let mut config = registry::config(&[&one, &writer]);
+    config.services[0].writer = Some(1);
+    let front = started(config);
+    let told = "`u0` and `u1` call themselves `r1`";
+    eventually("it is told", || view(&front).warnings.iter().any(|why| why.starts_with(told)));
+    for _ in 0..4 {
+        front.ask(&with_body("PATCH", "/v2/a/blobs/uploads/r1.0a-1b", "", "x"));
+    }
+    assert_eq!((one.asked().len(), writer.asked().len()), (0, 4));
+}
+
+#[test]
+fn a_replica_that_catches_up_is_not_asked_all_the_time() {
+    let (writer, one, _) = cloud();
+    let front = started(registry::config(&[&writer, &one]));
+    let asked =
+        || one.upstream.seen.lock().unwrap().iter().filter(|seen| seen.path().contains("/state")).count();
+    let (before, begun) = (asked(), clock::now());
+    let mut position = 0;
+    while begun.elapsed() < Duration::from_millis(600) {
+        position += 1;
+        one.copies(at(position));
+        thread::sleep(Duration::from_millis(1));
+    }
+    assert!(asked() - before <= 40, "{}", asked() - before);
+    knows(&front, 1, at(position));
+}
+
+#[test]
+fn news_of_a_replica_make_a_held_push_knock_no_more_often_at_a_writer_that_refuses() {
+    let (writer, one, _) = cloud();
+    let mut config = registry::config(&[&writer, &one]);
+    config.services[0].hold.write = Duration::from_millis(900);
+    // Its probes do not notice meanwhile.
+    config.services[0].health.fall = 100;
+    let front = started(config);
+    drop(writer);
+    let address = front.address;
+    let request = with_body("PUT", "/v2/a/manifests/latest", "", "x");
+    let pushing = thread::spawn(move || raw::ask(address, &request));
+    let mut position = 0;
+    while !pushing.is_finished() {
+        position += 1;
+        one.copies(at(position));
+        thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(pushing.join().unwrap().status(), 503);
+    let attempts = front.lines(1)[0]["attempts"].as_array().unwrap().len();
+    assert!((2..=6).contains(&attempts), "{attempts}");
+}
+
+#[test]
 fn on_shared_storage_a_session_that_nobody_knows_goes_to_anybody() {
     let (zero, one, _) = cloud();
     let mut config = registry::config(&[&zero, &one]);
@@ -346,7 +445,6 @@ fn the_keys_of_a_file_decide_where_reads_go() {
         let (config, _) = config::load_proxy(&file, &config::Env::default()).unwrap();
         (config.services[0].writer, config.services[0].reads)
     };
-    assert_eq!(load(""), (None, Reads::default()));
     assert_eq!(load("storage = \"shared\""), (None, Reads::default()));
     assert_eq!(load("writer = \"r2\""), (Some(1), Reads::REPLICATED));
     let all = "storage = \"replicated\"\nwriter = \"r1\"\nwrite_only = true\nfreshness = \"position\"\n\
@@ -364,6 +462,7 @@ fn a_reload_keeps_the_lease_unless_the_registries_change() {
     let before = view(&front);
     let mut next = front.config.clone();
     next.services[0].maintenance = true;
+    (next.services[0].reads.write_only, next.services[0].reads.stale) = (true, StaleReads::Never);
     front.reload(&next).unwrap();
     let after = view(&front);
     assert_eq!((after.proxy, after.floor), (before.proxy.clone(), before.floor));
@@ -411,13 +510,43 @@ fn another_history_of_the_writer_is_learnt_anew() {
 }
 
 #[test]
-fn a_writer_that_is_a_replica_gives_no_lease() {
-    let (not, one) = (Registry::start("r0", Role::Replica), Registry::start("r1", Role::Replica));
-    let front = Front::start(registry::config(&[&not, &one]));
-    eventually("it is said", || view(&front).lease_why.contains("says that it is a replica"));
-    assert_eq!(front.get(TAG).text(), "r0");
-    let view = view(&front);
-    assert!(!view.upstreams[1].reads && view.upstreams[1].why.contains("no lease"), "{view:?}");
+fn a_former_writer_is_not_believed() {
+    // r0 was the writer; r1 is it now, and the config was not changed yet.
+    let (old, new) = (Registry::start("r0", Role::Replica), Registry::start("r1", Role::Writer));
+    let front = Front::start(registry::config(&[&old, &new]));
+    let said = "`u0` is configured as the writer and says that it is a replica, and `u1` says that it is the writer: \
+                reload with `writer = \"u1\"`";
+    eventually("it is said", || view(&front).lease_why == said);
+    assert_eq!(view(&front).warnings, [said]);
+    let pushed = new.push("a");
+    knows(&front, 1, pushed);
+    let answer = front.get(TAG);
+    assert_eq!((answer.text().as_str(), answer.head.get("switchyard-stale")), ("r1", Some("unknown")));
+    // What it lacks may well be there.
+    old.set(|script| script.empty = true);
+    new.set(|script| script.empty = true);
+    assert_eq!((front.get(TAG).status(), front.get(BLOB).status()), (503, 503));
+}
+
+#[test]
+fn a_writer_that_another_has_succeeded_is_not_believed() {
+    let (old, new) = (Registry::start("r0", Role::Writer), Registry::start("r1", Role::Replica));
+    let front = started(registry::config(&[&old, &new]));
+    assert_eq!(front.get(TAG).text(), "r1");
+    new.set(|script| {
+        (script.role, script.epoch) = (Role::Writer, 2);
+        script.position = Some(Position { epoch: 2, seq: 1 });
+    });
+    eventually("it is said", || {
+        view(&front).warnings.iter().any(|why| why.contains("has become the writer since"))
+    });
+    assert_eq!(view(&front).lease_ms, None);
+    let answer = front.get(TAG);
+    assert_eq!((answer.text().as_str(), answer.head.get("switchyard-stale")), ("r1", Some("unknown")));
+    // It comes back in a later reign.
+    old.set(|script| script.epoch = 3);
+    eventually("it is believed again", || view(&front).lease_ms.is_some());
+    assert!(view(&front).warnings.is_empty());
 }
 
 #[test]

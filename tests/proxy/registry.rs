@@ -13,7 +13,7 @@ use switchyard::{
     model::{Mark, Position, RepositoryName},
     wire::{
         registries::{Registries, Service},
-        replication::{Changed, Diverged, Lag, LogHead, Role, State},
+        replication::{Changed, Diverged, Epoch, Lag, LogHead, Role, State},
     },
 };
 
@@ -33,6 +33,8 @@ pub struct Script {
     pub log: Vec<RepositoryName>,
     /// Another number is another history.
     pub history: u8,
+    /// The reign that its state and its log tell.
+    pub epoch: u64,
     /// Milliseconds of lease that it gives; 0 for none.
     pub lease: u64,
     /// Blobs that it has, by the last segment of their paths.
@@ -74,6 +76,7 @@ impl Registry {
                 answers_at: None,
                 log: Vec::new(),
                 history: 0,
+                epoch: 1,
                 lease: 2000,
                 blobs: BTreeSet::new(),
                 empty: false,
@@ -173,8 +176,9 @@ impl Shared {
                     registry: name.into(),
                     role: script.role,
                     position: script.position,
+                    unconfirmed: None,
                     head: script.position,
-                    epoch: 1,
+                    epoch: script.epoch,
                     lag: Lag { entries: 3, ..Lag::default() },
                     read: true,
                     write: script.role == Role::Writer,
@@ -226,7 +230,7 @@ impl Shared {
             head,
             upto: head,
             mark: mark_of(&script),
-            epochs: Vec::new(),
+            epochs: vec![Epoch { epoch: script.epoch, after: at(0), writer: name.into(), id: "i".into() }],
             lease: if after.is_some() { script.lease } else { 0 },
             lines: lines.len(),
         };

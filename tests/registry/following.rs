@@ -187,6 +187,8 @@ async fn every_answer_says_its_position_and_reads_when_what_they_show_changed() 
         ("/registry/v2/vm", "1.7"),
         ("/v2/", ""),
         ("/v2/unknown/tags/list", ""),
+        ("/registry/vm/", ""),
+        ("/strange", ""),
     ] {
         let answer = rig.get(path).await;
         assert_eq!(header(&answer, "switchyard-position"), "1.7", "{path}");

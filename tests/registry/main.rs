@@ -16,4 +16,5 @@ mod crashes;
 mod full;
 mod skopeo;
 mod replication;
+mod histories;
 mod following;

@@ -223,6 +223,33 @@ async fn a_replica_goes_on_while_its_writer_is_away_and_after_a_restart() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn blobs_that_no_change_needs_come_to_replicas_although_a_kill_swallowed_their_announcement() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = Rig::new(&dir.path().join("w")).await;
+    writer.image("a", "v1", &[b"layer"]).await;
+    let copy = replica(&dir.path().join("r"), "r", &writer, &[]).await;
+    caught_up(&copy, &writer).await;
+    copy.stop().await;
+    // One that the replica had passed and not fetched, and one that the writer was given and had not announced.
+    let passed = writer.blob("a", &noise(8, 5_000_000)).await;
+    let silent = writer.blob("b", b"of another").await;
+    std::fs::write(writer.dir.join("repositories/a/_links").join(silent.hex()), b"").unwrap();
+
+    let copy = replica(&dir.path().join("r"), "r", &writer, &[]).await;
+    caught_up(&copy, &writer).await;
+    eventually(SOON, "every link to be there", || async {
+        let missing: Vec<_> = [passed, silent]
+            .into_iter()
+            .filter(|digest| !copy.dir.join("repositories/a/_links").join(digest.hex()).exists())
+            .collect();
+        if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?}")) }
+    })
+    .await;
+    let blob = copy.get(&format!("/v2/a/blobs/{passed}")).await.bytes().await.unwrap();
+    assert_eq!(blob, noise(8, 5_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_replica_heals_a_damaged_catalogue_from_its_writer() {
     let dir = tempfile::tempdir().unwrap();
     let writer = Rig::new(&dir.path().join("w")).await;
@@ -270,6 +297,7 @@ async fn history_that_is_not_the_writers_is_set_aside_and_reported() {
     let state = state(&old).await;
     let aside = &state["aside"][0];
     assert_eq!(aside["repositories"], serde_json::json!(["only/here", "shared"]), "{state}");
+    assert_eq!(aside["count"], 2);
     let path = Path::new(aside["path"].as_str().unwrap());
     let after = aside["common"].as_str().unwrap();
     let entries = std::fs::read_to_string(path.join(format!("entries-after-{after}.ndjson"))).unwrap();
@@ -277,7 +305,8 @@ async fn history_that_is_not_the_writers_is_set_aside_and_reported() {
         entries.contains("\"lost\"") && entries.contains("only/here") && !entries.contains("\"v2\""),
         "{entries}"
     );
-    let kept = std::fs::read_to_string(path.join("only%2Fhere.json")).unwrap();
+    let file = format!("{}.json", switchyard::model::Digest::of(b"only/here").hex());
+    let kept = std::fs::read_to_string(path.join(file)).unwrap();
     assert!(kept.contains("\"v1\""), "{kept}");
     // Known also after a restart.
     let dir_of_old = old.dir.clone();
@@ -302,13 +331,18 @@ async fn a_writer_with_an_older_history_than_its_peers_takes_no_writes() {
     let wiped = Rig::of(lost.clone(), &dir.path().join("w")).await;
     eventually(SOON, "the reason", || async {
         let ready = wiped.json("/readyz").await;
-        let says = ready["write"] == false && ready["why"].to_string().contains("was its storage lost");
+        let says = ready["read"] == false && ready["why"].to_string().contains("was its storage lost");
         if says { Ok(()) } else { Err(ready.to_string()) }
     })
     .await;
     let refused = wiped.ask("POST", "/v2/a/blobs/uploads/").send().await.unwrap();
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(refused.headers().contains_key("retry-after"));
+    // Nor is it believed: it says neither where it stands nor that something is not there, and gives no lease.
+    let read = wiped.get("/v2/a/tags/list").await;
+    assert_eq!((read.status().as_u16(), header(&read, "switchyard-position")), (503, String::new()));
+    let head = wiped.get("/replication/v1/log?after=1.1&proxy=p").await.text().await.unwrap();
+    assert!(head.contains("\"lease\":0"), "{head}");
     copy.assert_complete("a", "v1").await;
     wiped.stop().await;
 

@@ -161,7 +161,7 @@ fn of_state(state: &State) -> Row {
             "its own history up to {} was set aside in {} ({} repositories): look whether something in it is missed",
             aside.upto,
             aside.path,
-            aside.repositories.len()
+            aside.count.max(aside.repositories.len() as u64)
         ));
     }
     Row {
@@ -218,6 +218,7 @@ mod tests {
             registry: "r2".into(),
             role: Role::Replica,
             position: "1.57".parse().ok(),
+            unconfirmed: None,
             head: "1.60".parse().ok(),
             epoch: 1,
             lag: Lag { entries: 3, bytes: 5 << 20, seconds: 12.4 },

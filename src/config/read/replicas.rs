@@ -13,8 +13,9 @@ use crate::{
     model::UpstreamName,
 };
 
-/// A read must be answered before its client gives up; a longer wait would leave no time to ask anybody.
-const MOST_WAIT: Duration = Duration::from_secs(4);
+/// A read must be answered before its client gives up: the proxy waits for no longer than this, so that somebody can
+/// still be asked.
+const MOST_WAIT: Duration = Duration::from_millis(2500);
 
 /// What `storage` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +62,17 @@ pub(super) fn read(
             table.fault("writer", "is given, but on shared storage every registry takes writes", right);
         }
         _ => {}
+    }
+    let count = upstreams.map_or(1, <[_]>::len);
+    if write_only == Some(true) && replicated && count == 1 {
+        let right = "delete it, or name the replicas among the `upstreams`";
+        table.fault("write_only", "leaves nobody to read from: the writer is the only upstream", right);
+    }
+    if !replicated && !table.has("storage") && count > 1 {
+        let what = format!("has {count} registries, and neither `writer` nor `storage` says what they are");
+        let right = "name the one that takes writes, `writer = \"r1\"`, or, if all of them serve one directory, say \
+                     `storage = \"shared\"`";
+        table.fault("upstreams", what, right);
     }
     if !replicated {
         if write_only == Some(true) {

@@ -3,12 +3,12 @@
 use ::http::Method;
 
 use crate::{
-    clock,
     config::proxy::{Kind, Reads},
     proxy::{
         choose::{self, Rank, Reason, Want},
         classify,
-        freshness::{Standing, Subject},
+        follow::Look,
+        freshness::Subject,
         snapshot::{self, Snapshot},
     },
     wire::{
@@ -42,58 +42,53 @@ fn of_service(service: &snapshot::Service) -> Service {
             (None, Some(follow)) => follow.trouble(),
             (None, None) => "reads of this service do not go by positions".into(),
         },
+        warnings: follow.and_then(|follow| follow.deposed()).into_iter().chain(service.twins()).collect(),
         floor: follow.and_then(|follow| follow.core().floor()),
         newest: look.needed,
         repositories: follow.map_or(0, |f| u64::try_from(f.core().repositories()).unwrap_or(u64::MAX)),
-        upstreams: upstreams(service),
+        upstreams: upstreams(service, &look),
     }
 }
 
-fn upstreams(service: &snapshot::Service) -> Vec<Upstream> {
+fn upstreams(service: &snapshot::Service, look: &Look) -> Vec<Upstream> {
     let follow = service.follow.as_deref();
-    let look = follow.map(|follow| follow.look(Subject::All)).unwrap_or_default();
-    let candidates = service.candidates(&look);
+    let candidates = service.candidates(look);
     let want = Want {
         route: classify::route(Kind::Registry, &Method::GET, "/v2/_catalog"),
         writer: service.writer,
         only: None,
+        deposed: look.deposed,
         write_only: service.reads.write_only,
-        fresh: service.fresh(&look),
+        fresh: service.fresh(look),
         patient: true,
         ability: None,
     };
     let ranks = choose::ranks(&candidates, &want);
     let of = |(place, (upstream, rank)): (usize, (&std::sync::Arc<snapshot::Upstream>, _))| {
         let told = follow.and_then(|follow| follow.told(place));
-        let foreign = follow.is_some_and(|follow| follow.core().is_foreign(place));
-        let (reads, why) = says(rank, foreign);
+        let (reads, why) = says(rank);
         Upstream {
             name: upstream.name.to_string(),
             address: upstream.address.to_string(),
             registry: upstream.prober.verdict().name().map(str::to_owned),
             role: service.writer.map(|writer| if writer == place { Role::Writer } else { Role::Replica }),
             position: follow.and_then(|follow| follow.core().have(place)),
-            // The writer's state is asked for only now and then; it has everything anyhow.
-            fresh: follow.is_some() && service.writer == Some(place)
-                || matches!(look.standings.get(place), Some(Standing::Fresh { .. })),
+            fresh: service.is_fresh(look, place),
             reads,
             why,
-            told_seconds: told.as_ref().map(|told| clock::boot().saturating_sub(told.at).as_secs_f64()),
+            told_seconds: told.as_ref().map(|told| look.at.saturating_sub(told.at).as_secs_f64()),
             state: told.map(|told| told.state.as_ref().clone()),
         }
     };
     service.upstreams.iter().zip(ranks).enumerate().map(of).collect()
 }
 
-fn says(rank: Result<Rank, Reason>, foreign: bool) -> (bool, String) {
+fn says(rank: Result<Rank, Reason>) -> (bool, String) {
     match rank {
         Ok(Rank::First) => (true, "a first choice".into()),
         Ok(Rank::Second) => (true, "asked when no replica will do".into()),
         Ok(Rank::Stale(stale)) => {
             (true, format!("asked for want of a better one, marked `{}`", stale.as_str()))
-        }
-        Err(Reason::Unclaimed) if foreign => {
-            (false, "its history is not the writer's, and it has not noticed yet".into())
         }
         Err(reason) => (false, reason.to_string()),
     }

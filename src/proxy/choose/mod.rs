@@ -47,6 +47,8 @@ pub struct Want {
     pub writer: Option<usize>,
     /// Only this place will do: the registry of an upload session.
     pub only: Option<usize>,
+    /// The write registry says that it is none any more, or another says that it has succeeded it.
+    pub deposed: bool,
     /// The writer is asked for no reads.
     pub write_only: bool,
     /// How freshness bears on it; `None`: not at all.
@@ -62,6 +64,8 @@ pub struct Want {
 pub struct Tried {
     /// Places where the request was sent.
     sent: Vec<usize>,
+    /// Those of them that answered, although nothing of it was passed on.
+    answered: Vec<usize>,
     /// Places that could not be connected to; forgotten after a while, for nothing was sent.
     refused: Vec<usize>,
     /// Places that answered that they do not have it.
@@ -77,6 +81,17 @@ impl Tried {
     pub fn sent(&mut self, place: usize) {
         self.again |= self.sent.contains(&place);
         self.sent.push(place);
+    }
+
+    /// It answered with an error for which another one is asked.
+    pub fn answered(&mut self, place: usize) {
+        self.answered.push(place);
+    }
+
+    /// Whether it was sent there, and nothing came.
+    fn silent(&self, place: usize) -> bool {
+        let of = |places: &[usize]| places.iter().filter(|at| **at == place).count();
+        of(&self.sent) > of(&self.answered)
     }
 
     /// Connecting there failed.
@@ -96,9 +111,13 @@ impl Tried {
         self.older.push(place);
     }
 
-    /// Lets those be tried once more that could not be connected to, or may have caught up.
-    pub fn forgive(&mut self) {
+    /// Lets those be tried once more that could not be connected to.
+    pub fn forgive_refused(&mut self) {
         self.refused.clear();
+    }
+
+    /// Lets those be tried once more that may have caught up.
+    pub fn forgive_older(&mut self) {
         self.older.clear();
     }
 

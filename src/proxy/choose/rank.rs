@@ -47,11 +47,14 @@ pub enum Rank {
     Stale(Stale),
 }
 
-/// Whether the writer cannot be asked: its probes fail, it says so itself, or this request has found out.
+/// Whether the writer cannot be asked: its probes fail, it says so itself, or this request has found out; or whether
+/// it is none, for what is read.
 pub(super) fn writer_lost(candidates: &[Candidate<'_>], want: &Want, tried: &Tried) -> bool {
     let Some(writer) = want.writer else { return false };
-    let silent = tried.sent.contains(&writer) || tried.refused.contains(&writer);
-    silent
+    let deposed = want.deposed && want.route.access == Access::Read;
+    let silent = tried.silent(writer) || tried.refused.contains(&writer);
+    deposed
+        || silent
         || candidates.get(writer).is_none_or(|candidate| {
             candidate.verdict.state == State::Down || withheld(candidate, want).is_some()
         })
@@ -78,11 +81,15 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
     if want.route.to_writer {
         return Ok(if is_writer { Rank::First } else { Rank::Second });
     }
-    if is_writer {
-        // A push begins with a question that needs nothing: rather the writer than nobody.
+    // One that is the writer no more is to reads what a replica is.
+    let former = want.deposed && matches!(want.route.needs, Needs::Repository | Needs::All);
+    if is_writer && (!former || want.write_only) {
+        // A push begins with a question that needs nothing, and a blob that no replica has yet may be there: rather
+        // the writer than nobody.
         let none = want.route.needs == Needs::Nothing;
+        let rather = none || want.route.needs == Needs::Blob;
         return match (want.write_only && want.route.access == Access::Read, &want.fresh) {
-            (true, _) if !none => Err(Reason::WriteOnly),
+            (true, _) if !rather => Err(Reason::WriteOnly),
             (true, _) => Ok(Rank::Second),
             (false, Some(_)) if !none => Ok(Rank::Second),
             (false, _) => Ok(Rank::First),
@@ -97,12 +104,16 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
 /// A replica, for what depends on how far it has come.
 fn replica(candidate: &Candidate<'_>, want: &Want, fresh: &Fresh, lost: bool) -> Result<Rank, Reason> {
     let allowed = fresh.stale == StaleReads::Allow && (lost || want.write_only);
+    let for_want_of_a_writer = lost && fresh.stale != StaleReads::Never;
     match candidate.standing {
+        Standing::Foreign => Err(Reason::Foreign),
+        // It may have begun anew while the writer was away, and then has all that it had.
+        Standing::Unclaimed if for_want_of_a_writer && !fresh.lease => Ok(Rank::Stale(Stale::Unknown)),
         Standing::Unclaimed => Err(Reason::Unclaimed),
         Standing::Fresh { .. } if fresh.lease => Ok(Rank::First),
         Standing::Behind { .. } if fresh.lease && allowed => Ok(Rank::Stale(Stale::Behind)),
         Standing::Behind { needed, has, .. } if fresh.lease => Err(Reason::Behind { needed, has }),
-        _ if allowed || (lost && fresh.stale != StaleReads::Never) => Ok(Rank::Stale(Stale::Unknown)),
+        _ if allowed || for_want_of_a_writer => Ok(Rank::Stale(Stale::Unknown)),
         _ => Err(Reason::NoLease),
     }
 }

@@ -84,6 +84,8 @@ pub enum Reason {
     },
     /// It claims no position.
     Unclaimed,
+    /// Its history is not the writer's.
+    Foreign,
     /// What is needed is not known.
     NoLease,
     /// It is the writer, and that is asked for no reads.
@@ -97,7 +99,7 @@ pub enum Reason {
 impl Reason {
     /// Whether it is about freshness.
     fn is_unfresh(&self) -> bool {
-        matches!(self, Self::Behind { .. } | Self::Unclaimed | Self::NoLease | Self::Older)
+        matches!(self, Self::Behind { .. } | Self::Unclaimed | Self::Foreign | Self::NoLease | Self::Older)
     }
 
     /// Whether a hold is no cure for it: what it waits for takes longer, or never comes.
@@ -118,6 +120,7 @@ impl fmt::Display for Reason {
             Self::Elsewhere => f.write_str("the upload session is not there"),
             Self::Behind { needed, has } => write!(f, "has {has}, and {needed} is needed"),
             Self::Unclaimed => f.write_str("claims no position"),
+            Self::Foreign => f.write_str("its history is not the writer's, and it has not noticed yet"),
             Self::NoLease => f.write_str("not known to be fresh, there is no lease on the writer's log"),
             Self::WriteOnly => f.write_str("write-only"),
             Self::Absent => f.write_str("does not have it"),
@@ -145,6 +148,11 @@ impl NoneLeft {
     /// Whether it is for want of freshness.
     pub fn is_unfresh(&self) -> bool {
         self.upstreams.iter().any(|(_, reason)| reason.is_unfresh())
+    }
+
+    /// Whether the writer is not asked because the config says so.
+    pub fn is_write_only(&self) -> bool {
+        self.upstreams.iter().any(|(_, reason)| *reason == Reason::WriteOnly)
     }
 
     /// Whether a hold cannot change it.

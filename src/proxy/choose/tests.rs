@@ -52,6 +52,7 @@ fn case_of(kind: Kind, words: &str, line: &str) -> Case {
             route: classify::route(kind, &method, path),
             writer: None,
             only: None,
+            deposed: false,
             write_only: false,
             fresh: None,
             patient: true,
@@ -121,7 +122,9 @@ fn one_that_could_not_be_connected_to_is_not_asked_again_until_forgiven() {
     let mut one = case("+", READ);
     one.tried.refused(0);
     assert_eq!(one.next(0).unwrap_err().to_string(), "u0: tried already");
-    one.tried.forgive();
+    one.tried.forgive_older();
+    assert!(one.next(0).is_err());
+    one.tried.forgive_refused();
     assert!(one.next(0).is_ok());
     assert!(!one.tried.sent_any());
 }
@@ -215,10 +218,12 @@ mod freshness {
         Position { epoch: 1, seq }
     }
 
-    /// What registries have, 5 being needed: `5` and more are fresh, less are behind, `.` claims nothing.
+    /// What registries have, 5 being needed: `5` and more are fresh, less are behind, `.` claims nothing, `f` has
+    /// another history.
     fn registries(words: &str, has: &str, line: &str) -> Case {
         let mut case = case_of(Kind::Registry, words, line);
         let standing = |word: char| match word.to_digit(10) {
+            None if word == 'f' => Standing::Foreign,
             None => Standing::Unclaimed,
             Some(has) if has >= 5 => Standing::Fresh { has: at(has.into()) },
             Some(has) => {
@@ -305,6 +310,8 @@ mod freshness {
         );
         assert!(none.is_settled() && none.is_unfresh());
         assert_eq!(registries("+++", "955", BLOB).write_only().places(), [1, 2]);
+        // A blob that nobody has copied yet is there all the same.
+        assert_eq!(registries("+--", "955", BLOB).write_only().places(), [0]);
         // A push begins with these.
         assert_eq!(registries("+++", "955", BLOB_HEAD).write_only().places(), [0]);
         assert_eq!(registries("+--", "955", PING).write_only().places(), [0]);
@@ -324,6 +331,44 @@ mod freshness {
         let mut frozen = registries("+++", "938", TAG).without_lease();
         frozen.tried.sent(0);
         assert_eq!(frozen.places(), [2]);
+        // One that answers is there, whatever it answers.
+        frozen.tried.answered(0);
+        assert_eq!(frozen.why(), Why::Again);
+    }
+
+    #[test]
+    fn with_the_writer_lost_one_that_claims_nothing_answers_marked_if_nobody_claims_anything() {
+        let case = registries("-++", "9..", TAG).without_lease();
+        assert_eq!((case.places(), case.why()), (vec![1, 2], Why::Stale(Stale::Unknown)));
+        assert_eq!(registries("-++", "9.3", TAG).without_lease().places(), [2]);
+        let never = registries("-++", "9..", TAG).without_lease().stale(StaleReads::Never);
+        assert!(never.next(0).is_err());
+        // While the lease goes on, or the writer answers, it may miss what was acknowledged.
+        assert!(registries("-++", "9..", TAG).next(0).is_err());
+        assert_eq!(registries("+++", "9..", TAG).without_lease().places(), [0]);
+        let none = registries("-++", "9ff", TAG).without_lease().next(0).unwrap_err();
+        assert!(none.to_string().contains("u1: its history is not the writer's"), "{none}");
+    }
+
+    #[test]
+    fn a_writer_that_is_none_any_more_is_to_reads_what_a_replica_is() {
+        let deposed = |words, has, line| {
+            let mut case = registries(words, has, line).without_lease();
+            case.want.deposed = true;
+            case
+        };
+        let case = deposed("+++", "789", TAG);
+        assert_eq!((case.places(), case.why()), (vec![2], Why::Stale(Stale::Unknown)));
+        let itself = deposed("+++", "978", TAG);
+        assert_eq!((itself.places(), itself.why()), (vec![0], Why::Stale(Stale::Unknown)));
+        assert!(deposed("+++", "978", TAG).stale(StaleReads::Never).next(0).is_err());
+        assert_eq!(deposed("+++", "978", TAG).write_only().places(), [2]);
+        // Changes still go where they are configured to go; it refuses them itself.
+        assert_eq!(deposed("+++", "978", PUT).places(), [0]);
+        let mut head = deposed("+++", "978", BLOB_HEAD);
+        assert_eq!(head.places(), [0]);
+        head.tried.absent(0);
+        assert_eq!(head.places(), [1, 2]);
     }
 
     #[test]
@@ -390,7 +435,7 @@ mod freshness {
         case.tried.older(1);
         assert_eq!(case.places(), [2]);
         assert!(!case.tried.sent_any());
-        case.tried.forgive();
+        case.tried.forgive_older();
         assert_eq!(case.places(), [1, 2]);
     }
 
@@ -399,8 +444,8 @@ mod freshness {
         #[test]
         fn no_read_goes_unmarked_to_one_that_may_be_behind(
             words in "[+?-]{4}",
-            has in "9[3-7.]{3}",
-            bits in 0u32..32,
+            has in "9[3-7.f]{3}",
+            bits in 0u32..64,
             stale in 0usize..3,
             turn in 0usize..8,
         ) {
@@ -413,13 +458,15 @@ mod freshness {
             if bit(3) {
                 case.tried.refused(0);
             }
+            case.want.deposed = bit(5);
             if bit(4) {
                 case = case.waited();
             }
             if let Ok(chosen) = case.next(turn) {
                 let fresh = matches!(case.standings[chosen.place], Standing::Fresh { .. });
                 let marked = matches!(chosen.rank, Rank::Stale(_));
-                prop_assert!(marked || chosen.place == 0 || (bit(0) && fresh));
+                prop_assert!(marked || (chosen.place == 0 && !bit(5)) || (bit(0) && fresh));
+                prop_assert!(case.standings[chosen.place] != Standing::Foreign);
                 prop_assert!(!marked || stale != StaleReads::Never);
                 prop_assert!(chosen.place != 0 || !bit(1));
             }

@@ -2,34 +2,44 @@
 //! and shows requests what came of it. Decides nothing.
 
 mod poll;
+mod reign;
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use rand::Rng;
-use tokio::sync::watch;
-use tracing::{info, warn};
+use tokio::sync::{Notify, watch};
+use tracing::{error, info, warn};
 
+use self::reign::Reign;
 use super::freshness::{Freshness, Standing, Subject};
 use crate::{
     client::replication::Replication,
     clock,
     config::{
         Address,
-        proxy::{Reads, Service, Upstream},
+        proxy::{Service, Upstream},
     },
     model::Position,
     supervise::{Handle as Tasks, Stage, StopSource},
-    wire::replication::State,
+    wire::replication::{Role, State},
 };
 
 /// A proxy that stops takes no longer to give its lease up; after that it runs out by itself.
 const RELEASE: Duration = Duration::from_secs(1);
+
+/// What panicked is begun anew so much later.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A state that was told longer ago says nothing about now: questions for one are answered within ten seconds.
+const LATELY: Duration = Duration::from_secs(30);
 
 /// What is known of the registries of one service, kept up to date until it is dropped.
 #[derive(Debug)]
@@ -44,7 +54,7 @@ pub struct Follow {
 struct Of {
     writer: usize,
     upstreams: Vec<Upstream>,
-    reads: Reads,
+    fresh_wait: Duration,
     connect: Duration,
 }
 
@@ -58,9 +68,14 @@ struct Shared {
     /// pointer would have to copy the table for each change.
     core: RwLock<Freshness>,
     states: Mutex<Vec<Option<Told>>>,
+    reign: Mutex<Reign>,
+    /// What [`Reign::deposed`] said last, for each choice.
+    deposed: AtomicBool,
     /// Why there is no lease.
     trouble: Mutex<String>,
     had_lease: AtomicBool,
+    /// By place: an answer spoke against what this registry has told, so it is asked anew.
+    doubts: Vec<Notify>,
     news: watch::Sender<()>,
 }
 
@@ -80,6 +95,8 @@ pub struct Look {
     pub at: Duration,
     /// What is needed is known for sure.
     pub lease: bool,
+    /// The registry that is configured as the writer is not the writer, as far as the registries say.
+    pub deposed: bool,
     /// What is needed, if that is known.
     pub needed: Option<Position>,
     /// Where each upstream stands, by place.
@@ -93,7 +110,7 @@ pub struct Said {
     pub position: Option<Position>,
     /// What was read, or written, last changed here.
     pub changed: Option<Position>,
-    /// It shows what the registry has, so that a missing position counts against it.
+    /// It shows what the registry has, so that a lower or missing position counts against it.
     pub shows: bool,
 }
 
@@ -102,13 +119,17 @@ impl Follow {
     pub fn start(tasks: &Tasks, service: &Service) -> Option<Self> {
         let of = Of::service(service)?;
         let title = service.name.to_string();
+        let names = of.upstreams.iter().map(|upstream| upstream.name.to_string()).collect();
         let shared = Arc::new(Shared {
             proxy: own_name(),
             service: title.clone(),
-            core: RwLock::new(Freshness::new(of.upstreams.len(), of.writer, of.reads.fresh_wait)),
+            core: RwLock::new(Freshness::new(of.upstreams.len(), of.writer, of.fresh_wait)),
             states: Mutex::new(vec![None; of.upstreams.len()]),
+            reign: Mutex::new(Reign::new(of.writer, names)),
+            deposed: AtomicBool::new(false),
             trouble: Mutex::new("the writer was not asked yet".into()),
             had_lease: AtomicBool::new(false),
+            doubts: of.upstreams.iter().map(|_| Notify::new()).collect(),
             news: watch::Sender::new(()),
         });
         let removed = StopSource::new();
@@ -127,7 +148,7 @@ impl Follow {
                     tokio::select! {
                         () = stop.requested() => {}
                         () = gone.requested() => {}
-                        () = poll::log(&shared, &client) => {}
+                        () = kept_up("log", || poll::log(&shared, place, &client)) => {}
                     }
                     shared.core_mut().released();
                     // Late or lost, it runs out by itself.
@@ -140,7 +161,7 @@ impl Follow {
                 tokio::select! {
                     () = stop.requested() => {}
                     () = gone.requested() => {}
-                    () = poll::state(&shared, place, &client, is_writer) => {}
+                    () = kept_up("state", || poll::state(&shared, place, &client, is_writer)) => {}
                 }
             });
         }
@@ -157,9 +178,11 @@ impl Follow {
         let core = self.shared.core();
         // Read under the lock: a lease that has run out while it was waited for is none.
         let at = clock::boot();
+        let deposed = self.shared.deposed.load(Ordering::Relaxed);
         Look {
             at,
-            lease: core.lease_live(at),
+            lease: core.lease_live(at) && !deposed,
+            deposed,
             needed: core.need(subject),
             standings: (0..self.of.upstreams.len()).map(|place| core.standing(place, subject, at)).collect(),
         }
@@ -184,7 +207,13 @@ impl Follow {
         let mut core = self.shared.core_mut();
         let mut changed = false;
         if corrects(&core) {
+            let had = core.have(place);
             changed |= core.answered(place, said.position, sent, now);
+            if core.have(place) < had
+                && let Some(doubts) = self.shared.doubts.get(place)
+            {
+                doubts.notify_one();
+            }
         }
         if let Some(at) = said.changed {
             changed |= core.seen(subject, at, now);
@@ -212,6 +241,11 @@ impl Follow {
         self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Why the configured writer is not believed to be the writer, and what to do.
+    pub fn deposed(&self) -> Option<String> {
+        self.shared.reign().deposed()
+    }
+
     /// The core, for views. Hold it for a moment only.
     pub fn core(&self) -> RwLockReadGuard<'_, Freshness> {
         self.shared.core()
@@ -220,6 +254,20 @@ impl Follow {
     /// The last state that this upstream told.
     pub fn told(&self, place: usize) -> Option<Told> {
         self.shared.states.lock().unwrap_or_else(PoisonError::into_inner).get(place).cloned().flatten()
+    }
+}
+
+impl Look {
+    /// Whether the registry at this place is known to have what is needed.
+    pub fn is_fresh(&self, place: usize) -> bool {
+        self.lease && matches!(self.standings.get(place), Some(Standing::Fresh { .. }))
+    }
+}
+
+impl Told {
+    /// Whether it says something about this moment.
+    pub fn is_of(&self, at: Duration) -> bool {
+        at.saturating_sub(self.at) <= LATELY
     }
 }
 
@@ -235,7 +283,7 @@ impl Of {
         Some(Self {
             writer: service.writer.filter(|_| by_position)?,
             upstreams: service.upstreams.clone(),
-            reads: service.reads,
+            fresh_wait: service.reads.fresh_wait,
             connect: service.timeouts.connect,
         })
     }
@@ -249,6 +297,34 @@ impl Shared {
 
     fn core_mut(&self) -> RwLockWriteGuard<'_, Freshness> {
         self.core.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reign(&self) -> MutexGuard<'_, Reign> {
+        self.reign.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A registry says what it is. Says once that the configured writer is not the writer, or that it is again.
+    fn told_role(&self, place: usize, role: Role, epoch: u64) {
+        let deposed = {
+            let mut reign = self.reign();
+            reign.told(place, role, epoch);
+            let deposed = reign.deposed();
+            if self.deposed.swap(deposed.is_some(), Ordering::Relaxed) == deposed.is_some() {
+                return;
+            }
+            deposed
+        };
+        let service = &self.service;
+        match deposed {
+            Some(why) => {
+                // What it has said on its word does not count any more.
+                self.core_mut().released();
+                warn!(service.name = %service, why, "the configured writer is not the writer, reads are marked");
+                self.set_trouble(why);
+            }
+            None => info!(service.name = %service, "the configured writer is the writer again"),
+        }
+        self.tell();
     }
 
     fn tell(&self) {
@@ -275,6 +351,14 @@ impl Shared {
     }
 }
 
+/// Begins anew what has panicked: without it reads would go to the writer, or nowhere, until the next restart.
+async fn kept_up<Fut: Future<Output = ()>>(what: &str, work: impl Fn() -> Fut) {
+    while AssertUnwindSafe(work()).catch_unwind().await.is_err() {
+        error!(follow.what = what, "following a registry panicked and is begun anew");
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
 fn client(address: &Address, connect: Duration) -> Option<Replication> {
     let base = format!("http://{address}").parse().ok()?;
     Replication::new(base, connect, poll::STATE_PARK).ok()
@@ -285,4 +369,21 @@ fn own_name() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let host: String = host.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').take(40).collect();
     format!("{host}-{}-{:08x}", std::process::id(), rand::rng().random::<u32>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn what_panics_is_begun_anew() {
+        let begun = AtomicUsize::new(0);
+        kept_up("state", || async {
+            assert!(begun.fetch_add(1, Ordering::Relaxed) == 2, "a mistake of ours");
+        })
+        .await;
+        assert_eq!(begun.load(Ordering::Relaxed), 3);
+    }
 }

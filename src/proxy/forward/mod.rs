@@ -55,13 +55,17 @@ pub fn wait_until(route: Route, started: Instant) -> Option<Instant> {
     deadline(route, started).map(|deadline| deadline.checked_sub(ANSWER_TIME).unwrap_or(started))
 }
 
-/// When holding such a request ends.
-pub fn hold_until(route: Route, hold: Hold, started: Instant) -> Instant {
-    let most = match route.access {
+/// How long such a request may be held.
+pub fn hold(route: Route, hold: Hold) -> Duration {
+    match route.access {
         Access::Read => hold.read,
         Access::Write => hold.write,
-    };
-    let end = started + most;
+    }
+}
+
+/// When holding such a request ends.
+pub fn hold_until(route: Route, hold: Hold, started: Instant) -> Instant {
+    let end = started + self::hold(route, hold);
     wait_until(route, started).map_or(end, |latest| end.min(latest))
 }
 

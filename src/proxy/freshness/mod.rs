@@ -71,8 +71,10 @@ pub enum Standing {
         /// What it has.
         has: Position,
     },
-    /// It claims no position, or one of another history than the writer's.
+    /// It claims no position: it is new, or has not reached the writer since it began.
     Unclaimed,
+    /// Its history is another than the writer's.
+    Foreign,
 }
 
 impl Standing {
@@ -80,7 +82,7 @@ impl Standing {
     pub fn has(&self) -> Option<Position> {
         match self {
             Self::Fresh { has } | Self::Behind { has, .. } | Self::Unknown { has } => Some(*has),
-            Self::Unclaimed => None,
+            Self::Unclaimed | Self::Foreign => None,
         }
     }
 }
@@ -91,7 +93,7 @@ struct Registry {
     claim: Option<Claim>,
     /// Its history is not the writer's, as far as is known.
     foreign: Option<Foreign>,
-    /// When it last claimed nothing, or less than before.
+    /// When its state last claimed nothing, or less than before.
     withdrew: Option<Duration>,
 }
 
@@ -193,10 +195,13 @@ impl Freshness {
     ///
     /// While this proxy had no lease the writer waited for nobody. So one begins only with an answer that covers all
     /// there is; one that goes on needs no more, for the writer has waited all along.
-    pub fn polled(&mut self, polled: Polled, sent: Duration, now: Duration) {
+    ///
+    /// Says whether it was of the history that is known; one that is not was taken for [`Freshness::diverged`].
+    pub fn polled(&mut self, polled: Polled, sent: Duration, now: Duration) -> bool {
         if self.after.is_some_and(|(after, _)| polled.upto < after) {
             // No log goes backwards: another history, whatever its status says.
-            return self.diverged(None);
+            self.diverged(None);
+            return false;
         }
         match self.floor {
             None => {
@@ -210,6 +215,7 @@ impl Freshness {
             }
         }
         self.after = Some((polled.upto, polled.mark));
+        self.forget_beyond(polled.head, sent, now);
         self.listed = self.listed.filter(|listed| *listed > polled.upto);
         self.heard = Some(now);
         self.reigns = polled.reigns;
@@ -236,6 +242,7 @@ impl Freshness {
             self.lease = self.lease.max(Some(sent + polled.lease.min(LEASE)));
         }
         debug_assert!(self.holds());
+        true
     }
 
     /// The writer's history is another than the one that is known: all of it is forgotten, and nobody's claim counts
@@ -269,11 +276,16 @@ impl Freshness {
     /// A registry has told its position; `None` takes its claim back. Says whether anything changed.
     pub fn reported(&mut self, place: usize, position: Option<Position>, now: Duration) -> bool {
         let Some(registry) = self.registries.get_mut(place) else { return false };
-        let before = *registry;
-        let had = registry.claim.map(|claim| claim.position);
-        if position.is_none() || position < had {
+        if position.is_none() || position < registry.claim.map(|claim| claim.position) {
             registry.withdrew = Some(now);
         }
+        self.claims(place, position, now)
+    }
+
+    fn claims(&mut self, place: usize, position: Option<Position>, now: Duration) -> bool {
+        let Some(registry) = self.registries.get_mut(place) else { return false };
+        let before = *registry;
+        let had = registry.claim.map(|claim| claim.position);
         let claim = position.map(|position| Claim { position, at: now });
         let reign = self.after.map(|(after, _)| after.epoch);
         registry.foreign = match (registry.foreign, claim) {
@@ -303,10 +315,11 @@ impl Freshness {
         let Some(registry) = self.registries.get(place) else { return false };
         let Some(claim) = registry.claim else { return false };
         match position {
-            Some(position) if position > claim.position => self.reported(place, Some(position), now),
+            Some(position) if position > claim.position => self.claims(place, Some(position), now),
             Some(position) if position == claim.position => false,
             _ if claim.at > sent => false,
-            lower => self.reported(place, lower, now),
+            // That an odd answer shows less is no sign that the registry has noticed another history.
+            lower => self.claims(place, lower, now),
         }
     }
 
@@ -362,7 +375,9 @@ impl Freshness {
 
     /// Where a registry stands with regard to a subject.
     pub fn standing(&self, place: usize, subject: Subject<'_>, now: Duration) -> Standing {
-        let Some(has) = self.have(place) else { return Standing::Unclaimed };
+        let Some(has) = self.have(place) else {
+            return if self.is_foreign(place) { Standing::Foreign } else { Standing::Unclaimed };
+        };
         let Some(needed) = self.need(subject) else { return Standing::Unknown { has } };
         if has >= needed {
             return Standing::Fresh { has };
@@ -400,6 +415,26 @@ impl Freshness {
         self.reigns.clear();
         self.learnt.clear();
         self.newest = Position::ZERO;
+    }
+
+    /// What an answer showed beyond the head of a poll that was sent later was never there. Whatever it may have hidden
+    /// is at most that head.
+    fn forget_beyond(&mut self, head: Position, sent: Duration, now: Duration) {
+        if self.learnt.back().is_none_or(|(position, at)| *position <= head || *at >= sent) {
+            return;
+        }
+        while self.learnt.back().is_some_and(|(position, _)| *position > head) {
+            self.learnt.pop_back();
+        }
+        if self.learnt.back().is_none_or(|(position, _)| *position < head) {
+            self.learnt.push_back((head, now));
+        }
+        self.newest = head;
+        let floor = self.floor.map(|floor| floor.min(head));
+        self.listed = self.listed.map(|listed| listed.min(head));
+        self.needs.values_mut().for_each(|need| *need = head.min(*need));
+        self.needs.retain(|_, need| floor.is_none_or(|floor| *need > floor));
+        self.floor = floor;
     }
 
     fn note(&mut self, repository: &RepositoryName, position: Position, now: Duration) {

@@ -181,7 +181,7 @@ fn after_another_history_nothing_counts_until_it_was_learnt_anew() {
     fresh.reported(2, Some(at("1.4")), ms(20));
     fresh.diverged(Some(at("1.5")));
     assert_eq!((fresh.after(), fresh.lease_live(ms(30)), fresh.need(Subject::All)), (None, false, None));
-    assert_eq!(fresh.standing(1, Subject::All, ms(30)), Standing::Unclaimed);
+    assert_eq!(fresh.standing(1, Subject::All, ms(30)), Standing::Foreign);
     assert_eq!(fresh.have(2), Some(at("1.4")), "up to 1.5 the histories are one");
     fresh.polled(polled("1.7", &[], 2000), ms(40), ms(50));
     // It has not noticed yet.
@@ -200,6 +200,32 @@ fn a_replica_that_noticed_another_history_first_counts_at_once() {
     fresh.reported(1, Some(at("1.7")), ms(40));
     fresh.diverged(None);
     assert_eq!(fresh.have(1), Some(at("1.7")));
+}
+
+#[test]
+fn an_odd_answer_is_no_sign_that_a_replica_has_noticed_another_history() {
+    let mut fresh = begun();
+    fresh.reported(1, Some(at("1.80")), ms(20));
+    fresh.answered(1, None, ms(30), ms(40));
+    fresh.reported(1, Some(at("1.80")), ms(50));
+    fresh.diverged(Some(at("1.50")));
+    assert_eq!((fresh.is_foreign(1), fresh.have(1)), (true, None));
+}
+
+#[test]
+fn a_change_beyond_what_the_writer_has_is_forgotten_once_a_later_poll_shows_that() {
+    let mut fresh = begun();
+    let a = name("a");
+    fresh.seen(Subject::Repository(&a), at("999.1"), ms(100));
+    // This one was on its way already, and shows a change besides.
+    fresh.polled(polled("1.11", &[("1.11", "b")], 2000), ms(90), ms(110));
+    assert_eq!(fresh.need(Subject::All), Some(at("999.1")));
+    fresh.polled(polled("1.12", &[("1.12", "c")], 2000), ms(120), ms(130));
+    assert_eq!((needs(&fresh, "a").as_str(), needs(&fresh, "b").as_str()), ("1.12", "1.11"));
+    assert_eq!(fresh.need(Subject::All), Some(at("1.12")));
+    fresh.seen(Subject::All, at("999.2"), ms(140));
+    fresh.polled(polled("1.12", &[], 2000), ms(150), ms(160));
+    assert_eq!((fresh.need(Subject::All), needs(&fresh, "d").as_str()), (Some(at("1.12")), "1.10"));
 }
 
 #[test]
@@ -265,7 +291,7 @@ fn what_a_list_showed_is_needed_of_every_repository_until_the_log_tells_of_which
 #[test]
 fn a_log_that_goes_backwards_is_another_history() {
     let mut fresh = begun();
-    fresh.polled(polled("1.3", &[], 2000), ms(20), ms(30));
+    assert!(!fresh.polled(polled("1.3", &[], 2000), ms(20), ms(30)));
     assert_eq!((fresh.after(), fresh.lease_live(ms(40))), (None, false));
     let mut fresh = begun();
     fresh.compacted();

@@ -3,10 +3,9 @@
 use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
 use crate::{
-    clock,
     proxy::{
         ctx::Ctx,
-        freshness::{Standing, Subject},
+        freshness::Subject,
         snapshot::{Service, Snapshot},
     },
     telemetry::{Metrics, MetricsError, names},
@@ -197,15 +196,13 @@ impl ProxyMetrics {
     fn set_freshness(&self, service: &Service) {
         let Some(follow) = &service.follow else { return };
         let name = service.name.as_str();
-        let left = follow.core().lease_left(clock::boot()).unwrap_or_default();
-        self.lease.with_label_values(&[name]).set(left.as_secs_f64());
         let look = follow.look(Subject::All);
+        let left = follow.core().lease_left(look.at).unwrap_or_default();
+        self.lease.with_label_values(&[name]).set(left.as_secs_f64());
         for (place, upstream) in service.upstreams.iter().enumerate() {
             let labels = [name, upstream.name.as_str()];
-            let fresh = service.writer == Some(place)
-                || matches!(look.standings.get(place), Some(Standing::Fresh { .. }));
-            self.fresh.with_label_values(&labels).set(i64::from(fresh));
-            if let Some(told) = follow.told(place) {
+            self.fresh.with_label_values(&labels).set(i64::from(service.is_fresh(&look, place)));
+            if let Some(told) = follow.told(place).filter(|told| told.is_of(look.at)) {
                 let lag = i64::try_from(told.state.lag.entries).unwrap_or(i64::MAX);
                 self.lag.with_label_values(&labels).set(lag);
             }

@@ -16,10 +16,7 @@ pub enum Event {
     /// The answer is older than what is needed; nothing of it was passed on.
     Behind,
     /// A registry that may not have everything does not have what was asked for; nothing of it was passed on.
-    NotHere {
-        /// That one, or one asked before it, has all that there is of the repository.
-        sure: bool,
-    },
+    NotHere,
 }
 
 /// Why there was no answer.
@@ -146,12 +143,8 @@ pub fn verdict(case: &Case) -> Verdict {
         // one, or says who is missing.
         Event::Behind if route.repeatable && time_left && body_at_hand => Verdict::Again(Because::Behind),
         Event::Behind => Verdict::Refuse,
-        Event::NotHere { sure: true } if !other => Verdict::PassOn,
-        Event::NotHere { .. } if route.repeatable && time_left && body_at_hand => {
-            Verdict::Again(Because::NotHere)
-        }
-        Event::NotHere { sure: true } => Verdict::PassOn,
-        Event::NotHere { sure: false } => Verdict::Refuse,
+        Event::NotHere if route.repeatable && time_left && body_at_hand => Verdict::Again(Because::NotHere),
+        Event::NotHere => Verdict::Refuse,
     }
 }
 

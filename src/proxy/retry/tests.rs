@@ -3,7 +3,7 @@ use ::http::Method;
 use super::*;
 use crate::{config::proxy::Kind, proxy::classify};
 
-const EVENTS: [Event; 9] = [
+const EVENTS: [Event; 8] = [
     Event::ConnectFailed,
     Event::NoAnswer(What::Closed),
     Event::NoAnswer(What::TimedOut),
@@ -11,8 +11,7 @@ const EVENTS: [Event; 9] = [
     Event::BadStatus(503),
     Event::BrokeOff,
     Event::Behind,
-    Event::NotHere { sure: false },
-    Event::NotHere { sure: true },
+    Event::NotHere,
 ];
 
 /// Every combination there is, over routes of every sort.
@@ -81,7 +80,7 @@ fn a_failed_connect_is_tried_elsewhere_on_any_route() {
 fn sends_are_bounded_by_attempts_and_time() {
     for case in every_case().into_iter().filter(|case| !(case.sends_left && case.time_left)) {
         // Registries that answer are each asked once, however many they are.
-        let counted = case.sends_left || !matches!(case.event, Event::Behind | Event::NotHere { .. });
+        let counted = case.sends_left || !matches!(case.event, Event::Behind | Event::NotHere);
         if case.event != Event::ConnectFailed && counted {
             assert!(!matches!(verdict(&case), Verdict::Again(_)), "{case:?}");
         }
@@ -110,15 +109,10 @@ fn an_answer_that_is_too_old_is_never_passed_on() {
 }
 
 #[test]
-fn not_found_is_passed_on_only_when_it_is_sure_and_the_next_is_asked_first() {
-    for case in every_case() {
-        let Event::NotHere { sure } = case.event else { continue };
+fn not_found_where_something_may_be_missing_is_never_passed_on() {
+    for case in every_case().into_iter().filter(|case| case.event == Event::NotHere) {
         let may = case.route.repeatable && case.time_left && case.body_at_hand;
-        let wanted = match (may, sure, case.other) {
-            (_, true, false) | (false, true, _) => Verdict::PassOn,
-            (true, ..) => Verdict::Again(Because::NotHere),
-            (false, false, _) => Verdict::Refuse,
-        };
+        let wanted = if may { Verdict::Again(Because::NotHere) } else { Verdict::Refuse };
         assert_eq!(verdict(&case), wanted, "{case:?}");
     }
 }

@@ -38,6 +38,10 @@ pub(super) async fn log(
     }
     let journal = feed.app.repositories.journal();
     let began = journal.at();
+    // Its own word is not known to be its writer's: nobody may take it over from here.
+    if feed.app.role == Role::Replica && began.claimed().is_none() {
+        return Err(Refusal::not_now(feed.app.health.unclaimed()));
+    }
     let Some(after) = query.after else {
         return feed.lines(began.position, began.mark, Vec::new(), false);
     };
@@ -47,7 +51,8 @@ pub(super) async fn log(
     // First whether the asker's history is this one; only then does its poll confirm anything.
     let mut read = journal.read(after, query.mark).await?;
     let leased = match (&query.proxy, &read) {
-        (Some(proxy), Read::Lines { .. }) if feed.app.role == Role::Writer => {
+        // One that may not write may not know what there is, either.
+        (Some(proxy), Read::Lines { .. }) if journal.check_writes().is_ok() => {
             journal.note_lease().await?;
             journal.writer().polled(proxy, after)
         }
@@ -59,6 +64,13 @@ pub(super) async fn log(
     let mut lines = Vec::new();
     let (upto, mark) = loop {
         let (upto, mark) = match read {
+            Read::Foreign { .. } | Read::Compacted { .. } if journal.check_writes().is_err() => {
+                // Only a writer that may write moves anybody's history.
+                let at = journal.at().position;
+                return Err(Refusal::not_now(format!(
+                    "this registry cannot go on from {after}; it is at {at}"
+                )));
+            }
             Read::Foreign { common } => return Ok(feed.diverged(after, common)),
             Read::Compacted { oldest } => return Ok(feed.compacted(after, oldest)),
             Read::Lines { lines: page, upto: to, mark: there } => {
@@ -97,6 +109,7 @@ pub(super) async fn release(
 ) -> Result<Response, Refusal> {
     let Query(query) = query.map_err(|error| Refusal::bad(error.body_text()))?;
     let Some(proxy) = &query.proxy else { return Err(Refusal::bad("`proxy` is missing: whose lease?")) };
+    check_name(proxy)?;
     feed.app.repositories.journal().writer().released(proxy);
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -9,7 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::{Feed, Refusal, chain};
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
         content::{Catalogue, Content, ContentError},
         journal::blob_ref,
     },
-    wire::replication::{SnapshotHead, SnapshotRepository},
+    wire::replication::{BlobRef, SnapshotHead, SnapshotRepository},
 };
 
 /// Streams it: what is in memory at once is one repository's line.
@@ -26,8 +26,10 @@ pub(super) async fn snapshot(State(feed): State<Feed>) -> Result<Response, Refus
     let repositories = feed.app.repositories.clone();
     let journal = repositories.journal();
     let at = journal.at();
-    if let Some(why) = at.claim.unknown() {
-        return Err(Refusal::not_now(why));
+    // Whoever takes it over gives its own history up for it: only a writer that may write is worth that.
+    journal.check_writes()?;
+    if at.claimed().is_none() {
+        return Err(Refusal::not_now(feed.app.health.unclaimed()));
     }
     // Catalogues that change while they are collected are newer than the position: the entries behind it, which
     // the follower reads next, change nothing in them.
@@ -36,9 +38,14 @@ pub(super) async fn snapshot(State(feed): State<Feed>) -> Result<Response, Refus
         match repositories.content().catalogue(&name).await {
             Ok(Some(catalogue)) => catalogues.push(catalogue),
             Ok(None) => {}
-            // A damaged one cannot be copied, and must not keep the others from being copied.
+            // Left out it would be taken for deleted, and the last good copies of it would go.
             Err(error) => {
-                tracing::error!(repository = %name, error = %error, "repository was left out of a snapshot")
+                let why = format!(
+                    "no replica can be made anew while `{name}` cannot be read here: {}",
+                    chain(&error)
+                );
+                tracing::error!(repository = %name, error = %error, "snapshot was refused");
+                return Err(Refusal::not_now(why));
             }
         }
     }
@@ -60,14 +67,16 @@ pub(super) async fn snapshot(State(feed): State<Feed>) -> Result<Response, Refus
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(body)).into_response())
 }
 
+/// Blobs that are looked up at once, for one line.
+const LOOK_UPS: usize = 16;
+
 async fn one(content: &dyn Content, catalogue: &Arc<Catalogue>) -> Result<Bytes, ContentError> {
     let mut wanted: BTreeSet<Digest> = content.links(&catalogue.name).await?.into_iter().collect();
     wanted.extend(catalogue.manifests.keys());
-    let mut blobs = Vec::with_capacity(wanted.len());
-    for digest in wanted {
-        // Given once and gone since: nothing that is shown needs it.
-        blobs.extend(blob_ref(content, &digest).await?);
-    }
+    // Given once and gone since: nothing that is shown needs those that are not found.
+    let found = stream::iter(wanted).map(|digest| async move { blob_ref(content, &digest).await });
+    let found: Vec<Option<BlobRef>> = found.buffered(LOOK_UPS).try_collect().await?;
+    let blobs = found.into_iter().flatten().collect();
     let patch = catalogue.since(&Catalogue::new(catalogue.name.clone()));
     let whole = SnapshotRepository { repository: catalogue.name.clone(), patch, blobs };
     line(&whole).map_err(|error| ContentError::Damaged { what: "catalogue".into(), why: error.to_string() })

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     content::{Catalogue, Content, ContentError},
     log::{Log, LogError, Read, history::Place},
-    writer::{Pending, Writer, Writes},
+    writer::{Pending, Writer},
 };
 use crate::{
     model::{Digest, Mark, Position, RepositoryName},
@@ -181,11 +181,12 @@ impl Journal {
 
     /// Whether writes are taken, as an error if not.
     pub fn check_writes(&self) -> Result<(), JournalError> {
-        match self.writer.writes() {
-            Writes::Taken => Ok(()),
-            Writes::NotNow(why) => Err(JournalError::NotNow(why)),
-            Writes::Never(why) => Err(JournalError::Never(why)),
-        }
+        self.writer.check()
+    }
+
+    /// Begins a reign above this epoch; for a writer that takes no writes yet.
+    pub async fn reign(&self, name: String, above: u64) -> Result<(), JournalError> {
+        self.order(|reply| Order::Reign(name, above, reply)).await
     }
 
     /// Makes a change, whole and durable; it may be acknowledged when [`Pending::acknowledged`] says so.
@@ -244,10 +245,26 @@ impl Journal {
         self.order(|reply| Order::Disown(why, reply)).await
     }
 
-    /// The writer's history is this one's.
+    /// Whether this writer may be believed: not while another one is known whose history is newer. Nothing is claimed,
+    /// and nothing said about repositories, as long as there is a reason.
+    pub fn doubt(&self, why: Option<String>) {
+        self.claim(why.map_or(Claim::Confirmed, Claim::Disowned));
+    }
+
+    /// Nobody has said yet whether this writer may be believed: it serves, and claims nothing.
+    pub fn unsettle(&self) {
+        self.claim(Claim::Unconfirmed);
+    }
+
+    fn claim(&self, claim: Claim) {
+        self.at.send_if_modified(|at| std::mem::replace(&mut at.claim, claim.clone()) != claim);
+    }
+
+    /// The writer's history is this one's, as far as this one goes.
     pub fn confirm(&self) {
         self.at.send_if_modified(|at| {
-            let confirmed = at.claim == Claim::Unconfirmed;
+            let some = at.claim == Claim::New && at.position > Position::ZERO;
+            let confirmed = some || at.claim == Claim::Unconfirmed;
             if confirmed {
                 at.claim = Claim::Confirmed;
             }
@@ -271,6 +288,15 @@ impl Journal {
     /// Whether all that a registry has which is at this position is in this history, too.
     pub fn covers(&self, position: Position) -> bool {
         !matches!(self.log.history().place(position), Place::Foreign { .. })
+    }
+
+    /// The log's mark at a position of this history, as far as it is kept.
+    pub async fn mark_at(&self, position: Position) -> Result<Option<Mark>, JournalError> {
+        let read = self.blocking(move |log| log.read(position, None, position)).await?;
+        Ok(match read {
+            Read::Lines { mark, .. } => Some(mark),
+            Read::Compacted { .. } | Read::Foreign { .. } => None,
+        })
     }
 
     /// The log behind a position. Only what is applied.

@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     model::Tag,
-    registry::content::disk::{Disk, DiskSettings},
+    registry::{
+        content::disk::{Disk, DiskSettings},
+        writer::Writes,
+    },
     supervise::Tree,
     wire::replication::Stored,
 };
@@ -21,8 +24,11 @@ async fn disk(dir: &std::path::Path) -> Arc<dyn Content> {
 
 /// A journal in this directory, until the tree is shut down.
 async fn open(dir: &std::path::Path, opening: Opening<'_>) -> (Journal, Arc<dyn Content>, Tree) {
+    over(dir, Log::open(&dir.join("log")).unwrap(), opening).await
+}
+
+async fn over(dir: &std::path::Path, log: Log, opening: Opening<'_>) -> (Journal, Arc<dyn Content>, Tree) {
     let (tree, content) = (Tree::new(), disk(dir).await);
-    let log = Log::open(&dir.join("log")).unwrap();
     let writer = Writer::new(Default::default(), Writes::Taken);
     let journal = Journal::open(content.clone(), log, writer, opening, &tree.handle()).await.unwrap();
     (journal, content, tree)
@@ -147,5 +153,55 @@ async fn roles_decide_what_is_claimed_and_where_a_reign_begins() {
     let (journal, content, tree) = open(dir.path(), Opening::Anew("r2", 7)).await;
     assert_eq!(journal.at().claimed(), Some(at("8.1")), "above all that was seen");
     assert!(journal.covers(at("1.2")) && !journal.covers(at("1.3")) && !journal.covers(at("8.2")));
+    close(journal, content, tree).await;
+}
+
+/// Everything in the log, as a replica gets it.
+async fn all(journal: &Journal) -> Vec<(Entry, Bytes)> {
+    let Read::Lines { lines, .. } = journal.read(Position::ZERO, None).await.unwrap() else {
+        panic!("no lines")
+    };
+    lines.into_iter().map(|line| (crate::registry::log::entry(&line).unwrap(), line)).collect()
+}
+
+#[tokio::test]
+async fn a_change_that_a_replica_could_not_show_is_made_good_after_an_orderly_stop() {
+    let (from, to) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (journal, content, tree) = open(from.path(), Opening::Writer("w")).await;
+    push(&journal, &content, "one").await.unwrap();
+    let entries = all(&journal).await;
+    close(journal, content, tree).await;
+
+    let (journal, content, tree) = open(to.path(), Opening::Replica).await;
+    // As on a full disk: the log takes the entries, the catalogue cannot be written.
+    let place = to.path().join("content/repositories/a");
+    std::fs::write(&place, b"in the way").unwrap();
+    assert!(journal.apply(entries).await.is_err());
+    assert_eq!(journal.at().position, Position::ZERO);
+    close(journal, content, tree).await;
+    std::fs::remove_file(&place).unwrap();
+
+    let (journal, content, tree) = open(to.path(), Opening::Replica).await;
+    assert_eq!((journal.at().position, tags(&content).await), (at("1.2"), vec!["one".to_owned()]));
+    close(journal, content, tree).await;
+}
+
+#[tokio::test]
+async fn an_append_that_failed_and_yet_lasted_is_told_to_no_replica() {
+    let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let (log, fail) = Log::faulty().unwrap();
+    let (journal, content, tree) = over(dirs[0].path(), log, Opening::Writer("w")).await;
+    push(&journal, &content, "one").await.unwrap();
+    fail.store(true, std::sync::atomic::Ordering::SeqCst);
+    push(&journal, &content, "two").await.unwrap_err();
+    // A follower reads, as each does all the time.
+    assert_eq!(all(&journal).await.len(), 2);
+    push(&journal, &content, "three").await.unwrap();
+    assert_eq!(tags(&content).await, ["one", "three"]);
+    let entries = all(&journal).await;
+    let (replica, copy, copies) = open(dirs[1].path(), Opening::Replica).await;
+    replica.apply(entries).await.unwrap();
+    assert_eq!(tags(&copy).await, ["one", "three"]);
+    close(replica, copy, copies).await;
     close(journal, content, tree).await;
 }

@@ -1,6 +1,11 @@
 //! One change after the other: the steps, and what makes good what was cut off between them.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -30,6 +35,7 @@ pub(super) enum Order {
     Forget(RepositoryName, Reply<()>),
     Rebase(Position, Mark, Vec<Epoch>, Reply<()>),
     Disown(String, Reply<()>),
+    Reign(String, u64, Reply<()>),
 }
 
 pub(super) struct Turn {
@@ -37,6 +43,8 @@ pub(super) struct Turn {
     log: Arc<Log>,
     writer: Writer,
     at: watch::Sender<At>,
+    /// A change that is in the log, could not be shown, and could not be taken back yet.
+    stuck: Mutex<Option<Position>>,
 }
 
 impl Turn {
@@ -46,7 +54,7 @@ impl Turn {
         writer: Writer,
         at: watch::Sender<At>,
     ) -> Self {
-        Self { content, log, writer, at }
+        Self { content, log, writer, at, stuck: Mutex::default() }
     }
 
     /// Takes orders until the registry stops and nobody asks any more.
@@ -56,11 +64,17 @@ impl Turn {
                 biased;
                 order = queue.recv() => order,
                 () = stop.requested() => None,
+                () = tokio::time::sleep(RETRY), if self.is_stuck() => {
+                    self.take_back_again().await;
+                    continue;
+                }
             };
             let Some(order) = order else { break };
             self.take(order).await;
         }
-        if let Err(error) = self.blocking(Log::all_applied).await {
+        // What is in the log and not shown is made good by the next start, or it would never be.
+        let all = self.at.borrow().position == self.log.head().0;
+        if all && let Err(error) = self.blocking(Log::all_applied).await {
             tracing::debug!(error = %error, "the next start looks once more at the last change");
         }
     }
@@ -79,6 +93,7 @@ impl Turn {
                 drop(reply.send(self.rebase(position, mark, epochs).await));
             }
             Order::Disown(why, reply) => drop(reply.send(self.disown(why).await)),
+            Order::Reign(name, above, reply) => drop(reply.send(self.reign(&name, above).await)),
         }
     }
 
@@ -92,14 +107,15 @@ impl Turn {
             Opening::Replica => Role::Replica,
         };
         let was_replica = before.as_deref() == Some(Role::Replica.as_str().as_bytes());
-        if let Err(error) = self.make_good().await {
-            match &error {
-                JournalError::Content(ContentError::Damaged { .. }) => {
-                    // One bad catalogue must not keep the registry from starting.
-                    tracing::error!(error = %error, "the last change could not be made good");
-                }
-                _ => return Err(error),
+        let mut damaged = false;
+        match self.make_good().await {
+            Ok(()) => {}
+            Err(JournalError::Content(error @ ContentError::Damaged { .. })) => {
+                // One bad catalogue must not keep the registry from starting.
+                tracing::error!(error = %error, "the last change could not be made good");
+                damaged = true;
             }
+            Err(error) => return Err(error),
         }
         let claim = match opening {
             Opening::Writer(name) | Opening::Anew(name, _) => {
@@ -113,12 +129,16 @@ impl Turn {
                     let (base, mark) = (head.max(BEFORE_THE_LOG), Mark::ZERO.then(Uuid::new_v4().as_bytes()));
                     self.blocking(move |log| log.reset(base, mark, &epochs, DIVERGED)).await?;
                 }
-                if new || was_replica || above.is_some() {
-                    self.begin_reign(name, above.unwrap_or(0)).await?;
-                }
                 if diverged {
-                    // Its own history is the history now: an operator has made it the writer.
-                    self.blocking(|log| log.put_note(DIVERGED, None)).await?;
+                    // What it shows is partly its own and partly its old writer's, and an operator has made it the
+                    // writer: no log leads there, so followers begin with a snapshot.
+                    let history = self.log.history();
+                    let mark = history.mark.then(Uuid::new_v4().as_bytes());
+                    let reset = move |log: &Log| log.reset(history.head, mark, &history.epochs, DIVERGED);
+                    self.blocking(reset).await?;
+                }
+                if new || was_replica || diverged || above.is_some() {
+                    self.begin_reign(name, above.unwrap_or(0)).await?;
                 }
                 Claim::Confirmed
             }
@@ -131,6 +151,9 @@ impl Turn {
                 Claim::Disowned("it was filled before it was a replica, and that is being taken back".into())
             }
             Opening::Replica if new => Claim::New,
+            Opening::Replica if damaged => {
+                Claim::Disowned("a catalogue lacks a change; it is copied anew from its writer".into())
+            }
             Opening::Replica => Claim::Unconfirmed,
         };
         if before.as_deref() != Some(role.as_str().as_bytes()) {
@@ -144,7 +167,10 @@ impl Turn {
     /// The entry that begins a writer's reign.
     async fn begin_reign(&self, name: &str, above: u64) -> Result<(), JournalError> {
         let history = self.log.history();
-        let position = Position { epoch: history.epoch().max(above) + 1, seq: 1 };
+        let newest = history.epoch().max(above);
+        let epoch =
+            newest.checked_add(1).ok_or_else(|| LogError::Damaged(format!("no epoch follows {newest}")))?;
+        let position = Position { epoch, seq: 1 };
         let epoch = Epoch {
             epoch: position.epoch,
             after: history.head,
@@ -155,6 +181,13 @@ impl Turn {
         let entry = Entry { opened: Some(epoch), ..self.entry(history.head, position, Change::Opened) };
         let line = line(&entry)?;
         self.blocking(move |log| log.append(&[(entry, line)])).await
+    }
+
+    /// Begins a reign while it runs, above this epoch.
+    async fn reign(&self, name: &str, above: u64) -> Result<(), JournalError> {
+        self.begin_reign(name, above).await?;
+        self.advance(self.log.head().0, false);
+        Ok(())
     }
 
     fn entry(&self, prev: Position, position: Position, change: Change) -> Entry {
@@ -172,7 +205,7 @@ impl Turn {
     }
 
     async fn commit(&self, draft: Draft) -> Result<Pending, JournalError> {
-        self.check_writes()?;
+        self.writer.check()?;
         let Draft { change, digest, blobs, mut next } = draft;
         let repository = next.name.clone();
         let before = self.content.catalogue(&repository).await?;
@@ -191,39 +224,73 @@ impl Turn {
             patch: Some(patch),
             ..self.entry(prev, position, change)
         };
-        let line = line(&entry)?;
-        self.blocking(move |log| log.append(&[(entry, line)])).await?;
-        // Counted as waiting before anybody can see it.
-        let pending = self.writer.appended(position);
+        self.append(entry).await?;
         // Told as shown before anybody can be shown it: a list never shows more than it says.
         let before = self.showing(position);
         if let Err(error) = self.content.publish(next).await {
             let there = self.content.catalogue(&repository).await;
             if there.is_ok_and(|there| there.is_some_and(|there| there.changed == position)) {
-                // It is shown, and the log has it: only its own durability is not known, and a start makes it good.
-                tracing::warn!(%repository, error = %error, "catalogue may not be durable, the log is");
+                // It is shown, and the log has it: only whether it is durable is not known.
+                tracing::warn!(%repository, error = %error, "catalogue may not be durable, and is written again");
+                if let Err(again) = self.make_good().await {
+                    tracing::error!(error = %again, "catalogue could not be written again");
+                    let why =
+                        format!("`{repository}` cannot be made durable: {again}; restart it to make it good");
+                    self.writer.set_writes(Writes::NotNow(why));
+                    return Err(error.into());
+                }
             } else {
                 self.at.send_modify(|at| at.shown = before);
                 self.take_back(position).await;
                 return Err(error.into());
             }
         }
+        // Counted as waiting before anybody can see it.
+        let pending = self.writer.appended(position);
         self.advance(position, true);
         Ok(pending)
     }
 
-    /// The change could not be shown: it is taken out of the log, or else nothing is written any more.
+    /// Puts an entry into the log. One of which it is not known whether it lasted is taken out again.
+    async fn append(&self, entry: Entry) -> Result<(), JournalError> {
+        let (position, line) = (entry.position, line(&entry)?);
+        let appended = self.blocking(move |log| log.append(&[(entry, line)])).await;
+        if appended.is_err() {
+            self.take_back(position).await;
+        }
+        appended
+    }
+
+    /// The change could not be shown: it is taken out of the log, or else nothing is written until it is.
     async fn take_back(&self, position: Position) {
         if let Err(error) = self.blocking(move |log| log.take_back(position)).await {
-            tracing::error!(%position, error = %error, "change could not be taken back; no more writes are taken");
-            let why =
-                format!("change {position} is in its log and could not be made; restart it to make it good");
+            tracing::error!(%position, error = %error, "change could not be taken back; no writes are taken until it is");
+            *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
+            let why = format!(
+                "change {position} could not be made and is still in its log ({error}); it is tried again"
+            );
             self.writer.set_writes(Writes::NotNow(why));
         }
     }
 
+    fn is_stuck(&self) -> bool {
+        self.stuck.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    async fn take_back_again(&self) {
+        let Some(position) = *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) else { return };
+        match self.blocking(move |log| log.take_back(position)).await {
+            Ok(()) => {
+                *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                tracing::info!(%position, "change taken back, writes are taken again");
+                self.writer.set_writes(Writes::Taken);
+            }
+            Err(error) => tracing::debug!(%position, error = %error, "change could still not be taken back"),
+        }
+    }
+
     async fn announce(&self, repository: RepositoryName, digest: Digest) -> Result<Position, JournalError> {
-        self.check_writes()?;
+        self.writer.check()?;
         let (prev, _) = self.log.head();
         let Some(blob) = blob_ref(self.content.as_ref(), &digest).await? else {
             // Gone again already: there is nothing to announce.
@@ -236,8 +303,7 @@ impl Turn {
             blobs: vec![blob],
             ..self.entry(prev, position, Change::Blob)
         };
-        let line = line(&entry)?;
-        self.blocking(move |log| log.append(&[(entry, line)])).await?;
+        self.append(entry).await?;
         self.advance(position, false);
         Ok(position)
     }
@@ -274,12 +340,10 @@ impl Turn {
             }
         }
         for (repository, catalogue) in next {
-            let there = self.content.catalogue(&repository).await?;
-            if there.is_none_or(|there| there.generation < catalogue.generation) {
-                tracing::debug!(%repository, changed = %catalogue.changed, "change applied");
-                self.showing(catalogue.changed);
-                self.content.restore(catalogue).await?;
-            }
+            // Also when it is there already: a write before may have failed behind the rename, undurable.
+            tracing::debug!(%repository, changed = %catalogue.changed, "change applied");
+            self.showing(catalogue.changed);
+            self.content.restore(catalogue).await?;
         }
         broken.map_or(Ok(()), Err)
     }
@@ -329,10 +393,6 @@ impl Turn {
             if shows {
                 at.shown = position;
             }
-            if at.claim == Claim::New {
-                // What it has is the beginning of its writer's history.
-                at.claim = Claim::Confirmed;
-            }
         });
     }
 
@@ -348,14 +408,6 @@ impl Turn {
         Ok(newest)
     }
 
-    fn check_writes(&self) -> Result<(), JournalError> {
-        match self.writer.writes() {
-            Writes::Taken => Ok(()),
-            Writes::NotNow(why) => Err(JournalError::NotNow(why)),
-            Writes::Never(why) => Err(JournalError::Never(why)),
-        }
-    }
-
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Log) -> Result<T, LogError> + Send + 'static,
@@ -363,6 +415,9 @@ impl Turn {
         blocking(&self.log, work).await
     }
 }
+
+/// A change that could not be taken back is tried again so often.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Where a log begins whose registry had content before it had a log.
 const BEFORE_THE_LOG: Position = Position { epoch: 0, seq: 1 };

@@ -33,7 +33,13 @@ pub(super) type Opener = Box<dyn Fn() -> Result<Database, LogError> + Send + Syn
 pub(super) fn on_disk(dir: &Path) -> Result<Opener, LogError> {
     let dir = dir.to_owned();
     let io = |source: std::io::Error| failed("make its directory")(redb::StorageError::Io(source));
-    fs::create_dir_all(&dir).map_err(io)?;
+    if !dir.is_dir() {
+        fs::create_dir_all(&dir).map_err(io)?;
+        if let Some(above) = dir.parent() {
+            // Or a power cut takes the whole log with it.
+            fs::File::open(above).and_then(|above| above.sync_all()).map_err(io)?;
+        }
+    }
     let file = dir.join("log.redb");
     Ok(Box::new(move || {
         let new = !file.exists();

@@ -11,6 +11,8 @@
 //! Its methods block: callers run them on blocking threads. Appending is for the journal alone, which lets one
 //! change through at a time.
 
+#[cfg(test)]
+mod faulty;
 mod file;
 pub mod history;
 
@@ -107,18 +109,17 @@ impl Log {
 
     fn with(opener: Opener) -> Result<Self, LogError> {
         let log = Self { opener, database: Mutex::new(None), history: Mutex::default() };
-        let history = log.on(file::prepare)?;
-        *lock(&log.history) = history;
+        log.on(|_| Ok(()))?;
         Ok(log)
     }
 
     /// Runs one piece of work on the database; after a fault the next one opens it anew, and what the file says
-    /// then is what counts.
+    /// then is what counts. The history is read and changed by such work alone, so that it fits the file.
     fn on<T>(&self, work: impl FnOnce(&Database) -> Result<T, LogError>) -> Result<T, LogError> {
         let mut held = lock(&self.database);
         if held.is_none() {
             let database = (self.opener)()?;
-            *lock(&self.history) = file::prepare(&database)?;
+            self.set_history(file::prepare(&database)?);
             *held = Some(database);
         }
         let Some(database) = held.as_ref() else {
@@ -129,6 +130,10 @@ impl Log {
             *held = None;
         }
         done
+    }
+
+    fn set_history(&self, history: History) {
+        *lock(&self.history) = history;
     }
 
     /// Where it begins and ends.
@@ -144,23 +149,10 @@ impl Log {
 
     /// Appends entries, durably, all or none; each is the line it is sent as.
     pub fn append(&self, entries: &[(Entry, Bytes)]) -> Result<(), LogError> {
-        let mut next = self.history();
-        let before = next.head;
-        let rows: Vec<_> = entries
-            .iter()
-            .map(|(entry, line)| {
-                if entry.prev != next.head || entry.position <= next.head {
-                    let why = format!(
-                        "{} was to follow {}, and {} is its end",
-                        entry.position, entry.prev, next.head
-                    );
-                    return Err(LogError::Damaged(why));
-                }
-                next.push(entry.position, line, entry.opened.as_ref());
-                Ok((entry.position, [next.mark.as_bytes().as_slice(), line].concat()))
-            })
-            .collect::<Result<_, _>>()?;
         self.on(|database| {
+            let mut next = self.history();
+            let before = next.head;
+            let rows = rows(&mut next, entries)?;
             let write = database.begin_write().map_err(failed("begin a change"))?;
             {
                 let mut table = write.open_table(ENTRIES).map_err(failed("open its entries"))?;
@@ -175,36 +167,35 @@ impl Log {
                     file::put_epoch(&mut epochs, opened)?;
                 }
             }
-            write.commit().map_err(failed("append"))
-        })?;
-        *lock(&self.history) = next;
-        Ok(())
+            write.commit().map_err(failed("append"))?;
+            self.set_history(next);
+            Ok(())
+        })
     }
 
-    /// Takes the newest entry back: its change could not be made, and nobody has seen it.
+    /// Takes the newest entry back, if it is there at all: its change could not be made, and nobody has seen it.
     pub fn take_back(&self, position: Position) -> Result<(), LogError> {
-        let history = self.on(|database| {
+        self.on(|database| {
             let write = database.begin_write().map_err(failed("begin a change"))?;
             {
                 let mut table = write.open_table(ENTRIES).map_err(failed("open its entries"))?;
                 table.remove(key(position)).map_err(failed("take an entry back"))?;
             }
             write.commit().map_err(failed("take an entry back"))?;
-            file::prepare(database)
-        })?;
-        *lock(&self.history) = history;
-        Ok(())
+            self.set_history(file::prepare(database)?);
+            Ok(())
+        })
     }
 
     /// The entries behind `after` up to `until`, a page of them. With `mark`, the asker's history is compared.
     pub fn read(&self, after: Position, mark: Option<Mark>, until: Position) -> Result<Read, LogError> {
-        let history = self.history();
-        match history.place(after) {
-            Place::Foreign { common } => return Ok(Read::Foreign { common }),
-            Place::Compacted => return Ok(Read::Compacted { oldest: history.base }),
-            Place::Within => {}
-        }
         self.on(|database| {
+            let history = self.history();
+            match history.place(after) {
+                Place::Foreign { common } => return Ok(Read::Foreign { common }),
+                Place::Compacted => return Ok(Read::Compacted { oldest: history.base }),
+                Place::Within => {}
+            }
             let read = database.begin_read().map_err(failed("read"))?;
             let table = read.open_table(ENTRIES).map_err(failed("read"))?;
             let here = if after == history.base {
@@ -272,7 +263,7 @@ impl Log {
 
     /// Begins anew behind a snapshot: what was kept is forgotten, whatever was noted under `forget` too.
     pub fn reset(&self, base: Position, mark: Mark, epochs: &[Epoch], forget: &str) -> Result<(), LogError> {
-        let history = self.on(|database| {
+        self.on(|database| {
             let write = database.begin_write().map_err(failed("begin a change"))?;
             {
                 let mut table = write.open_table(ENTRIES).map_err(failed("open its entries"))?;
@@ -288,58 +279,55 @@ impl Log {
                 meta.remove(forget).map_err(failed("forget a note"))?;
             }
             write.commit().map_err(failed("begin anew"))?;
-            file::prepare(database)
-        })?;
-        *lock(&self.history) = history;
-        Ok(())
+            self.set_history(file::prepare(database)?);
+            Ok(())
+        })
     }
 
     /// Forgets the oldest entries: keeps the newest `keep`, and none behind `needed` is forgotten while there are
-    /// not twice as many. Tells how many went.
+    /// not twice as many; one that may not be applied yet never is. Tells how many went.
     pub fn compact(&self, keep: u64, needed: Position) -> Result<u64, LogError> {
         let mut gone = 0;
         loop {
-            let base = lock(&self.history).base;
-            let done = self.on(|database| {
-                let write = database.begin_write().map_err(failed("begin a change"))?;
-                let mut moved = None;
-                {
-                    let mut table = write.open_table(ENTRIES).map_err(failed("open its entries"))?;
-                    let there = table.len().map_err(failed("count its entries"))?;
-                    let (extra, past) =
-                        (there.saturating_sub(keep), there.saturating_sub(keep.saturating_mul(2)));
-                    let most = extra.min(COMPACTED_AT_ONCE);
-                    let mut keys = Vec::new();
-                    for row in table
-                        .iter()
-                        .map_err(failed("read"))?
-                        .take(usize::try_from(most).unwrap_or(usize::MAX))
-                    {
-                        let (at, row) = row.map_err(failed("read"))?;
-                        let at = file::position(at.value());
-                        if at > needed && keys.len() as u64 >= past {
-                            break;
-                        }
-                        keys.push((at, file::split(row.value())?.0));
-                    }
-                    for (at, _) in &keys {
-                        table.remove(key(*at)).map_err(failed("forget an entry"))?;
-                    }
-                    if let Some((at, mark)) = keys.last() {
-                        let mut meta = write.open_table(META).map_err(failed("open its notes"))?;
-                        file::put_base(&mut meta, *at, *mark)?;
-                        moved = Some((*at, *mark, keys.len() as u64));
-                    }
-                }
-                write.commit().map_err(failed("compact"))?;
-                Ok(moved)
-            })?;
-            let Some((at, mark, count)) = done else { return Ok(gone) };
-            gone += count;
-            let mut history = lock(&self.history);
-            debug_assert!(at > base);
-            (history.base, history.base_mark) = (at, mark);
+            match self.on(|database| self.compact_some(database, keep, needed))? {
+                0 => return Ok(gone),
+                count => gone += count,
+            }
         }
+    }
+
+    fn compact_some(&self, database: &Database, keep: u64, needed: Position) -> Result<u64, LogError> {
+        let write = database.begin_write().map_err(failed("begin a change"))?;
+        let mut keys = Vec::new();
+        {
+            let mut table = write.open_table(ENTRIES).map_err(failed("open its entries"))?;
+            let mut meta = write.open_table(META).map_err(failed("open its notes"))?;
+            let applied = meta.get(APPLIED).map_err(failed("read"))?;
+            let applied = applied.map(|applied| file::position_of(applied.value())).transpose()?;
+            let there = table.len().map_err(failed("count its entries"))?;
+            let (extra, past) = (there.saturating_sub(keep), there.saturating_sub(keep.saturating_mul(2)));
+            let most = usize::try_from(extra.min(COMPACTED_AT_ONCE)).unwrap_or(usize::MAX);
+            for row in table.iter().map_err(failed("read"))?.take(most) {
+                let (at, row) = row.map_err(failed("read"))?;
+                let at = file::position(at.value());
+                if Some(at) > applied || (at > needed && keys.len() as u64 >= past) {
+                    break;
+                }
+                keys.push((at, file::split(row.value())?.0));
+            }
+            for (at, _) in &keys {
+                table.remove(key(*at)).map_err(failed("forget an entry"))?;
+            }
+            if let Some((at, mark)) = keys.last() {
+                file::put_base(&mut meta, *at, *mark)?;
+            }
+        }
+        write.commit().map_err(failed("compact"))?;
+        if let Some((at, mark)) = keys.last() {
+            let mut history = lock(&self.history);
+            (history.base, history.base_mark) = (*at, *mark);
+        }
+        Ok(keys.len() as u64)
     }
 
     /// How many entries are kept.
@@ -380,6 +368,20 @@ impl Log {
             write.commit().map_err(failed("note something"))
         })
     }
+}
+
+/// What is stored for these entries, which must follow on `next`; moves it on.
+fn rows(next: &mut History, entries: &[(Entry, Bytes)]) -> Result<Vec<(Position, Vec<u8>)>, LogError> {
+    let row = |(entry, line): &(Entry, Bytes)| {
+        if entry.prev != next.head || entry.position <= next.head {
+            let why =
+                format!("{} was to follow {}, and {} is its end", entry.position, entry.prev, next.head);
+            return Err(LogError::Damaged(why));
+        }
+        next.push(entry.position, line, entry.opened.as_ref());
+        Ok((entry.position, [next.mark.as_bytes().as_slice(), line].concat()))
+    };
+    entries.iter().map(row).collect()
 }
 
 /// Reads an entry's line.

@@ -56,6 +56,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 struct Model {
     all: Vec<(Position, Mark, Bytes)>,
     gone: usize,
+    /// Entries before the last append: known to be applied.
+    applied: usize,
 }
 
 impl Model {
@@ -71,6 +73,7 @@ impl Model {
             prev = *position;
         }
         log.append(&entries).unwrap();
+        self.applied = self.all.len();
         for (entry, line) in entries {
             let mark = self.head().1.then(&line);
             self.all.push((entry.position, mark, line));
@@ -121,6 +124,7 @@ proptest! {
                 Step::TakeBack if model.head().0.seq > 1 && model.all.len() > model.gone + 1 => {
                     log.take_back(model.head().0).unwrap();
                     model.all.pop();
+                    model.applied = model.applied.min(model.all.len());
                 }
                 Step::TakeBack => {}
                 Step::Compact { keep, needed } => {
@@ -129,7 +133,7 @@ proptest! {
                     let past = there.saturating_sub(2 * usize::from(keep));
                     let extra = there.saturating_sub(usize::from(keep));
                     let may = model.all[model.gone..].iter().take_while(|one| one.0 <= needed).count();
-                    let goes = extra.min(may.max(past));
+                    let goes = extra.min(may.max(past)).min(model.applied - model.gone);
                     prop_assert_eq!(log.compact(keep.into(), needed).unwrap(), goes as u64);
                     model.gone += goes;
                 }
@@ -141,6 +145,35 @@ proptest! {
             model.check(&log);
         }
     }
+}
+
+#[test]
+fn compaction_beside_appends_and_reads_never_looks_like_another_history() {
+    let log = Log::in_memory().unwrap();
+    log.append(&[change(Position::ZERO, Position { epoch: 1, seq: 1 })]).unwrap();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    let going = || !over.load(std::sync::atomic::Ordering::Relaxed);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while going() {
+                log.compact(4, END).unwrap();
+            }
+        });
+        scope.spawn(|| {
+            let mut base = Position::ZERO;
+            while going() {
+                let now = log.history().base;
+                assert!(now >= base, "the beginning went back from {base} to {now}");
+                base = now;
+                assert!(!matches!(log.read(base, None, END).unwrap(), Read::Foreign { .. }), "{base}");
+            }
+        });
+        for _ in 0..600 {
+            let head = log.head().0;
+            log.append(&[change(head, head.next())]).unwrap();
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
 }
 
 #[test]

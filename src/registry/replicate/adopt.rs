@@ -12,13 +12,13 @@ use crate::{
         replication::{LogAnswer, Replication},
     },
     clock,
-    model::{Position, RepositoryName},
+    model::{Digest, Position, RepositoryName},
     registry::{
         content::{Catalogue, Content, ContentError},
-        journal::{Journal, JournalError},
+        journal::{At, Journal, JournalError},
         log::Read,
     },
-    wire::replication::{Aside, BlobRef, LogQuery, SnapshotHead, SnapshotRepository},
+    wire::replication::{Aside, BlobRef, Epoch, LogQuery, SnapshotHead, SnapshotRepository},
 };
 
 /// Why a snapshot is taken over.
@@ -26,7 +26,7 @@ use crate::{
 pub(super) enum Why {
     /// The next entries are not kept any more, or there never were any.
     Compacted,
-    /// A catalogue cannot be read, or lacks changes.
+    /// A catalogue cannot be read or lacks changes, or a snapshot was cut off.
     Damaged,
     /// The own history is another than the writer's.
     Diverged {
@@ -83,40 +83,17 @@ impl Adopt {
             return Ok(());
         }
         self.status.catching_up(true);
-        let mut taken = match why {
-            Why::Compacted | Why::Damaged => {
+        let (head, mut snapshot) = self.writer.snapshot().await?;
+        tracing::info!(position = %head.position, repositories = head.repositories, "snapshot begun");
+        self.status.heard(head.position);
+        let mut taken = match self.foreign(why, &head) {
+            Some(common) => Some(self.disown(common, &own).await?),
+            None => {
                 // What is shown will be ahead of the own log: when this is cut off, the log must not go on by itself.
                 self.journal.begin_snapshot().await?;
                 None
             }
-            Why::Diverged { common } => {
-                let reason = match common {
-                    Some(common) => {
-                        format!("its own history parts from its writer's after {common}; it is set aside")
-                    }
-                    None => "its own history is another than its writer's; it is set aside".to_owned(),
-                };
-                tracing::error!(position = %own.position, reason, "own history is not the writer's");
-                self.journal.disown(reason).await?;
-                // The same after a restart: what was begun is gone on with.
-                Some(
-                    Taken::begin(
-                        self.content.as_ref(),
-                        format!("{}-{}", own.position, own.mark),
-                        *common,
-                        own.position,
-                    )
-                    .await?,
-                )
-            }
         };
-        let (head, mut snapshot) = self.writer.snapshot().await?;
-        tracing::info!(position = %head.position, repositories = head.repositories, "snapshot begun");
-        self.status.heard(head.position);
-        if let Some(taken) = &taken {
-            self.entries_aside(taken).await?;
-            taken.note(self.content.as_ref()).await?;
-        }
         let mut known = BTreeSet::new();
         while let Some(next) = snapshot.next().await? {
             known.insert(next.repository.clone());
@@ -144,6 +121,35 @@ impl Adopt {
         self.status.catching_up(false);
         tracing::info!(position = %head.position, "snapshot taken over");
         Ok(())
+    }
+
+    /// The last common position if the own history is another than the snapshot's; `Some(None)` if it is and that
+    /// cannot be told.
+    fn foreign(&self, why: &Why, head: &SnapshotHead) -> Option<Option<Position>> {
+        if let Why::Diverged { common } = why {
+            return Some(*common);
+        }
+        // The entries that would show it are not kept: the reigns are, for ever.
+        let theirs = |own: &Epoch| head.epochs.iter().any(|epoch| epoch.id == own.id);
+        (!self.journal.epochs().iter().all(theirs)).then_some(None)
+    }
+
+    /// Claims nothing from now on, and begins to set aside.
+    async fn disown(&self, common: Option<Position>, own: &At) -> Result<Taken, AdoptError> {
+        let reason = match common {
+            Some(common) => {
+                format!("its own history parts from its writer's after {common}; it is set aside")
+            }
+            None => "its own history is another than its writer's; it is set aside".to_owned(),
+        };
+        tracing::error!(position = %own.position, reason, "own history is not the writer's");
+        self.journal.disown(reason).await?;
+        // The same after a restart: what was begun is gone on with.
+        let folder = format!("{}-{}", own.position, own.mark);
+        let taken = Taken::begin(self.content.as_ref(), folder, common, own.position).await?;
+        self.entries_aside(&taken).await?;
+        taken.note(self.content.as_ref()).await?;
+        Ok(taken)
     }
 
     /// Whether the writer's history is still the snapshot's.
@@ -197,6 +203,10 @@ impl Adopt {
     async fn entries_aside(&self, taken: &Taken) -> Result<(), AdoptError> {
         let oldest = self.journal.blocking(|log| Ok(log.history().base)).await?;
         let mut after = taken.common.map_or(oldest, |common| common.max(oldest));
+        if self.journal.mark_at(after).await?.is_none() {
+            // It is no position of the own history: all that is kept of that goes aside.
+            after = oldest;
+        }
         loop {
             match self.journal.read(after, None).await? {
                 Read::Lines { lines, upto, .. } if !lines.is_empty() => {
@@ -220,15 +230,20 @@ impl Adopt {
         taken: Option<&mut Taken>,
     ) -> Result<(), AdoptError> {
         let Some(taken) = taken else { return Ok(()) };
+        if taken.repositories.contains(name) {
+            // An earlier try did, and what is here since is the writer's.
+            return Ok(());
+        }
         // A damaged one cannot be read, and stays where it is until it is replaced.
         let Ok(Some(own)) = self.content.catalogue(name).await else { return Ok(()) };
-        let common = taken.common.is_some_and(|common| own.changed <= common);
+        let common = taken.common.is_some_and(|common| own.changed <= common && own.changed > Position::ZERO);
         if common || next.is_some_and(|next| *next == *own) {
             return Ok(());
         }
         let text =
             serde_json::to_vec_pretty(&*own).map_err(|error| AdoptError::Damaged(error.to_string()))?;
-        let file = format!("{}.json", name.as_str().replace('/', "%2F"));
+        // The name itself is in it, and may be longer than a file's name.
+        let file = format!("{}.json", Digest::of(name.as_str().as_bytes()).hex());
         self.content.put_aside(&taken.folder, &file, text.into()).await?;
         taken.repositories.insert(name.clone());
         taken.note(self.content.as_ref()).await?;
@@ -262,6 +277,7 @@ impl Taken {
             time: clock::wall().unix_seconds(),
             common: self.common,
             upto: self.upto,
+            count: self.repositories.len() as u64,
             repositories: self.repositories.iter().cloned().collect(),
         };
         let text =

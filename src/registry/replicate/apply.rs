@@ -50,7 +50,14 @@ impl Apply {
             };
             let done = match next {
                 None => return,
-                Some(Work::Entries(entries)) => self.entries(entries, &stop).await,
+                Some(Work::Entries(entries, from_writer)) => {
+                    let done = self.entries(entries, &stop).await;
+                    if done.is_ok() && from_writer {
+                        // What it has now is the beginning of its writer's history.
+                        self.journal.confirm();
+                    }
+                    done
+                }
                 Some(Work::Adopt(why, done)) => {
                     self.abandoned.send_replace(false);
                     let adopted = self.again(&stop, || async { self.adopt.run(&why).await }).await;

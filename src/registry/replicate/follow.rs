@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::{adopt::Why, status::Status};
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
         log,
     },
     supervise::Stop,
-    wire::replication::{Entry, LogHead, LogQuery},
+    wire::replication::{Entry, LogHead, LogQuery, Role},
 };
 
 /// A poll is parked so long: what this replica has applied is told at least so often.
@@ -41,8 +41,8 @@ const WRITER_EVERY: Duration = Duration::from_secs(5);
 
 /// What is read is worked off in order.
 pub(super) enum Work {
-    /// Entries behind what was read before.
-    Entries(Vec<(Entry, Bytes)>),
+    /// Entries behind what was read before, and whether the writer itself gave them.
+    Entries(Vec<(Entry, Bytes)>, bool),
     /// The writer's catalogue is to be taken over; told when that is done.
     Adopt(Why, oneshot::Sender<()>),
 }
@@ -57,6 +57,8 @@ pub(super) struct Follow {
     pub(super) work: mpsc::Sender<Work>,
     /// Set while what was read is not to be worked off: a snapshot takes its place.
     pub(super) abandoned: watch::Sender<bool>,
+    /// Told when the writer is there, at first and again.
+    pub(super) due: Arc<Notify>,
 }
 
 /// How one poll ended.
@@ -76,6 +78,8 @@ impl Follow {
         let mut writer_tried = clock::now();
         let mut cursor = self.applied();
         let mut failures = Vec::new();
+        // Why the writer did not answer; before it was asked it is not known to be there, either.
+        let mut away = Some(String::new());
         if self.status.was_broken() || self.is_damaged().await {
             // No change leads on from what cannot be read.
             self.adopt(Why::Damaged).await;
@@ -96,9 +100,23 @@ impl Follow {
                 Polled::Heard => {
                     pause = FIRST;
                     failures.clear();
+                    match &away {
+                        Some(why) if source != 0 => {
+                            self.status
+                                .lost(format!("a peer's log is followed, for the writer's cannot be: {why}"));
+                        }
+                        Some(_) => {
+                            away = None;
+                            self.due.notify_one();
+                        }
+                        None => {}
+                    }
                 }
                 Polled::Afresh => cursor = self.applied(),
                 Polled::Failed(why) => {
+                    if source == 0 {
+                        away = Some(why.clone());
+                    }
                     failures.push(why);
                     source = (source + 1) % self.sources.len();
                     if source == 0 {
@@ -158,10 +176,20 @@ impl Follow {
                         diverged.head.epoch
                     ));
                 }
-                self.adopt(Why::Diverged { common: diverged.common }).await
+                let common = self.verified(client, diverged.common).await;
+                self.adopt(Why::Diverged { common }).await
             }
             Ok(LogAnswer::Compacted(_)) => self.adopt(Why::Compacted).await,
         }
+    }
+
+    /// A position counts as common only if both logs have the same mark there: numbers alone agree between histories
+    /// that have nothing to do with each other.
+    async fn verified(&self, writer: &Replication, common: Option<Position>) -> Option<Position> {
+        let common = common?;
+        let mark = self.journal.mark_at(common).await.ok().flatten()?;
+        let query = LogQuery { after: Some(common), mark: Some(mark), ..LogQuery::default() };
+        matches!(writer.log(&query).await, Ok(LogAnswer::Lines(..))).then_some(common)
     }
 
     async fn heard(
@@ -190,11 +218,22 @@ impl Follow {
         if (position, mark) != (head.upto, head.mark) {
             return Polled::Failed(format!("the log of `{}` does not come to its own mark", head.registry));
         }
+        if head.registry == self.name {
+            return Polled::Failed(format!(
+                "`{}` is this registry itself: take it out of `peers`",
+                head.registry
+            ));
+        }
+        if from_writer && head.role != Role::Writer {
+            return Polled::Failed(format!("`{}` is named as the writer and is a replica", head.registry));
+        }
         // Its history is ours, as far as we know it.
         if from_writer {
             if matches!(self.journal.at().claim, Claim::Disowned(_)) {
-                // Taking the own history back was begun before a restart, and nothing else would end it.
-                return self.adopt(Why::Diverged { common: Some(cursor.0) }).await;
+                // A snapshot was begun before a restart, and nothing else would end it. The own log leads here, unless
+                // there is none: nothing at all is common to every history.
+                let alien = cursor.0 == Position::ZERO;
+                return self.adopt(if alien { Why::Diverged { common: None } } else { Why::Damaged }).await;
             }
             self.journal.confirm();
         }
@@ -205,7 +244,7 @@ impl Follow {
             };
             let Ok(room) = room else { return Polled::Failed("the registry is stopping".into()) };
             self.status.read(entries.len() as u64);
-            room.send(Work::Entries(entries));
+            room.send(Work::Entries(entries, from_writer));
         }
         *cursor = (position, mark);
         Polled::Heard

@@ -4,6 +4,7 @@
 //!   follow    reads the writer's log, ahead of what is applied ──▶ apply
 //!   apply     one entry after the other: its blobs, then the change ──▶ journal
 //!   adopt     a whole catalogue, where the log does not lead there
+//!   scan      what the log did not bring, from time to time
 //!   fetch     asks, verifies, writes: blobs that are needed, and blobs that were announced
 //!   plan      which chunk of which blob is asked for next, and from whom (pure)
 //!   status    what these have noted, for state, log and metrics
@@ -18,10 +19,11 @@ pub mod fetch;
 mod follow;
 mod apply;
 mod adopt;
+mod scan;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::{
     content::{Content, ContentError},
@@ -32,6 +34,7 @@ use adopt::{ASIDE, Adopt};
 use apply::Apply;
 use fetch::FetchHandle;
 use follow::{AHEAD, Follow};
+use scan::Scan;
 use status::Status;
 
 /// For a connect to another registry.
@@ -90,6 +93,14 @@ impl Replica {
             status: status.clone(),
             writer: writer.clone(),
         };
+        let due = Arc::new(Notify::new());
+        let scan = Scan {
+            content: content.clone(),
+            journal: journal.clone(),
+            fetcher: fetcher.clone(),
+            writer: writer.clone(),
+            due: due.clone(),
+        };
         let sources = std::iter::once(writer).chain(peers).collect();
         let apply = Apply {
             content: content.clone(),
@@ -99,8 +110,13 @@ impl Replica {
             adopt,
             abandoned: abandoned.clone(),
         };
-        let follow = Follow { name, sources, content, journal, status, work: sender, abandoned };
-        tokio::join!(follow.run(stop.clone()), apply.run(work, stop));
+        let follow = Follow { name, sources, content, journal, status, work: sender, abandoned, due };
+        let copying = async { tokio::join!(follow.run(stop.clone()), apply.run(work, stop.clone())) };
+        tokio::select! {
+            _ = copying => {}
+            // Never ends by itself; a look that is cut short is done again.
+            () = scan.run() => {}
+        }
         Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use crate::{
     clock,
     model::Position,
-    wire::replication::{Aside, Lag},
+    wire::replication::{ASIDE_SHOWN, ASIDES_SHOWN, Aside, Lag},
 };
 
 /// What the loops have noted.
@@ -63,8 +63,9 @@ impl Status {
         let mut inner = self.lock();
         inner.waiting = inner.waiting.saturating_sub(entries);
         inner.applying.clear();
-        // What still waits has waited at most since now.
-        inner.behind_since = (inner.waiting > 0).then(clock::boot);
+        if inner.waiting == 0 {
+            inner.behind_since = None;
+        }
     }
 
     /// What was read is thrown away and read again.
@@ -108,11 +109,15 @@ impl Status {
         self.lock().head
     }
 
-    /// How far behind, with what is still to fetch.
-    pub fn lag(&self, bytes: u64) -> Lag {
+    /// How far behind from this position, with what is still to fetch.
+    pub fn lag(&self, at: Position, bytes: u64) -> Lag {
         let inner = self.lock();
         let since = inner.behind_since.map(|since| clock::boot().saturating_sub(since));
-        Lag { entries: inner.waiting, bytes, seconds: since.unwrap_or_default().as_secs_f64() }
+        // Within one reign the numbers tell; over the border of two only what was read does.
+        let to_head =
+            inner.head.filter(|head| head.epoch == at.epoch).map(|head| head.seq.saturating_sub(at.seq));
+        let entries = to_head.unwrap_or(0).max(inner.waiting);
+        Lag { entries, bytes, seconds: since.unwrap_or_default().as_secs_f64() }
     }
 
     /// One sentence for each thing that is wrong.
@@ -121,9 +126,15 @@ impl Status {
         [&inner.following, &inner.applying].into_iter().filter(|why| !why.is_empty()).cloned().collect()
     }
 
-    /// What was set aside.
+    /// What was set aside: as much as a state may name.
     pub fn asides(&self) -> Vec<Aside> {
-        self.lock().asides.clone()
+        let inner = self.lock();
+        let newest = inner.asides.iter().rev().take(ASIDES_SHOWN).rev();
+        let short = |aside: &Aside| Aside {
+            repositories: aside.repositories.iter().take(ASIDE_SHOWN).cloned().collect(),
+            ..aside.clone()
+        };
+        newest.map(short).collect()
     }
 
     /// What a panicking holder left is whole at every step.

@@ -14,6 +14,7 @@ use std::{
 
 use tokio::sync::Notify;
 
+use super::journal::JournalError;
 use crate::{clock, model::Position};
 use leases::{Leases, Settled, Standing};
 
@@ -80,6 +81,15 @@ impl Writer {
     /// Whether writes are taken.
     pub fn writes(&self) -> Writes {
         lock(&self.inner.writes).clone()
+    }
+
+    /// Whether writes are taken, as an error if not.
+    pub fn check(&self) -> Result<(), JournalError> {
+        match self.writes() {
+            Writes::Taken => Ok(()),
+            Writes::NotNow(why) => Err(JournalError::NotNow(why)),
+            Writes::Never(why) => Err(JournalError::Never(why)),
+        }
     }
 
     /// From now on.

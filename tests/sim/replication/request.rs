@@ -60,7 +60,6 @@ struct Ctx {
     tried: Tried,
     sends: u32,
     hold_over: bool,
-    sure: bool,
 }
 
 impl Ctx {
@@ -96,7 +95,6 @@ impl Proxy {
             tried: Tried::default(),
             sends: 0,
             hold_over: false,
-            sure: false,
         };
         loop {
             let left = (ctx.started + DEADLINE).saturating_sub(self.boot());
@@ -112,10 +110,7 @@ impl Proxy {
                 ctx.sends += 1;
                 ctx.tried.sent(place);
             }
-            let answer = answer.map(|answer| {
-                self.answered(&ctx, place, &asked, &answer);
-                answer
-            });
+            let answer = answer.inspect(|answer| self.answered(&ctx, place, &asked, answer));
             match self.judge(&mut ctx, place, &asked, answer) {
                 Next::Again => {}
                 Next::Give(given) => return given,
@@ -159,6 +154,7 @@ impl Proxy {
             route: ctx.route,
             writer: Some(ctx.follow.writer),
             only: None,
+            deposed: false,
             write_only: self.world.write_only,
             fresh: Some(Fresh { lease: look.lease, stale: StaleReads::WriterLost }),
             patient: true,
@@ -191,10 +187,7 @@ impl Proxy {
             };
             self.world.trace(|| format!("{} has nobody for {:?}: {none}", self.name(), ctx.question));
             let now = self.boot();
-            let no_use = ctx.tried.sent_any()
-                || ctx.hold_over
-                || none.is_settled()
-                || (ctx.sure && ctx.tried.absent_any());
+            let no_use = ctx.tried.sent_any() || ctx.hold_over || none.is_settled();
             let until = match none.wait {
                 Some(wait) => now + wait,
                 None if no_use => return None,
@@ -206,7 +199,8 @@ impl Proxy {
                 let wait = self.world.seats[self.seat].machine.real((until - now).min(TICK));
                 self.world.engine.within(wait, ctx.follow.news.past(seen)).await;
             }
-            ctx.tried.forgive();
+            ctx.tried.forgive_refused();
+            ctx.tried.forgive_older();
         }
     }
 
@@ -239,7 +233,7 @@ impl Proxy {
             Ok(answer) => match weigh::weigh(asked, answer.status, answer.position) {
                 Weighed::Good => return Next::Give(given(answer, asked, place)),
                 Weighed::Behind => Event::Behind,
-                Weighed::NotHere { sure } => Event::NotHere { sure: sure || ctx.sure },
+                Weighed::NotHere => Event::NotHere,
             },
         };
         match event {
@@ -248,10 +242,9 @@ impl Proxy {
                 ctx.tried.older(place);
                 ctx.sends -= 1;
             }
-            Event::NotHere { sure } => {
+            Event::NotHere => {
                 ctx.tried.absent(place);
                 ctx.sends -= 1;
-                ctx.sure |= sure;
             }
             _ => {}
         }

@@ -270,7 +270,7 @@ impl Partial {
             return Ok(());
         }
         if let Err(error) = file.sync_data() {
-            self.distrust(&recorded.durable, &here);
+            self.distrust(&recorded.durable);
             return Err(full_or("sync a chunk")(error).into());
         }
         replace(&self.tmp, &self.dir.join(HAVE), &here.to_record(), true)
@@ -287,10 +287,12 @@ impl Partial {
     }
 
     /// After a failed sync nobody knows what is on the disk: chunks that were not durable before come again.
-    fn distrust(&self, durable: &Bits, written: &Bits) {
+    fn distrust(&self, durable: &Bits) {
         let mut trail = lock(&self.trail);
         let mut state = lock(&self.state);
-        for chunk in written.present().filter(|chunk| !durable.get(*chunk)) {
+        // Those too that were written while it was synced: the system tells of their fault only once, and now.
+        let doubtful: Vec<u32> = state.here.present().filter(|chunk| !durable.get(*chunk)).collect();
+        for chunk in doubtful {
             if state.here.put(chunk, false) {
                 state.have -= length(self.size, chunk);
             }
