@@ -70,6 +70,15 @@ impl Failure {
         Self::Runtime { error: format!("{what}: {}", role::chain(error)), hint: None }
     }
 
+    pub(crate) fn show(&self, printer: Printer) {
+        match self {
+            Self::Shown => {}
+            Self::Usage { error, hint } | Self::Runtime { error, hint } => {
+                printer.error(error, hint.as_deref());
+            }
+        }
+    }
+
     fn code(&self) -> u8 {
         match self {
             Self::Shown | Self::Usage { .. } => 2,
@@ -98,14 +107,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let code = failure.code();
-            match failure {
-                Failure::Shown => {}
-                Failure::Usage { error, hint } | Failure::Runtime { error, hint } => {
-                    printer.error(error, hint.as_deref());
-                }
-            }
-            ExitCode::from(code)
+            failure.show(printer);
+            ExitCode::from(failure.code())
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::{
         history,
         image::Image,
         outside,
+        process::BINARY,
         registries::{Plan, Registries},
         relay::Wire,
     },
@@ -93,6 +94,11 @@ async fn with_the_writer_stopped_reads_go_on_marked_and_pushes_wait() {
     cloud.proxies[0].server.process.kill();
     cloud.proxies[0].server.restart().await;
     marked(&cloud, &old).await;
+    let urls = ["r1", "r2", "r3"].map(|name| format!("http://{}", cloud.registry(name).server.address));
+    let said =
+        outside::run(&cloud.place, BINARY, &["registry", "status", "--registry", &urls.join(",")]).await;
+    assert!(!said.ok && said.err.contains(&urls[0]), "it names who does not answer: {said:?}");
+    assert_eq!(said.out.matches("(unconfirmed)").count(), 2, "the others are shown: {said:?}");
 
     // A push that began while the writer was away is taken when it is back in time.
     let image = Image::write(&cloud.place.path("image"), 100, 1, 4);

@@ -49,19 +49,29 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
         });
         return none(&asked, printer);
     }
-    let mut states = Vec::with_capacity(args.registry.len());
+    let (mut states, mut failed) = (Vec::with_capacity(args.registry.len()), None);
     for url in &args.registry {
         let asked = role::once(async {
             let registry = client(Replication::new(url.clone(), PATIENCE, PATIENCE))?;
             registry.state(None, Duration::ZERO).await.map_err(failure)
         });
-        states.push(asked??);
+        match asked.and_then(|asked| asked) {
+            Ok(state) => states.push(state),
+            // The others are looked at most when one of them is gone.
+            Err(failure) => {
+                if let Some(before) = failed.replace(failure) {
+                    before.show(printer);
+                }
+            }
+        }
     }
-    printer.data(match args.output {
-        Output::Text => table(&states.iter().map(of_state).collect::<Vec<_>>()),
-        Output::Json => json(&states)?,
-    });
-    Ok(())
+    if !states.is_empty() {
+        printer.data(match args.output {
+            Output::Text => table(&states.iter().map(of_state).collect::<Vec<_>>()),
+            Output::Json => json(&states)?,
+        });
+    }
+    failed.map_or(Ok(()), Err)
 }
 
 /// An empty list is told apart from a list that shows nothing wrong.
@@ -109,7 +119,8 @@ fn service(service: &Service) -> String {
     };
     let newest = service.newest.map(|newest| format!(", newest change {newest}")).unwrap_or_default();
     let rows: Vec<Row> = service.upstreams.iter().map(of_upstream).collect();
-    format!("service {}: writer {writer}, {lease}{newest}\n{}", service.name, table(&rows))
+    let warnings: String = service.warnings.iter().map(|warning| format!("\n  warning: {warning}")).collect();
+    format!("service {}: writer {writer}, {lease}{newest}{warnings}\n{}", service.name, table(&rows))
 }
 
 fn of_upstream(upstream: &Upstream) -> Row {
@@ -122,7 +133,8 @@ fn of_upstream(upstream: &Upstream) -> Row {
     if let Some(role) = upstream.role {
         row.cells[1] = role.as_str().into();
     }
-    row.cells[3] = position(upstream.position);
+    let unconfirmed = upstream.state.as_ref().and_then(|state| state.unconfirmed);
+    row.cells[3] = position(upstream.position, unconfirmed);
     row.cells[5] = word(upstream.reads);
     if !upstream.why.is_empty() {
         row.notes.insert(0, upstream.why.clone());
@@ -169,7 +181,7 @@ fn of_state(state: &State) -> Row {
             state.registry.clone(),
             state.role.as_str().into(),
             state.epoch.to_string(),
-            position(state.position),
+            position(state.position, state.unconfirmed),
             behind,
             word(state.read),
             word(state.write),
@@ -178,8 +190,12 @@ fn of_state(state: &State) -> Row {
     }
 }
 
-fn position(position: Option<Position>) -> String {
-    position.map_or_else(|| "none".into(), |position| position.to_string())
+fn position(claimed: Option<Position>, unconfirmed: Option<Position>) -> String {
+    match (claimed, unconfirmed) {
+        (Some(position), _) => position.to_string(),
+        (None, Some(position)) => format!("{position} (unconfirmed)"),
+        (None, None) => "none".into(),
+    }
 }
 
 fn size(bytes: u64) -> String {
@@ -241,5 +257,8 @@ mod tests {
                       what it lacks does not come: disk full\n      \
                       fetching sha256:2d711642b726… 3.0 MiB of 8.0 MiB";
         assert_eq!(text, wanted);
+        // With the writer gone and itself restarted: who makes it the writer looks at this.
+        let state = State { position: None, unconfirmed: state.position, ..state };
+        assert_eq!(of_state(&state).cells[3], "1.57 (unconfirmed)");
     }
 }
