@@ -56,11 +56,16 @@ pub(super) enum Polled {
         head: Position,
     },
     Compacted,
+    /// 503: only a writer moves anybody's history, and only what is known to be its writer's is handed on.
+    NotNow,
 }
 
 /// `GET log`.
 pub(super) async fn poll(server: Rc<Server>, poll: Poll) -> Polled {
     let began = server.at();
+    if !server.is_writer() && began.claimed().is_none() {
+        return Polled::NotNow;
+    }
     let Some((after, mark)) = poll.after else {
         return lines(&server, &poll, began.position, began.mark, Vec::new(), false);
     };
@@ -90,6 +95,9 @@ pub(super) async fn poll(server: Rc<Server>, poll: Poll) -> Polled {
     let mut page = Vec::new();
     let (upto, mark) = loop {
         let (upto, mark) = match read {
+            Read::Foreign { .. } | Read::Compacted { .. } if !server.is_writer() => {
+                return Polled::NotNow;
+            }
             Read::Foreign { common } => {
                 return Polled::Diverged { common, head: server.at().position };
             }
@@ -176,7 +184,7 @@ pub(super) struct Snapshot {
 /// `GET snapshot`. Catalogues that change while they are collected are newer than the position.
 pub(super) async fn snapshot(server: Rc<Server>) -> Option<Snapshot> {
     let at = server.at();
-    if at.claim.unknown().is_some() {
+    if !server.is_writer() || at.claimed().is_none() {
         return None;
     }
     let names: Vec<RepositoryName> =

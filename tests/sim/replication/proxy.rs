@@ -27,6 +27,7 @@ const PARK: Duration = Duration::from_millis(660);
 const STATE_PARK: Duration = Duration::from_secs(10);
 const WRITER_PAUSE: Duration = Duration::from_secs(1);
 const UNCLAIMED_PAUSE: Duration = Duration::from_millis(250);
+const BREATH: Duration = Duration::from_millis(20);
 const LEAST: Duration = Duration::from_millis(100);
 const PAUSE: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(1)];
 /// A connection on which nothing comes for so long is given up.
@@ -203,18 +204,22 @@ impl Proxy {
     fn polled(&self, follow: &Follow, answer: Result<feed::Polled, Failed>, sent: Duration) -> Option<bool> {
         let mut core = follow.core.borrow_mut();
         match answer {
-            Err(_) | Ok(feed::Polled::Lines(..)) => None,
+            Err(_) | Ok(feed::Polled::Lines(..) | feed::Polled::NotNow) => None,
             Ok(feed::Polled::Changes(head, _)) if !head.writes => None,
             Ok(feed::Polled::Changes(head, changes)) => {
                 let moved = core.after().is_none_or(|(after, _)| head.upto > after);
                 let (upto, mark, lease) = (head.upto, head.mark, head.lease);
                 let reigns = head.reigns;
                 let polled = freshness::Polled { head: head.head, upto, mark, changes, reigns, lease };
-                core.polled(polled, sent, self.boot());
+                if !core.polled(polled, sent, self.boot()) {
+                    return None;
+                }
                 let left = core.lease_left(self.boot());
                 self.world.trace(|| {
                     format!("{} knows {upto} of {}, lease {lease:?}, left {left:?}", follow.name, head.head)
                 });
+                drop(core);
+                self.world.audit(self);
                 Some(moved)
             }
             Ok(feed::Polled::Diverged { common, .. }) => {
@@ -257,7 +262,7 @@ impl Proxy {
                 None => self.sleep(UNCLAIMED_PAUSE).await,
                 Some(_) if place == follow.writer => self.sleep(WRITER_PAUSE).await,
                 Some(_) if idle => self.sleep(LEAST).await,
-                Some(_) => {}
+                Some(_) => self.sleep(BREATH).await,
             }
         }
     }

@@ -270,13 +270,15 @@ impl Server {
                 let mark = Mark::ZERO.then(&self.world.engine.id().to_le_bytes());
                 log.reset(head.max(Position { epoch: 0, seq: 1 }), mark, &epochs, DIVERGED).unwrap();
             }
-            if new || was_replica || above.is_some() {
-                self.step().await;
-                self.begin_reign(above.unwrap_or(0));
-            }
             if diverged {
                 self.step().await;
-                log.put_note(DIVERGED, None).unwrap();
+                let History { head, mark, epochs, .. } = log.history();
+                let mark = mark.then(&self.world.engine.id().to_le_bytes());
+                log.reset(head, mark, &epochs, DIVERGED).unwrap();
+            }
+            if new || was_replica || diverged || above.is_some() {
+                self.step().await;
+                self.begin_reign(above.unwrap_or(0));
             }
             Claim::Confirmed
         } else if diverged {
@@ -429,9 +431,6 @@ impl Server {
         if shows {
             at.shown = position;
         }
-        if at.claim == Claim::New {
-            at.claim = Claim::Confirmed;
-        }
         drop(at);
         self.follow.tell();
     }
@@ -439,7 +438,8 @@ impl Server {
     /// The writer's history is this one's.
     pub(super) fn confirm(&self) {
         let mut at = self.at.borrow_mut();
-        if at.claim == Claim::Unconfirmed {
+        let some = at.claim == Claim::New && at.position > Position::ZERO;
+        if some || at.claim == Claim::Unconfirmed {
             at.claim = Claim::Confirmed;
             drop(at);
             self.follow.tell();

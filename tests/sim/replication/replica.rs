@@ -13,9 +13,9 @@ use switchyard::{
     registry::{
         content::Catalogue,
         journal::{BATCH, Claim},
-        log,
+        log::{self, Read},
     },
-    wire::replication::{BlobRef, Change},
+    wire::replication::{BlobRef, Change, Epoch},
 };
 
 use super::{
@@ -38,11 +38,13 @@ const IDLE: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 enum Why {
     Compacted,
+    Damaged,
     Diverged { common: Option<Position> },
 }
 
 enum Work {
-    Entries(Entries),
+    /// And whether they came from the writer itself.
+    Entries(Entries, bool),
     Adopt(Why, Reply<()>),
 }
 
@@ -149,7 +151,7 @@ impl Replica {
         let (from, to) = (Node::Registry(server.place), self.sources[source]);
         let ask = move |there| feed::poll(there, poll.clone());
         match server.world.call(from, to, IDLE, ask).await {
-            Err(_) | Ok(Polled::Changes(..)) => Ended::Failed,
+            Err(_) | Ok(Polled::Changes(..) | Polled::NotNow) => Ended::Failed,
             Ok(Polled::Lines(head, lines)) => self.heard(source == 0, &head, lines, cursor).await,
             // Only the writer's word moves history: a peer may merely be behind.
             Ok(_) if source != 0 => Ended::Failed,
@@ -157,10 +159,23 @@ impl Replica {
                 if head.epoch < server.log().history().epoch() {
                     return Ended::Failed;
                 }
+                let common = self.verified(common).await;
                 self.ask_to_adopt(Why::Diverged { common }).await
             }
             Ok(Polled::Compacted) => self.ask_to_adopt(Why::Compacted).await,
         }
+    }
+
+    /// A position counts as common only if both logs have the same mark there.
+    async fn verified(&self, common: Option<Position>) -> Option<Position> {
+        let (server, common) = (&self.server, common?);
+        let Read::Lines { mark, .. } = server.log().read(common, None, common).unwrap() else { return None };
+        let by = Poller::Replica(server.place, server.at().position);
+        let poll = Poll { by, after: Some((common, mark)), wait: Duration::ZERO };
+        let ask = move |there| feed::poll(there, poll.clone());
+        let from = Node::Registry(server.place);
+        let answer = server.world.call(from, self.sources[0], IDLE, ask).await;
+        matches!(answer, Ok(Polled::Lines(..))).then_some(common)
     }
 
     async fn heard(
@@ -183,9 +198,14 @@ impl Replica {
         if (position, mark) != (head.upto, head.mark) {
             return Ended::Failed;
         }
+        if from_writer && !head.writes {
+            return Ended::Failed;
+        }
         if from_writer {
             if matches!(self.server.at().claim, Claim::Disowned(_)) {
-                return self.ask_to_adopt(Why::Diverged { common: Some(cursor.0) }).await;
+                let alien = cursor.0 == Position::ZERO;
+                let why = if alien { Why::Diverged { common: None } } else { Why::Damaged };
+                return self.ask_to_adopt(why).await;
             }
             self.server.confirm();
         }
@@ -194,7 +214,7 @@ impl Replica {
             if self.server.world.engine.within(room, self.queue.room()).await.is_none() {
                 return Ended::Heard;
             }
-            self.queue.put(Work::Entries(entries)).await;
+            self.queue.put(Work::Entries(entries, from_writer)).await;
         }
         *cursor = (position, mark);
         Ended::Heard
@@ -212,7 +232,12 @@ impl Replica {
     async fn apply(&self) {
         loop {
             match self.queue.take().await {
-                Work::Entries(entries) => self.entries(entries).await,
+                Work::Entries(entries, from_writer) => {
+                    self.entries(entries).await;
+                    if from_writer {
+                        self.server.confirm();
+                    }
+                }
                 Work::Adopt(why, done) => {
                     self.abandoned.set(false);
                     let mut pause = Duration::from_millis(250);
@@ -310,18 +335,23 @@ impl Replica {
         {
             return Some(());
         }
-        let mut taken = match why {
-            Why::Compacted => {
-                server.begin_snapshot().await;
-                None
-            }
-            Why::Diverged { common } => {
+        let from = Node::Registry(server.place);
+        let snapshot = world.call(from, self.sources[0], IDLE, feed::snapshot).await.ok()??;
+        let theirs = |own: &Epoch| snapshot.epochs.iter().any(|epoch| epoch.id == own.id);
+        let foreign = match why {
+            Why::Diverged { common } => Some(common),
+            _ => (!server.log().history().epochs.iter().all(theirs)).then_some(None),
+        };
+        let mut taken = match foreign {
+            Some(common) => {
                 server.disown("its own history is another than its writer's").await;
                 Some((common, BTreeSet::new()))
             }
+            None => {
+                server.begin_snapshot().await;
+                None
+            }
         };
-        let from = Node::Registry(server.place);
-        let snapshot = world.call(from, self.sources[0], IDLE, feed::snapshot).await.ok()??;
         let mut known = BTreeSet::new();
         for (name, patch, blobs) in snapshot.repositories {
             known.insert(name.clone());

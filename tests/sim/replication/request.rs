@@ -208,7 +208,8 @@ impl Proxy {
     fn answered(&self, ctx: &Ctx, place: usize, asked: &Asked, answer: &Answer) {
         let (follow, now) = (&ctx.follow, self.boot());
         let shows = matches!(answer.status, 200..=399 | 404);
-        let judges = shows && asked.needs != Needs::Nothing && !asked.of_writer;
+        let of_nobody = answer.status == 404 && answer.position.is_none();
+        let judges = shows && !of_nobody && asked.needs != Needs::Nothing && !asked.of_writer;
         let mut core = follow.core.borrow_mut();
         let has = core.have(place).filter(|_| place != follow.writer);
         let mut news = false;

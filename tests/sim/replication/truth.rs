@@ -12,6 +12,7 @@ use switchyard::{
 };
 
 use super::{
+    proxy::Proxy,
     registry::Server,
     world::World,
     writer::{Question, Shown},
@@ -241,6 +242,25 @@ impl World {
         let took = now - appended;
         if took > SLOW {
             self.slow.borrow_mut().push((appended, now));
+        }
+    }
+
+    /// A lease is good only with all that was acknowledged before it was given.
+    pub(super) fn audit(&self, proxy: &Proxy) {
+        let truth = self.truth.borrow();
+        for (name, states) in
+            truth.states.iter().filter(|_| proxy.follow.borrow().writer == self.writer.get())
+        {
+            let acknowledged = states.iter().rev().find(|state| state.acknowledged.is_some());
+            let Some(due) = acknowledged.and_then(|state| state.catalogue.as_ref()) else { continue };
+            if let Some(need) = proxy.believes(name)
+                && need < due.changed
+            {
+                let (who, at) = (proxy.name(), due.changed);
+                self.breaks(format!(
+                    "LEASES: {who} has a lease, and knows of {name} only up to {need}, not {at}"
+                ));
+            }
         }
     }
 

@@ -9,9 +9,12 @@ use std::{
 
 use rand::Rng;
 use switchyard::{
-    model::{Digest, RepositoryName},
-    registry::{content::Catalogue, journal::Claim},
-    wire::replication::BlobRef,
+    model::{Digest, Position, RepositoryName},
+    registry::{
+        content::Catalogue,
+        journal::{Claim, ROLE},
+    },
+    wire::replication::{BlobRef, Change, Entry, Epoch},
 };
 
 use super::{
@@ -96,6 +99,26 @@ impl World {
         if self.logs {
             tracing::debug!(target: "sim", "{:9.3} {}", self.engine.now().as_secs_f64(), what());
         }
+    }
+
+    /// The writer's log is an old one: nobody has noted a lease in it.
+    fn begin_long_ago(&self) {
+        let position = Position { epoch: 1, seq: 1 };
+        let opened = Epoch { epoch: 1, after: Position::ZERO, writer: "r0".into(), id: "first".into() };
+        let entry = Entry {
+            position,
+            prev: Position::ZERO,
+            time: 0,
+            change: Change::Opened,
+            repository: None,
+            opened: Some(opened),
+            digest: None,
+            blobs: Vec::new(),
+            patch: None,
+        };
+        let line = serde_json::to_vec(&entry).unwrap().into();
+        self.log(0).append(&[(entry, line)]).unwrap();
+        self.log(0).put_note(ROLE, Some(b"writer")).unwrap();
     }
 
     /// What a step of a storage takes.
@@ -261,6 +284,9 @@ fn world(seed: u64, logs: bool) -> (Rc<World>, Operator) {
 pub(crate) fn run(seed: u64, logs: bool) -> Result<Report, Vec<String>> {
     let (world, operator) = world(seed, logs);
     let engine = world.engine.clone();
+    if engine.chance(0.3) {
+        world.begin_long_ago();
+    }
     (0..world.sites.len()).for_each(|place| world.boot(place));
     (0..world.seats.len()).for_each(|seat| world.boot_proxy(seat));
     for name in world.repositories.clone() {

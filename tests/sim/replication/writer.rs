@@ -121,17 +121,18 @@ async fn commit(server: &Rc<Server>, repository: &RepositoryName, order: Order) 
     };
     server.append(vec![entry]);
     server.step().await;
-    server.leases.borrow_mut().appended(position, server.boot());
     let newest = server.showing(position);
     server.step().await;
     if !server.world.healed.get() && server.world.engine.chance(FAULTS) {
         server.world.trace(|| format!("{} takes {position} back", server.name()));
+        server.world.engine.sleep(server.world.engine.ms(0, 400)).await;
         server.shows_no_more(newest);
         server.log().take_back(position).unwrap();
-        server.leases.borrow_mut().over(position);
         return None;
     }
     server.put(next);
+    server.step().await;
+    server.leases.borrow_mut().appended(position, server.boot());
     server.step().await;
     server.advance(position, true);
     server.world.trace(|| format!("{} shows {position} of {repository}", server.name()));
