@@ -12,6 +12,7 @@ use crate::{
     agent::{self, Agent, AgentError},
     config::{self, Env, EnvNote, Flag, agent::Agent as Config},
     supervise::Stage,
+    telemetry,
 };
 
 /// Arguments of `agent`.
@@ -192,7 +193,10 @@ fn failed(what: &str, error: &AgentError) -> Failure {
         }
         _ => None,
     };
-    Failure::Runtime { error: format!("cannot {what}: {}", role::chain(error)), hint: hint.map(Into::into) }
+    Failure::Runtime {
+        error: format!("cannot {what}: {}", telemetry::chain(error)),
+        hint: hint.map(Into::into),
+    }
 }
 
 /// What stands for a VM; started by the agent alone.

@@ -67,7 +67,7 @@ pub(crate) enum Failure {
 impl Failure {
     /// Something failed while running, with its causes in one line.
     pub(crate) fn runtime(what: &str, error: &dyn std::error::Error) -> Self {
-        Self::Runtime { error: format!("{what}: {}", role::chain(error)), hint: None }
+        Self::Runtime { error: format!("{what}: {}", crate::telemetry::chain(error)), hint: None }
     }
 
     pub(crate) fn show(&self, printer: Printer) {

@@ -1,6 +1,6 @@
 //! What every role's process does around the role itself: log, tasks, signals, readiness, stopping.
 
-use std::{error::Error, time::Duration};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -152,19 +152,4 @@ pub(super) fn checked_only<T: PartialEq>(
         Ok(_) => warn!("config is valid, but its changes need a restart"),
         Err(faults) => error!(faults = %faults, "config refused: the running one stays"),
     }
-}
-
-/// An error and what caused it, in one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // Transparent errors repeat their source.
-        if !text.ends_with(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -1,8 +1,10 @@
-//! Logs and metrics: how they are set up, and every name they use.
+//! Logs and metrics: how they are set up, every name they use, and errors as one line.
 
 pub mod names;
+mod chain;
 mod logs;
 mod metrics;
 
+pub use chain::chain;
 pub use logs::{LogFormat, LogSettings, check_filter, set_up};
 pub use metrics::{Metrics, MetricsError};

@@ -7,6 +7,7 @@ use crate::{
     client::{Admin, ClientError, replication::Replication},
     config::BaseUrl,
     model::Position,
+    telemetry,
     wire::{
         registries::{Registries, Service, Upstream},
         replication::{Follower, State},
@@ -94,7 +95,7 @@ fn failure(error: ClientError) -> Failure {
         ClientError::Refused { status: 404, .. } => Some("this is another server: `--admin` names a proxy's admin address, `--registry` a registry".into()),
         _ => None,
     };
-    Failure::Runtime { error: role::chain(&error), hint }
+    Failure::Runtime { error: telemetry::chain(&error), hint }
 }
 
 fn json(value: &impl serde::Serialize) -> Result<String, Failure> {

@@ -24,7 +24,7 @@ use crate::{
     registry::Registry,
     store::{Store, embedded::EmbeddedStore},
     supervise::{Stage, Tree},
-    telemetry::LogFormat,
+    telemetry::{self, LogFormat},
 };
 use data::Data;
 use table::Addresses;
@@ -202,7 +202,7 @@ fn ports_are_free(args: &Args) -> Result<(), Failure> {
     let mut held = Vec::new();
     for (address, flag) in ports {
         let socket = http::bind(address, flag);
-        held.push(socket.map_err(|error| Failure::Runtime { error: role::chain(&error), hint: None })?);
+        held.push(socket.map_err(|error| Failure::Runtime { error: telemetry::chain(&error), hint: None })?);
     }
     Ok(())
 }

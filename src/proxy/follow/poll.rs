@@ -13,6 +13,7 @@ use crate::{
     },
     clock,
     proxy::freshness::{LEASE, Polled},
+    telemetry::chain,
     wire::replication::{self as wire, Changed, LogHead, LogQuery, Role},
 };
 
@@ -224,16 +225,6 @@ pub(super) async fn state(shared: &Shared, place: usize, client: &Replication, i
             }
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn millis(duration: Duration) -> u64 {

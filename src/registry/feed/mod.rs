@@ -14,7 +14,7 @@ use axum::{
 use serde_json::json;
 
 use super::{content::ContentError, journal::JournalError, state::App};
-use crate::{supervise::Stop, wire::replication as wire};
+use crate::{supervise::Stop, telemetry::chain, wire::replication as wire};
 
 /// What the handlers are given.
 #[derive(Clone)]
@@ -90,15 +90,4 @@ impl From<ContentError> for Refusal {
     fn from(error: ContentError) -> Self {
         Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: "storage", error: chain(&error) }
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -11,13 +11,14 @@ use axum::{
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 
-use super::{Feed, Refusal, chain};
+use super::{Feed, Refusal};
 use crate::{
     model::Digest,
     registry::{
         content::{Catalogue, Content, ContentError},
         journal::blob_ref,
     },
+    telemetry::chain,
     wire::replication::{BlobRef, SnapshotHead, SnapshotRepository},
 };
 

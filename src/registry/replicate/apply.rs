@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     adopt::{Adopt, AdoptError},
     fetch::FetchHandle,
-    follow::{Work, chain},
+    follow::Work,
     status::Status,
 };
 use crate::{
@@ -18,6 +18,7 @@ use crate::{
         journal::{BATCH, Journal, JournalError},
     },
     supervise::Stop,
+    telemetry::chain,
     wire::replication::{BlobRef, Change, Entry},
 };
 

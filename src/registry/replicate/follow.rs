@@ -17,6 +17,7 @@ use crate::{
         log,
     },
     supervise::Stop,
+    telemetry::chain,
     wire::replication::{Entry, LogHead, LogQuery, Role},
 };
 
@@ -258,15 +259,4 @@ impl Follow {
         }
         Polled::Afresh
     }
-}
-
-/// An error with its causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -6,13 +6,14 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::sync::Notify;
 
-use super::{adopt::AdoptError, fetch::FetchHandle, follow::chain};
+use super::{adopt::AdoptError, fetch::FetchHandle};
 use crate::{
     client::replication::Replication,
     registry::{
         content::Content,
         journal::{Claim, Journal},
     },
+    telemetry::chain,
 };
 
 /// Between two looks; one more after each start, and whenever the writer was away.

@@ -10,6 +10,7 @@ use crate::{
         content::{ChunkList, ContentError, Fill, FillError, chunk_count, chunk_range},
         replicate::plan::{Ask, End},
     },
+    telemetry::chain,
     wire::replication::BlobRef,
 };
 
@@ -145,7 +146,7 @@ pub(super) async fn finish(
     for repository in &links {
         // The change that needs it gives it to the repository again.
         if let Err(error) = shared.content.link(repository, &blob).await {
-            tracing::warn!(%blob, %repository, error = %with_source(&error), "fetched blob was not linked");
+            tracing::warn!(%blob, %repository, error = %chain(&error), "fetched blob was not linked");
         }
     }
     Finish::Done(links)
@@ -162,25 +163,14 @@ fn failed(shared: &Shared, error: &ClientError) -> (End, String) {
             ClientError::Strange { .. } => "strange",
         },
     );
-    (End::Failed, with_source(error))
+    (End::Failed, chain(error))
 }
 
 fn storage(shared: &Shared, error: FillError) -> (End, String) {
     count(shared, "storage");
-    (End::Held(shared.now() + HELD), with_source(&error))
+    (End::Held(shared.now() + HELD), chain(&error))
 }
 
 fn count(shared: &Shared, why: &str) {
     shared.failures.with_label_values(&[why]).inc();
-}
-
-/// An error and what caused it, in one line.
-fn with_source(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
