@@ -185,16 +185,21 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
     verdict
 }
 
-/// Until when the attempt under way may wait for its answer, once the request was sent whole.
+/// Until when the attempt under way may wait for its answer, once the request was sent whole. If that is before the
+/// deadline, [`waits_on`] says then whether it goes on.
 pub(super) fn answer_until(ctx: &Ctx, now: Instant) -> Option<Instant> {
     let deadline = ctx.deadline?;
     let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else { return Some(deadline) };
-    let keyed = ctx.route.creates && current.keyed;
-    let ability = keyed.then_some(SUPPORTS_IDEMPOTENCY);
-    let goes_on = (ctx.route.repeatable || keyed)
-        && ctx.sends < service.attempts
-        && another(ctx, service, ability, current.place);
+    let may = ctx.route.repeatable || (ctx.route.creates && current.keyed);
+    let goes_on = may && ctx.sends < service.attempts;
     Some(if goes_on { forward::attempt_until(deadline, now) } else { deadline })
+}
+
+/// Whether the attempt under way is waited for to the end of the deadline: nobody else could take the request now.
+pub(super) fn waits_on(ctx: &Ctx) -> bool {
+    let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else { return true };
+    let keyed = ctx.route.creates && current.keyed;
+    !another(ctx, service, keyed.then_some(SUPPORTS_IDEMPOTENCY), current.place)
 }
 
 /// Whether this status is one that the service wants tried elsewhere.

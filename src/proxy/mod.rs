@@ -46,7 +46,7 @@ use ::http::Method;
 
 use self::{
     answer::Answer,
-    attempt::{answer_until, connected, failed, is_retry_status, passed_on, received, sent},
+    attempt::{answer_until, connected, failed, is_retry_status, passed_on, received, sent, waits_on},
     ctx::{Arrival, Ctx, End},
     guard::path::Target,
     h1::{Fields, Framing},

@@ -163,9 +163,17 @@ impl Asking<'_> {
         if !self.progress.sending && self.client.poll_gone(cx, &self.worker.scratch).is_ready() {
             return Poll::Ready(Asked::ClientGone);
         }
-        let until = self.until();
-        ready!(self.client.slot.poll(cx, until, now));
-        Poll::Ready(self.late())
+        loop {
+            ready!(self.client.slot.poll(cx, self.until(), now));
+            // Time is up for this attempt; if it is the last chance, the deadline is.
+            let half = !self.progress.sending && self.progress.until.is_some_and(|until| until <= now);
+            match self.ctx.deadline {
+                Some(deadline) if half && now < deadline && proxy::waits_on(self.ctx) => {
+                    self.progress.until = Some(deadline);
+                }
+                _ => return Poll::Ready(self.late()),
+            }
+        }
     }
 
     /// Ready only when there is no use in waiting for an answer.

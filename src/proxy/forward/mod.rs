@@ -183,6 +183,10 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     }
 }
 
+fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    line(out, name, itoa::Buffer::new().format(value).as_bytes());
+}
+
 /// A value that is no header value (a host with odd bytes) is left out rather than passed on.
 fn line_of(out: &mut Vec<u8>, name: &str, value: &str) {
     if text(value.as_bytes()).is_some() {
@@ -192,7 +196,7 @@ fn line_of(out: &mut Vec<u8>, name: &str, value: &str) {
 
 fn framing_line(out: &mut Vec<u8>, framing: Framing) {
     match framing {
-        Framing::Length(length) => line(out, "content-length", length.to_string().as_bytes()),
+        Framing::Length(length) => number(out, "content-length", length),
         Framing::Chunked => line(out, "transfer-encoding", b"chunked"),
         Framing::None | Framing::UntilClose | Framing::Upgraded => {}
     }
@@ -280,7 +284,7 @@ pub fn attempt(of: &Attempt<'_>, out: &mut Vec<u8>) {
         line(out, "host", host.as_bytes());
     }
     if let Some(left) = of.left {
-        line(out, headers::DEADLINE, left.as_millis().to_string().as_bytes());
+        number(out, headers::DEADLINE, u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
     }
     if let Some(key) = of.key {
         line_of(out, headers::IDEMPOTENCY_KEY, key);
@@ -320,6 +324,12 @@ pub fn framing_to(framing: Framing, old: bool) -> Framing {
     }
 }
 
+fn status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
+    for part in ["HTTP/1.1 ", itoa::Buffer::new().format(status), " ", reason, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
 /// Writes the head of an answer as the client gets it; `framing` is how its body will go there.
 pub fn answer(
     status: u16,
@@ -329,10 +339,7 @@ pub fn answer(
     about: &Passing<'_>,
     out: &mut Vec<u8>,
 ) {
-    // Writing to memory does not fail.
-    drop(write!(out, "HTTP/1.1 {status} "));
-    out.extend_from_slice(reason.as_bytes());
-    out.extend_from_slice(b"\r\n");
+    status_line(out, status, reason);
     let named = named(given);
     for (name, value) in given.iter() {
         let replaced = about.stale.is_some() && name.eq_ignore_ascii_case(headers::STALE);
@@ -376,7 +383,7 @@ pub fn answer(
 
 /// Writes an interim answer as the client gets it.
 pub fn interim(status: u16, reason: &str, given: &Fields<'_>, out: &mut Vec<u8>) {
-    drop(write!(out, "HTTP/1.1 {status} {reason}\r\n"));
+    status_line(out, status, reason);
     let named = named(given);
     for (name, value) in given.iter() {
         if !is_of_one_hop(name) && !is_named(&named, name) {
