@@ -8,6 +8,7 @@ mod origin;
 mod oracle;
 mod judge;
 
+mod answers;
 mod chunks;
 mod fields;
 mod framing;
@@ -16,6 +17,7 @@ mod lines;
 mod mutations;
 mod passing;
 mod pipeline;
+mod poison;
 
 /// What an upstream says of a request, so that its client can tell whose answer it got.
 fn echo(method: &str, target: &str, body: &[u8]) -> String {
