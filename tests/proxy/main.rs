@@ -17,3 +17,4 @@ mod guarding;
 mod holding;
 mod operating;
 mod streaming;
+mod strict;
