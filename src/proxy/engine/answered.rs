@@ -3,21 +3,18 @@
 use std::{mem::MaybeUninit, time::Duration};
 
 use super::{ask::Progress, exchange::Exchange, pump::Pump, upstream::Connection, worker::Worker};
-use crate::{
-    clock,
-    proxy::{
-        self,
-        forward::{
-            self, Passing, Then,
-            part::{self, Part},
-        },
-        h1::{
-            Fields, Framing,
-            answer::{self, Answer},
-            framing,
-        },
-        retry::{Event, Verdict},
+use crate::proxy::{
+    self,
+    forward::{
+        self, Passing, Then,
+        part::{self, Part},
     },
+    h1::{
+        Fields, Framing,
+        answer::{self, Answer},
+        framing,
+    },
+    retry::{Event, Verdict},
 };
 
 /// An answer that is passed on.
@@ -92,7 +89,7 @@ impl Exchange {
             let read = progress.whole && pump.is_read() && connection.wire.ahead.is_empty();
             return Taken::Unfit(verdict, if read { reuse } else { Reuse::No });
         }
-        proxy::passed_on(&mut self.ctx, status, clock::now(), &worker.shared.metrics);
+        proxy::passed_on(&mut self.ctx, status, progress.touched, &worker.shared.metrics);
         let closes = !self.keeps || worker.is_stopping() || !progress.whole || to == Framing::UntilClose;
         let then = if closes { Then::Close } else { Then::KeepAlive };
         let stale = self.ctx.stale.map(|stale| stale.as_str());

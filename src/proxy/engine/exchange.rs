@@ -2,6 +2,8 @@
 
 use std::mem::MaybeUninit;
 
+use tokio::time::Instant;
+
 use super::{
     answered::{Answered, Reuse, Taken},
     ask::{Asked, Asking, Progress},
@@ -164,11 +166,11 @@ impl Exchange {
                 Ok(found) => found,
                 Err(()) => return self.failed(worker, client, Event::ConnectFailed, body).await,
             };
-            proxy::connected(&mut self.ctx, clock::now());
+            let now = self.connected(&connection);
             if body.prepare(&mut client.wire).is_err() {
                 return self.refuse(client, Refusal::BadBody).await;
             }
-            body.begin(self.head(head));
+            body.begin(self.head(head, now));
             let mut asking = Asking {
                 worker,
                 client: &mut *client,
@@ -176,7 +178,7 @@ impl Exchange {
                 body: &mut *body,
                 ctx: &mut self.ctx,
                 limits,
-                progress: Progress::begin(clock::now()),
+                progress: Progress::begin(now),
             };
             let asked = asking.final_head(self.old).await;
             let progress = asking.progress;
@@ -204,11 +206,13 @@ impl Exchange {
         worker: &Worker,
         fresh: bool,
     ) -> Result<(Connection, Limits), ()> {
-        let limits = self.limits()?;
-        let upstream = self.ctx.current.as_ref().ok_or(())?.under_way.upstream();
+        let current = self.ctx.current.as_ref().ok_or(())?;
+        // A used connection is had at once.
+        let (upstream, now) = (current.under_way.upstream(), current.began);
+        let limits = self.limits(now)?;
         if !fresh {
             let which = if limits.pooled { Which::Any } else { Which::Proved };
-            if let Some(tcp) = worker.pool().take(upstream.id, which, clock::now()) {
+            if let Some(tcp) = worker.pool().take(upstream.id, which, now) {
                 return Ok((Connection::used(tcp, upstream.id), limits));
             }
         }
@@ -223,20 +227,29 @@ impl Exchange {
         }
     }
 
+    /// Notes that there is a connection; when that was.
+    pub(super) fn connected(&mut self, connection: &Connection) -> Instant {
+        let began = self.ctx.current.as_ref().map(|current| current.began).filter(|_| connection.reused);
+        let now = began.unwrap_or_else(clock::now);
+        proxy::connected(&mut self.ctx, now);
+        now
+    }
+
     /// Limits of an attempt that begins now.
-    pub(super) fn limits(&self) -> Result<Limits, ()> {
+    pub(super) fn limits(&self, now: Instant) -> Result<Limits, ()> {
         let (ctx, service) = (&self.ctx, self.ctx.service().ok_or(())?);
-        Ok(forward::limits(ctx.route, service.timeouts, ctx.upgrade, ctx.left(clock::now())))
+        Ok(forward::limits(ctx.route, service.timeouts, ctx.upgrade, ctx.left(now)))
     }
 
     /// The head as this attempt sends it.
-    pub(super) fn head(&self, head: &[u8]) -> Vec<u8> {
+    pub(super) fn head(&self, head: &[u8], now: Instant) -> Vec<u8> {
         let ctx = &self.ctx;
         let current = ctx.current.as_ref();
-        let address = current.map(|current| current.under_way.upstream().address.to_string());
+        let hostless = current.filter(|_| ctx.host.is_empty());
+        let address = hostless.map(|current| current.under_way.upstream().address.to_string());
         let attempt = forward::Attempt {
-            host: address.as_deref().filter(|_| ctx.host.is_empty()),
-            left: ctx.left(clock::now()),
+            host: address.as_deref(),
+            left: ctx.left(now),
             key: ctx.key.as_deref().filter(|_| ctx.key_made && current.is_some_and(|current| current.keyed)),
         };
         let mut out = Vec::with_capacity(head.len() + 256);
@@ -289,7 +302,7 @@ impl Exchange {
         let (answered, mut answer) = match taken {
             Taken::Garbled => return self.failed(worker, client, Event::NoAnswer(What::Garbled), body).await,
             Taken::Unfit(verdict, reuse) => {
-                self.put_back(worker, connection, reuse);
+                self.put_back(worker, connection, reuse, progress.touched);
                 return self.after(client, verdict, body.is_read()).await;
             }
             Taken::Pass(answered, answer) => (answered, answer),
@@ -305,7 +318,7 @@ impl Exchange {
         };
         // Who refuses a request does not want the rest of it.
         let passed = pass(&mut asking, &mut answer, answered.status < 400).await;
-        let whole = asking.progress.whole;
+        let Progress { whole, touched, .. } = asking.progress;
         match passed {
             Passed::Whole => {}
             Passed::ClientGone => {
@@ -329,7 +342,7 @@ impl Exchange {
             return Next::Over(After::Close);
         }
         if whole {
-            self.put_back(worker, connection, answered.reuse);
+            self.put_back(worker, connection, answered.reuse, touched);
         }
         Next::Over(self.close(client, &answered, whole))
     }
@@ -343,12 +356,12 @@ impl Exchange {
     }
 
     /// Keeps the connection for the next request, if nothing of this one is left on it.
-    fn put_back(&self, worker: &Worker, connection: Connection, reuse: Reuse) {
+    fn put_back(&self, worker: &Worker, connection: Connection, reuse: Reuse, now: Instant) {
         let Connection { wire, upstream, .. } = connection;
         let (Some(service), Reuse::Yes(told)) = (self.ctx.service(), reuse) else { return };
         // What came unasked is the answer to nothing.
         if wire.ahead.is_empty() {
-            worker.pool().put(upstream, wire.tcp, service.timeouts.keep_alive, told, clock::now());
+            worker.pool().put(upstream, wire.tcp, service.timeouts.keep_alive, told, now);
         }
     }
 }

@@ -24,7 +24,6 @@ pub(super) enum Passed {
 
 /// Passes the answer on. `more`: what is left of the request is still wanted.
 pub(super) async fn pass(asking: &mut Asking<'_>, answer: &mut Pump, more: bool) -> Passed {
-    asking.progress.touched = clock::now();
     asking.progress.sending &= more;
     let passed = poll_fn(|cx| poll(asking, answer, cx)).await;
     asking.account();

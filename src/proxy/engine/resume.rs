@@ -100,9 +100,9 @@ impl Exchange {
         let from = part.start + answer.payload;
         let (mut connection, limits) =
             self.connection(worker, true).await.map_err(|()| Some(Event::ConnectFailed))?;
-        proxy::connected(&mut self.ctx, clock::now());
+        let now = self.connected(&connection);
         let mut body = Pump::request(Framing::None, true);
-        body.begin(self.head(&part::head(head, part, from)));
+        body.begin(self.head(&part::head(head, part, from), now));
         let mut asking = Asking {
             worker,
             client,
@@ -110,7 +110,7 @@ impl Exchange {
             body: &mut body,
             ctx: &mut self.ctx,
             limits,
-            progress: Progress::begin(clock::now()),
+            progress: Progress::begin(now),
         };
         let end = match asking.final_head(true).await {
             Asked::Head(end) => end,
@@ -149,9 +149,10 @@ impl Exchange {
         mut connection: Connection,
         answer: &mut Pump,
     ) -> Passed {
-        let Ok(limits) = self.limits() else { return Passed::BrokeOff(What::Closed) };
+        let now = clock::now();
+        let Ok(limits) = self.limits(now) else { return Passed::BrokeOff(What::Closed) };
         let mut body = Pump::request(Framing::None, false);
-        let mut progress = Progress::begin(clock::now());
+        let mut progress = Progress::begin(now);
         progress.sending = false;
         let mut asking = Asking {
             worker,

@@ -230,7 +230,8 @@ fn is_host(value: &[u8]) -> bool {
 /// Behind a colon there are digits, or nothing.
 fn port_fits(authority: &http::uri::Authority) -> bool {
     let rest = authority.as_str().get(authority.host().len()..).unwrap_or_default();
-    rest.is_empty() || rest == ":" || authority.port_u16().is_some()
+    let digits = rest.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()));
+    rest.is_empty() || rest == ":" || (digits && authority.port_u16().is_some())
 }
 
 /// RFC 3986 `host [":" port]`, no user part.
@@ -296,6 +297,7 @@ mod tests {
             ("GET / HTTP/1.1\nHost: a:b", R::BadHost),
             ("GET / HTTP/1.1\nHost: a:1:2", R::BadHost),
             ("GET / HTTP/1.1\nHost: a:99999", R::BadHost),
+            ("GET / HTTP/1.1\nHost: a:+80", R::BadHost),
             ("GET / HTTP/1.1\nHost: [::1", R::BadHost),
             ("GET http:///x HTTP/1.1\nHost:", R::BadHost),
             ("GET http://b/ HTTP/1.1\nHost: a", R::OtherHost),

@@ -8,12 +8,9 @@ use super::fields::{is_forbidden, is_token};
 /// A line with a chunk's size, extensions included, has so many bytes at most.
 const LINE: u32 = 256;
 
-/// What lines may have beyond what the data is worth, over a whole body: a flood of tiny chunks with long extensions
-/// costs the reader more than the sender.
+/// So many bytes lines may have beyond the data behind them, over a whole body: a flood of tiny chunks with long
+/// extensions costs the reader more than the sender.
 const EXCESS: u64 = 16 * 1024;
-
-/// What each chunk may spend on its line without being counted.
-const LINE_WORTH: u64 = 16;
 
 /// Bytes of all trailers together.
 const TRAILERS: usize = 8 * 1024;
@@ -23,6 +20,9 @@ const TRAILER_FIELDS: u32 = 64;
 
 /// Hex digits of a size: as many as 64 bits need.
 const DIGITS: u32 = 16;
+
+/// A larger size is negative to those who read it into a signed number.
+const SIZE: u64 = i64::MAX as u64;
 
 /// The bytes are no chunked body, or more of one than is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +126,8 @@ impl Decoder {
                 match char::from(byte).to_digit(16) {
                     Some(digit) if digits < DIGITS => {
                         let size = size.checked_mul(16).and_then(|size| size.checked_add(u64::from(digit)));
-                        Ok(State::Size { size: size.ok_or(Bad)?, digits: digits + 1 })
+                        let size = size.filter(|size| *size <= SIZE).ok_or(Bad)?;
+                        Ok(State::Size { size, digits: digits + 1 })
                     }
                     Some(_) => Err(Bad),
                     None if digits == 0 => Err(Bad),
@@ -201,8 +202,7 @@ impl Decoder {
 
     /// The line of a size is over.
     fn sized(&mut self, size: u64) -> Result<State, Bad> {
-        let worth = size.saturating_add(LINE_WORTH);
-        self.excess = (self.excess + u64::from(std::mem::take(&mut self.line))).saturating_sub(worth);
+        self.excess = (self.excess + u64::from(std::mem::take(&mut self.line))).saturating_sub(size);
         if self.excess > EXCESS {
             return Err(Bad);
         }
@@ -316,6 +316,7 @@ mod tests {
             "1;a\nb\r\na\r\n0\r\n\r\n",
             "1;a\0b\r\na\r\n0\r\n\r\n",
             "fffffffffffffffff\r\n",
+            "8000000000000000\r\n",
             "00000000000000001\r\na\r\n0\r\n\r\n",
             "0\r\nA b: c\r\n\r\n",
             "0\r\n: c\r\n\r\n",

@@ -69,7 +69,10 @@ impl<'a> Fields<'a> {
 
     /// The members of the comma-separated lists under this name.
     pub fn members<'n>(&self, name: &'n str) -> impl Iterator<Item = &'a str> + use<'a, 'n> {
-        self.all(name).filter_map(text).flat_map(|value| value.split(',')).map(str::trim)
+        // Taken apart first: a member that is no text does not hide the others.
+        self.all(name)
+            .flat_map(|value| value.split(|byte| *byte == b','))
+            .filter_map(|member| text(member.trim_ascii()))
     }
 
     /// Whether a list under this name has this member, in any case.
