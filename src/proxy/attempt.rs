@@ -25,7 +25,7 @@ use crate::{
 /// The 502 for a request that was sent and not answered.
 pub(super) fn no_answer(ctx: &Ctx, unknown: bool) -> Answer {
     let service = ctx.service().map(|service| service.name.to_string()).unwrap_or_default();
-    let upstream = ctx.attempts.last().map(|note| note.upstream.to_string()).unwrap_or_default();
+    let upstream = ctx.attempts.last().map(|note| note.upstream.name.to_string()).unwrap_or_default();
     let what = ctx.what.map_or("it could not be reached", What::text);
     let before = ctx.before.clone();
     if unknown {

@@ -13,12 +13,12 @@ use super::{
     freshness::Subject,
     identify::Client,
     retry::{Traffic, What},
-    snapshot::{Service, Snapshot, UnderWay},
+    snapshot::{Service, Snapshot, UnderWay, Upstream},
     weigh::Asked,
 };
 use crate::{
     config::proxy::Kind,
-    model::{RepositoryName, RequestId, UpstreamName},
+    model::{RepositoryName, RequestId},
 };
 
 /// The connection that a request came on, and when.
@@ -32,6 +32,8 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// Its head was complete.
     pub started: Instant,
+    /// Evenly spread: what its id is made of, if it has none.
+    pub chance: u128,
 }
 
 /// How a request ended.
@@ -60,7 +62,7 @@ impl End {
 #[derive(Debug, Clone)]
 pub struct Note {
     /// Where.
-    pub upstream: UpstreamName,
+    pub upstream: Arc<Upstream>,
     /// Why there.
     pub why: Why,
     /// How it ended: `answered`, or the label of what went wrong.
@@ -101,8 +103,8 @@ pub struct Ctx {
     pub method: Method,
     /// Path in its one form, without query.
     pub path: String,
-    /// `Host` as given; empty if there was none.
-    pub host: String,
+    /// The client gave no `Host`.
+    pub hostless: bool,
     /// Its id.
     pub request: RequestId,
     /// Its head was complete.

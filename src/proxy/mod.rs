@@ -66,12 +66,14 @@ struct Head<'a> {
     old: bool,
     fields: Fields<'a>,
     framing: Framing,
+    /// Address of the other end, as it is written.
+    peer: &'a str,
 }
 
 /// Steps 2 to 5, and the part of step 8 that every attempt shares: the head as upstreams get it. The request is there
 /// in any case, for it is recorded also when it was turned away.
-fn admit(arrival: Arrival, head: &Head<'_>) -> (Ctx, Result<Vec<u8>, Answer>) {
-    let Arrival { snapshot, listener, peer, started } = arrival;
+fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer>) {
+    let Arrival { snapshot, listener, peer, started, chance } = arrival;
     let Head { fields, .. } = head;
     let trusted = snapshot.listeners.get(listener).map_or(&[][..], |listener| &listener.trusted);
     let client = identify::client(peer, *fields, trusted);
@@ -80,7 +82,8 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Ctx, Result<Vec<u8>, Answer>) {
     let normal = guard::path::normalise(path);
     // `guard` has let it by, so it is a token.
     let method = Method::from_bytes(head.method.as_bytes()).unwrap_or_default();
-    let mut ctx = Ctx {
+    let host = fields.text("host").unwrap_or_default();
+    let mut ctx = Box::new(Ctx {
         route: classify::UNROUTED,
         snapshot,
         listener,
@@ -88,8 +91,8 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Ctx, Result<Vec<u8>, Answer>) {
         client,
         method,
         path: normal.as_ref().map_or(path, |path| path.as_ref()).to_owned(),
-        host: fields.text("host").unwrap_or_default().to_owned(),
-        request: given.unwrap_or_else(RequestId::random),
+        hostless: host.is_empty(),
+        request: given.unwrap_or_else(|| RequestId::of(chance)),
         started,
         upgrade: forward::is_upgrade(fields),
         expects: !head.old && fields.lists("expect", "100-continue"),
@@ -119,14 +122,14 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Ctx, Result<Vec<u8>, Answer>) {
         passed: None,
         ours: None,
         end: End::Done,
-    };
+    });
     let admitted = normal.map_err(Answer::Refused).and_then(|path| {
-        route(&mut ctx)?;
+        route(&mut ctx, host)?;
         let mut out = Vec::with_capacity(HEAD);
         let about = forward::About {
             client,
-            peer: peer.ip(),
-            host: &ctx.host,
+            peer: head.peer,
+            host,
             request: &ctx.request,
             upgrade: ctx.upgrade,
             framing: head.framing,
@@ -142,13 +145,12 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Ctx, Result<Vec<u8>, Answer>) {
 const HEAD: usize = 512;
 
 /// Step 5.
-fn route(ctx: &mut Ctx) -> Result<(), Answer> {
+fn route(ctx: &mut Ctx, host: &str) -> Result<(), Answer> {
     let listener = ctx.snapshot.listeners.get(ctx.listener).ok_or(Answer::NoRoute)?;
-    let host = bare_host(&ctx.host).to_ascii_lowercase();
     if classify::is_hidden(&ctx.path, &listener.expose) {
         return Err(Answer::NoRoute);
     }
-    ctx.service = classify::service(&listener.rules, &host, &ctx.path);
+    ctx.service = classify::service(&listener.rules, bare_host(host), &ctx.path);
     let service = ctx.service().ok_or(Answer::NoRoute)?.clone();
     ctx.route = classify::route(service.kind, &ctx.method, &ctx.path);
     if service.kind == Kind::Registry {

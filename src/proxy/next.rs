@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     clock,
+    config::proxy::Balance,
     health::{Access, Verdict},
     wire::ready::SUPPORTS_IDEMPOTENCY,
 };
@@ -197,7 +198,10 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
     let hold = forward::hold(ctx.route, service.hold);
     let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
     let at_once = !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold);
-    let draw = Draw { turn: service.turn.fetch_add(1, Ordering::Relaxed), chance: rand::random() };
+    let draw = match service.balance {
+        Balance::RoundRobin => Draw { turn: service.turn.fetch_add(1, Ordering::Relaxed), chance: 0 },
+        Balance::LeastRequests => Draw { turn: 0, chance: rand::random() },
+    };
     let chosen =
         choose::next(&candidates, &want, &ctx.tried, service.balance, ctx.hold_over || at_once, draw);
     let chosen = chosen.inspect_err(|_| ctx.despaired |= at_once)?;
@@ -205,7 +209,7 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
     let honours = upstream.prober.verdict().supports(SUPPORTS_IDEMPOTENCY);
     tracing::debug!(request.id = %ctx.request, upstream.name = %upstream.name, why = %chosen.why, "upstream chosen");
     ctx.attempts.push(Note {
-        upstream: upstream.name.clone(),
+        upstream: upstream.clone(),
         why: chosen.why,
         end: "under-way",
         traffic: Traffic::default(),

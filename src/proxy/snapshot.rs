@@ -10,10 +10,11 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use smallvec::SmallVec;
 use tracing::warn;
 
 use super::{
-    choose::{Candidate, Fresh},
+    choose::{Candidate, FEW, Fresh},
     follow::{Follow, Look},
     freshness::Standing,
     limit::Gate,
@@ -108,7 +109,7 @@ pub struct Service {
 
 impl Service {
     /// The upstreams as they stand now; `look` is what is known of what they have.
-    pub fn candidates(&self, look: &Look) -> Vec<Candidate<'_>> {
+    pub fn candidates(&self, look: &Look) -> SmallVec<[Candidate<'_>; FEW]> {
         self.upstreams
             .iter()
             .enumerate()

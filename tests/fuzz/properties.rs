@@ -34,7 +34,8 @@ pub fn head(bytes: &[u8]) {
     assert_eq!(head::check(&once, LIMITS), Ok(framing), "{}", String::from_utf8_lossy(&once));
     let twice = forwarded(&once, framing).expect("what was forwarded is parsed");
     // A request without a host is given one, and with that all that is made of hosts.
-    let once = if once.windows(18).any(|line| line == b"\r\nhost: upstream\r\n") { twice.clone() } else { once };
+    let once =
+        if once.windows(18).any(|line| line == b"\r\nhost: upstream\r\n") { twice.clone() } else { once };
     let twice = forwarded(&twice, framing).expect("what was forwarded is parsed");
     assert_eq!(String::from_utf8_lossy(&twice), String::from_utf8_lossy(&once));
 }
@@ -52,7 +53,7 @@ fn forwarded(head: &[u8], framing: Framing) -> Option<Vec<u8>> {
     let request = RequestId::parse("r").expect("a valid id");
     let about = About {
         client: Client { ip: peer, trusted: false },
-        peer,
+        peer: "127.0.0.1",
         host: fields.text("host").unwrap_or_default(),
         request: &request,
         upgrade: forward::is_upgrade(&fields),

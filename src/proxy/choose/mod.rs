@@ -8,6 +8,7 @@ mod reason;
 
 use std::{sync::Arc, time::Duration};
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 pub use self::{
@@ -156,6 +157,11 @@ pub struct Chosen {
     pub why: Why,
 }
 
+/// Most services have no more upstreams than this; those of more cost an allocation.
+pub const FEW: usize = 8;
+
+type Few = SmallVec<[(Rank, usize); FEW]>;
+
 /// Chooses the upstream of the next attempt. With `desperate`, and only if none passes its probes, one whose
 /// probes fail will do; nothing else is relaxed by it.
 pub fn next(
@@ -167,9 +173,9 @@ pub fn next(
     draw: Draw,
 ) -> Result<Chosen, NoneLeft> {
     let lost = rank::writer_lost(candidates, want, tried);
-    let mut open = Vec::with_capacity(candidates.len());
+    let mut open = Few::new();
     let mut asked = None;
-    let mut hopeless = Vec::new();
+    let mut hopeless = Few::new();
     let mut proven = false;
     let mut wait = None;
     for (place, candidate) in candidates.iter().enumerate() {
@@ -280,7 +286,7 @@ fn pick(
     draw: Draw,
 ) -> Option<(Rank, usize)> {
     let best = eligible.iter().map(|(rank, _)| *rank).min()?;
-    let mut places: Vec<usize> =
+    let mut places: SmallVec<[usize; FEW]> =
         eligible.iter().filter(|(rank, _)| *rank == best).map(|(_, place)| *place).collect();
     if matches!(best, Rank::Stale(_)) {
         let has = |place: &usize| candidates.get(*place).and_then(|candidate| candidate.standing.has());
@@ -291,7 +297,7 @@ fn pick(
         Balance::RoundRobin => balance::round_robin(places.len(), draw.turn),
         Balance::LeastRequests => {
             let load = |place: &usize| candidates.get(*place).map_or(u64::MAX, |c| c.outstanding);
-            let loads: Vec<u64> = places.iter().map(load).collect();
+            let loads: SmallVec<[u64; FEW]> = places.iter().map(load).collect();
             balance::least_requests(&loads, draw.chance)
         }
     };

@@ -218,10 +218,10 @@ fn same(pattern: &str, path: &str) -> bool {
 
 /// The service of the first rule that fits; `None` when none does.
 ///
-/// `host` is lower case and without port.
+/// `host` is without port, in any case.
 pub fn service(rules: &[Rule], host: &str, path: &str) -> Option<usize> {
     let fits = |rule: &&Rule| {
-        rule.host.as_deref().is_none_or(|wanted| wanted == host)
+        rule.host.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(host))
             && rule.path.as_deref().is_none_or(|prefix| below(prefix, path))
     };
     rules.iter().find(fits).map(|rule| rule.service)

@@ -60,12 +60,10 @@ impl Exchange {
         progress: Progress,
         body: &Pump,
     ) -> Taken {
-        let mut head = std::mem::take(&mut connection.wire.ahead);
-        if end < head.len() {
-            connection.wire.ahead = head.split_off(end);
-        }
+        let read = std::mem::take(&mut connection.wire.ahead);
+        let Some((head, behind)) = read.split_at_checked(end) else { return Taken::Garbled };
         let mut room = [const { MaybeUninit::uninit() }; answer::FIELDS];
-        let Ok(answer) = answer::parse(&head, &mut room) else { return Taken::Garbled };
+        let Ok(answer) = answer::parse(head, &mut room) else { return Taken::Garbled };
         let Answer { status, fields, .. } = answer;
         let bodiless = self.ctx.method == ::http::Method::HEAD;
         let Ok(from) = framing::of_answer(bodiless, status, answer.old, &fields) else {
@@ -77,9 +75,8 @@ impl Exchange {
         let to = forward::framing_to(from, self.old);
         let mut pump = Pump::answer(from, to, self.trailers);
         // Before anything is promised: a body that begins badly is no answer.
-        if pump.prepare(&mut connection.wire).is_err() {
-            return Taken::Garbled;
-        }
+        let Ok(used) = pump.prepare_from(behind) else { return Taken::Garbled };
+        connection.wire.ahead.extend_from_slice(&behind[used..]);
         let keeps = !answer.old
             && !matches!(from, Framing::UntilClose | Framing::Upgraded)
             && !fields.lists("connection", "close");
@@ -94,9 +91,10 @@ impl Exchange {
         let then = if closes { Then::Close } else { Then::KeepAlive };
         let stale = self.ctx.stale.map(|stale| stale.as_str());
         let about = Passing { old: self.old, then, request: &self.ctx.request, stale };
-        let mut out = Vec::with_capacity(head.len() + 256);
-        forward::answer(status, answer.reason, &fields, to, &about, &mut out);
-        pump.begin(out);
+        pump.begin(|out| {
+            out.reserve(read.len() + 256);
+            forward::answer(status, answer.reason, &fields, to, &about, out);
+        });
         let part = part::part(self.ctx.route, &self.ctx.method, &self.ctx.path, status, from, &fields);
         Taken::Pass(Answered { status, from, then, reuse, part }, pump)
     }

@@ -179,7 +179,7 @@ impl Asking<'_> {
     /// Ready only when there is no use in waiting for an answer.
     fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Asked> {
         let before = self.body.moved();
-        let tcp = &mut self.connection.wire.tcp;
+        let tcp = &self.connection.wire.tcp;
         let polled = self.body.poll(cx, &mut self.client.wire, tcp, &self.worker.scratch);
         if before != self.body.moved() {
             self.progress.touched = now;

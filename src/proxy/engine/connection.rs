@@ -37,6 +37,8 @@ const WATCHED: usize = 4 * 1024;
 pub(super) struct Client {
     pub(super) wire: Wire,
     pub(super) peer: SocketAddr,
+    /// Its address, as every request of it is forwarded for.
+    pub(super) address: String,
     /// Place of the listener.
     pub(super) listener: usize,
     pub(super) slot: Slot,
@@ -68,7 +70,8 @@ enum Read {
 
 impl Client {
     pub(super) fn new(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) -> Self {
-        Self { wire: Wire::new(tcp), peer, listener, slot: worker.timers.slot() }
+        let address = peer.ip().to_canonical().to_string();
+        Self { wire: Wire::new(tcp), peer, address, listener, slot: worker.timers.slot() }
     }
 
     /// Completes when the client has closed while its answer is waited for. What it sends meanwhile is kept, as far as

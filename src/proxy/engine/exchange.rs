@@ -71,7 +71,7 @@ pub(super) async fn run(worker: &Worker, client: &mut Client, head: Vec<u8>, fra
     };
     drop(head);
     let after = match admitted {
-        Ok(head) => exchange.forward(worker, client, &head).await,
+        Ok(head) => exchange.forward(worker, client, head).await,
         Err(ours) => exchange.turn_away(worker, client, ours).await,
     };
     exchange.ctx.current = None;
@@ -100,10 +100,11 @@ fn begin(
         listener: client.listener,
         peer: client.peer,
         started: clock::now(),
+        chance: worker.chance(),
     };
-    let head = Head { method: parsed.method?, target: parsed.path?, old, fields, framing };
+    let peer = &client.address;
+    let head = Head { method: parsed.method?, target: parsed.path?, old, fields, framing, peer };
     let (ctx, admitted) = proxy::admit(arrival, &head);
-    let ctx = Box::new(ctx);
     // RFC 9112 §9.3.
     let keeps =
         if old { fields.lists("connection", "keep-alive") } else { !fields.lists("connection", "close") };
@@ -138,9 +139,9 @@ impl Exchange {
     }
 
     /// Steps 6 to 9, as often as they say. `head` is the head as every upstream gets it.
-    async fn forward(&mut self, worker: &Worker, client: &mut Client, head: &[u8]) -> After {
+    async fn forward(&mut self, worker: &Worker, client: &mut Client, head: Vec<u8>) -> After {
         let route = self.ctx.route;
-        let mut body = Pump::request(self.framing, route.repeatable || route.creates);
+        let mut body = Pump::request(head, self.framing, route.repeatable || route.creates);
         let after = loop {
             match proxy::next_upstream(&mut self.ctx, &worker.shared.metrics, || client.wire.gone()).await {
                 Ok(()) => {}
@@ -150,7 +151,7 @@ impl Exchange {
                     break After::Close;
                 }
             }
-            match self.attempt(worker, client, head, &mut body).await {
+            match self.attempt(worker, client, &mut body).await {
                 Next::Again => {}
                 Next::Over(after) => break after,
             }
@@ -160,7 +161,7 @@ impl Exchange {
     }
 
     /// One attempt, at the upstream that was chosen.
-    async fn attempt(&mut self, worker: &Worker, client: &mut Client, head: &[u8], body: &mut Pump) -> Next {
+    async fn attempt(&mut self, worker: &Worker, client: &mut Client, body: &mut Pump) -> Next {
         let mut fresh = self.ctx.sends > 0;
         loop {
             let (mut connection, limits) = match self.connection(worker, fresh).await {
@@ -171,7 +172,7 @@ impl Exchange {
             if body.prepare(&mut client.wire).is_err() {
                 return self.refuse(client, Refusal::BadBody).await;
             }
-            body.begin(self.head(head, now));
+            body.begin(|out| self.complete(out, now));
             let mut asking = Asking {
                 worker,
                 client: &mut *client,
@@ -197,7 +198,7 @@ impl Exchange {
                 Asked::ClientGone => return self.client_gone(),
             };
             let attempt = Attempt { connection, limits, progress, end };
-            return self.answered(worker, client, attempt, head, body).await;
+            return self.answered(worker, client, attempt, body).await;
         }
     }
 
@@ -242,21 +243,18 @@ impl Exchange {
         Ok(forward::limits(ctx.route, service.timeouts, ctx.upgrade, ctx.left(now)))
     }
 
-    /// The head as this attempt sends it.
-    pub(super) fn head(&self, head: &[u8], now: Instant) -> Vec<u8> {
+    /// Ends the head with what only this attempt has.
+    pub(super) fn complete(&self, out: &mut Vec<u8>, now: Instant) {
         let ctx = &self.ctx;
         let current = ctx.current.as_ref();
-        let hostless = current.filter(|_| ctx.host.is_empty());
+        let hostless = current.filter(|_| ctx.hostless);
         let address = hostless.map(|current| current.under_way.upstream().address.to_string());
         let attempt = forward::Attempt {
             host: address.as_deref(),
             left: ctx.left(now),
             key: ctx.key.as_deref().filter(|_| ctx.key_made && current.is_some_and(|current| current.keyed)),
         };
-        let mut out = Vec::with_capacity(head.len() + 256);
-        out.extend_from_slice(head);
-        forward::attempt(&attempt, &mut out);
-        out
+        forward::attempt(&attempt, out);
     }
 
     /// Step 9.
@@ -295,7 +293,6 @@ impl Exchange {
         worker: &Worker,
         client: &mut Client,
         attempt: Attempt,
-        head: &[u8],
         body: &mut Pump,
     ) -> Next {
         let Attempt { mut connection, limits, progress, end } = attempt;
@@ -327,7 +324,8 @@ impl Exchange {
                 return self.client_gone();
             }
             Passed::BrokeOff(what) => {
-                let resumed = Box::pin(self.resume(worker, client, &answered, &mut answer, head, what)).await;
+                let resumed =
+                    Box::pin(self.resume(worker, client, &answered, &mut answer, body.head(), what)).await;
                 self.bytes.sent = answer.payload;
                 match resumed {
                     Resumed::Whole => return Next::Over(self.close(client, &answered, whole)),

@@ -3,13 +3,12 @@
 
 use std::{
     io,
-    pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use tokio::{io::AsyncWrite, net::TcpStream};
+use tokio::net::TcpStream;
 
-use super::wire::{SCRATCH, Scratch, Wire, poll_read};
+use super::wire::{SCRATCH, Scratch, Wire, poll_read, poll_write};
 use crate::proxy::{
     forward,
     h1::{
@@ -60,8 +59,11 @@ pub(super) struct Pump {
     encode: Encode,
     /// The client takes trailers.
     trailers: bool,
-    /// What goes before the body.
+    /// What goes before the body: of a request, the part of its head that all attempts share, then what only this one
+    /// has.
     lead: Vec<u8>,
+    /// Bytes of the shared part.
+    shared: usize,
     lead_at: usize,
     /// Re-framed, and waiting from `at` on.
     waiting: Vec<u8>,
@@ -81,9 +83,10 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    /// A request's body, which goes on framed as it comes. `keep`: it may have to be sent again.
-    pub(super) fn request(framing: Framing, keep: bool) -> Self {
-        Self::new(framing, framing, keep, false)
+    /// A request's body, which goes on framed as it comes, behind `head`, to which each attempt adds. `keep`: it may
+    /// have to be sent again.
+    pub(super) fn request(head: Vec<u8>, framing: Framing, keep: bool) -> Self {
+        Self { shared: head.len(), lead: head, ..Self::new(framing, framing, keep, false) }
     }
 
     /// The body of an answer; `trailers`: they may go on.
@@ -104,6 +107,7 @@ impl Pump {
             encode: if to == Framing::Chunked { Encode::Chunked } else { Encode::Plain },
             trailers,
             lead: Vec::new(),
+            shared: 0,
             lead_at: 0,
             waiting: Vec::new(),
             at: 0,
@@ -121,11 +125,23 @@ impl Pump {
         self.take_ahead(from)
     }
 
-    /// From the start, behind this head. What is at hand of a small body goes with it.
+    /// Takes from `bytes` what belongs to it; how many that were.
+    pub(super) fn prepare_from(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
+        if self.read_all { Ok(0) } else { self.take(bytes) }
+    }
+
+    /// The part of a request's head that all attempts share.
+    pub(super) fn head(&self) -> &[u8] {
+        self.lead.get(..self.shared).unwrap_or_default()
+    }
+
+    /// From the start, behind the head that `rest` completes. What is at hand of a small body goes with it.
     ///
     /// Only while [`Pump::is_at_hand`].
-    pub(super) fn begin(&mut self, head: Vec<u8>) {
-        (self.lead, self.lead_at, self.at, self.written) = (head, 0, 0, 0);
+    pub(super) fn begin(&mut self, rest: impl FnOnce(&mut Vec<u8>)) {
+        self.lead.truncate(self.shared);
+        rest(&mut self.lead);
+        (self.lead_at, self.at, self.written) = (0, 0, 0);
         if self.waiting.len() <= WITH_HEAD {
             self.lead.extend_from_slice(&self.waiting);
             self.at = self.waiting.len();
@@ -162,7 +178,7 @@ impl Pump {
         &mut self,
         cx: &mut Context<'_>,
         from: &mut Wire,
-        to: &mut TcpStream,
+        to: &TcpStream,
         scratch: &Scratch,
     ) -> Poll<Result<(), Fault>> {
         loop {
@@ -178,16 +194,17 @@ impl Pump {
         }
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
         while self.lead_at < self.lead.len() {
-            let written = ready!(write(to, cx, &self.lead[self.lead_at..]))?;
+            let written = ready!(poll_write(to, cx, &self.lead[self.lead_at..]))?;
             self.lead_at += written;
             self.written += written as u64;
         }
-        self.lead = Vec::new();
-        self.lead_at = 0;
+        if self.shared == 0 && !self.lead.is_empty() {
+            (self.lead, self.lead_at) = (Vec::new(), 0);
+        }
         while self.at < self.waiting.len() {
-            let written = ready!(write(to, cx, &self.waiting[self.at..]))?;
+            let written = ready!(poll_write(to, cx, &self.waiting[self.at..]))?;
             self.at += written;
             self.written += written as u64;
         }
@@ -216,7 +233,7 @@ impl Pump {
         &mut self,
         cx: &mut Context<'_>,
         from: &mut Wire,
-        to: &mut TcpStream,
+        to: &TcpStream,
         scratch: &Scratch,
     ) -> Poll<Result<(), Fault>> {
         let most = match self.decode {
@@ -226,7 +243,7 @@ impl Pump {
             Decode::Chunked(_) | Decode::UntilClose => SCRATCH,
         };
         let mut room = scratch.lock();
-        let read = ready!(poll_read(&mut from.tcp, cx, &mut room, most)).map_err(|_| Fault::From)?;
+        let read = ready!(poll_read(&from.tcp, cx, &mut room, most)).map_err(|_| Fault::From)?;
         let bytes = &room[..read];
         if read == 0 {
             return Poll::Ready(self.ended());
@@ -244,7 +261,7 @@ impl Pump {
         let used = match plain {
             Some(ours) => {
                 self.payload += ours as u64;
-                let written = match write(to, cx, &bytes[..ours]) {
+                let written = match poll_write(to, cx, &bytes[..ours]) {
                     Poll::Ready(written) => written.map_err(|_| Fault::To)?,
                     Poll::Pending => 0,
                 };
@@ -311,13 +328,4 @@ impl Pump {
         };
         chunked::encode_end(&trailers, &mut self.waiting);
     }
-}
-
-/// Writes once.
-pub(super) fn write(to: &mut TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    let written = ready!(Pin::new(to).poll_write(cx, bytes))?;
-    if written == 0 && !bytes.is_empty() {
-        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-    }
-    Poll::Ready(Ok(written))
 }

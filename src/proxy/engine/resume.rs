@@ -101,8 +101,8 @@ impl Exchange {
         let (mut connection, limits) =
             self.connection(worker, true).await.map_err(|()| Some(Event::ConnectFailed))?;
         let now = self.connected(&connection);
-        let mut body = Pump::request(Framing::None, true);
-        body.begin(self.head(&part::head(head, part, from), now));
+        let mut body = Pump::request(part::head(head, part, from), Framing::None, true);
+        body.begin(|out| self.complete(out, now));
         let mut asking = Asking {
             worker,
             client,
@@ -151,7 +151,7 @@ impl Exchange {
     ) -> Passed {
         let now = clock::now();
         let Ok(limits) = self.limits(now) else { return Passed::BrokeOff(What::Closed) };
-        let mut body = Pump::request(Framing::None, false);
+        let mut body = Pump::request(Vec::new(), Framing::None, false);
         let mut progress = Progress::begin(now);
         progress.sending = false;
         let mut asking = Asking {

@@ -64,8 +64,7 @@ impl Both {
         let before = (self.up.pump.written, self.down.pump.written);
         let scratch = &worker.scratch;
         if self.up.open
-            && let Poll::Ready(ended) =
-                self.up.pump.poll(cx, &mut client.wire, &mut upstream.wire.tcp, scratch)
+            && let Poll::Ready(ended) = self.up.pump.poll(cx, &mut client.wire, &upstream.wire.tcp, scratch)
         {
             self.up.open = false;
             if over(ended) || upstream.wire.shut().is_err() {
@@ -73,8 +72,7 @@ impl Both {
             }
         }
         if self.down.open
-            && let Poll::Ready(ended) =
-                self.down.pump.poll(cx, &mut upstream.wire, &mut client.wire.tcp, scratch)
+            && let Poll::Ready(ended) = self.down.pump.poll(cx, &mut upstream.wire, &client.wire.tcp, scratch)
         {
             self.down.open = false;
             if over(ended) || client.wire.shut().is_err() {

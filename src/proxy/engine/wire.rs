@@ -3,17 +3,13 @@
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
     sync::{Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
-    net::TcpStream,
-    time::timeout,
-};
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::{io::Interest, net::TcpStream, time::timeout};
 
 /// Read at once at most. Larger reads were no faster for large bodies, smaller ones were.
 pub(super) const SCRATCH: usize = 256 * 1024;
@@ -63,7 +59,7 @@ impl Wire {
         most: usize,
     ) -> Poll<io::Result<usize>> {
         let mut room = scratch.lock();
-        let read = ready!(poll_read(&mut self.tcp, cx, &mut room, most))?;
+        let read = ready!(poll_read(&self.tcp, cx, &mut room, most))?;
         self.ahead.extend_from_slice(&room[..read]);
         Poll::Ready(Ok(read))
     }
@@ -89,13 +85,9 @@ impl Wire {
     }
 
     /// Writes all of it, or fails when no byte is taken for `idle`.
-    pub(super) async fn write_all(&mut self, mut bytes: &[u8], idle: Duration) -> io::Result<()> {
+    pub(super) async fn write_all(&self, mut bytes: &[u8], idle: Duration) -> io::Result<()> {
         while !bytes.is_empty() {
-            let write = poll_fn(|cx| Pin::new(&mut self.tcp).poll_write(cx, bytes));
-            let written = timeout(idle, write).await??;
-            if written == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
-            }
+            let written = timeout(idle, poll_fn(|cx| poll_write(&self.tcp, cx, bytes))).await??;
             bytes = &bytes[written..];
         }
         Ok(())
@@ -114,14 +106,14 @@ impl Wire {
     }
 
     /// Closes after the last answer so that it is not lost: a connection that is closed with unread input is reset.
-    pub(super) async fn linger(mut self, scratch: &Scratch) {
+    pub(super) async fn linger(self, scratch: &Scratch) {
         if self.shut().is_err() {
             return;
         }
         let mut dropped = self.ahead.len();
         let drain = poll_fn(|cx| {
             while dropped < LINGER_BYTES {
-                match ready!(poll_read(&mut self.tcp, cx, &mut scratch.lock(), SCRATCH)) {
+                match ready!(poll_read(&self.tcp, cx, &mut scratch.lock(), SCRATCH)) {
                     Ok(read) if read > 0 => dropped += read,
                     _ => break,
                 }
@@ -134,14 +126,61 @@ impl Wire {
 }
 
 /// Reads once into `room`, `most` bytes at most; 0 is the end.
+///
+/// Past the C library, whose wrappers check for the cancellation of threads: at two reads and two writes a request that
+/// is felt.
 pub(super) fn poll_read(
-    tcp: &mut TcpStream,
+    tcp: &TcpStream,
     cx: &mut Context<'_>,
     room: &mut [u8],
     most: usize,
 ) -> Poll<io::Result<usize>> {
     let most = most.min(room.len());
-    let mut buf = ReadBuf::new(&mut room[..most]);
-    ready!(Pin::new(tcp).poll_read(cx, &mut buf))?;
-    Poll::Ready(Ok(buf.filled().len()))
+    let room = &mut room[..most];
+    loop {
+        ready!(tcp.poll_read_ready(cx))?;
+        let mut short = None;
+        let read = tcp.try_io(Interest::READABLE, || {
+            let (_, read) = rustix::net::recv(tcp, &mut *room, RecvFlags::empty())?;
+            if read > 0 && read < most {
+                // There is no more: said so, the next read waits for an event instead of asking in vain.
+                short = Some(read);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(read)
+        });
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if let Some(read) = short {
+                    return Poll::Ready(Ok(read));
+                }
+            }
+            other => return Poll::Ready(other),
+        }
+    }
+}
+
+/// Writes once; how many bytes were taken.
+pub(super) fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(tcp.poll_write_ready(cx))?;
+        let mut short = None;
+        let written = tcp.try_io(Interest::WRITABLE, || {
+            let written = rustix::net::send(tcp, bytes, SendFlags::NOSIGNAL)?;
+            if written > 0 && written < bytes.len() {
+                short = Some(written);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(written)
+        });
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if let Some(written) = short {
+                    return Poll::Ready(Ok(written));
+                }
+            }
+            Ok(0) if !bytes.is_empty() => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            other => return Poll::Ready(other),
+        }
+    }
 }

@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use rand::{Rng, SeedableRng, rngs::SmallRng};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -66,6 +67,7 @@ pub(super) struct Worker {
     pub(super) timers: Arc<Timers>,
     pub(super) scratch: Scratch,
     pool: Mutex<Pool>,
+    chance: Mutex<SmallRng>,
     turned_away: Gate,
     stopping: AtomicBool,
 }
@@ -86,6 +88,7 @@ impl Worker {
             timers: Arc::new(Timers::new()),
             scratch: Scratch::new(),
             pool: Mutex::default(),
+            chance: Mutex::new(SmallRng::from_os_rng()),
             turned_away: Gate::default(),
             stopping: AtomicBool::new(false),
         })
@@ -100,6 +103,11 @@ impl Worker {
     pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
         // A pool that a panic left half changed is a pool with a connection less.
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Evenly spread bits, cheaply: nothing secret is made of them.
+    pub(super) fn chance(&self) -> u128 {
+        self.chance.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
 
     /// Serves until a stop is asked for, then lets what runs end within the grace.

@@ -2,7 +2,7 @@
 
 pub mod part;
 
-use std::{io::Write, net::IpAddr, time::Duration};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -118,9 +118,9 @@ pub fn after_body(route: Route) -> Option<Duration> {
 pub struct About<'a> {
     /// Who is calling.
     pub client: Client,
-    /// The other end of the connection.
-    pub peer: IpAddr,
-    /// `Host` as given; empty if there was none.
+    /// Address of the other end of the connection.
+    pub peer: &'a str,
+    /// `Host` as given, which the guard has let by; empty if there was none.
     pub host: &'a str,
     /// Its id.
     pub request: &'a RequestId,
@@ -177,6 +177,7 @@ pub fn is_upgrade(given: &Fields<'_>) -> bool {
     given.has("upgrade") && given.lists("connection", "upgrade") && !given.lists("upgrade", "h2c")
 }
 
+/// Names and values have no line ends in them: they were parsed, or are ids and addresses.
 fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
     for part in [name.as_bytes(), b": ", value, b"\r\n"] {
         out.extend_from_slice(part);
@@ -185,13 +186,6 @@ fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
 
 fn number(out: &mut Vec<u8>, name: &str, value: u64) {
     line(out, name, itoa::Buffer::new().format(value).as_bytes());
-}
-
-/// A value that is no header value (a host with odd bytes) is left out rather than passed on.
-fn line_of(out: &mut Vec<u8>, name: &str, value: &str) {
-    if text(value.as_bytes()).is_some() {
-        line(out, name, value.as_bytes());
-    }
 }
 
 fn framing_line(out: &mut Vec<u8>, framing: Framing) {
@@ -235,7 +229,7 @@ pub fn request(method: &str, target: &Target<'_>, given: &Fields<'_>, about: &Ab
         line(out, name, value);
     }
     forwarded(given, about, out);
-    line_of(out, headers::REQUEST_ID, about.request.as_str());
+    line(out, headers::REQUEST_ID, about.request.as_str().as_bytes());
     framing_line(out, about.framing);
     if about.upgrade
         && let Some(protocol) = given.all("upgrade").next()
@@ -267,14 +261,14 @@ fn forwarded(given: &Fields<'_>, about: &About<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(b", ");
         }
     }
-    // Writing to memory does not fail.
-    drop(write!(out, "{}\r\n", about.peer.to_canonical()));
+    out.extend_from_slice(about.peer.as_bytes());
+    out.extend_from_slice(b"\r\n");
     let believed = |name: &str| given.all(name).next().filter(|_| about.client.trusted);
     line(out, "x-forwarded-proto", believed("x-forwarded-proto").unwrap_or(b"http"));
     if let Some(host) = believed("x-forwarded-host") {
         line(out, "x-forwarded-host", host);
     } else if !about.host.is_empty() {
-        line_of(out, "x-forwarded-host", about.host);
+        line(out, "x-forwarded-host", about.host.as_bytes());
     }
 }
 
@@ -287,7 +281,7 @@ pub fn attempt(of: &Attempt<'_>, out: &mut Vec<u8>) {
         number(out, headers::DEADLINE, u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
     }
     if let Some(key) = of.key {
-        line_of(out, headers::IDEMPOTENCY_KEY, key);
+        line(out, headers::IDEMPOTENCY_KEY, key.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -356,7 +350,7 @@ pub fn answer(
         line(out, headers::STALE, stale.as_bytes());
     }
     if !given.has(headers::REQUEST_ID) {
-        line_of(out, headers::REQUEST_ID, about.request.as_str());
+        line(out, headers::REQUEST_ID, about.request.as_str().as_bytes());
     }
     match framing {
         // What a GET would have had; an answer that can have no body has no length either.

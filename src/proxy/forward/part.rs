@@ -45,9 +45,12 @@ pub fn part(
     fields: &Fields<'_>,
 ) -> Option<Part> {
     let blob = route.needs == Needs::Blob && route.pace == Pace::Bulk && *method == Method::GET;
+    if !blob {
+        return None;
+    }
     let digest = path.rsplit('/').next().filter(|name| name.contains(':'))?;
     let Framing::Length(length) = framing else { return None };
-    if !blob || fields.has("content-encoding") || !is_of(digest, fields) {
+    if fields.has("content-encoding") || !is_of(digest, fields) {
         return None;
     }
     let (start, end, total) = match status {

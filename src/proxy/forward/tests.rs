@@ -1,5 +1,7 @@
 use ::http::{HeaderMap, HeaderName, Method};
 
+use std::net::IpAddr;
+
 use super::*;
 use crate::{clock, config::proxy::Kind, proxy::classify};
 
@@ -16,7 +18,7 @@ fn sent(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
     let length = given.text("content-length").map(|length| Framing::Length(length.parse().unwrap()));
     let about = About {
         client: Client { ip: peer, trusted },
-        peer,
+        peer: "192.0.2.1",
         host: "front:8090",
         request: &id,
         upgrade: is_upgrade(&given),

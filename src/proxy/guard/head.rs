@@ -226,10 +226,11 @@ fn is_host(value: &[u8]) -> bool {
     let usual = !name.is_empty() || value.is_empty();
     if usual
         && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
-        && port.len() <= 4
+        && port.len() <= 5
         && port.iter().all(u8::is_ascii_digit)
     {
-        return true;
+        let number = port.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0'));
+        return number <= u32::from(u16::MAX);
     }
     value.iter().all(|b| host_byte(*b))
         && http::uri::Authority::try_from(value)
