@@ -15,6 +15,7 @@ mod forwarding;
 mod freshness;
 mod guarding;
 mod holding;
+mod hostile;
 mod operating;
 mod streaming;
 mod strict;
