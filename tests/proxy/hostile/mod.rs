@@ -3,6 +3,7 @@
 
 mod bodies;
 mod late;
+mod resume;
 mod retries;
 
 use std::{
