@@ -2,9 +2,12 @@
 //! upstream saw the request, how long it took, and what the log says of it.
 
 mod bodies;
+mod idle;
+mod keeping;
 mod late;
 mod resume;
 mod retries;
+mod switching;
 
 use std::{
     collections::VecDeque,
