@@ -2,6 +2,8 @@
 //! upstream saw the request, how long it took, and what the log says of it.
 
 mod bodies;
+mod crowds;
+mod crowd;
 mod idle;
 mod keeping;
 mod late;
