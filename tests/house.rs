@@ -45,10 +45,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 
 /// A path of another crate and the only places that may name it.
 const FENCES: &[(&str, &[&str], &str)] = &[
-    ("pingora_core", &["proxy/"], "the data plane alone knows Pingora"),
-    ("pingora_http", &["proxy/"], "the data plane alone knows Pingora"),
-    ("pingora_proxy", &["proxy/"], "the data plane alone knows Pingora"),
-    ("pingora_error", &["proxy/"], "the data plane alone knows Pingora"),
+    ("pingora_core", &["proxy/engine/"], "the engine alone knows Pingora"),
+    ("httparse", &["proxy/h1/", "proxy/engine/"], "heads are read in one place and shown as `Fields`"),
     ("etcd_client", &["store/etcd.rs", "store/etcd/"], "the store is a trait"),
     (
         "redb",
@@ -91,25 +89,14 @@ const PURE: &[(&str, &[&str])] = &[
         &["tokio::net", "tokio::fs", "tokio::sync", "std::net", "std::fs", "tracing", "crate::clock"],
     ),
     ("health/verdict.rs", &["tokio::net", "tokio::sync", "std::net", "tracing", "crate::clock"]),
-    ("proxy/guard/", &["pingora_core", "pingora_proxy", "tokio::net", "crate::clock"]),
-    ("proxy/classify/", &["pingora_core", "pingora_proxy", "tokio", "std::net", "std::fs", "crate::clock"]),
-    (
-        "proxy/choose/",
-        &["pingora_core", "pingora_proxy", "tokio::net", "tokio::sync", "std::fs", "crate::clock"],
-    ),
-    (
-        "proxy/forward/",
-        &["pingora_core", "pingora_proxy", "tokio::net", "tokio::sync", "std::fs", "crate::clock"],
-    ),
-    (
-        "proxy/retry/",
-        &["pingora_core", "pingora_proxy", "tokio::net", "tokio::sync", "std::fs", "crate::clock"],
-    ),
-    (
-        "proxy/freshness/",
-        &["pingora_core", "pingora_proxy", "tokio", "std::net", "std::fs", "tracing", "crate::clock"],
-    ),
-    ("proxy/weigh.rs", &["pingora_core", "pingora_proxy", "tokio", "std::net", "std::fs", "crate::clock"]),
+    ("proxy/h1/", &["tokio", "std::net", "std::fs", "tracing", "crate::clock"]),
+    ("proxy/guard/", &["tokio::net", "crate::clock"]),
+    ("proxy/classify/", &["tokio", "std::net", "std::fs", "crate::clock"]),
+    ("proxy/choose/", &["tokio::net", "tokio::sync", "std::fs", "crate::clock"]),
+    ("proxy/forward/", &["tokio::net", "tokio::sync", "std::fs", "crate::clock"]),
+    ("proxy/retry/", &["tokio::net", "tokio::sync", "std::fs", "crate::clock"]),
+    ("proxy/freshness/", &["tokio", "std::net", "std::fs", "tracing", "crate::clock"]),
+    ("proxy/weigh.rs", &["tokio", "std::net", "std::fs", "crate::clock"]),
     ("controller/api/", &["crate::store", "crate::controller::schedule"]),
     ("controller/ops/", &["axum"]),
     ("controller/duties/", &["axum", "crate::controller::api"]),

@@ -36,18 +36,77 @@ const BACKLOG: u32 = 4096;
 /// Listens on `address`; `key` is the config key or flag it came from.
 pub fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, BindError> {
     let open = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?;
+        let socket = socket(address)?;
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    open().map_err(|source| {
-        if source.kind() == io::ErrorKind::AddrInUse {
-            BindError::InUse { address, holder: holder(address.port()), key: key.into() }
-        } else {
-            BindError::Other { address, key: key.into(), source }
+    open().map_err(|source| failed(source, address, key))
+}
+
+/// Listens on `address` once for each of `threads`: the system deals new connections out among them. Connections that
+/// are accepted send small packets at once.
+pub fn bind_for_threads(
+    address: SocketAddr,
+    key: &str,
+    threads: usize,
+) -> Result<Vec<std::net::TcpListener>, BindError> {
+    let open = || {
+        let first = socket(address)?;
+        first.bind(address)?;
+        // Only now: a port that is shared from the first could be had although another program listens there.
+        share(&first, threads)?;
+        let mut all = vec![listen(first)?];
+        let address = all[0].local_addr()?;
+        for _ in 1..threads {
+            all.push(another(&all[0], address)?);
         }
-    })
+        Ok(all)
+    };
+    open().map_err(|source| failed(source, address, key))
+}
+
+fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    Ok(socket)
+}
+
+fn listen(socket: TcpSocket) -> io::Result<std::net::TcpListener> {
+    // What is accepted inherits it.
+    rustix::net::sockopt::set_tcp_nodelay(&socket, true)?;
+    socket.listen(BACKLOG)?.into_std()
+}
+
+#[cfg(target_os = "linux")]
+fn share(first: &TcpSocket, threads: usize) -> io::Result<()> {
+    first.set_reuseport(threads > 1)
+}
+
+#[cfg(target_os = "linux")]
+fn another(_first: &std::net::TcpListener, address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuseport(true)?;
+    socket.bind(address)?;
+    listen(socket)
+}
+
+// Elsewhere connections are not dealt out among sockets of one port: the threads take turns at one socket.
+#[cfg(not(target_os = "linux"))]
+fn share(_first: &TcpSocket, _threads: usize) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn another(first: &std::net::TcpListener, _address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    first.try_clone()
+}
+
+fn failed(source: io::Error, address: SocketAddr, key: &str) -> BindError {
+    if source.kind() == io::ErrorKind::AddrInUse {
+        BindError::InUse { address, holder: holder(address.port()), key: key.into() }
+    } else {
+        BindError::Other { address, key: key.into(), source }
+    }
 }
 
 /// Writes the address that was chosen, for scripts that asked for port 0. Complete at once: written beside,
@@ -99,6 +158,16 @@ mod linux {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn every_thread_has_a_socket_and_nobody_else_gets_the_port() {
+        let sockets = bind_for_threads("127.0.0.1:0".parse().unwrap(), "x", 3).unwrap();
+        let address = sockets[0].local_addr().unwrap();
+        assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
+        for error in [bind(address, "x").err(), bind_for_threads(address, "x", 3).err()] {
+            assert!(matches!(error, Some(BindError::InUse { .. })), "{error:?}");
+        }
+    }
 
     #[tokio::test]
     async fn a_port_in_use_names_its_holder_and_the_key() {

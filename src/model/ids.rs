@@ -183,9 +183,10 @@ names! {
 macro_rules! random {
     ($($name:ident)*) => {$(
         impl $name {
-            /// A new random one (UUID v4).
+            /// A new random one (UUID v4), from the thread's generator: one system call per id would be felt where
+            /// every request gets one.
             pub fn random() -> Self {
-                Self(uuid::Uuid::new_v4().to_string())
+                Self(uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string())
             }
         }
     )*};

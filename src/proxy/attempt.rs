@@ -1,15 +1,15 @@
 //! What became of an attempt, and what must be noted of it.
 
-use ::http::HeaderMap;
 use tokio::time::Instant;
 
 use super::{
     answer::{Answer, Before},
-    choose::NoneLeft,
+    choose::{NoneLeft, Tried},
     classify::Needs,
     ctx::{Ctx, End},
     follow::Said,
     forward,
+    h1::Fields,
     next::{another, give_up},
     record::ProxyMetrics,
     retry::{self, Case, Event, Verdict, What},
@@ -37,20 +37,26 @@ pub(super) fn no_answer(ctx: &Ctx, unknown: bool) -> Answer {
 
 /// The attempt under way has a connection.
 pub(super) fn connected(ctx: &mut Ctx, now: Instant) {
+    ctx.connect = ctx.current.as_ref().map(|current| now.saturating_duration_since(current.began));
+}
+
+/// The first bytes went out over it: from here on the request may have run.
+pub(super) fn sent(ctx: &mut Ctx) {
     ctx.sends += 1;
-    let Some(current) = &mut ctx.current else { return };
-    current.connected = true;
-    ctx.connect = Some(now.saturating_duration_since(current.began));
-    ctx.tried.sent(current.place);
+    if let Some(current) = &ctx.current {
+        ctx.tried.sent(current.place);
+    }
 }
 
 /// Step 8, on the way back: takes in what the head of an answer says. An event, if it may not be passed on.
-pub(super) fn received(ctx: &mut Ctx, status: u16, head: &HeaderMap) -> Option<Event> {
-    let position = |name: &str| -> Option<Position> { head.get(name)?.to_str().ok()?.parse().ok() };
+pub(super) fn received(ctx: &mut Ctx, status: u16, fields: &Fields<'_>) -> Option<Event> {
+    // Nothing is known by positions, so there is nothing to take in.
+    let follow = ctx.service()?.follow.clone();
+    let position = |name: &str| -> Option<Position> { fields.text(name)?.parse().ok() };
     let at = position(headers::POSITION);
     ctx.said = Said { position: at, ..Said::default() };
     let current = ctx.current.as_ref()?;
-    let follow = ctx.service()?.follow.clone()?;
+    let follow = follow?;
     let shows = matches!(status, 200..=399 | 404);
     // A path that the registry does not know is answered by nobody who knows of positions.
     let of_nobody = status == 404 && at.is_none();
@@ -75,8 +81,15 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, head: &HeaderMap) -> Option<E
     }
 }
 
-/// An answer goes to the client: notes the mark that it needs.
-pub(super) fn passed_on(ctx: &mut Ctx, status: u16, metrics: &ProxyMetrics) {
+/// The answer goes to the client: notes that, and the mark that it needs.
+pub(super) fn passed_on(ctx: &mut Ctx, status: u16, now: Instant, metrics: &ProxyMetrics) {
+    if let Some(current) = &ctx.current {
+        current.under_way.upstream().numbers.answered(status);
+    }
+    if let Some(note) = ctx.attempts.last_mut() {
+        note.end = "answered";
+    }
+    (ctx.passed, ctx.first_byte) = (Some(status), Some(now));
     let Some(stale) = ctx.current.as_ref().and_then(|current| current.asked.stale) else { return };
     if status < 400 {
         ctx.stale = Some(stale);
@@ -92,6 +105,7 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
     let Some(service) = ctx.service().cloned() else { return Verdict::Abort };
     let Some(current) = ctx.current.take() else { return Verdict::Abort };
     let upstream = current.under_way.upstream().clone();
+    let event = event.given(&current.traffic);
     let end = match event {
         Event::ConnectFailed => {
             ctx.what = None;
@@ -110,6 +124,13 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
             "retry-status"
         }
         Event::BrokeOff => "broke-off",
+        Event::BlobBrokeOff => {
+            // It gave a piece: what was tried before that counts no more.
+            ctx.tried = Tried::default();
+            ctx.tried.sent(current.place);
+            ctx.sends = 1;
+            "broke-off"
+        }
         Event::Behind => {
             ctx.tried.older(current.place);
             ctx.sends = ctx.sends.saturating_sub(1);
@@ -125,6 +146,7 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
     let case = Case {
         route: ctx.route,
         event,
+        traffic: current.traffic,
         sends_left: ctx.sends < service.attempts,
         time_left: ctx.left(now).is_none_or(|left| !left.is_zero()),
         body_at_hand,
@@ -163,16 +185,21 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
     verdict
 }
 
-/// Until when the attempt under way may wait for its answer, once the request was sent whole.
+/// Until when the attempt under way may wait for its answer, once the request was sent whole. If that is before the
+/// deadline, [`waits_on`] says then whether it goes on.
 pub(super) fn answer_until(ctx: &Ctx, now: Instant) -> Option<Instant> {
     let deadline = ctx.deadline?;
     let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else { return Some(deadline) };
-    let keyed = ctx.route.creates && current.keyed;
-    let ability = keyed.then_some(SUPPORTS_IDEMPOTENCY);
-    let goes_on = (ctx.route.repeatable || keyed)
-        && ctx.sends < service.attempts
-        && another(ctx, service, ability, current.place);
+    let may = ctx.route.repeatable || (ctx.route.creates && current.keyed);
+    let goes_on = may && ctx.sends < service.attempts;
     Some(if goes_on { forward::attempt_until(deadline, now) } else { deadline })
+}
+
+/// Whether the attempt under way is waited for to the end of the deadline: nobody else could take the request now.
+pub(super) fn waits_on(ctx: &Ctx) -> bool {
+    let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else { return true };
+    let keyed = ctx.route.creates && current.keyed;
+    !another(ctx, service, keyed.then_some(SUPPORTS_IDEMPOTENCY), current.place)
 }
 
 /// Whether this status is one that the service wants tried elsewhere.

@@ -12,7 +12,7 @@ use super::{
     follow::{Look, Said},
     freshness::Subject,
     identify::Client,
-    retry::What,
+    retry::{Traffic, What},
     snapshot::{Service, Snapshot, UnderWay},
     weigh::Asked,
 };
@@ -65,6 +65,8 @@ pub struct Note {
     pub why: Why,
     /// How it ended: `answered`, or the label of what went wrong.
     pub end: &'static str,
+    /// What was sent and what came.
+    pub traffic: Traffic,
 }
 
 /// The attempt under way.
@@ -76,8 +78,8 @@ pub struct Current {
     pub place: usize,
     /// Connecting began.
     pub began: Instant,
-    /// A connection was had; from here on something may have been sent.
-    pub connected: bool,
+    /// What was sent and what came so far.
+    pub traffic: Traffic,
     /// Sent under a key that the upstream honours.
     pub keyed: bool,
     /// What its answer must have, to be passed on.
@@ -113,12 +115,16 @@ pub struct Ctx {
     pub session: Option<String>,
     /// Whether the client asks for another protocol.
     pub upgrade: bool,
+    /// Whether the client waits for an interim answer before it sends the body.
+    pub expects: bool,
     /// Place of the service, once routed.
     pub service: Option<usize>,
     /// The one deadline.
     pub deadline: Option<Instant>,
     /// The `Idempotency-Key` it goes out under, if it creates.
     pub key: Option<String>,
+    /// The client gave none, so it is one of ours.
+    pub key_made: bool,
     /// A repeat needs an upstream that can do this.
     pub ability: Option<&'static str>,
     /// What the attempts have taught.
@@ -218,9 +224,20 @@ impl Ctx {
 
     /// Notes how the attempt under way ended; it counts as load no more.
     pub fn end_attempt(&mut self, end: &'static str) {
-        self.current = None;
+        let traffic = self.current.take().map(|current| current.traffic);
         if let Some(note) = self.attempts.last_mut() {
             note.end = end;
+            note.traffic = traffic.unwrap_or(note.traffic);
+        }
+    }
+
+    /// Keeps the account of the attempt under way.
+    pub fn account(&mut self, traffic: Traffic) {
+        if let Some(current) = &mut self.current {
+            current.traffic = traffic;
+        }
+        if let Some(note) = self.attempts.last_mut() {
+            note.traffic = traffic;
         }
     }
 }

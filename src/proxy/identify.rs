@@ -2,8 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use ::http::HeaderMap;
-
+use super::h1::{Fields, fields::text};
 use crate::config::proxy::Network;
 
 /// The caller.
@@ -19,15 +18,14 @@ pub struct Client {
 ///
 /// From a trusted peer it is the last address of `X-Forwarded-For` that is not itself a trusted one: what
 /// stands before it was written by somebody nobody vouches for.
-pub fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[Network]) -> Client {
+pub fn client(peer: SocketAddr, fields: Fields<'_>, trusted: &[Network]) -> Client {
     let peer = peer.ip().to_canonical();
     let believed = |ip: IpAddr| trusted.iter().any(|network| network.contains(ip));
     if !believed(peer) {
         return Client { ip: peer, trusted: false };
     }
     let mut ip = peer;
-    let lines: Vec<&str> =
-        headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    let lines: Vec<&str> = fields.all("x-forwarded-for").filter_map(text).collect();
     for text in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         let Ok(next) = text.trim().parse::<IpAddr>() else { break };
         ip = next.to_canonical();
@@ -42,13 +40,12 @@ pub fn client(peer: SocketAddr, headers: &HeaderMap, trusted: &[Network]) -> Cli
 mod tests {
     use super::*;
 
-    fn check(peer: &str, forwarded: &[&str]) -> (String, bool) {
+    fn check(peer: &str, forwarded: &[&'static str]) -> (String, bool) {
         let trusted = [Network { address: "10.0.0.0".parse().unwrap(), bits: 8 }];
-        let mut headers = HeaderMap::new();
-        for line in forwarded {
-            headers.append("x-forwarded-for", line.parse().unwrap());
-        }
-        let client = client(peer.parse().unwrap(), &headers, &trusted);
+        let field =
+            |line: &&'static str| httparse::Header { name: "X-Forwarded-For", value: line.as_bytes() };
+        let parsed: Vec<_> = forwarded.iter().map(field).collect();
+        let client = client(peer.parse().unwrap(), Fields::new(&parsed), &trusted);
         (client.ip.to_string(), client.trusted)
     }
 

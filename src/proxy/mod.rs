@@ -19,6 +19,7 @@
 //! The steps decide and know neither sockets nor Pingora; [`engine`] moves bytes and calls them. What a request
 //! may read of the configuration is one [`snapshot`]; what it carries from step to step is [`ctx`].
 
+pub mod h1;
 pub mod guard;
 pub mod identify;
 pub mod limit;
@@ -41,51 +42,60 @@ mod engine;
 mod admin;
 mod role;
 
-use ::http::{HeaderMap, Method};
+use ::http::Method;
 
 use self::{
     answer::Answer,
-    attempt::{answer_until, connected, failed, is_retry_status, passed_on, received},
+    attempt::{answer_until, connected, failed, is_retry_status, passed_on, received, sent, waits_on},
     ctx::{Arrival, Ctx, End},
+    guard::path::Target,
+    h1::{Fields, Framing},
     next::{NoNext, next_upstream},
 };
 use crate::{config::proxy::Kind, model::RequestId, wire::headers};
 pub use reload::ReloadError;
 pub use role::{Handle, Proxy, ProxyError, ReloadRefused};
 
-/// A request head as the steps see it.
+/// A request head as the steps see it, once [`guard::head`] has let it by.
 #[derive(Debug, Clone, Copy)]
 struct Head<'a> {
-    method: &'a Method,
-    /// Of the target, without query.
-    path: &'a str,
-    headers: &'a HeaderMap,
+    method: &'a str,
+    target: &'a str,
+    /// It is of HTTP/1.0.
+    old: bool,
+    fields: Fields<'a>,
+    framing: Framing,
 }
 
-/// Steps 2 to 5. The request is there in any case, for it is recorded also when it was turned away.
-fn admit(arrival: Arrival, head: Head<'_>) -> (Ctx, Result<(), Answer>) {
+/// Steps 2 to 5, and the part of step 8 that every attempt shares: the head as upstreams get it. The request is there
+/// in any case, for it is recorded also when it was turned away.
+fn admit(arrival: Arrival, head: &Head<'_>) -> (Ctx, Result<Vec<u8>, Answer>) {
     let Arrival { snapshot, listener, peer, started } = arrival;
-    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let Head { fields, .. } = head;
     let trusted = snapshot.listeners.get(listener).map_or(&[][..], |listener| &listener.trusted);
-    let client = identify::client(peer, head.headers, trusted);
-    let given = text(headers::REQUEST_ID).and_then(|id| RequestId::parse(id).ok());
-    let path = guard::path::normalise(head.path).map(String::from);
-    let host = text("host").unwrap_or_default().to_owned();
+    let client = identify::client(peer, *fields, trusted);
+    let given = fields.text(headers::REQUEST_ID).and_then(|id| RequestId::parse(id).ok());
+    let (path, query) = guard::path::split(head.target);
+    let normal = guard::path::normalise(path);
+    // `guard` has let it by, so it is a token.
+    let method = Method::from_bytes(head.method.as_bytes()).unwrap_or_default();
     let mut ctx = Ctx {
-        route: classify::route(Kind::Controller, head.method, ""),
+        route: classify::route(Kind::Controller, &method, ""),
         snapshot,
         listener,
         peer,
         client,
-        method: head.method.clone(),
-        path: path.clone().unwrap_or_else(|_| head.path.to_owned()),
-        host,
+        method,
+        path: normal.as_ref().map_or(path, |path| path.as_ref()).to_owned(),
+        host: fields.text("host").unwrap_or_default().to_owned(),
         request: given.unwrap_or_else(RequestId::random),
         started,
-        upgrade: forward::is_upgrade(head.headers),
+        upgrade: forward::is_upgrade(fields),
+        expects: !head.old && fields.lists("expect", "100-continue"),
         service: None,
         deadline: None,
-        key: text(headers::IDEMPOTENCY_KEY).map(str::to_owned),
+        key: fields.text(headers::IDEMPOTENCY_KEY).map(str::to_owned),
+        key_made: false,
         repository: None,
         session: None,
         ability: None,
@@ -108,9 +118,26 @@ fn admit(arrival: Arrival, head: Head<'_>) -> (Ctx, Result<(), Answer>) {
         ours: None,
         end: End::Done,
     };
-    let admitted = path.map_err(Answer::Refused).and_then(|_| route(&mut ctx));
+    let admitted = normal.map_err(Answer::Refused).and_then(|path| {
+        route(&mut ctx)?;
+        let mut out = Vec::with_capacity(HEAD);
+        let about = forward::About {
+            client,
+            peer: peer.ip(),
+            host: &ctx.host,
+            request: &ctx.request,
+            upgrade: ctx.upgrade,
+            framing: head.framing,
+            old: head.old,
+        };
+        forward::request(head.method, &Target { path, query }, fields, &about, &mut out);
+        Ok(out)
+    });
     (ctx, admitted)
 }
+
+/// Room for a head as it goes to an upstream: most need no more.
+const HEAD: usize = 512;
 
 /// Step 5.
 fn route(ctx: &mut Ctx) -> Result<(), Answer> {
@@ -132,8 +159,8 @@ fn route(ctx: &mut Ctx) -> Result<(), Answer> {
         ctx.route.pace = classify::Pace::Bulk;
     }
     ctx.deadline = forward::deadline(ctx.route, ctx.started);
-    if ctx.route.creates {
-        ctx.key.get_or_insert_with(|| RequestId::random().to_string());
+    if ctx.route.creates && ctx.key.is_none() {
+        (ctx.key, ctx.key_made) = (Some(RequestId::random().to_string()), true);
     }
     if service.maintenance {
         return Err(Answer::Maintenance { service: service.name.to_string() });

@@ -17,6 +17,7 @@ use super::{
     forward, hold,
     limit::Inside,
     record::ProxyMetrics,
+    retry::Traffic,
     snapshot::{self, Service, UnderWay},
     weigh::Asked,
 };
@@ -65,13 +66,29 @@ pub(super) async fn next_upstream<G: Future<Output = ()>>(
     gone: impl Fn() -> G,
 ) -> Result<(), NoNext> {
     let service = ctx.service().ok_or(NoNext::Answer(Answer::NoRoute))?.clone();
+    match choose_now(ctx, &service, clock::now()) {
+        Ok(rank) => {
+            count_wait(ctx, &service, metrics, outcome(rank));
+            Ok(())
+        }
+        // Boxed: what waits is large, and nearly no request does.
+        Err(_) => Box::pin(wait_for_one(ctx, &service, metrics, gone)).await,
+    }
+}
+
+async fn wait_for_one<G: Future<Output = ()>>(
+    ctx: &mut Ctx,
+    service: &Service,
+    metrics: &ProxyMetrics,
+    gone: impl Fn() -> G,
+) -> Result<(), NoNext> {
     let hold_until = forward::hold_until(ctx.route, service.hold, ctx.started);
     let mut waiting = None;
     loop {
         let now = clock::now();
-        let none = match choose_now(ctx, &service, now) {
+        let none = match choose_now(ctx, service, now) {
             Ok(rank) => {
-                count_wait(ctx, &service, metrics, outcome(rank));
+                count_wait(ctx, service, metrics, outcome(rank));
                 return Ok(());
             }
             Err(none) => none,
@@ -83,13 +100,13 @@ pub(super) async fn next_upstream<G: Future<Output = ()>>(
                 latest.map_or(now + wait, |latest| latest.min(now + wait))
             }
             None if no_use(ctx, &none) => {
-                count_wait(ctx, &service, metrics, "refused");
-                return Err(NoNext::Answer(give_up(ctx, &service, none)));
+                count_wait(ctx, service, metrics, "refused");
+                return Err(NoNext::Answer(give_up(ctx, service, none)));
             }
             None => hold_until,
         };
         let Some(Waiting { tick, verdicts, news, .. }) = &mut waiting else {
-            waiting = Waiting::begin(&service, ctx.snapshot.limits.held, now);
+            waiting = Waiting::begin(service, ctx.snapshot.limits.held, now);
             if waiting.is_none() && none.wait.is_some() {
                 // Too many wait: it goes on with those who can answer now.
                 ctx.impatient = true;
@@ -107,7 +124,7 @@ pub(super) async fn next_upstream<G: Future<Output = ()>>(
         let over = ended == hold::Ended::Over && until <= *tick;
         match (ended, none.wait) {
             (hold::Ended::ClientGone, _) => {
-                count_wait(ctx, &service, metrics, "client-gone");
+                count_wait(ctx, service, metrics, "client-gone");
                 return Err(NoNext::ClientGone);
             }
             (hold::Ended::Over, Some(wait)) if over => ctx.impatient |= until < now + wait,
@@ -187,12 +204,17 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
     let Some(upstream) = service.upstreams.get(chosen.place) else { return Err(NoneLeft::default()) };
     let honours = upstream.prober.verdict().supports(SUPPORTS_IDEMPOTENCY);
     tracing::debug!(request.id = %ctx.request, upstream.name = %upstream.name, why = %chosen.why, "upstream chosen");
-    ctx.attempts.push(Note { upstream: upstream.name.clone(), why: chosen.why, end: "under-way" });
+    ctx.attempts.push(Note {
+        upstream: upstream.name.clone(),
+        why: chosen.why,
+        end: "under-way",
+        traffic: Traffic::default(),
+    });
     ctx.current = Some(Current {
         under_way: UnderWay::at(upstream.clone()),
         place: chosen.place,
         began: now,
-        connected: false,
+        traffic: Traffic::default(),
         keyed: ctx.route.creates && honours,
         asked: asked(&want, &chosen, &look),
     });

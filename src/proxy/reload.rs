@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{
     follow::Follow,
+    record::ProxyMetrics,
     snapshot::{Live, Service, Snapshot, Upstream},
 };
 use crate::{
@@ -68,10 +69,15 @@ impl Fixtures {
 
 /// The snapshot of a config. Upstreams that stand in `before` with the same name, address and probe are
 /// taken over alive.
-pub fn snapshot(config: &Proxy, before: Option<&Snapshot>, tasks: &Tasks) -> Snapshot {
+pub fn snapshot(
+    config: &Proxy,
+    before: Option<&Snapshot>,
+    tasks: &Tasks,
+    metrics: &ProxyMetrics,
+) -> Snapshot {
     let services = config.services.iter().map(|service| {
         let old = before.and_then(|b| b.services.iter().find(|s| s.name == service.name));
-        Arc::new(self::service(service, old.map(Arc::as_ref), tasks))
+        Arc::new(self::service(service, old.map(Arc::as_ref), tasks, metrics))
     });
     Snapshot {
         generation: before.map_or(0, |before| before.generation + 1),
@@ -81,7 +87,7 @@ pub fn snapshot(config: &Proxy, before: Option<&Snapshot>, tasks: &Tasks) -> Sna
     }
 }
 
-fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks) -> Service {
+fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks, metrics: &ProxyMetrics) -> Service {
     let list = Fixed::new(&config.upstreams).now();
     let upstreams = list.iter().map(|wanted| {
         let same = |u: &&Arc<Upstream>| {
@@ -95,6 +101,7 @@ fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks) -> Serv
                 wanted.address.clone(),
                 config.health.clone(),
                 prober,
+                metrics.of_upstream(&config.name, &wanted.name),
             ))
         })
     });
@@ -115,13 +122,20 @@ fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks) -> Serv
         turn: Default::default(),
         held: old.map(|old| old.held.clone()).unwrap_or_default(),
         twins_told: Default::default(),
+        numbers: metrics.of_service(&config.name),
     }
 }
 
 /// Puts the next config in place, whole, or says why not.
-pub fn reload(live: &Live, fixtures: &Fixtures, config: &Proxy, tasks: &Tasks) -> Result<(), ReloadError> {
+pub fn reload(
+    live: &Live,
+    fixtures: &Fixtures,
+    config: &Proxy,
+    tasks: &Tasks,
+    metrics: &ProxyMetrics,
+) -> Result<(), ReloadError> {
     fixtures.allow(&Fixtures::of(config))?;
     let before = live.load();
-    live.put(snapshot(config, Some(&before), tasks));
+    live.put(snapshot(config, Some(&before), tasks, metrics));
     Ok(())
 }

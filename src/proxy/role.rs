@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 
 use super::{
     admin,
-    engine::Engine,
+    engine::{Engine, EngineEnded},
     record::{AccessLog, ProxyMetrics, access::Writer},
     reload::{self, Fixtures, ReloadError},
     snapshot::Live,
@@ -51,6 +51,9 @@ pub enum ProxyError {
     /// A mistake of ours.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// A thread of the engine ended, and its connections with it.
+    #[error("a thread of the engine ended although nobody asked it to")]
+    Engine,
     /// The admin server ended.
     #[error("the admin server ended")]
     Admin(#[source] io::Error),
@@ -118,7 +121,7 @@ impl Proxy {
         if let Some(writer) = writer {
             start_writer(&tasks, writer);
         }
-        let live = Arc::new(Live::new(reload::snapshot(&config, None, &tasks)));
+        let live = Arc::new(Live::new(reload::snapshot(&config, None, &tasks, &metrics)));
         let fixtures = Arc::new(Fixtures::of(&config));
         let handle = Handle { live, fixtures, metrics, log: log.clone(), tasks, source: Arc::default() };
         Ok(Self { engine, admin, admin_address, listeners, handle, log, grace: config.grace })
@@ -140,7 +143,8 @@ impl Proxy {
         let Handle { live, metrics, .. } = self.handle;
         let engine = self.engine.run(live, metrics, self.log, stop.clone(), self.grace);
         let admin = crate::http::serve(self.admin, routes, stop, self.grace);
-        let (_, admin) = tokio::join!(engine, admin);
+        let (engine, admin) = tokio::join!(engine, admin);
+        engine.map_err(|EngineEnded| ProxyError::Engine)?;
         admin.map_err(ProxyError::Admin)
     }
 }
@@ -197,7 +201,7 @@ impl Handle {
     ///
     /// Errors leave the old config in place.
     pub fn reload(&self, config: &proxy::Proxy) -> Result<(), ReloadError> {
-        let taken = reload::reload(&self.live, &self.fixtures, config, &self.tasks);
+        let taken = reload::reload(&self.live, &self.fixtures, config, &self.tasks, &self.metrics);
         self.metrics.reloaded(taken.is_ok());
         match &taken {
             Ok(()) => tracing::info!(generation = self.live.load().generation, "config reloaded"),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
@@ -16,6 +17,7 @@ use super::{
     follow::{Follow, Look},
     freshness::Standing,
     limit::Gate,
+    record::{ServiceNumbers, UpstreamNumbers},
 };
 use crate::{
     config::{
@@ -41,6 +43,11 @@ impl Live {
     /// Once per request.
     pub fn load(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// For a look at it that does not outlast the caller.
+    pub fn peek(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.snapshot.load()
     }
 
     /// `reload.rs` alone.
@@ -95,6 +102,8 @@ pub struct Service {
     pub held: Gate,
     /// That several upstreams call themselves the same was logged.
     pub twins_told: AtomicBool,
+    /// What is counted of its requests.
+    pub numbers: ServiceNumbers,
 }
 
 impl Service {
@@ -169,21 +178,35 @@ impl Service {
 /// An upstream with its live state. Kept over a reload that does not touch it.
 #[derive(Debug)]
 pub struct Upstream {
+    /// Never the same for two, so that connections to one are not taken for connections to another.
+    pub id: u64,
     /// Its name.
     pub name: UpstreamName,
     /// Where it is.
     pub address: Address,
     /// How it is probed.
     pub health: Health,
+    /// Where it is, if its address needs no name service.
+    pub fixed: Option<SocketAddr>,
     /// Its prober; ends with it.
     pub prober: Prober,
+    /// What is counted of its answers.
+    pub numbers: UpstreamNumbers,
     outstanding: AtomicU64,
 }
 
 impl Upstream {
     /// A new one, with its prober running.
-    pub fn new(name: UpstreamName, address: Address, health: Health, prober: Prober) -> Self {
-        Self { name, address, health, prober, outstanding: AtomicU64::new(0) }
+    pub fn new(
+        name: UpstreamName,
+        address: Address,
+        health: Health,
+        prober: Prober,
+        numbers: UpstreamNumbers,
+    ) -> Self {
+        let fixed = address.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, address.port));
+        let (id, outstanding) = (rand::random(), AtomicU64::new(0));
+        Self { id, name, address, health, fixed, prober, numbers, outstanding }
     }
 
     /// Requests under way.

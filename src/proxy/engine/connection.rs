@@ -1,179 +1,176 @@
-//! One client connection: read a raw head, check it, hand the request to Pingora, begin again.
+//! One client connection: read a raw head, check it, serve the request, begin again.
 
-use std::{net::SocketAddr, sync::Arc};
-
-use bytes::BytesMut;
-use pingora_core::{
-    apps::HttpServerApp,
-    protocols::{Stream, http::ServerSession},
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    task::{Context, Poll, ready},
 };
-use pingora_proxy::HttpProxy;
-use tokio::{net::TcpStream, sync::watch, time::timeout};
+
+use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    client::{Client, ClientStream, Kept},
-    stock::{Handed, Stock},
+    exchange, respond,
+    timers::Slot,
+    wire::{Scratch, Wire},
+    worker::Worker,
 };
 use crate::{
     clock,
-    config::proxy::{Kind, Limits},
-    model::RequestId,
     proxy::{
-        answer::{self, Answer},
-        ctx::Arrival,
+        answer::Answer,
         guard::{
             Refusal,
-            head::{self, Body, HeadLimits, Scan},
+            head::{self, HeadLimits, Scan},
         },
-        record::ProxyMetrics,
-        snapshot::{Live, Snapshot},
+        h1::Framing,
     },
-    supervise::Stop,
 };
 
-/// What every connection needs.
-pub(super) struct Shared {
-    pub(super) live: Arc<Live>,
-    pub(super) app: Arc<HttpProxy<Stock>>,
-    pub(super) metrics: ProxyMetrics,
-    pub(super) stop: Stop,
-    /// Pingora's own word for stopping; nobody ever sends on it, for a stop is seen between two requests.
-    pub(super) running: watch::Receiver<bool>,
+/// Read at once of a head. Most come whole.
+const HEAD_READ: usize = 16 * 1024;
+
+/// So much of what a client sends before it has its answer is read, only to see whether it closes.
+const WATCHED: usize = 4 * 1024;
+
+/// The client's end.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) wire: Wire,
+    pub(super) peer: SocketAddr,
+    /// Place of the listener.
+    pub(super) listener: usize,
+    pub(super) slot: Slot,
+}
+
+/// How a connection goes on after an exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum After {
+    /// With the next request.
+    Next,
+    /// It is closed.
+    Close,
+    /// It is closed once the client has taken the answer, although it may not have been listened to.
+    Linger,
+    /// It is reset.
+    Cut,
 }
 
 /// How reading a head ended.
+#[derive(Debug)]
 enum Read {
-    /// It is complete. So many bytes belong to it, with what came of the body already; the rest, if any,
-    /// is the next request.
-    Request { bytes: usize },
+    /// It is complete, and well.
+    Head(Vec<u8>, Framing),
     /// The client closed, was idle for too long, or we stop: nothing to answer.
     Over,
     /// It is not to be served.
     Refused(Refusal),
 }
 
+impl Client {
+    pub(super) fn new(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) -> Self {
+        Self { wire: Wire::new(tcp), peer, listener, slot: worker.timers.slot() }
+    }
+
+    /// Completes when the client has closed while its answer is waited for. What it sends meanwhile is kept, as far as
+    /// that is little; after that its closing is not seen.
+    pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, scratch: &Scratch) -> Poll<()> {
+        while self.wire.ahead.len() < WATCHED {
+            match ready!(self.wire.poll_ahead(cx, scratch, WATCHED)) {
+                Ok(read) if read > 0 => {}
+                _ => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// How to close when the last answer is out: what is unread would reset the connection, and the answer with it.
+    pub(super) fn close(&self) -> After {
+        let readable =
+            self.wire.tcp.poll_read_ready(&mut Context::from_waker(std::task::Waker::noop())).is_ready();
+        if readable || !self.wire.ahead.is_empty() { After::Linger } else { After::Close }
+    }
+}
+
 /// Serves a connection to its end.
-pub(super) async fn serve(shared: Arc<Shared>, listener: usize, tcp: TcpStream, peer: SocketAddr) {
-    let client = Client::new(tcp, peer);
-    let mut stream: Stream = Box::new(ClientStream::new(client.clone()));
+pub(super) async fn serve(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) {
+    let mut client = Client::new(worker, listener, tcp, peer);
     let mut first = true;
-    let mut bytes = BytesMut::new();
     loop {
-        let limits = shared.live.load().limits.clone();
-        let read = read_head(&shared, &client, &mut bytes, &limits, first).await;
-        // Loaded after the wait: a request is served under the configuration of its own time.
-        let snapshot = shared.live.load();
-        let request = match read {
-            Read::Request { bytes: count } => bytes.split_to(count),
-            Read::Over => return,
+        let after = match read_head(worker, &mut client, first).await {
+            // Boxed: a connection that waits for its next request is small.
+            Read::Head(head, framing) => Box::pin(exchange::run(worker, &mut client, head, framing)).await,
+            Read::Over => After::Close,
             Read::Refused(refusal) => {
-                refuse(&shared, &snapshot, listener, &client, &Answer::Refused(refusal)).await;
-                return client.finish().await;
+                Box::pin(respond::refuse(worker, &mut client, &Answer::Refused(refusal))).await;
+                After::Linger
             }
         };
-        client.set_whole(false);
-        let keep = snapshot.limits.keep_alive.as_secs();
-        let arrival = Arrival { snapshot, listener, peer: client.peer(), started: clock::now() };
-        let handed: Kept = Box::new(Handed { client: client.clone(), arrival });
-        let mut session = ServerSession::new_http1(stream);
-        session.set_pipelined_prefix(request);
-        session.set_connection_user_context(Some(handed));
-        session.set_keepalive(if shared.stop.is_requested() { None } else { Some(keep) });
-        match shared.app.process_new_http(session, &shared.running).await {
-            Some(reused) => stream = reused.consume().0,
-            None => return client.finish().await,
+        match after {
+            After::Next => first = false,
+            After::Close => return,
+            After::Linger => return Box::pin(client.wire.linger(&worker.scratch)).await,
+            After::Cut => return client.wire.cut(),
         }
-        first = false;
     }
 }
 
-/// Reads until the head is complete and checks it.
-async fn read_head(
-    shared: &Shared,
-    client: &Client,
-    bytes: &mut BytesMut,
-    limits: &Limits,
-    first: bool,
-) -> Read {
-    let head_limits = HeadLimits { bytes: limits.header_bytes, fields: limits.headers };
-    // Between two requests a client may be idle for longer than it may take over a head.
-    let patience = if first { limits.header_timeout } else { limits.keep_alive };
-    loop {
-        // RFC 9112 §2.2: an empty line before the request line is passed over. It begins no request.
-        if bytes.starts_with(b"\r\n") {
-            drop(bytes.split_to(2));
-        }
-        if !bytes.is_empty() {
-            break;
-        }
-        let begun = tokio::select! {
-            biased;
-            begun = timeout(patience, client.read(bytes)) => begun,
-            () = shared.stop.requested() => return Read::Over,
-        };
-        match begun {
-            Ok(Ok(n)) if n > 0 => {}
-            _ => return Read::Over,
-        }
-    }
-    let rest = async {
-        let mut scanned = 0;
-        loop {
-            match head::scan(bytes, scanned, head_limits) {
-                Ok(Scan::Complete(end)) => {
-                    let head = bytes.get(..end).unwrap_or_default();
-                    return match head::check(head, head_limits) {
-                        Ok(body) => Read::Request { bytes: end + at_hand(body, bytes.len() - end) },
-                        Err(refusal) => Read::Refused(refusal),
-                    };
-                }
-                Ok(Scan::More) => scanned = bytes.len(),
-                Err(refusal) => return Read::Refused(refusal),
-            }
-            match client.read(bytes).await {
-                Ok(n) if n > 0 => {}
-                _ => return Read::Over,
-            }
-        }
+/// Tells a connection too many that it is one.
+pub(super) async fn turn_away(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) {
+    let mut client = Client::new(worker, listener, tcp, peer);
+    respond::refuse(worker, &mut client, &Answer::Busy).await;
+    client.wire.linger(&worker.scratch).await;
+}
+
+/// Reads until a head is complete, and checks it.
+async fn read_head(worker: &Worker, client: &mut Client, first: bool) -> Read {
+    let (limits, header_timeout, patience) = {
+        let snapshot = worker.shared.live.peek();
+        let limits = &snapshot.limits;
+        // Between two requests a client may be idle for longer than it may take over a head.
+        let patience = if first { limits.header_timeout } else { limits.keep_alive };
+        (HeadLimits { bytes: limits.header_bytes, fields: limits.headers }, limits.header_timeout, patience)
     };
-    timeout(limits.header_timeout, rest).await.unwrap_or(Read::Refused(Refusal::HeadTooSlow))
+    let mut scanned = 0;
+    let mut idle: Option<Instant> = None;
+    let mut late: Option<Instant> = None;
+    poll_fn(|cx| {
+        loop {
+            // RFC 9112 §2.2: an empty line before the request line is passed over. It begins no request.
+            while client.wire.ahead.starts_with(b"\r\n") {
+                client.wire.used(2);
+            }
+            match head::scan(&client.wire.ahead, scanned, limits) {
+                Ok(Scan::Complete(end)) => return Poll::Ready(complete(&mut client.wire, end, limits)),
+                Ok(Scan::More) => scanned = client.wire.ahead.len(),
+                Err(refusal) => return Poll::Ready(Read::Refused(refusal)),
+            }
+            match client.wire.poll_ahead(cx, &worker.scratch, HEAD_READ) {
+                Poll::Ready(Ok(read)) if read > 0 => continue,
+                Poll::Ready(_) => return Poll::Ready(Read::Over),
+                Poll::Pending => {}
+            }
+            let now = clock::now();
+            if client.wire.ahead.is_empty() {
+                if worker.is_stopping() {
+                    return Poll::Ready(Read::Over);
+                }
+                ready!(client.slot.poll(cx, *idle.get_or_insert(now + patience), now));
+                return Poll::Ready(Read::Over);
+            }
+            ready!(client.slot.poll(cx, *late.get_or_insert(now + header_timeout), now));
+            return Poll::Ready(Read::Refused(Refusal::HeadTooSlow));
+        }
+    })
+    .await
 }
 
-/// How many of the bytes behind the head belong to the body. Where chunks end is not known here: then all do.
-fn at_hand(body: Body, behind: usize) -> usize {
-    match body {
-        Body::Bytes(length) => usize::try_from(length).map_or(behind, |length| length.min(behind)),
-        Body::Chunks => behind,
+fn complete(wire: &mut Wire, end: usize, limits: HeadLimits) -> Read {
+    let mut head = std::mem::take(&mut wire.ahead);
+    if end < head.len() {
+        wire.ahead = head.split_off(end);
     }
-}
-
-/// Answers what never became a request. Best effort: the connection is closed after it anyway.
-pub(super) async fn refuse(
-    shared: &Shared,
-    snapshot: &Snapshot,
-    listener: usize,
-    client: &Client,
-    answer: &Answer,
-) {
-    let at = snapshot.listeners.get(listener);
-    shared.metrics.refused(at.map_or("", |at| &at.name), answer.code());
-    let service = at.and_then(|at| at.rules.last()).and_then(|rule| snapshot.services.get(rule.service));
-    let kind = service.map_or(Kind::Controller, |service| service.kind);
-    let path = if kind == Kind::Registry { "/v2/" } else { "/" };
-    let rendered = answer::render(answer, kind, path, &RequestId::random());
-    let mut head = format!("HTTP/1.1 {} {}\r\n", rendered.status, reason(rendered.status));
-    for (name, value) in &rendered.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+    match head::check(&head, limits) {
+        Ok(framing) => Read::Head(head, framing),
+        Err(refusal) => Read::Refused(refusal),
     }
-    head.push_str(&format!("content-length: {}\r\nconnection: close\r\n\r\n", rendered.body.len()));
-    let mut whole = head.into_bytes();
-    whole.extend_from_slice(&rendered.body);
-    let limit = snapshot.limits.header_timeout;
-    if !matches!(timeout(limit, client.write_all(&whole)).await, Ok(Ok(()))) {
-        tracing::debug!(client.address = %client.peer(), "client did not take its refusal");
-    }
-}
-
-fn reason(status: u16) -> &'static str {
-    ::http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("")
 }

@@ -1,13 +1,35 @@
-//! Moves bytes and decides nothing. The only room that knows Pingora.
+//! Moves bytes and decides nothing: our own HTTP/1.1 forwarding path. The only room that knows Pingora.
 //!
-//! [`service`] binds, accepts and drains; [`connection`] reads raw heads and hands each request to Pingora's
-//! `HttpProxy`; [`stock`] is that proxy's hooks, each one call into the steps; [`client`] is the client's end
-//! of a connection, with a deadline of ours on it; [`upstream`] connects.
+//! ```text
+//!   service      binds; one single-threaded Pingora service per core; stops and drains
+//!   worker       what one thread shares among its connections; accepts
+//!   connection   one client: heads in, one exchange after the other
+//!   exchange     one request: calls the steps in order, attempt by attempt
+//!     upstream     a connection to where the steps said, new or from the thread's pool
+//!     ask          the request goes out, until the head of an answer is there
+//!     answered     that head: passed on or not, and as what
+//!     pass         the answer goes to the client
+//!     resume       a blob that broke off goes on from another upstream
+//!     tunnel       another protocol, both ways
+//!     respond      an answer of ours
+//!   pump, wire   bytes from one socket to the other, re-framed; a buffer exists only while bytes wait in it
+//!   timers       one deadline per connection, looked at a few times a second
+//! ```
 
-mod client;
+mod answered;
+mod ask;
 mod connection;
+mod exchange;
+mod pass;
+mod pool;
+mod pump;
+mod respond;
+mod resume;
 mod service;
-mod stock;
+mod timers;
+mod tunnel;
 mod upstream;
+mod wire;
+mod worker;
 
-pub(super) use service::Engine;
+pub(super) use service::{Engine, EngineEnded};

@@ -1,83 +1,71 @@
-//! Binding, accepting, draining.
+//! Binding, and one single-threaded service of Pingora's per core.
+//!
+//! Each thread has sockets, connections and unused upstream connections of its own, so that no event of a connection
+//! ever crosses threads.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use pingora_core::server::configuration::ServerConf;
-use pingora_proxy::HttpProxy;
-use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::JoinSet,
-    time::Instant,
+use async_trait::async_trait;
+use pingora_core::{
+    server::{
+        ListenFds, RunArgs, Server, ShutdownSignal, ShutdownSignalWatch, ShutdownWatch,
+        configuration::ServerConf,
+    },
+    services::Service,
 };
-use tracing::{debug, info, warn};
+use tokio::sync::{Mutex, mpsc};
+use tracing::{info, warn};
 
 use super::{
-    client::Client,
-    connection::{self, Shared},
-    stock::Stock,
-    upstream::Connect,
+    upstream::Names,
+    worker::{Shared, Socket, Worker},
 };
 use crate::{
-    clock,
     config::proxy::Proxy,
-    http::{BindError, bind},
+    http::{BindError, bind_for_threads},
     proxy::{
-        answer::Answer,
-        limit::{Gate, Inside},
+        limit::Gate,
         record::{AccessLog, ProxyMetrics},
         snapshot::Live,
     },
     supervise::Stop,
 };
 
-/// Unused upstream connections that are kept, over all upstreams.
-const POOL: usize = 1024;
-
-/// Pingora calls for another attempt at most so often. Its count is not ours: `retry` and `hold` end a
-/// request long before.
-const CALLS: usize = 10_000;
-
-/// After a failed accept (out of descriptors, mostly) it is tried again so much later.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// And it is said so often at most: while descriptors are short every attempt fails.
-const ACCEPT_TOLD: Duration = Duration::from_secs(5);
-
 /// Descriptors that are not for connections: listeners, logs, probes, the store of names.
 const DESCRIPTORS_KEPT: u64 = 128;
 
-/// Connections too many that are told so at once. Full: further ones are closed without a word.
-const TURNED_AWAY: usize = 256;
+/// A thread of the engine ended although nobody asked for a stop.
+#[derive(Debug)]
+pub(in crate::proxy) struct EngineEnded;
 
 /// Open listeners, not yet served.
 pub(in crate::proxy) struct Engine {
-    sockets: Vec<(usize, TcpListener)>,
-    connections: Gate,
-    turned_away: Gate,
+    /// By thread: place of the listener, and its socket.
+    sockets: Vec<Vec<(usize, std::net::TcpListener)>>,
     most: usize,
 }
 
 impl Engine {
-    /// Opens every listener. An error leaves none open.
+    /// Opens every listener, once for each thread. An error leaves none open.
     pub(in crate::proxy) fn bind(config: &Proxy) -> Result<Self, BindError> {
-        let mut sockets = Vec::new();
+        let threads = config.threads.max(1);
+        let mut sockets: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
         for (place, listener) in config.listeners.iter().enumerate() {
             for address in &listener.bind {
-                sockets.push((place, bind(*address, &format!("listener `{}`, bind", listener.name))?));
+                let key = format!("listener `{}`, bind", listener.name);
+                let bound = bind_for_threads(*address, &key, threads)?;
+                for (of_thread, socket) in sockets.iter_mut().zip(bound) {
+                    of_thread.push((place, socket));
+                }
             }
         }
-        Ok(Self {
-            sockets,
-            connections: Gate::default(),
-            turned_away: Gate::default(),
-            most: descriptor_cap(config.limits.connections),
-        })
+        Ok(Self { sockets, most: descriptor_cap(config.limits.connections) })
     }
 
     /// Where it listens: place of the listener and address, in config order.
     pub(in crate::proxy) fn addresses(&self) -> Vec<(usize, SocketAddr)> {
-        self.sockets.iter().filter_map(|(place, socket)| Some((*place, socket.local_addr().ok()?))).collect()
+        let first = self.sockets.first().into_iter().flatten();
+        first.filter_map(|(place, socket)| Some((*place, socket.local_addr().ok()?))).collect()
     }
 
     /// Serves until `stop`, then lets running requests end within `grace`.
@@ -88,121 +76,111 @@ impl Engine {
         log: AccessLog,
         stop: Stop,
         grace: Duration,
-    ) {
-        let conf =
-            ServerConf { upstream_keepalive_pool_size: POOL, max_retries: CALLS, ..ServerConf::default() };
-        let stock = Stock { metrics: metrics.clone(), log, connect: Connect::default(), stop: stop.clone() };
-        let mut app = HttpProxy::new(stock, Arc::new(conf));
-        app.handle_init_modules();
-        // Kept to the end, so that the other side reads `false` and not a closed channel.
-        let (_running, running) = watch::channel(false);
-        let shared = Arc::new(Shared { live, app: Arc::new(app), metrics, stop: stop.clone(), running });
-        let mut connections = JoinSet::new();
-        let mut accepting = JoinSet::new();
-        let (accepted, mut arrivals) = tokio::sync::mpsc::channel(64);
-        for (place, socket) in self.sockets {
-            let accepted = accepted.clone();
-            accept_on(&mut accepting, place, socket, accepted, stop.clone());
+    ) -> Result<(), EngineEnded> {
+        let shared = Shared {
+            live,
+            metrics,
+            log,
+            names: Arc::new(Names::default()),
+            connections: Gate::default(),
+            most: self.most,
+            stop: stop.clone(),
+            grace,
+        };
+        let conf = ServerConf { threads: 1, work_stealing: false, ..ServerConf::default() };
+        let mut server = Server::new_with_opt_and_conf(None, conf);
+        let (alive, ends) = mpsc::channel(1);
+        for (number, sockets) in self.sockets.into_iter().enumerate() {
+            let (shared, alive) = (shared.clone(), Alive(alive.clone()));
+            server.add_service(Thread { name: format!("proxy {number}"), sockets, shared, _alive: alive });
         }
-        drop(accepted);
-        loop {
-            tokio::select! {
-                // Ends when every accepting task has seen the stop.
-                arrival = arrivals.recv() => {
-                    let Some((place, tcp, peer)) = arrival else { break };
-                    let most = self.most.min(shared.live.load().limits.connections);
-                    if let Some(inside) = self.connections.enter(most) {
-                        serve_in(&mut connections, shared.clone(), place, tcp, peer, inside);
-                    } else if let Some(inside) = self.turned_away.enter(TURNED_AWAY) {
-                        turn_away(&mut connections, shared.clone(), place, tcp, peer, inside);
-                    }
-                }
-                Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                    if let Err(error) = ended {
-                        warn!(error = %error, "a connection's task ended badly");
-                    }
-                }
-            }
+        drop(alive);
+        let ended = Ended { ends: Mutex::new(ends), stop: stop.clone() };
+        let connections = shared.connections.clone();
+        // It blocks its thread until all services have ended.
+        let served =
+            tokio::task::spawn_blocking(move || server.run(RunArgs { shutdown_signal: Box::new(ended) }));
+        let told = async {
+            stop.requested().await;
+            info!(connections = connections.inside(), "proxy stopped accepting and drains");
+            std::future::pending::<()>().await;
+        };
+        let joined = tokio::select! {
+            joined = served => joined,
+            () = told => Ok(()),
+        };
+        if let Err(error) = joined {
+            warn!(error = %error, "the engine's threads ended badly");
         }
-        let open = connections.len();
-        info!(connections = open, "proxy stopped accepting and drains");
-        let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(grace, drained).await.is_err() {
-            warn!(
-                connections = connections.len(),
-                "connections were still busy at the end of the grace and were cut"
-            );
-            connections.shutdown().await;
+        if stop.is_requested() { Ok(()) } else { Err(EngineEnded) }
+    }
+}
+
+/// What tells Pingora to end: every thread has, for our own drain is over then and Pingora's would sleep for its whole
+/// length; or one has that should not.
+struct Ended {
+    ends: Mutex<mpsc::Receiver<()>>,
+    stop: Stop,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Ended {
+    async fn recv(&self) -> ShutdownSignal {
+        let mut ends = self.ends.lock().await;
+        while ends.recv().await.is_some() && self.stop.is_requested() {}
+        ShutdownSignal::FastShutdown
+    }
+}
+
+/// Held by a thread's service; says so when that ends, in whatever way.
+struct Alive(mpsc::Sender<()>);
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if self.0.try_send(()).is_err() {
+            // Full: it is known already that one has ended.
         }
     }
 }
 
-fn accept_on(
-    tasks: &mut JoinSet<()>,
-    place: usize,
-    socket: TcpListener,
-    accepted: tokio::sync::mpsc::Sender<(usize, TcpStream, SocketAddr)>,
-    stop: Stop,
-) {
-    tasks.spawn(async move {
-        let mut told: Option<Instant> = None;
-        loop {
-            let next = tokio::select! {
-                () = stop.requested() => return,
-                next = socket.accept() => next,
-            };
-            match next {
-                Ok((tcp, peer)) => {
-                    if let Err(error) = tcp.set_nodelay(true) {
-                        debug!(error = %error, "a new connection was gone already");
-                    }
-                    if accepted.send((place, tcp, peer)).await.is_err() {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    let now = clock::now();
-                    if told.is_none_or(|told| now.duration_since(told) >= ACCEPT_TOLD) {
-                        warn!(error = %error, "connections could not be accepted");
-                        told = Some(now);
-                    }
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
+/// One thread, as Pingora runs it.
+struct Thread {
+    name: String,
+    sockets: Vec<(usize, std::net::TcpListener)>,
+    shared: Shared,
+    _alive: Alive,
+}
+
+#[async_trait]
+impl Service for Thread {
+    async fn start_service(&mut self, _fds: Option<ListenFds>, _stop: ShutdownWatch, _tasks: usize) {
+        match self.sockets() {
+            Ok(sockets) => Worker::new(self.shared.clone()).run(sockets).await,
+            Err(error) => tracing::error!(error = %error, "a listener could not be served"),
         }
-    });
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn threads(&self) -> Option<usize> {
+        Some(1)
+    }
 }
 
-fn serve_in(
-    tasks: &mut JoinSet<()>,
-    shared: Arc<Shared>,
-    place: usize,
-    tcp: TcpStream,
-    peer: SocketAddr,
-    inside: Inside,
-) {
-    let snapshot = shared.live.load();
-    let open = shared.metrics.connection(snapshot.listeners.get(place).map_or("", |l| &l.name));
-    tasks.spawn(async move {
-        connection::serve(shared, place, tcp, peer).await;
-        drop((open, inside));
-    });
-}
-
-fn turn_away(
-    tasks: &mut JoinSet<()>,
-    shared: Arc<Shared>,
-    place: usize,
-    tcp: TcpStream,
-    peer: SocketAddr,
-    inside: Inside,
-) {
-    tasks.spawn(async move {
-        let client = Client::new(tcp, peer);
-        connection::refuse(&shared, &shared.live.load(), place, &client, &Answer::Busy).await;
-        client.finish().await;
-        drop(inside);
-    });
+impl Thread {
+    /// Its sockets, known to its runtime.
+    fn sockets(&mut self) -> std::io::Result<Vec<Socket>> {
+        let snapshot = self.shared.live.load();
+        let known = |(listener, socket): (usize, std::net::TcpListener)| {
+            let name = snapshot.listeners.get(listener).map_or("", |listener| &listener.name);
+            let (open, tcp) =
+                (self.shared.metrics.connections(name), tokio::net::TcpListener::from_std(socket)?);
+            Ok(Socket { listener, tcp, open })
+        };
+        std::mem::take(&mut self.sockets).into_iter().map(known).collect()
+    }
 }
 
 /// The connections that the system's descriptor limit allows: each needs one, and one to an upstream.

@@ -1,20 +1,20 @@
-//! Connecting to an upstream.
+//! A connection to an upstream.
 
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
-use tokio::time::Instant;
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout},
+};
 
-use crate::{clock, config::Address, proxy::forward::Limits};
+use super::wire::Wire;
+use crate::{clock, config::Address, proxy::snapshot::Upstream};
 
 /// A host name is looked up again after so long.
 const RESOLVED_FOR: Duration = Duration::from_secs(5);
@@ -22,37 +22,41 @@ const RESOLVED_FOR: Duration = Duration::from_secs(5);
 /// Names that are remembered at most; past it all are forgotten and looked up again.
 const RESOLVED: usize = 1024;
 
-/// Gives Pingora what it needs to connect.
-#[derive(Debug, Default)]
-pub(super) struct Connect {
-    resolved: Mutex<HashMap<Address, (Instant, SocketAddr)>>,
-    alone: AtomicU64,
+/// An open connection to an upstream.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) wire: Wire,
+    /// It was used before.
+    pub(super) reused: bool,
+    /// Whose it is.
+    pub(super) upstream: u64,
 }
 
-impl Connect {
-    /// The peer for one attempt. `keep` is how long an unused connection is kept.
-    pub(super) async fn peer(&self, to: &Address, limits: &Limits, keep: Duration) -> io::Result<HttpPeer> {
-        let address = match to.host.parse::<IpAddr>() {
-            Ok(ip) => SocketAddr::new(ip, to.port),
-            Err(_) => self.resolve(to, limits.connect).await?,
-        };
-        let mut peer = HttpPeer::new(address, false, String::new());
-        let options = &mut peer.options;
-        options.connection_timeout = Some(limits.connect);
-        options.total_connection_timeout = Some(limits.connect);
-        options.read_timeout = limits.read;
-        options.write_timeout = Some(limits.write);
-        options.idle_timeout = Some(keep);
-        // Headers are edited by `forward`; a second opinion could undo what it decided.
-        options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();
-        if !limits.pooled {
-            // A pool of its own, which nobody ever looks into: so the connection is always a new one.
-            peer.group_key = self.alone.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-            peer.options.idle_timeout = Some(Duration::ZERO);
-        }
-        Ok(peer)
+impl Connection {
+    /// One that was used before.
+    pub(super) fn used(tcp: TcpStream, upstream: u64) -> Self {
+        Self { wire: Wire::new(tcp), reused: true, upstream }
     }
+}
 
+/// Finds upstreams by their names; all threads share it.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    resolved: Mutex<HashMap<Address, (Instant, SocketAddr)>>,
+}
+
+/// Connects anew.
+pub(super) async fn connect(to: &Upstream, names: &Names, within: Duration) -> io::Result<Connection> {
+    let address = match to.fixed {
+        Some(address) => address,
+        None => names.resolve(&to.address, within).await?,
+    };
+    let tcp = timeout(within, TcpStream::connect(address)).await??;
+    tcp.set_nodelay(true)?;
+    Ok(Connection { wire: Wire::new(tcp), reused: false, upstream: to.id })
+}
+
+impl Names {
     async fn resolve(&self, to: &Address, within: Duration) -> io::Result<SocketAddr> {
         let now = clock::now();
         let known = {
@@ -66,7 +70,7 @@ impl Connect {
             return Ok(address);
         }
         let lookup = tokio::net::lookup_host((to.host.as_str(), to.port));
-        let found: Vec<SocketAddr> = tokio::time::timeout(within, lookup).await??.collect();
+        let found: Vec<SocketAddr> = timeout(within, lookup).await??.collect();
         // A name such as `localhost` has an address of each family and its server often only the older one.
         let address = found.iter().find(|a| a.is_ipv4()).or(found.first()).copied();
         let address = address.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;

@@ -1,13 +1,15 @@
 //! Step 8: what goes to the upstream and back: header edits, deadlines, limits. Decides; moves nothing.
 
-use std::{net::IpAddr, time::Duration};
+pub mod part;
 
-use ::http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::{io::Write, net::IpAddr, time::Duration};
+
 use tokio::time::Instant;
 
 use super::{
     classify::{Pace, Route},
-    guard::identity,
+    guard::{identity, path::Target},
+    h1::{Fields, Framing, fields::text},
     identify::Client,
 };
 use crate::{
@@ -31,6 +33,9 @@ const PARKED: Duration = Duration::from_secs(90);
 
 /// After the last byte of an upload the registry makes it durable, on several machines if told so.
 const COMMIT: Duration = Duration::from_secs(15 * 60);
+
+/// A used connection over which an answer came so lately is as good as a new one.
+pub const PROVED: Duration = Duration::from_secs(1);
 
 /// An upgraded connection may be silent for so long.
 const UPGRADED: Duration = Duration::from_secs(60 * 60);
@@ -78,8 +83,8 @@ pub struct Limits {
     pub read: Option<Duration>,
     /// For each write to the upstream, and for each read and write of the client's body.
     pub write: Duration,
-    /// May go over a connection that was used before. A pooled one can be dead already, and then nobody
-    /// knows whether the request has arrived.
+    /// May go over any connection that was used before. A pooled one can be dead already, and then nobody knows
+    /// whether the request has arrived: so else only over one that has proved alive within [`PROVED`].
     pub pooled: bool,
 }
 
@@ -108,132 +113,298 @@ pub fn after_body(route: Route) -> Option<Duration> {
     (route.pace == Pace::Commit).then_some(COMMIT)
 }
 
-/// Header changes: first remove, then set.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Edits {
-    /// These go.
-    pub remove: Vec<HeaderName>,
-    /// These are set, in place of what was there.
-    pub set: Vec<(HeaderName, HeaderValue)>,
-}
-
-impl Edits {
-    fn set(&mut self, name: &'static str, value: &str) {
-        // A value that is no header value (a host with odd bytes) is left out rather than passed on.
-        if let Ok(value) = HeaderValue::from_str(value) {
-            self.set.push((HeaderName::from_static(name), value));
-        }
-    }
-}
-
-/// What the edits of a request depend on.
+/// What the head of a request depends on, besides its own fields.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
     /// Who is calling.
     pub client: Client,
     /// The other end of the connection.
     pub peer: IpAddr,
-    /// `Host`, or where the upstream is when there was none.
+    /// `Host` as given; empty if there was none.
     pub host: &'a str,
-    /// The request's id.
+    /// Its id.
     pub request: &'a RequestId,
-    /// Time left of the deadline.
-    pub left: Option<Duration>,
-    /// The key that makes a repeated create harmless.
-    pub key: Option<&'a str>,
     /// The client asks for another protocol.
     pub upgrade: bool,
+    /// How the body is framed.
+    pub framing: Framing,
+    /// It is of HTTP/1.0.
+    pub old: bool,
 }
 
-/// Fields that concern one connection only (RFC 9110 §7.6.1, and what older peers add). `Transfer-Encoding`
-/// is not among them: the body keeps its framing.
-const HOP_BY_HOP: [HeaderName; 6] = [
-    header::CONNECTION,
-    header::TE,
-    header::TRAILER,
-    header::UPGRADE,
-    header::PROXY_AUTHORIZATION,
-    header::PROXY_AUTHENTICATE,
-];
+/// What only one attempt knows.
+#[derive(Debug, Clone, Copy)]
+pub struct Attempt<'a> {
+    /// Where it goes to, if the client gave no `Host`.
+    pub host: Option<&'a str>,
+    /// Time left of the deadline.
+    pub left: Option<Duration>,
+    /// The key of ours that makes a repeated create harmless.
+    pub key: Option<&'a str>,
+}
 
-const HOP_BY_HOP_OLD: [&str; 3] = ["keep-alive", "proxy-connection", "http2-settings"];
+/// Fields that concern one connection only (RFC 9110 §7.6.1, and what older peers add), or that are written anew:
+/// framing.
+fn is_of_one_hop(name: &str) -> bool {
+    let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+    match name.len() {
+        2 => is("te"),
+        7 => is("trailer") || is("upgrade"),
+        10 => is("connection") || is("keep-alive"),
+        14 => is("content-length") || is("http2-settings"),
+        16 => is("proxy-connection"),
+        17 => is("transfer-encoding"),
+        18 => is("proxy-authenticate"),
+        19 => is("proxy-authorization"),
+        _ => false,
+    }
+}
 
-/// Framing and routing: a client must not be able to take them away by naming them in `Connection`.
-const KEPT: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
+/// The fields that `Connection` names: they are of one hop too. Framing and routing are not taken away by naming them,
+/// for they are written anew.
+fn named<'a>(given: &Fields<'a>) -> Vec<&'a str> {
+    let plain = |name: &&str| !name.is_empty() && !["close", "keep-alive", "upgrade"].contains(name);
+    given.members("connection").filter(plain).collect()
+}
 
-fn hop_by_hop(headers: &HeaderMap) -> Vec<HeaderName> {
-    let mut remove: Vec<HeaderName> =
-        HOP_BY_HOP.into_iter().chain(HOP_BY_HOP_OLD.map(HeaderName::from_static)).collect();
-    let named = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    let named = named.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok());
-    remove.extend(named.filter(|name| !KEPT.contains(name)));
-    remove.retain(|name| headers.contains_key(name));
-    remove
+fn is_named(named: &[&str], name: &str) -> bool {
+    named.iter().any(|other| other.eq_ignore_ascii_case(name))
 }
 
 /// Whether the client asks to go on in another protocol. `h2c` is not passed on: what would follow could
 /// not be read here.
-pub fn is_upgrade(headers: &HeaderMap) -> bool {
-    let has = |name: HeaderName, wanted: &str| {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|token| token.trim().eq_ignore_ascii_case(wanted))
-    };
-    headers.contains_key(header::UPGRADE)
-        && has(header::CONNECTION, "upgrade")
-        && !has(header::UPGRADE, "h2c")
+pub fn is_upgrade(given: &Fields<'_>) -> bool {
+    given.has("upgrade") && given.lists("connection", "upgrade") && !given.lists("upgrade", "h2c")
 }
 
-/// Edits of a request's headers on the way to the upstream.
-pub fn request(given: &HeaderMap, about: &About<'_>) -> Edits {
-    let mut edits = Edits { remove: hop_by_hop(given), set: Vec::with_capacity(8) };
-    if !about.client.trusted {
-        edits.remove.extend(given.keys().filter(|name| identity::is_identity(name.as_str())).cloned());
+fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    for part in [name.as_bytes(), b": ", value, b"\r\n"] {
+        out.extend_from_slice(part);
     }
-    let believed = |name: &str| about.client.trusted && given.contains_key(name);
-    let before = about.client.trusted.then(|| given.get_all("x-forwarded-for")).into_iter().flatten();
-    let mut chain: Vec<&str> = before.filter_map(|value| value.to_str().ok()).collect();
-    let peer = about.peer.to_canonical().to_string();
-    chain.push(&peer);
-    edits.set("x-forwarded-for", &chain.join(", "));
-    if !believed("x-forwarded-proto") {
-        edits.set("x-forwarded-proto", "http");
+}
+
+fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    line(out, name, itoa::Buffer::new().format(value).as_bytes());
+}
+
+/// A value that is no header value (a host with odd bytes) is left out rather than passed on.
+fn line_of(out: &mut Vec<u8>, name: &str, value: &str) {
+    if text(value.as_bytes()).is_some() {
+        line(out, name, value.as_bytes());
     }
-    if !believed("x-forwarded-host") {
-        edits.set("x-forwarded-host", about.host);
+}
+
+fn framing_line(out: &mut Vec<u8>, framing: Framing) {
+    match framing {
+        Framing::Length(length) => number(out, "content-length", length),
+        Framing::Chunked => line(out, "transfer-encoding", b"chunked"),
+        Framing::None | Framing::UntilClose | Framing::Upgraded => {}
     }
-    edits.set("host", about.host);
-    edits.set(headers::REQUEST_ID, about.request.as_str());
-    match about.left {
-        Some(left) => edits.set(headers::DEADLINE, &left.as_millis().to_string()),
-        None => edits.remove.push(HeaderName::from_static(headers::DEADLINE)),
+}
+
+/// Writes the head of a request as every upstream gets it: all but what [`attempt`] adds.
+pub fn request(method: &str, target: &Target<'_>, given: &Fields<'_>, about: &About<'_>, out: &mut Vec<u8>) {
+    for part in [method.as_bytes(), b" ", target.path.as_bytes(), target.query.as_bytes(), b" HTTP/1.1\r\n"] {
+        out.extend_from_slice(part);
     }
-    if let Some(key) = about.key {
-        edits.set(headers::IDEMPOTENCY_KEY, key);
+    if !about.host.is_empty() {
+        line(out, "host", about.host.as_bytes());
     }
+    let named = named(given);
+    let mut keys = 0;
+    for (name, value) in given.iter() {
+        let key = name.eq_ignore_ascii_case(headers::IDEMPOTENCY_KEY);
+        // A key that a client could take away would be no key for the repeats that rely on it.
+        if is_of_one_hop(name) || is_written(name) || (is_named(&named, name) && !key) {
+            continue;
+        }
+        if !about.client.trusted && identity::is_identity(name) {
+            continue;
+        }
+        if key {
+            // One that is no text is none, and of several the first is the one that is known here.
+            keys += 1;
+            if keys > 1 || text(value).is_none() {
+                continue;
+            }
+        }
+        if about.old && name.eq_ignore_ascii_case("expect") {
+            // It knows no interim answers.
+            continue;
+        }
+        line(out, name, value);
+    }
+    forwarded(given, about, out);
+    line_of(out, headers::REQUEST_ID, about.request.as_str());
+    framing_line(out, about.framing);
     if about.upgrade
-        && let Some(protocol) = given.get(header::UPGRADE)
+        && let Some(protocol) = given.all("upgrade").next()
     {
-        edits.set("connection", "upgrade");
-        edits.set.push((header::UPGRADE, protocol.clone()));
+        line(out, "connection", b"upgrade");
+        line(out, "upgrade", protocol);
     }
-    edits
 }
 
-/// Edits of an answer's headers on the way to the client. `old` is a client of HTTP/1.0, which knows no
-/// chunks: its body ends with the connection.
-pub fn answer(given: &HeaderMap, switching: bool, old: bool, request: &RequestId) -> Edits {
-    let mut edits = Edits { remove: hop_by_hop(given), set: Vec::new() };
-    if switching {
-        edits.remove.retain(|name| *name != header::UPGRADE && *name != header::CONNECTION);
+/// Fields that are written anew whatever was given.
+fn is_written(name: &str) -> bool {
+    let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+    match name.len() {
+        4 => is("host"),
+        12 => is(headers::REQUEST_ID),
+        15 => is("x-forwarded-for"),
+        16 => is("x-forwarded-host"),
+        17 => is("x-forwarded-proto"),
+        19 => is(headers::DEADLINE),
+        _ => false,
     }
-    if old {
-        edits.remove.push(header::TRANSFER_ENCODING);
+}
+
+fn forwarded(given: &Fields<'_>, about: &About<'_>, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"x-forwarded-for: ");
+    if about.client.trusted {
+        for chain in given.all("x-forwarded-for").filter(|value| text(value).is_some()) {
+            out.extend_from_slice(chain);
+            out.extend_from_slice(b", ");
+        }
     }
-    edits.remove.push(HeaderName::from_static(headers::ANSWERED_BY));
-    if !given.contains_key(headers::REQUEST_ID) {
-        edits.set(headers::REQUEST_ID, request.as_str());
+    // Writing to memory does not fail.
+    drop(write!(out, "{}\r\n", about.peer.to_canonical()));
+    let believed = |name: &str| given.all(name).next().filter(|_| about.client.trusted);
+    line(out, "x-forwarded-proto", believed("x-forwarded-proto").unwrap_or(b"http"));
+    if let Some(host) = believed("x-forwarded-host") {
+        line(out, "x-forwarded-host", host);
+    } else if !about.host.is_empty() {
+        line_of(out, "x-forwarded-host", about.host);
     }
-    edits
+}
+
+/// Ends the head of a request with what this attempt adds to it.
+pub fn attempt(of: &Attempt<'_>, out: &mut Vec<u8>) {
+    if let Some(host) = of.host {
+        line(out, "host", host.as_bytes());
+    }
+    if let Some(left) = of.left {
+        number(out, headers::DEADLINE, u64::try_from(left.as_millis()).unwrap_or(u64::MAX));
+    }
+    if let Some(key) = of.key {
+        line_of(out, headers::IDEMPOTENCY_KEY, key);
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// What the head of an answer depends on, besides its own fields.
+#[derive(Debug, Clone, Copy)]
+pub struct Passing<'a> {
+    /// The client is of HTTP/1.0: it knows no chunks and no interim answers.
+    pub old: bool,
+    /// How the client's connection goes on after it.
+    pub then: Then,
+    /// The request's id.
+    pub request: &'a RequestId,
+    /// Why it may be behind.
+    pub stale: Option<&'a str>,
+}
+
+/// How the client's connection goes on after an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// With the next request.
+    KeepAlive,
+    /// Not at all.
+    Close,
+}
+
+/// How a body that comes framed as `framing` goes to a client. An old one knows no chunks: its body ends with the
+/// connection.
+pub fn framing_to(framing: Framing, old: bool) -> Framing {
+    match framing {
+        Framing::None | Framing::Length(_) | Framing::Upgraded => framing,
+        Framing::Chunked | Framing::UntilClose if old => Framing::UntilClose,
+        Framing::Chunked | Framing::UntilClose => Framing::Chunked,
+    }
+}
+
+fn status_line(out: &mut Vec<u8>, status: u16, reason: &str) {
+    for part in ["HTTP/1.1 ", itoa::Buffer::new().format(status), " ", reason, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// Writes the head of an answer as the client gets it; `framing` is how its body will go there.
+pub fn answer(
+    status: u16,
+    reason: &str,
+    given: &Fields<'_>,
+    framing: Framing,
+    about: &Passing<'_>,
+    out: &mut Vec<u8>,
+) {
+    status_line(out, status, reason);
+    let named = named(given);
+    for (name, value) in given.iter() {
+        let replaced = about.stale.is_some() && name.eq_ignore_ascii_case(headers::STALE);
+        if is_of_one_hop(name)
+            || replaced
+            || name.eq_ignore_ascii_case(headers::ANSWERED_BY)
+            || is_named(&named, name)
+        {
+            continue;
+        }
+        line(out, name, value);
+    }
+    if let Some(stale) = about.stale {
+        line(out, headers::STALE, stale.as_bytes());
+    }
+    if !given.has(headers::REQUEST_ID) {
+        line_of(out, headers::REQUEST_ID, about.request.as_str());
+    }
+    match framing {
+        // What a GET would have had; an answer that can have no body has no length either.
+        Framing::None if status != 204 && status >= 200 => {
+            if let Some(length) = given.all("content-length").next() {
+                line(out, "content-length", length);
+            }
+        }
+        framing => framing_line(out, framing),
+    }
+    match (framing, about.then) {
+        (Framing::Upgraded, _) => {
+            line(out, "connection", b"upgrade");
+            if let Some(protocol) = given.all("upgrade").next() {
+                line(out, "upgrade", protocol);
+            }
+        }
+        (_, Then::Close) => line(out, "connection", b"close"),
+        (_, Then::KeepAlive) if about.old => line(out, "connection", b"keep-alive"),
+        (_, Then::KeepAlive) => {}
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Writes an interim answer as the client gets it.
+pub fn interim(status: u16, reason: &str, given: &Fields<'_>, out: &mut Vec<u8>) {
+    status_line(out, status, reason);
+    let named = named(given);
+    for (name, value) in given.iter() {
+        if !is_of_one_hop(name) && !is_named(&named, name) {
+            line(out, name, value);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// The trailers of an answer that may go on to a client that asked for trailers: no framing, no routing, nothing of
+/// one hop (RFC 9110 §6.5.1). `lines` are whole lines.
+pub fn trailers(lines: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for whole in lines.split_inclusive(|byte| *byte == b'\n') {
+        let name = whole.split(|byte| *byte == b':').next().and_then(|name| std::str::from_utf8(name).ok());
+        let passes = |name: &str| !is_of_one_hop(name) && !is_written(name) && !identity::is_identity(name);
+        if name.is_some_and(passes) {
+            out.extend_from_slice(whole);
+        }
+    }
+    out
 }
 
 #[cfg(test)]

@@ -1,38 +1,41 @@
-use ::http::Method;
+use ::http::{HeaderMap, HeaderName, Method};
 
 use super::*;
 use crate::{clock, config::proxy::Kind, proxy::classify};
 
-fn headers(lines: &[(&str, &str)]) -> HeaderMap {
-    let mut map = HeaderMap::new();
-    for (name, value) in lines {
-        map.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
-    }
-    map
+fn fields<'a>(lines: &[(&'a str, &'a str)]) -> Vec<httparse::Header<'a>> {
+    lines.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect()
 }
 
 /// The headers as the upstream gets them.
 fn sent(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
-    let mut given = headers(lines);
+    let parsed = fields(lines);
+    let given = Fields::new(&parsed);
     let id = RequestId::parse("r-1").unwrap();
     let peer: IpAddr = "192.0.2.1".parse().unwrap();
+    let length = given.text("content-length").map(|length| Framing::Length(length.parse().unwrap()));
     let about = About {
         client: Client { ip: peer, trusted },
         peer,
         host: "front:8090",
         request: &id,
-        left: Some(Duration::from_millis(4200)),
-        key: None,
         upgrade: is_upgrade(&given),
+        framing: length.unwrap_or(Framing::None),
+        old: false,
     };
-    let edits = request(&given, &about);
-    for name in edits.remove {
-        given.remove(name);
+    let mut out = Vec::new();
+    request("GET", &Target { path: "/a".into(), query: "?b" }, &given, &about, &mut out);
+    attempt(&Attempt { host: None, left: Some(Duration::from_millis(4200)), key: None }, &mut out);
+    let text = String::from_utf8(out).unwrap();
+    let mut lines = text.strip_suffix("\r\n\r\n").unwrap().split("\r\n");
+    assert_eq!(lines.next(), Some("GET /a?b HTTP/1.1"));
+    let mut map = HeaderMap::new();
+    for line in lines {
+        let (name, value) = line.split_once(": ").unwrap();
+        let before = map.insert(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        assert_eq!(before, None, "{name} is there once");
     }
-    for (name, value) in edits.set {
-        given.insert(name, value);
-    }
-    given
+    map
 }
 
 fn get<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -94,7 +97,7 @@ fn what_concerns_one_connection_stays_on_it() {
 fn an_upgrade_is_passed_on_as_one() {
     let out = sent(&[("Connection", "keep-alive, Upgrade"), ("Upgrade", "websocket")], false);
     assert_eq!((get(&out, "connection"), get(&out, "upgrade")), (Some("upgrade"), Some("websocket")));
-    assert!(!is_upgrade(&headers(&[("Upgrade", "websocket")])));
+    assert!(!is_upgrade(&Fields::new(&fields(&[("Upgrade", "websocket")]))));
 }
 
 #[test]

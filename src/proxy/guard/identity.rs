@@ -15,6 +15,10 @@ pub fn is_identity(name: &str) -> bool {
                 .all(|(n, w)| n.to_ascii_lowercase() == *w || (*n == b'_' && *w == b'-'))
     };
     let name = name.as_bytes();
+    // All of them begin with one of these; most names do not.
+    if !matches!(name.first().map(u8::to_ascii_lowercase), Some(b'x' | b's' | b'f')) {
+        return false;
+    }
     PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| same(start, prefix)))
         || NAMES.iter().any(|wanted| same(name, wanted))
 }

@@ -6,7 +6,29 @@
 
 use std::borrow::Cow;
 
-use super::Refusal;
+use super::{Refusal, head};
+
+/// The target of a request, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target<'a> {
+    /// The path in its one form.
+    pub path: Cow<'a, str>,
+    /// The query with its question mark; empty if there is none.
+    pub query: &'a str,
+}
+
+/// Path and query as they came, of a target in origin, absolute or asterisk form.
+pub fn split(target: &str) -> (&str, &str) {
+    // `head` has checked it: what is not in absolute form begins with the path.
+    let rest = match target.as_bytes() {
+        [b'/' | b'*', ..] => target,
+        bytes => {
+            head::absolute(bytes).and_then(|(_, rest)| std::str::from_utf8(rest).ok()).unwrap_or_default()
+        }
+    };
+    let (path, query) = rest.split_at(rest.find('?').unwrap_or(rest.len()));
+    (if path.is_empty() { "/" } else { path }, query)
+}
 
 /// Brings `path` (no query) into that form.
 pub fn normalise(path: &str) -> Result<Cow<'_, str>, Refusal> {
@@ -77,6 +99,20 @@ mod tests {
             ("*", "*"),
         ] {
             assert_eq!(normalise(given).unwrap(), wanted, "{given}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_taken_apart_in_every_form() {
+        for (target, path, query) in [
+            ("/a?b=c?d", "/a", "?b=c?d"),
+            ("/a", "/a", ""),
+            ("*", "*", ""),
+            ("http://h:1/a?b", "/a", "?b"),
+            ("HTTPS://h", "/", ""),
+            ("http://h?b", "/", "?b"),
+        ] {
+            assert_eq!(split(target), (path, query), "{target}");
         }
     }
 

@@ -66,6 +66,13 @@ struct AttemptLine<'a> {
     upstream: &'a str,
     why: String,
     end: &'a str,
+    /// Over a connection that had been used before.
+    reused: bool,
+    /// Bytes of head and body that went out, and that came back.
+    sent: u64,
+    received: u64,
+    /// The whole request went out.
+    whole: bool,
 }
 
 /// The line of a request. Without the query: codes and tokens travel there.
@@ -90,6 +97,10 @@ pub fn line(ctx: &Ctx, bytes: Bytes, now: Instant, at: Timestamp) -> Vec<u8> {
                 upstream: note.upstream.as_str(),
                 why: note.why.to_string(),
                 end: note.end,
+                reused: note.traffic.reused,
+                sent: note.traffic.sent,
+                received: note.traffic.received,
+                whole: note.traffic.whole,
             })
             .collect(),
         status: ctx.status(),

@@ -2,7 +2,9 @@
 
 use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
 
+use super::numbers::{ServiceNumbers, UpstreamNumbers};
 use crate::{
+    model::{ServiceName, UpstreamName},
     proxy::{
         ctx::Ctx,
         freshness::Subject,
@@ -39,15 +41,15 @@ pub struct ProxyMetrics {
     reload_ok: Gauge,
 }
 
-/// `2xx` and so on; `none` without an answer.
-fn status_class(status: Option<u16>) -> &'static str {
-    match status.map(|status| status / 100) {
-        Some(1) => "1xx",
-        Some(2) => "2xx",
-        Some(3) => "3xx",
-        Some(4) => "4xx",
-        Some(5) => "5xx",
-        _ => "none",
+/// Counts the open connections of one listener.
+#[derive(Debug, Clone)]
+pub struct Connections(IntGauge);
+
+impl Connections {
+    /// One was opened; it counts until the guard is dropped.
+    pub fn open(&self) -> Open {
+        self.0.inc();
+        Open(self.0.clone())
     }
 }
 
@@ -94,15 +96,12 @@ impl ProxyMetrics {
 
     /// A request is over.
     pub fn request_done(&self, ctx: &Ctx) {
-        let status = ctx.status();
         match ctx.service() {
             Some(service) => {
-                let class = ctx.route.class.as_str();
-                self.requests.with_label_values(&[service.name.as_str(), class, status_class(status)]).inc();
+                service.numbers.done(ctx.route.class, ctx.status());
                 if let Some(first) = ctx.first_byte {
-                    self.first_byte
-                        .with_label_values(&[service.name.as_str(), class])
-                        .observe(first.duration_since(ctx.started).as_secs_f64());
+                    let took = first.saturating_duration_since(ctx.started);
+                    service.numbers.first_byte(ctx.route.class, took.as_secs_f64());
                 }
             }
             None => {
@@ -117,9 +116,14 @@ impl ProxyMetrics {
         self.refused.with_label_values(&[listener, reason]).inc();
     }
 
-    /// An upstream has answered.
-    pub fn upstream_answered(&self, service: &str, upstream: &str, status: u16) {
-        self.upstream_requests.with_label_values(&[service, upstream, status_class(Some(status))]).inc();
+    /// What is counted of one service's requests.
+    pub fn of_service(&self, service: &ServiceName) -> ServiceNumbers {
+        ServiceNumbers::new(service, &self.requests, &self.first_byte)
+    }
+
+    /// What is counted of one upstream's answers.
+    pub fn of_upstream(&self, service: &ServiceName, upstream: &UpstreamName) -> UpstreamNumbers {
+        UpstreamNumbers::new(service, upstream, &self.upstream_requests)
     }
 
     /// An attempt failed.
@@ -137,11 +141,9 @@ impl ProxyMetrics {
         self.held_refused.with_label_values(&[service]).inc();
     }
 
-    /// A connection was opened; it counts until the guard is dropped.
-    pub fn connection(&self, listener: &str) -> Open {
-        let gauge = self.connections.with_label_values(&[listener]);
-        gauge.inc();
-        Open(gauge)
+    /// The open connections of one listener.
+    pub fn connections(&self, listener: &str) -> Connections {
+        Connections(self.connections.with_label_values(&[listener]))
     }
 
     /// An access line was dropped.

@@ -2,9 +2,11 @@
 
 pub mod access;
 pub mod metrics;
+pub mod numbers;
 
 pub use access::AccessLog;
 pub use metrics::ProxyMetrics;
+pub use numbers::{ServiceNumbers, UpstreamNumbers};
 
 use super::ctx::Ctx;
 use crate::clock;

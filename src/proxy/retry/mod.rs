@@ -13,10 +13,22 @@ pub enum Event {
     BadStatus(u16),
     /// The answer broke off after its head had been passed on.
     BrokeOff,
+    /// The same, of a blob by its digest: the rest of it can be had elsewhere.
+    BlobBrokeOff,
     /// The answer is older than what is needed; nothing of it was passed on.
     Behind,
     /// A registry that may not have everything does not have what was asked for; nothing of it was passed on.
     NotHere,
+}
+
+impl Event {
+    /// The same in the light of what was sent: no answer to nothing is no more than no connection.
+    pub fn given(self, traffic: &Traffic) -> Self {
+        match self {
+            Self::NoAnswer(_) if traffic.sent == 0 => Self::ConnectFailed,
+            other => other,
+        }
+    }
 }
 
 /// Why there was no answer.
@@ -50,6 +62,19 @@ impl What {
     }
 }
 
+/// What was sent and what came on one attempt: the one account of it that retry, hold and the access log share.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// The connection had been used before.
+    pub reused: bool,
+    /// Bytes of head and body that the system has taken.
+    pub sent: u64,
+    /// The whole request was.
+    pub whole: bool,
+    /// Bytes that came back.
+    pub received: u64,
+}
+
 /// What is known of the request when an attempt has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Case {
@@ -57,6 +82,8 @@ pub struct Case {
     pub route: Route,
     /// How the attempt ended.
     pub event: Event,
+    /// What had been sent and had come by then.
+    pub traffic: Traffic,
     /// Sends are left under `attempts`.
     pub sends_left: bool,
     /// Time is left under the deadline.
@@ -106,6 +133,8 @@ pub enum Because {
     Behind,
     /// Another registry may have it.
     NotHere,
+    /// Another registry has the rest of it.
+    BrokeOff,
 }
 
 impl Because {
@@ -118,15 +147,17 @@ impl Because {
             Self::Status => "retry-status",
             Self::Behind => "behind",
             Self::NotHere => "not-here",
+            Self::BrokeOff => "broke-off",
         }
     }
 }
 
 /// The table.
 pub fn verdict(case: &Case) -> Verdict {
-    let Case { route, event, sends_left, time_left, body_at_hand, keyed, other, status_spent } = *case;
+    let Case { route, event, traffic, sends_left, time_left, body_at_hand, keyed, other, status_spent } =
+        *case;
     let may_send = sends_left && time_left && body_at_hand;
-    match event {
+    match event.given(&traffic) {
         // Holding and the deadline end these, not `attempts`: nothing reached anybody.
         Event::ConnectFailed if body_at_hand => Verdict::Again(Because::ConnectFailed),
         // An earlier attempt has read a body that is gone.
@@ -138,7 +169,8 @@ pub fn verdict(case: &Case) -> Verdict {
             Verdict::Again(Because::Status)
         }
         Event::BadStatus(_) => Verdict::PassOn,
-        Event::BrokeOff => Verdict::Abort,
+        Event::BlobBrokeOff if route.repeatable => Verdict::Again(Because::BrokeOff),
+        Event::BrokeOff | Event::BlobBrokeOff => Verdict::Abort,
         // The registries end these, not `attempts`: each is asked once. Without another one the choice waits for
         // one, or says who is missing.
         Event::Behind if route.repeatable && time_left && body_at_hand => Verdict::Again(Because::Behind),

@@ -3,13 +3,14 @@ use ::http::Method;
 use super::*;
 use crate::{config::proxy::Kind, proxy::classify};
 
-const EVENTS: [Event; 8] = [
+const EVENTS: [Event; 9] = [
     Event::ConnectFailed,
     Event::NoAnswer(What::Closed),
     Event::NoAnswer(What::TimedOut),
     Event::NoAnswer(What::Garbled),
     Event::BadStatus(503),
     Event::BrokeOff,
+    Event::BlobBrokeOff,
     Event::Behind,
     Event::NotHere,
 ];
@@ -33,11 +34,12 @@ fn every_case() -> Vec<Case> {
         let (method, path) = line.split_once(' ').unwrap();
         let route = classify::route(kind, &method.parse::<Method>().unwrap(), path);
         for event in EVENTS {
-            for bits in 0u32..64 {
+            for bits in 0u32..128 {
                 let bit = |n: u32| bits & (1 << n) != 0;
                 cases.push(Case {
                     route,
                     event,
+                    traffic: Traffic { sent: if bit(6) { 100 } else { 0 }, ..Traffic::default() },
                     sends_left: bit(0),
                     time_left: bit(1),
                     body_at_hand: bit(2),
@@ -54,7 +56,8 @@ fn every_case() -> Vec<Case> {
 #[test]
 fn nothing_that_may_have_run_is_sent_again_unless_repeatable_or_keyed() {
     for case in every_case() {
-        if case.event != Event::ConnectFailed && matches!(verdict(&case), Verdict::Again(_)) {
+        let event = case.event.given(&case.traffic);
+        if event != Event::ConnectFailed && matches!(verdict(&case), Verdict::Again(_)) {
             assert!(case.route.repeatable || (case.route.creates && case.keyed), "{case:?}");
         }
     }
@@ -62,7 +65,9 @@ fn nothing_that_may_have_run_is_sent_again_unless_repeatable_or_keyed() {
 
 #[test]
 fn a_body_that_is_gone_is_never_sent_again() {
-    for case in every_case().into_iter().filter(|case| !case.body_at_hand) {
+    // Of a blob only the rest is asked for, and that question has no body.
+    let gone = |case: &Case| !case.body_at_hand && case.event != Event::BlobBrokeOff;
+    for case in every_case().into_iter().filter(gone) {
         assert!(!matches!(verdict(&case), Verdict::Again(_)), "{case:?}");
     }
 }
@@ -81,7 +86,10 @@ fn sends_are_bounded_by_attempts_and_time() {
     for case in every_case().into_iter().filter(|case| !(case.sends_left && case.time_left)) {
         // Registries that answer are each asked once, however many they are.
         let counted = case.sends_left || !matches!(case.event, Event::Behind | Event::NotHere);
-        if case.event != Event::ConnectFailed && counted {
+        // What nothing was sent of is ended by hold and deadline; the rest of a blob by who has given no piece of it.
+        let by_attempts =
+            !matches!(case.event.given(&case.traffic), Event::ConnectFailed | Event::BlobBrokeOff);
+        if by_attempts && counted {
             assert!(!matches!(verdict(&case), Verdict::Again(_)), "{case:?}");
         }
     }
@@ -120,14 +128,20 @@ fn not_found_where_something_may_be_missing_is_never_passed_on() {
 #[test]
 fn half_an_answer_is_always_cut_and_silence_never_is() {
     for case in every_case() {
-        assert_eq!(verdict(&case) == Verdict::Abort, case.event == Event::BrokeOff, "{case:?}");
+        let broken = match case.event {
+            Event::BrokeOff => true,
+            Event::BlobBrokeOff => !case.route.repeatable,
+            _ => false,
+        };
+        assert_eq!(verdict(&case) == Verdict::Abort, broken, "{case:?}");
     }
 }
 
 #[test]
 fn a_502_says_unknown_exactly_when_something_may_have_changed() {
     for case in every_case() {
-        if let (Event::NoAnswer(_), Verdict::Answer { unknown, .. }) = (case.event, verdict(&case)) {
+        let event = case.event.given(&case.traffic);
+        if let (Event::NoAnswer(_), Verdict::Answer { unknown, .. }) = (event, verdict(&case)) {
             assert_eq!(unknown, case.route.access == crate::health::Access::Write, "{case:?}");
         }
     }

@@ -253,6 +253,8 @@ impl Proxy {
         let case = Case {
             route: ctx.route,
             event,
+            // Whatever had a connection here was sent.
+            traffic: retry::Traffic { sent: 1, whole: true, ..retry::Traffic::default() },
             sends_left: ctx.sends < ATTEMPTS,
             time_left: self.boot() < ctx.started + DEADLINE,
             body_at_hand: true,

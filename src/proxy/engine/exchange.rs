@@ -1,0 +1,367 @@
+//! One request: calls the steps in order, attempt by attempt, and moves what they decide.
+
+use std::mem::MaybeUninit;
+
+use tokio::time::Instant;
+
+use super::{
+    answered::{Answered, Reuse, Taken},
+    ask::{Asked, Asking, Progress},
+    connection::{After, Client},
+    pass::{Passed, pass},
+    pool::Which,
+    pump::Pump,
+    respond::{refuse, respond},
+    resume::Resumed,
+    tunnel::tunnel,
+    upstream::{Connection, connect},
+    worker::Worker,
+};
+use crate::{
+    clock,
+    proxy::{
+        self, Head, NoNext,
+        answer::Answer,
+        ctx::{Arrival, Ctx, End},
+        forward::{self, Limits, Then},
+        guard::Refusal,
+        h1::{Fields, Framing},
+        record,
+        retry::{Event, Verdict, What},
+    },
+};
+
+/// Fields that a request's head may have at most, whatever the config allows.
+const FIELDS: usize = 256;
+
+/// A request, and what of its head the exchange itself needs.
+#[derive(Debug)]
+pub(super) struct Exchange {
+    pub(super) ctx: Ctx,
+    pub(super) bytes: record::Bytes,
+    framing: Framing,
+    /// The client wants to go on after it.
+    pub(super) keeps: bool,
+    /// The client is of HTTP/1.0.
+    pub(super) old: bool,
+    /// The client takes trailers.
+    pub(super) trailers: bool,
+}
+
+/// An attempt that has brought the head of an answer, of `end` bytes.
+struct Attempt {
+    connection: Connection,
+    limits: Limits,
+    progress: Progress,
+    end: usize,
+}
+
+/// What becomes of a request after an attempt.
+enum Next {
+    Again,
+    Over(After),
+}
+
+/// Serves a request whose head has passed the guard.
+pub(super) async fn run(worker: &Worker, client: &mut Client, head: Vec<u8>, framing: Framing) -> After {
+    let Some((mut exchange, admitted)) = begin(worker, client, &head, framing) else {
+        refuse(worker, client, &Answer::Refused(Refusal::BadRequestLine)).await;
+        return After::Linger;
+    };
+    drop(head);
+    let after = match admitted {
+        Ok(head) => exchange.forward(worker, client, &head).await,
+        Err(ours) => exchange.turn_away(worker, client, ours).await,
+    };
+    let Exchange { mut ctx, bytes, .. } = exchange;
+    ctx.current = None;
+    record::done(&ctx, bytes, &worker.shared.metrics, &worker.shared.log);
+    after
+}
+
+/// Steps 2 to 5. `None` when the parser does not take the head for one, although the guard did.
+fn begin(
+    worker: &Worker,
+    client: &Client,
+    head: &[u8],
+    framing: Framing,
+) -> Option<(Exchange, Result<Vec<u8>, Answer>)> {
+    let mut room = [const { MaybeUninit::uninit() }; FIELDS];
+    let mut parsed = httparse::Request::new(&mut []);
+    let parser = httparse::ParserConfig::default();
+    let ended = parser.parse_request_with_uninit_headers(&mut parsed, head, &mut room).ok()?;
+    if ended != httparse::Status::Complete(head.len()) {
+        return None;
+    }
+    let fields = Fields::new(parsed.headers);
+    let old = parsed.version? == 0;
+    let arrival = Arrival {
+        snapshot: worker.shared.live.load(),
+        listener: client.listener,
+        peer: client.peer,
+        started: clock::now(),
+    };
+    let head = Head { method: parsed.method?, target: parsed.path?, old, fields, framing };
+    let (ctx, admitted) = proxy::admit(arrival, &head);
+    // RFC 9112 §9.3.
+    let keeps =
+        if old { fields.lists("connection", "keep-alive") } else { !fields.lists("connection", "close") };
+    let trailers = !old && fields.lists("te", "trailers");
+    let exchange = Exchange { ctx, bytes: record::Bytes::default(), framing, keeps, old, trailers };
+    Some((exchange, admitted))
+}
+
+impl Exchange {
+    /// An answer of ours to a request of which nothing was forwarded.
+    async fn turn_away(&mut self, worker: &Worker, client: &mut Client, ours: Answer) -> After {
+        let unread = !matches!(self.framing, Framing::None | Framing::Length(0));
+        let refused = matches!(ours, Answer::Refused(_));
+        let goes_on = self.keeps && !unread && !refused && !worker.is_stopping();
+        let then = if goes_on { Then::KeepAlive } else { Then::Close };
+        self.bytes.sent = respond(client, &mut self.ctx, ours, then).await;
+        match then {
+            Then::KeepAlive => After::Next,
+            Then::Close if unread || refused => After::Linger,
+            Then::Close => client.close(),
+        }
+    }
+
+    /// An answer of ours after the request was, or should have been, forwarded. The connection ends with it.
+    async fn give_up(&mut self, client: &mut Client, ours: Answer, read: bool) -> After {
+        self.bytes.sent = respond(client, &mut self.ctx, ours, Then::Close).await;
+        match self.ctx.end {
+            End::ClientGone => After::Close,
+            _ if read => client.close(),
+            _ => After::Linger,
+        }
+    }
+
+    /// Steps 6 to 9, as often as they say. `head` is the head as every upstream gets it.
+    async fn forward(&mut self, worker: &Worker, client: &mut Client, head: &[u8]) -> After {
+        let route = self.ctx.route;
+        let mut body = Pump::request(self.framing, route.repeatable || route.creates);
+        let after = loop {
+            match proxy::next_upstream(&mut self.ctx, &worker.shared.metrics, || client.wire.gone()).await {
+                Ok(()) => {}
+                Err(NoNext::Answer(ours)) => break self.give_up(client, ours, body.is_read()).await,
+                Err(NoNext::ClientGone) => {
+                    self.ctx.end = End::ClientGone;
+                    break After::Close;
+                }
+            }
+            match self.attempt(worker, client, head, &mut body).await {
+                Next::Again => {}
+                Next::Over(after) => break after,
+            }
+        };
+        self.bytes.received = body.payload;
+        after
+    }
+
+    /// One attempt, at the upstream that was chosen.
+    async fn attempt(&mut self, worker: &Worker, client: &mut Client, head: &[u8], body: &mut Pump) -> Next {
+        let mut fresh = self.ctx.sends > 0;
+        loop {
+            let (mut connection, limits) = match self.connection(worker, fresh).await {
+                Ok(found) => found,
+                Err(()) => return self.failed(worker, client, Event::ConnectFailed, body).await,
+            };
+            let now = self.connected(&connection);
+            if body.prepare(&mut client.wire).is_err() {
+                return self.refuse(client, Refusal::BadBody).await;
+            }
+            body.begin(self.head(head, now));
+            let mut asking = Asking {
+                worker,
+                client: &mut *client,
+                connection: &mut connection,
+                body: &mut *body,
+                ctx: &mut self.ctx,
+                limits,
+                progress: Progress::begin(now),
+            };
+            let asked = asking.final_head(self.old).await;
+            let progress = asking.progress;
+            let end = match asked {
+                Asked::Head(end) => end,
+                Asked::Nothing(_) if connection.reused && body.written == 0 && body.is_at_hand() => {
+                    // It was closed while it was unused: this attempt has not begun yet.
+                    fresh = true;
+                    continue;
+                }
+                Asked::Nothing(what) => {
+                    return self.failed(worker, client, Event::NoAnswer(what), body).await;
+                }
+                Asked::Refused(refusal) => return self.refuse(client, refusal).await,
+                Asked::ClientGone => return self.client_gone(),
+            };
+            let attempt = Attempt { connection, limits, progress, end };
+            return self.answered(worker, client, attempt, head, body).await;
+        }
+    }
+
+    /// A connection to the chosen upstream: one from the pool, or a new one.
+    pub(super) async fn connection(
+        &mut self,
+        worker: &Worker,
+        fresh: bool,
+    ) -> Result<(Connection, Limits), ()> {
+        let current = self.ctx.current.as_ref().ok_or(())?;
+        // A used connection is had at once.
+        let (upstream, now) = (current.under_way.upstream(), current.began);
+        let limits = self.limits(now)?;
+        if !fresh {
+            let which = if limits.pooled { Which::Any } else { Which::Proved };
+            if let Some(tcp) = worker.pool().take(upstream.id, which, now) {
+                return Ok((Connection::used(tcp, upstream.id), limits));
+            }
+        }
+        let upstream = upstream.clone();
+        // Boxed: what connects is large, and most attempts find a connection.
+        match Box::pin(connect(&upstream, &worker.shared.names, limits.connect)).await {
+            Ok(connection) => Ok((connection, limits)),
+            Err(error) => {
+                tracing::debug!(upstream.name = %upstream.name, error = %error, "no connection to an upstream");
+                Err(())
+            }
+        }
+    }
+
+    /// Notes that there is a connection; when that was.
+    pub(super) fn connected(&mut self, connection: &Connection) -> Instant {
+        let began = self.ctx.current.as_ref().map(|current| current.began).filter(|_| connection.reused);
+        let now = began.unwrap_or_else(clock::now);
+        proxy::connected(&mut self.ctx, now);
+        now
+    }
+
+    /// Limits of an attempt that begins now.
+    pub(super) fn limits(&self, now: Instant) -> Result<Limits, ()> {
+        let (ctx, service) = (&self.ctx, self.ctx.service().ok_or(())?);
+        Ok(forward::limits(ctx.route, service.timeouts, ctx.upgrade, ctx.left(now)))
+    }
+
+    /// The head as this attempt sends it.
+    pub(super) fn head(&self, head: &[u8], now: Instant) -> Vec<u8> {
+        let ctx = &self.ctx;
+        let current = ctx.current.as_ref();
+        let hostless = current.filter(|_| ctx.host.is_empty());
+        let address = hostless.map(|current| current.under_way.upstream().address.to_string());
+        let attempt = forward::Attempt {
+            host: address.as_deref(),
+            left: ctx.left(now),
+            key: ctx.key.as_deref().filter(|_| ctx.key_made && current.is_some_and(|current| current.keyed)),
+        };
+        let mut out = Vec::with_capacity(head.len() + 256);
+        out.extend_from_slice(head);
+        forward::attempt(&attempt, &mut out);
+        out
+    }
+
+    /// Step 9.
+    async fn failed(&mut self, worker: &Worker, client: &mut Client, event: Event, body: &Pump) -> Next {
+        let verdict = proxy::failed(&mut self.ctx, event, body.is_at_hand(), &worker.shared.metrics);
+        self.after(client, verdict, body.is_read()).await
+    }
+
+    async fn after(&mut self, client: &mut Client, verdict: Verdict, read: bool) -> Next {
+        match verdict {
+            Verdict::Again(_) => return Next::Again,
+            Verdict::Abort => return Next::Over(After::Cut),
+            Verdict::Answer { .. } | Verdict::Refuse | Verdict::PassOn => {}
+        }
+        let ours = self.ctx.ours.take();
+        let ours = ours.unwrap_or_else(|| Answer::Internal("there is nothing to be passed on".into()));
+        Next::Over(self.give_up(client, ours, read).await)
+    }
+
+    /// The client's own fault: the upstream is not to blame, nor another to be asked.
+    async fn refuse(&mut self, client: &mut Client, refusal: Refusal) -> Next {
+        self.ctx.end_attempt(refusal.reason());
+        Next::Over(self.give_up(client, Answer::Refused(refusal), false).await)
+    }
+
+    /// Nobody is left to be answered, and nothing may be sent for nobody.
+    fn client_gone(&mut self) -> Next {
+        self.ctx.end = End::ClientGone;
+        self.ctx.end_attempt("client-gone");
+        Next::Over(After::Close)
+    }
+
+    /// The head of an answer is there: passes the answer on, or decides again.
+    async fn answered(
+        &mut self,
+        worker: &Worker,
+        client: &mut Client,
+        attempt: Attempt,
+        head: &[u8],
+        body: &mut Pump,
+    ) -> Next {
+        let Attempt { mut connection, limits, progress, end } = attempt;
+        let taken = self.take_head(worker, &mut connection, end, progress, body);
+        let (answered, mut answer) = match taken {
+            Taken::Garbled => return self.failed(worker, client, Event::NoAnswer(What::Garbled), body).await,
+            Taken::Unfit(verdict, reuse) => {
+                self.put_back(worker, connection, reuse, progress.touched);
+                return self.after(client, verdict, body.is_read()).await;
+            }
+            Taken::Pass(answered, answer) => (answered, answer),
+        };
+        let mut asking = Asking {
+            worker,
+            client: &mut *client,
+            connection: &mut connection,
+            body: &mut *body,
+            ctx: &mut self.ctx,
+            limits,
+            progress,
+        };
+        // Who refuses a request does not want the rest of it.
+        let passed = pass(&mut asking, &mut answer, answered.status < 400).await;
+        let Progress { whole, touched, .. } = asking.progress;
+        match passed {
+            Passed::Whole => {}
+            Passed::ClientGone => {
+                self.bytes.sent = answer.payload;
+                return self.client_gone();
+            }
+            Passed::BrokeOff(what) => {
+                let resumed = Box::pin(self.resume(worker, client, &answered, &mut answer, head, what)).await;
+                self.bytes.sent = answer.payload;
+                match resumed {
+                    Resumed::Whole => return Next::Over(self.close(client, &answered, whole)),
+                    Resumed::ClientGone => return self.client_gone(),
+                    Resumed::Not => return Next::Over(After::Cut),
+                }
+            }
+        }
+        self.bytes.sent = answer.payload;
+        if answered.from == Framing::Upgraded {
+            let carried = Box::pin(tunnel(worker, client, &mut connection, limits.write)).await;
+            (self.bytes.received, self.bytes.sent) = (carried.up, carried.down);
+            return Next::Over(After::Close);
+        }
+        if whole {
+            self.put_back(worker, connection, answered.reuse, touched);
+        }
+        Next::Over(self.close(client, &answered, whole))
+    }
+
+    fn close(&self, client: &Client, answered: &Answered, whole: bool) -> After {
+        match answered.then {
+            Then::KeepAlive => After::Next,
+            Then::Close if whole => client.close(),
+            Then::Close => After::Linger,
+        }
+    }
+
+    /// Keeps the connection for the next request, if nothing of this one is left on it.
+    fn put_back(&self, worker: &Worker, connection: Connection, reuse: Reuse, now: Instant) {
+        let Connection { wire, upstream, .. } = connection;
+        let (Some(service), Reuse::Yes(told)) = (self.ctx.service(), reuse) else { return };
+        // What came unasked is the answer to nothing.
+        if wire.ahead.is_empty() {
+            worker.pool().put(upstream, wire.tcp, service.timeouts.keep_alive, told, now);
+        }
+    }
+}

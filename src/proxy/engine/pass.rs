@@ -1,0 +1,66 @@
+//! The answer goes to the client, while what is left of the request goes on to the upstream.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
+
+use super::{
+    ask::Asking,
+    pump::{Fault, Pump},
+};
+use crate::{clock, proxy::retry::What};
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// The client has all of it.
+    Whole,
+    /// The client has closed, or takes no more.
+    ClientGone,
+    /// The upstream has given no more.
+    BrokeOff(What),
+}
+
+/// Passes the answer on. `more`: what is left of the request is still wanted.
+pub(super) async fn pass(asking: &mut Asking<'_>, answer: &mut Pump, more: bool) -> Passed {
+    asking.progress.sending &= more;
+    let passed = poll_fn(|cx| poll(asking, answer, cx)).await;
+    asking.account();
+    passed
+}
+
+fn poll(asking: &mut Asking<'_>, answer: &mut Pump, cx: &mut Context<'_>) -> Poll<Passed> {
+    let scratch = &asking.worker.scratch;
+    let before = (answer.moved(), asking.body.written);
+    if asking.progress.sending {
+        let (from, to) = (&mut asking.client.wire, &mut asking.connection.wire.tcp);
+        match asking.body.poll(cx, from, to, scratch) {
+            Poll::Pending => {}
+            Poll::Ready(Ok(())) => (asking.progress.sending, asking.progress.whole) = (false, true),
+            Poll::Ready(Err(Fault::From)) => return Poll::Ready(Passed::ClientGone),
+            // The answer goes on all the same.
+            Poll::Ready(Err(Fault::To | Fault::Short | Fault::Bad)) => asking.progress.sending = false,
+        }
+    }
+    let payload = answer.payload;
+    let polled = answer.poll(cx, &mut asking.connection.wire, &mut asking.client.wire.tcp, scratch);
+    asking.progress.received += answer.payload - payload;
+    match polled {
+        Poll::Ready(Ok(())) => return Poll::Ready(Passed::Whole),
+        Poll::Ready(Err(Fault::To)) => return Poll::Ready(Passed::ClientGone),
+        Poll::Ready(Err(Fault::Bad)) => return Poll::Ready(Passed::BrokeOff(What::Garbled)),
+        Poll::Ready(Err(Fault::From | Fault::Short)) => return Poll::Ready(Passed::BrokeOff(What::Closed)),
+        Poll::Pending => {}
+    }
+    if !asking.progress.sending && asking.client.poll_gone(cx, scratch).is_ready() {
+        return Poll::Ready(Passed::ClientGone);
+    }
+    let now = clock::now();
+    if before != (answer.moved(), asking.body.written) {
+        asking.progress.touched = now;
+    }
+    let idle = asking.limits.read.unwrap_or(asking.limits.write);
+    ready!(asking.client.slot.poll(cx, asking.progress.touched + idle, now));
+    Poll::Ready(if answer.is_blocked() { Passed::ClientGone } else { Passed::BrokeOff(What::TimedOut) })
+}

@@ -1,0 +1,269 @@
+//! Unused connections to upstreams, one pool per thread.
+
+use std::{
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use rustix::net::RecvFlags;
+use tokio::{net::TcpStream, time::Instant};
+
+use crate::proxy::forward;
+
+/// Unused connections that are kept to one upstream. Full: the oldest is closed.
+const EACH: usize = 256;
+
+/// And to all of them together. Full: what comes back is closed.
+const ALL: usize = 2048;
+
+/// An upstream that closes unused connections tells by it how long it keeps them. For so long that is remembered: a
+/// restart closes them as well, and looks the same.
+const LEARNT_FOR: Duration = Duration::from_secs(60);
+
+/// A connection that was closed younger than this tells nothing: it was closed with its last answer.
+const LEAST: Duration = Duration::from_millis(50);
+
+/// The unused connections of one thread.
+#[derive(Debug, Default)]
+pub(super) struct Pool {
+    upstreams: Vec<Unused>,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Unused {
+    upstream: u64,
+    /// The one that was used last is last.
+    connections: Vec<Kept>,
+    /// How long this upstream keeps unused connections, as it seems, and when that was learnt.
+    learnt: Option<(Duration, Instant)>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    tcp: TcpStream,
+    /// Its last answer was complete.
+    since: Instant,
+    /// It is kept until then.
+    until: Instant,
+}
+
+/// Which connections will do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Which {
+    /// Any that is not known to be closed.
+    Any,
+    /// One over which an answer came within [`forward::PROVED`], and that is not closed this very moment.
+    Proved,
+}
+
+impl Pool {
+    /// A connection to this upstream.
+    pub(super) fn take(&mut self, upstream: u64, which: Which, now: Instant) -> Option<TcpStream> {
+        let unused = self.upstreams.iter_mut().find(|unused| unused.upstream == upstream)?;
+        while let Some(kept) = unused.connections.pop() {
+            self.count -= 1;
+            if kept.until <= now {
+                continue;
+            }
+            if !is_quiet(&kept.tcp) {
+                unused.learn(&kept, now);
+                continue;
+            }
+            if which == Which::Proved {
+                let proved = now.saturating_duration_since(kept.since) <= forward::PROVED;
+                if !proved {
+                    // The others are older still.
+                    unused.connections.push(kept);
+                    self.count += 1;
+                    return None;
+                }
+                if !is_open(&kept.tcp) {
+                    unused.learn(&kept, now);
+                    continue;
+                }
+            }
+            return Some(kept.tcp);
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request. `keep` is how long it may be unused, by the config; `told` what the
+    /// upstream itself said.
+    pub(super) fn put(
+        &mut self,
+        upstream: u64,
+        tcp: TcpStream,
+        keep: Duration,
+        told: Option<Duration>,
+        now: Instant,
+    ) {
+        let place = self.upstreams.iter().position(|unused| unused.upstream == upstream);
+        let place = place.unwrap_or_else(|| {
+            self.upstreams.push(Unused { upstream, connections: Vec::new(), learnt: None });
+            self.upstreams.len() - 1
+        });
+        let Some(unused) = self.upstreams.get_mut(place) else { return };
+        let keep = [told.map(margin), unused.learnt(now).map(margin)]
+            .into_iter()
+            .flatten()
+            .fold(keep, Duration::min);
+        if keep.is_zero() {
+            return;
+        }
+        if unused.connections.len() >= EACH {
+            unused.connections.remove(0);
+            self.count -= 1;
+        }
+        if self.count < ALL {
+            unused.connections.push(Kept { tcp, since: now, until: now + keep });
+            self.count += 1;
+        }
+    }
+
+    /// Closes what has been unused for too long, and notices what was closed by the other side. To be called about
+    /// once a second.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        for unused in &mut self.upstreams {
+            let (mut open, mut gone) = (Vec::with_capacity(unused.connections.len()), Vec::new());
+            for kept in unused.connections.drain(..) {
+                if kept.until <= now {
+                    continue;
+                }
+                if is_quiet(&kept.tcp) { open.push(kept) } else { gone.push(kept) }
+            }
+            unused.connections = open;
+            for kept in gone {
+                unused.learn(&kept, now);
+            }
+        }
+        self.upstreams.retain(|unused| !unused.connections.is_empty() || unused.learnt(now).is_some());
+        self.count = self.upstreams.iter().map(|unused| unused.connections.len()).sum();
+    }
+}
+
+impl Unused {
+    fn learn(&mut self, closed: &Kept, now: Instant) {
+        let age = now.saturating_duration_since(closed.since);
+        if age < LEAST {
+            return;
+        }
+        let least = self.learnt(now).map_or(age, |before| before.min(age));
+        self.learnt = Some((least, now));
+    }
+
+    fn learnt(&self, now: Instant) -> Option<Duration> {
+        let (keeps, at) = self.learnt?;
+        (now.saturating_duration_since(at) < LEARNT_FOR).then_some(keeps)
+    }
+}
+
+/// How long a connection is kept that its other side keeps for `limit`: it must not be closed while a request is on its
+/// way to it.
+fn margin(limit: Duration) -> Duration {
+    limit - (limit / 4).min(Duration::from_secs(5))
+}
+
+/// Whether nothing has come over it, as far as the runtime knows: no system call. What comes unasked is no answer to
+/// anything, and the end of the connection comes so too.
+fn is_quiet(tcp: &TcpStream) -> bool {
+    tcp.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+/// Whether it is open and silent at this moment; asks the system.
+fn is_open(tcp: &TcpStream) -> bool {
+    let looked = rustix::net::recv(tcp, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+    matches!(looked, Err(rustix::io::Errno::AGAIN))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::clock;
+
+    const KEEP: Duration = Duration::from_secs(60);
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (ours.unwrap(), theirs.unwrap().0)
+    }
+
+    /// Until the runtime has noticed what the other side did.
+    async fn noticed(tcp: &TcpStream) {
+        tcp.readable().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_connection_that_was_used_last_is_used_next() {
+        let mut pool = Pool::default();
+        let ((a, _a), (b, _b), now) = (pair().await, pair().await, clock::now());
+        let last = b.local_addr().unwrap();
+        pool.put(1, a, KEEP, None, now);
+        pool.put(1, b, KEEP, None, now);
+        assert!(pool.take(2, Which::Any, now).is_none());
+        assert_eq!(pool.take(1, Which::Any, now).unwrap().local_addr().unwrap(), last);
+        assert!(pool.take(1, Which::Any, now).is_some());
+        assert!(pool.take(1, Which::Any, now).is_none());
+        assert_eq!(pool.count, 0);
+    }
+
+    #[tokio::test]
+    async fn what_was_closed_is_not_used_and_its_age_is_learnt() {
+        let mut pool = Pool::default();
+        let ((a, theirs), now) = (pair().await, clock::now());
+        drop(theirs);
+        noticed(&a).await;
+        pool.put(1, a, KEEP, None, now);
+        let later = now + Duration::from_secs(4);
+        assert!(pool.take(1, Which::Any, later).is_none());
+        let (b, _b) = pair().await;
+        pool.put(1, b, KEEP, None, later);
+        // A quarter below the four seconds that it seems to keep them.
+        assert!(pool.take(1, Which::Any, later + Duration::from_millis(3001)).is_none());
+        let (c, _c) = pair().await;
+        let forgotten = later + LEARNT_FOR;
+        pool.put(1, c, KEEP, None, forgotten);
+        assert!(pool.take(1, Which::Any, forgotten + Duration::from_secs(50)).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_repeated_needs_a_connection_that_has_just_proved_alive() {
+        let mut pool = Pool::default();
+        let ((a, theirs), now) = (pair().await, clock::now());
+        pool.put(1, a, KEEP, None, now);
+        assert!(pool.take(1, Which::Proved, now + Duration::from_millis(1001)).is_none());
+        let a = pool.take(1, Which::Proved, now + Duration::from_millis(900)).unwrap();
+        // The runtime has not heard of it yet, the system has.
+        drop(theirs);
+        while is_open(&a) {
+            std::thread::yield_now();
+        }
+        pool.put(1, a, KEEP, None, now);
+        assert!(pool.take(1, Which::Proved, now).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_the_upstream_says_of_itself_counts_and_the_pool_is_bounded() {
+        let (mut pool, now) = (Pool::default(), clock::now());
+        let (a, _a) = pair().await;
+        pool.put(1, a, KEEP, Some(Duration::from_secs(4)), now);
+        pool.sweep(now + Duration::from_millis(2900));
+        assert_eq!(pool.count, 1);
+        pool.sweep(now + Duration::from_millis(3100));
+        assert_eq!(pool.count, 0);
+        let mut others = Vec::new();
+        for _ in 0..EACH + 3 {
+            let (ours, theirs) = pair().await;
+            others.push(theirs);
+            pool.put(1, ours, KEEP, None, now);
+        }
+        assert_eq!(pool.count, EACH);
+        let (b, _b) = pair().await;
+        pool.put(2, b, Duration::ZERO, None, now);
+        assert_eq!(pool.count, EACH);
+    }
+}

@@ -1,0 +1,323 @@
+//! A body on its way from one socket to the other, taken out of one framing and put into another. Nothing is read
+//! while something waits to be written, so a slow reader slows the sender.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::{io::AsyncWrite, net::TcpStream};
+
+use super::wire::{SCRATCH, Scratch, Wire, poll_read};
+use crate::proxy::{
+    forward,
+    h1::{
+        Framing,
+        chunked::{self, Decoder},
+    },
+};
+
+/// So much of a request's body is kept, so that it can be sent again.
+const KEPT: usize = 64 * 1024;
+
+/// A body of up to so many bytes that is at hand leaves in one write with its head.
+const WITH_HEAD: usize = 16 * 1024;
+
+/// Beyond a body of known length so much of what follows may be read with its end.
+const BEYOND: u64 = 4 * 1024;
+
+/// Why a body goes no further. What the system said is of no use to anybody: a connection broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// Its sender cannot be read.
+    From,
+    /// Its sender closed before its end.
+    Short,
+    /// It is not framed as its head says.
+    Bad,
+    /// Its receiver takes no more.
+    To,
+}
+
+#[derive(Debug)]
+enum Decode {
+    Length(u64),
+    Chunked(Box<Decoder>),
+    UntilClose,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Encode {
+    Plain,
+    Chunked,
+}
+
+/// The body, and the head before it.
+#[derive(Debug)]
+pub(super) struct Pump {
+    decode: Decode,
+    encode: Encode,
+    /// The client takes trailers.
+    trailers: bool,
+    /// What goes before the body.
+    lead: Vec<u8>,
+    lead_at: usize,
+    /// Re-framed, and waiting from `at` on.
+    waiting: Vec<u8>,
+    at: usize,
+    /// What was written is kept in `waiting`, to be sent again.
+    keep: bool,
+    /// Something of the body is gone.
+    dropped: bool,
+    /// All of it was read.
+    read_all: bool,
+    /// So many bytes of what comes next are not part of it.
+    skip: u64,
+    /// Bytes of the body itself that were read.
+    pub(super) payload: u64,
+    /// Bytes that were written since [`Pump::begin`].
+    pub(super) written: u64,
+}
+
+impl Pump {
+    /// A request's body, which goes on framed as it comes. `keep`: it may have to be sent again.
+    pub(super) fn request(framing: Framing, keep: bool) -> Self {
+        Self::new(framing, framing, keep, false)
+    }
+
+    /// The body of an answer; `trailers`: they may go on.
+    pub(super) fn answer(from: Framing, to: Framing, trailers: bool) -> Self {
+        Self::new(from, to, false, trailers)
+    }
+
+    fn new(from: Framing, to: Framing, keep: bool, trailers: bool) -> Self {
+        let decode = match from {
+            Framing::Length(length) => Decode::Length(length),
+            Framing::Chunked => Decode::Chunked(Box::default()),
+            Framing::UntilClose => Decode::UntilClose,
+            Framing::None | Framing::Upgraded => Decode::Length(0),
+        };
+        let read_all = matches!(decode, Decode::Length(0));
+        Self {
+            decode,
+            encode: if to == Framing::Chunked { Encode::Chunked } else { Encode::Plain },
+            trailers,
+            lead: Vec::new(),
+            lead_at: 0,
+            waiting: Vec::new(),
+            at: 0,
+            keep,
+            dropped: false,
+            read_all,
+            skip: 0,
+            payload: 0,
+            written: 0,
+        }
+    }
+
+    /// Takes what was read of it already.
+    pub(super) fn prepare(&mut self, from: &mut Wire) -> Result<(), Fault> {
+        self.take_ahead(from)
+    }
+
+    /// From the start, behind this head. What is at hand of a small body goes with it.
+    ///
+    /// Only while [`Pump::is_at_hand`].
+    pub(super) fn begin(&mut self, head: Vec<u8>) {
+        (self.lead, self.lead_at, self.at, self.written) = (head, 0, 0, 0);
+        if self.waiting.len() <= WITH_HEAD {
+            self.lead.extend_from_slice(&self.waiting);
+            self.at = self.waiting.len();
+        }
+    }
+
+    /// The next bytes that come are not part of it: its sender begins from the start.
+    pub(super) fn skip(&mut self, bytes: u64) {
+        self.skip = bytes;
+    }
+
+    /// What changes whenever anything moves.
+    pub(super) fn moved(&self) -> (u64, u64, u64) {
+        (self.written, self.payload, self.skip)
+    }
+
+    /// Whether all that was read of it is still there.
+    pub(super) fn is_at_hand(&self) -> bool {
+        !self.dropped
+    }
+
+    /// Whether nothing of it is left to be read from its sender.
+    pub(super) fn is_read(&self) -> bool {
+        self.read_all
+    }
+
+    /// Whether it waits for its receiver rather than for its sender.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.lead_at < self.lead.len() || self.at < self.waiting.len()
+    }
+
+    /// Goes on until all is written, or one side has to be waited for.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Wire,
+        to: &mut TcpStream,
+        scratch: &Scratch,
+    ) -> Poll<Result<(), Fault>> {
+        loop {
+            ready!(self.poll_flush(cx, to)).map_err(|_| Fault::To)?;
+            if self.read_all {
+                return Poll::Ready(Ok(()));
+            }
+            if !from.ahead.is_empty() {
+                self.take_ahead(from)?;
+                continue;
+            }
+            ready!(self.poll_fill(cx, from, to, scratch))?;
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, to: &mut TcpStream) -> Poll<io::Result<()>> {
+        while self.lead_at < self.lead.len() {
+            let written = ready!(write(to, cx, &self.lead[self.lead_at..]))?;
+            self.lead_at += written;
+            self.written += written as u64;
+        }
+        self.lead = Vec::new();
+        self.lead_at = 0;
+        while self.at < self.waiting.len() {
+            let written = ready!(write(to, cx, &self.waiting[self.at..]))?;
+            self.at += written;
+            self.written += written as u64;
+        }
+        if !self.keep && !self.waiting.is_empty() {
+            (self.waiting, self.at, self.dropped) = (Vec::new(), 0, true);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Uses what was read ahead, as far as it belongs to the body.
+    fn take_ahead(&mut self, from: &mut Wire) -> Result<(), Fault> {
+        if self.read_all || from.ahead.is_empty() {
+            return Ok(());
+        }
+        let ahead = std::mem::take(&mut from.ahead);
+        let used = self.take(&ahead)?;
+        if used < ahead.len() {
+            from.ahead = ahead;
+            from.used(used);
+        }
+        Ok(())
+    }
+
+    /// Reads once, and writes what needs no re-framing from where it was read.
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Wire,
+        to: &mut TcpStream,
+        scratch: &Scratch,
+    ) -> Poll<Result<(), Fault>> {
+        let most = match self.decode {
+            Decode::Length(left) => {
+                usize::try_from(left.saturating_add(self.skip).saturating_add(BEYOND)).unwrap_or(SCRATCH)
+            }
+            Decode::Chunked(_) | Decode::UntilClose => SCRATCH,
+        };
+        let mut room = scratch.lock();
+        let read = ready!(poll_read(&mut from.tcp, cx, &mut room, most)).map_err(|_| Fault::From)?;
+        let bytes = &room[..read];
+        if read == 0 {
+            return Poll::Ready(self.ended());
+        }
+        let plain = match (&mut self.decode, self.encode) {
+            (Decode::Length(left), Encode::Plain) if !self.keep && self.skip == 0 => {
+                let ours = usize::try_from(*left).map_or(read, |left| left.min(read));
+                *left -= ours as u64;
+                self.read_all = *left == 0;
+                Some(ours)
+            }
+            (Decode::UntilClose, Encode::Plain) => Some(read),
+            _ => None,
+        };
+        let used = match plain {
+            Some(ours) => {
+                self.payload += ours as u64;
+                let written = match write(to, cx, &bytes[..ours]) {
+                    Poll::Ready(written) => written.map_err(|_| Fault::To)?,
+                    Poll::Pending => 0,
+                };
+                self.written += written as u64;
+                self.dropped = true;
+                self.waiting.extend_from_slice(&bytes[written..ours]);
+                ours
+            }
+            None => self.take(bytes)?,
+        };
+        from.ahead.extend_from_slice(&bytes[used..]);
+        Poll::Ready(Ok(()))
+    }
+
+    /// Takes what belongs to the body into `waiting`; how many bytes that were.
+    fn take(&mut self, input: &[u8]) -> Result<usize, Fault> {
+        let mut used = usize::try_from(self.skip).map_or(input.len(), |skip| skip.min(input.len()));
+        self.skip -= used as u64;
+        while used < input.len() && !self.read_all {
+            let rest = &input[used..];
+            let (step, data) = match &mut self.decode {
+                Decode::Length(left) => {
+                    let ours = usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()));
+                    *left -= ours as u64;
+                    self.read_all = *left == 0;
+                    (ours, 0..ours)
+                }
+                Decode::Chunked(decoder) => {
+                    let step = decoder.next(rest).map_err(|_| Fault::Bad)?;
+                    self.read_all = decoder.is_over();
+                    (step.used, step.data)
+                }
+                Decode::UntilClose => (rest.len(), 0..rest.len()),
+            };
+            used += step;
+            self.payload += data.len() as u64;
+            match self.encode {
+                Encode::Plain => self.waiting.extend_from_slice(&rest[data]),
+                Encode::Chunked => chunked::encode(&rest[data], &mut self.waiting),
+            }
+        }
+        if self.read_all {
+            self.end();
+        }
+        self.keep &= self.waiting.len() <= KEPT;
+        Ok(used)
+    }
+
+    /// The sender has closed.
+    fn ended(&mut self) -> Result<(), Fault> {
+        if !matches!(self.decode, Decode::UntilClose) {
+            return Err(Fault::Short);
+        }
+        self.read_all = true;
+        self.end();
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        let Encode::Chunked = self.encode else { return };
+        let trailers = match &self.decode {
+            Decode::Chunked(decoder) if self.trailers => forward::trailers(decoder.trailers()),
+            _ => Vec::new(),
+        };
+        chunked::encode_end(&trailers, &mut self.waiting);
+    }
+}
+
+/// Writes once.
+pub(super) fn write(to: &mut TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    let written = ready!(Pin::new(to).poll_write(cx, bytes))?;
+    if written == 0 && !bytes.is_empty() {
+        return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+    }
+    Poll::Ready(Ok(written))
+}

@@ -1,0 +1,168 @@
+//! A blob whose answer broke off goes on from another upstream, in the same answer to the client.
+
+use std::mem::MaybeUninit;
+
+use super::{
+    answered::Answered,
+    ask::{Asked, Asking, Progress},
+    connection::Client,
+    exchange::Exchange,
+    pass::{Passed, pass},
+    pump::Pump,
+    upstream::Connection,
+    worker::Worker,
+};
+use crate::{
+    clock,
+    proxy::{
+        self,
+        ctx::End,
+        forward::part::{self, Part, Rest},
+        h1::{
+            Framing,
+            answer::{self, Answer},
+            framing,
+        },
+        retry::{Event, Verdict, What},
+    },
+};
+
+/// How it ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Resumed {
+    /// The client has all of it.
+    Whole,
+    /// The client has closed.
+    ClientGone,
+    /// Nobody has the rest; the client's connection is to be cut.
+    Not,
+}
+
+impl Exchange {
+    /// Goes on with an answer that broke off. `head` is the head of the request as every upstream gets it.
+    pub(super) async fn resume(
+        &mut self,
+        worker: &Worker,
+        client: &mut Client,
+        answered: &Answered,
+        answer: &mut Pump,
+        head: &[u8],
+        mut what: What,
+    ) -> Resumed {
+        let metrics = &worker.shared.metrics;
+        let mut before = 0;
+        loop {
+            let Some(part) = &answered.part else {
+                proxy::failed(&mut self.ctx, Event::BrokeOff, true, metrics);
+                return Resumed::Not;
+            };
+            tracing::debug!(request.id = %self.ctx.request, why = what.label(), bytes = answer.payload, "a blob broke off");
+            // One that gave a piece of it has done its share: what was tried before counts no more.
+            let more = answer.payload > std::mem::replace(&mut before, answer.payload);
+            let mut event = if more { Event::BlobBrokeOff } else { Event::NotHere };
+            let connection = loop {
+                if !matches!(proxy::failed(&mut self.ctx, event, true, metrics), Verdict::Again(_)) {
+                    return self.aborted();
+                }
+                let next = proxy::next_upstream(&mut self.ctx, metrics, || client.wire.gone()).await;
+                if next.is_err() {
+                    return self.aborted();
+                }
+                match self.ask_for_rest(worker, client, part, answer, head).await {
+                    Ok(connection) => break connection,
+                    Err(Some(failed)) => event = failed,
+                    Err(None) => return Resumed::ClientGone,
+                }
+            };
+            match self.pass_rest(worker, client, connection, answer).await {
+                Passed::Whole => return Resumed::Whole,
+                Passed::ClientGone => return Resumed::ClientGone,
+                Passed::BrokeOff(why) => what = why,
+            }
+        }
+    }
+
+    fn aborted(&mut self) -> Resumed {
+        // The answer that was begun is the one that is recorded.
+        (self.ctx.ours, self.ctx.end) = (None, End::Aborted);
+        Resumed::Not
+    }
+
+    /// Asks the chosen upstream for the rest. Without an event: the client has closed.
+    async fn ask_for_rest(
+        &mut self,
+        worker: &Worker,
+        client: &mut Client,
+        part: &Part,
+        answer: &mut Pump,
+        head: &[u8],
+    ) -> Result<Connection, Option<Event>> {
+        let from = part.start + answer.payload;
+        let (mut connection, limits) =
+            self.connection(worker, true).await.map_err(|()| Some(Event::ConnectFailed))?;
+        let now = self.connected(&connection);
+        let mut body = Pump::request(Framing::None, true);
+        body.begin(self.head(&part::head(head, part, from), now));
+        let mut asking = Asking {
+            worker,
+            client,
+            connection: &mut connection,
+            body: &mut body,
+            ctx: &mut self.ctx,
+            limits,
+            progress: Progress::begin(now),
+        };
+        let end = match asking.final_head(true).await {
+            Asked::Head(end) => end,
+            Asked::Nothing(what) => return Err(Some(Event::NoAnswer(what))),
+            Asked::Refused(_) | Asked::ClientGone => return Err(None),
+        };
+        let rest = {
+            let mut room = [const { MaybeUninit::uninit() }; answer::FIELDS];
+            let head = connection.wire.ahead.get(..end).unwrap_or_default();
+            match answer::parse(head, &mut room) {
+                Err(answer::Garbled) => return Err(Some(Event::NoAnswer(What::Garbled))),
+                Ok(Answer { status, old, fields, .. }) => {
+                    match framing::of_answer(false, status, old, &fields) {
+                        Ok(framing) => part::rest(part, from, status, framing, &fields),
+                        Err(framing::Ambiguous) => Rest::No,
+                    }
+                }
+            }
+        };
+        connection.wire.used(end);
+        match rest {
+            Rest::Fits => {}
+            Rest::Skip(bytes) => answer.skip(bytes),
+            Rest::No => return Err(Some(Event::NotHere)),
+        }
+        if let Some(note) = self.ctx.attempts.last_mut() {
+            note.end = "answered";
+        }
+        Ok(connection)
+    }
+
+    async fn pass_rest(
+        &mut self,
+        worker: &Worker,
+        client: &mut Client,
+        mut connection: Connection,
+        answer: &mut Pump,
+    ) -> Passed {
+        let now = clock::now();
+        let Ok(limits) = self.limits(now) else { return Passed::BrokeOff(What::Closed) };
+        let mut body = Pump::request(Framing::None, false);
+        let mut progress = Progress::begin(now);
+        progress.sending = false;
+        let mut asking = Asking {
+            worker,
+            client,
+            connection: &mut connection,
+            body: &mut body,
+            ctx: &mut self.ctx,
+            limits,
+            progress,
+        };
+        pass(&mut asking, answer, false).await
+    }
+}

@@ -1,0 +1,196 @@
+//! What one thread shares among its connections; accepting them.
+
+use std::{
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::Instant,
+};
+use tracing::warn;
+
+use super::{
+    connection,
+    pool::Pool,
+    timers::{TICK, Timers},
+    upstream::Names,
+    wire::Scratch,
+};
+use crate::{
+    clock,
+    proxy::{
+        limit::Gate,
+        record::{AccessLog, ProxyMetrics, metrics::Connections},
+        snapshot::Live,
+    },
+    supervise::Stop,
+};
+
+/// After a failed accept (out of descriptors, mostly) it is tried again so much later.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// And it is said so often at most: while descriptors are short every attempt fails.
+const ACCEPT_TOLD: Duration = Duration::from_secs(5);
+
+/// Connections too many that are told so at once, by each thread. Full: further ones are closed without a word.
+const TURNED_AWAY: usize = 256;
+
+/// How often unused connections to upstreams are looked through, in ticks.
+const SWEEP: u32 = 10;
+
+/// What all threads share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) live: Arc<Live>,
+    pub(super) metrics: ProxyMetrics,
+    pub(super) log: AccessLog,
+    pub(super) names: Arc<Names>,
+    pub(super) connections: Gate,
+    pub(super) most: usize,
+    pub(super) stop: Stop,
+    pub(super) grace: Duration,
+}
+
+/// What the connections of one thread share.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) shared: Shared,
+    pub(super) timers: Arc<Timers>,
+    pub(super) scratch: Scratch,
+    pool: Mutex<Pool>,
+    turned_away: Gate,
+    stopping: AtomicBool,
+}
+
+/// One of a thread's listening sockets.
+#[derive(Debug)]
+pub(super) struct Socket {
+    /// Place of its listener in the config.
+    pub(super) listener: usize,
+    pub(super) tcp: TcpListener,
+    pub(super) open: Connections,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Shared) -> Arc<Self> {
+        Arc::new(Self {
+            shared,
+            timers: Arc::new(Timers::new()),
+            scratch: Scratch::new(),
+            pool: Mutex::default(),
+            turned_away: Gate::default(),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether a stop was asked for: every answer is then the last of its connection.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Unused connections to upstreams.
+    pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
+        // A pool that a panic left half changed is a pool with a connection less.
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves until a stop is asked for, then lets what runs end within the grace.
+    pub(super) async fn run(self: Arc<Self>, sockets: Vec<Socket>) {
+        let mut tasks = JoinSet::new();
+        for socket in sockets {
+            tasks.spawn(self.clone().accept(socket));
+        }
+        let mut ticking = pin!(self.tick());
+        tokio::select! {
+            () = &mut ticking => {}
+            () = self.shared.stop.requested() => {}
+        }
+        self.stopping.store(true, Ordering::Relaxed);
+        self.timers.wake_all();
+        let ended = async { while tasks.join_next().await.is_some() {} };
+        tokio::select! {
+            () = ticking => {}
+            () = ended => {}
+        }
+    }
+
+    async fn tick(&self) {
+        let mut ticks = tokio::time::interval(TICK);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut until_sweep = SWEEP;
+        loop {
+            ticks.tick().await;
+            self.timers.tick();
+            until_sweep -= 1;
+            if until_sweep == 0 {
+                until_sweep = SWEEP;
+                self.pool().sweep(clock::now());
+            }
+        }
+    }
+
+    /// Accepts until a stop is asked for, then waits for the connections.
+    async fn accept(self: Arc<Self>, socket: Socket) {
+        let mut connections = JoinSet::new();
+        let mut told: Option<Instant> = None;
+        {
+            let mut stop = pin!(self.shared.stop.requested());
+            loop {
+                let next = tokio::select! {
+                    biased;
+                    next = socket.tcp.accept() => next,
+                    Some(ended) = connections.join_next(), if !connections.is_empty() => {
+                        if let Err(error) = ended {
+                            warn!(error = %error, "a connection's task ended badly");
+                        }
+                        continue;
+                    }
+                    () = &mut stop => break,
+                };
+                match next {
+                    Ok((tcp, peer)) => self.clone().serve_in(&mut connections, &socket, tcp, peer),
+                    Err(error) => {
+                        let now = clock::now();
+                        if told.is_none_or(|told| now.duration_since(told) >= ACCEPT_TOLD) {
+                            warn!(error = %error, "connections could not be accepted");
+                            told = Some(now);
+                        }
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+        drop(socket);
+        let drained = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.shared.grace, drained).await.is_err() {
+            let late = connections.len();
+            warn!(connections = late, "connections were still busy at the end of the grace and were cut");
+            connections.shutdown().await;
+        }
+    }
+
+    fn serve_in(self: Arc<Self>, tasks: &mut JoinSet<()>, socket: &Socket, tcp: TcpStream, peer: SocketAddr) {
+        let listener = socket.listener;
+        let most = self.shared.most.min(self.shared.live.load().limits.connections);
+        if let Some(inside) = self.shared.connections.enter(most) {
+            let open = socket.open.open();
+            tasks.spawn(async move {
+                connection::serve(&self, listener, tcp, peer).await;
+                drop((open, inside));
+            });
+        } else if let Some(inside) = self.turned_away.enter(TURNED_AWAY) {
+            tasks.spawn(async move {
+                connection::turn_away(&self, listener, tcp, peer).await;
+                drop(inside);
+            });
+        }
+    }
+}
