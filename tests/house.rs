@@ -335,7 +335,7 @@ fn the_checker_sees_what_is_forbidden() {
     refused(
         "controller/mod.rs",
         "use pingora_core::x;",
-        "src/controller/mod.rs:1: `pingora_core` only in proxy/",
+        "src/controller/mod.rs:1: `pingora_core` only in proxy/engine/",
     );
     refused("controller/ops/nodes.rs", "use ::axum::Json;", "`axum`");
     refused("controller/lists.rs", "use etcd_client as e;", "`etcd_client`");

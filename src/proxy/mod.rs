@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   engine accepts, reads the raw head
+//!     h1          HTTP/1.1 as bytes: where a head ends, fields, framing
 //!     guard       refuse what is ambiguous; one form of the path
 //!     identify    who is calling
 //!     limit       let in or turn away
@@ -80,7 +81,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Ctx, Result<Vec<u8>, Answer>) {
     // `guard` has let it by, so it is a token.
     let method = Method::from_bytes(head.method.as_bytes()).unwrap_or_default();
     let mut ctx = Ctx {
-        route: classify::route(Kind::Controller, &method, ""),
+        route: classify::UNROUTED,
         snapshot,
         listener,
         peer,
@@ -111,7 +112,8 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Ctx, Result<Vec<u8>, Answer>) {
         before: None,
         what: None,
         current: None,
-        attempts: Vec::new(),
+        // Nearly no request needs a second one.
+        attempts: Vec::with_capacity(1),
         connect: None,
         first_byte: None,
         passed: None,

@@ -40,11 +40,9 @@ pub fn check_filter(filter: &str) -> Result<(), String> {
     EnvFilter::try_new(filter).map(drop).map_err(|error| error.to_string())
 }
 
-/// Pingora's pool logs an error each time that it looks at a connection while its watcher still holds it, and
-/// opens another one: nothing that wakes anybody. What fails in truth, the proxy records itself. A filter that
-/// names this target shows it again. The same of `pingora_proxy`, which logs an error for a client that closes
-/// early, and a warning for an upstream that answers before it has read a body.
-const QUIET: &str = "pingora_core::connectors=off,pingora_proxy=off";
+/// Pingora tells of its own start and end as if it were the program (`SIGINT received, exiting`, of a stop that came
+/// from elsewhere). A filter that names this target shows it again.
+const QUIET: &str = "pingora_core=warn";
 
 /// Sets the process's log up. The first call wins: a process has one log.
 ///

@@ -9,6 +9,7 @@ mod registry;
 mod upstream;
 
 mod attacks;
+mod corpus;
 mod errors;
 mod failures;
 mod forwarding;

@@ -56,6 +56,9 @@ pub struct Route {
     pub needs: Needs,
 }
 
+/// A request that no table was asked about yet.
+pub const UNROUTED: Route = Route { pace: Pace::Bulk, repeatable: false, ..READ };
+
 struct Row {
     methods: &'static [Method],
     /// Segments: `*` is any one, `**` is one or more.
@@ -142,7 +145,7 @@ pub fn route(kind: Kind, method: &Method, path: &str) -> Route {
     // A slash at the end is another path to some servers: nothing that changes something becomes repeatable
     // by leaving it out.
     let fits = |row: &&Row| {
-        (row.methods.is_empty() || row.methods.contains(method))
+        (row.methods.is_empty() || row.methods.iter().any(|other| other == method))
             && (matches(row.path, path)
                 || (bare.len() < path.len()
                     && (row.route.access == Access::Read || !(row.route.repeatable || row.route.creates))
@@ -187,10 +190,11 @@ fn session_id(path: &str) -> Option<&str> {
 
 /// Matches a pattern of whole segments.
 fn matches(pattern: &str, path: &str) -> bool {
-    let Some((before, after)) = pattern.split_once("**") else {
-        return same(pattern, path);
-    };
+    // Looked for by a single byte: the tables are gone through for every request.
+    let Some(at) = pattern.bytes().position(|byte| byte == b'*') else { return pattern == path };
+    let (before, stars) = pattern.split_at(at);
     let Some(rest) = path.strip_prefix(before) else { return false };
+    let Some(after) = stars.strip_prefix("**") else { return same(stars, rest) };
     if after.is_empty() {
         return !rest.is_empty();
     }

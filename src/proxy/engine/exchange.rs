@@ -37,7 +37,8 @@ const FIELDS: usize = 256;
 /// A request, and what of its head the exchange itself needs.
 #[derive(Debug)]
 pub(super) struct Exchange {
-    pub(super) ctx: Ctx,
+    /// Boxed, for it is handed about.
+    pub(super) ctx: Box<Ctx>,
     pub(super) bytes: record::Bytes,
     framing: Framing,
     /// The client wants to go on after it.
@@ -73,9 +74,8 @@ pub(super) async fn run(worker: &Worker, client: &mut Client, head: Vec<u8>, fra
         Ok(head) => exchange.forward(worker, client, &head).await,
         Err(ours) => exchange.turn_away(worker, client, ours).await,
     };
-    let Exchange { mut ctx, bytes, .. } = exchange;
-    ctx.current = None;
-    record::done(&ctx, bytes, &worker.shared.metrics, &worker.shared.log);
+    exchange.ctx.current = None;
+    record::done(&exchange.ctx, exchange.bytes, &worker.shared.metrics, &worker.shared.log);
     after
 }
 
@@ -103,6 +103,7 @@ fn begin(
     };
     let head = Head { method: parsed.method?, target: parsed.path?, old, fields, framing };
     let (ctx, admitted) = proxy::admit(arrival, &head);
+    let ctx = Box::new(ctx);
     // RFC 9112 §9.3.
     let keeps =
         if old { fields.lists("connection", "keep-alive") } else { !fields.lists("connection", "close") };

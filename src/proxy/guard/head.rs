@@ -218,8 +218,17 @@ impl<'a> Fields<'a> {
 
 /// Whether it is empty, as RFC 9112 §3.2 allows, or one host and perhaps a port.
 fn is_host(value: &[u8]) -> bool {
-    // Names and addresses of IPv4 without a port, which most are.
-    if value.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.')) {
+    // A name or an address of IPv4, perhaps with a port: most are.
+    let (name, port) = match memchr::memchr(b':', value) {
+        Some(at) => (&value[..at], &value[at + 1..]),
+        None => (value, &[][..]),
+    };
+    let usual = !name.is_empty() || value.is_empty();
+    if usual
+        && name.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.'))
+        && port.len() <= 4
+        && port.iter().all(u8::is_ascii_digit)
+    {
         return true;
     }
     value.iter().all(|b| host_byte(*b))

@@ -107,3 +107,44 @@ impl Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [Refusal; 19] = [
+        Refusal::HeadTooLong,
+        Refusal::TooManyHeaders,
+        Refusal::HeadTooSlow,
+        Refusal::BodyTooSlow,
+        Refusal::BadBody,
+        Refusal::BadRequestLine,
+        Refusal::BadVersion,
+        Refusal::Connect,
+        Refusal::BareLineEnd,
+        Refusal::Folded,
+        Refusal::ForbiddenByte,
+        Refusal::BadHeaderName,
+        Refusal::NoHost,
+        Refusal::BadHost,
+        Refusal::OtherHost,
+        Refusal::BothLengths,
+        Refusal::BadLength,
+        Refusal::BadCoding,
+        Refusal::AmbiguousPath(""),
+    ];
+
+    #[test]
+    fn the_page_names_every_refusal_with_its_status() {
+        let page = include_str!("../../../docs/http.md");
+        let (_, table) = page.split_once("## What is refused").unwrap();
+        let (table, _) = table.split_once("\n## ").unwrap();
+        let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+        let wanted: Vec<String> =
+            ALL.iter().map(|refusal| format!("| `{}` | {} |", refusal.reason(), refusal.status())).collect();
+        assert_eq!(rows.len(), wanted.len());
+        for (row, wanted) in rows.iter().zip(&wanted) {
+            assert!(row.starts_with(wanted), "{row}: {wanted}");
+        }
+    }
+}

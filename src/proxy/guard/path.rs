@@ -35,16 +35,24 @@ pub fn normalise(path: &str) -> Result<Cow<'_, str>, Refusal> {
     if path == "*" {
         return Ok(Cow::Borrowed(path));
     }
-    let tidy = if path.contains(['%', '\\']) || path.contains("//") || path.contains("/.") || !path.is_ascii()
-    {
-        Cow::Owned(rewrite(path)?)
-    } else {
-        Cow::Borrowed(path)
-    };
+    if is_plain(path) {
+        return Ok(Cow::Borrowed(path));
+    }
+    let tidy = rewrite(path)?;
     if tidy.split('/').any(|segment| matches!(segment, "." | "..")) {
         return Err(Refusal::AmbiguousPath("it has dot segments"));
     }
-    Ok(tidy)
+    Ok(Cow::Owned(tidy))
+}
+
+/// Whether it is in that form already, as nearly all are: nothing encoded, no slash or dot behind a slash.
+fn is_plain(path: &str) -> bool {
+    let mut before = 0;
+    path.bytes().all(|byte| {
+        let odd = matches!(byte, b'%' | b'\\' | 0x80..) || (before == b'/' && matches!(byte, b'/' | b'.'));
+        before = byte;
+        !odd
+    })
 }
 
 fn rewrite(path: &str) -> Result<String, Refusal> {

@@ -1,0 +1,99 @@
+//! What must hold for any bytes; shared by the fuzz targets and by the test that replays their corpus.
+
+#![allow(dead_code, reason = "each target uses one of them")]
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use switchyard::{
+    model::RequestId,
+    proxy::{
+        forward::{self, About, Attempt},
+        guard::{
+            head::{self, HeadLimits, Scan},
+            path::{self, Target},
+        },
+        h1::{
+            Fields, Framing,
+            chunked::{self, Decoder},
+        },
+        identify::Client,
+    },
+};
+
+const LIMITS: HeadLimits = HeadLimits { bytes: 32 * 1024, fields: 128 };
+
+/// A head that is let by is understood by the parser behind the guard; and what is made of it for an upstream is let by
+/// as well, framed in the same way, and made into itself.
+pub fn head(bytes: &[u8]) {
+    let Ok(Scan::Complete(end)) = head::scan(bytes, 0, LIMITS) else { return };
+    let whole = &bytes[..end];
+    let Ok(framing) = head::check(whole, LIMITS) else { return };
+    assert!(matches!(framing, Framing::None | Framing::Length(_) | Framing::Chunked));
+    let Some(once) = forwarded(whole, framing) else { return };
+    assert!(matches!(head::scan(&once, 0, LIMITS), Ok(Scan::Complete(end)) if end == once.len()), "one head");
+    assert_eq!(head::check(&once, LIMITS), Ok(framing), "{}", String::from_utf8_lossy(&once));
+    let twice = forwarded(&once, framing).expect("what was forwarded is parsed");
+    // A request without a host is given one, and with that all that is made of hosts.
+    let once = if once.windows(18).any(|line| line == b"\r\nhost: upstream\r\n") { twice.clone() } else { once };
+    let twice = forwarded(&twice, framing).expect("what was forwarded is parsed");
+    assert_eq!(String::from_utf8_lossy(&twice), String::from_utf8_lossy(&once));
+}
+
+/// The head as an upstream gets it; `None` when its path is refused, or the parser knows better.
+fn forwarded(head: &[u8], framing: Framing) -> Option<Vec<u8>> {
+    let mut room = [httparse::EMPTY_HEADER; 256];
+    let mut parsed = httparse::Request::new(&mut room);
+    let ended = parsed.parse(head).ok()?;
+    assert_eq!(ended, httparse::Status::Complete(head.len()), "both see the same end");
+    let fields = Fields::new(parsed.headers);
+    let (raw, query) = path::split(parsed.path?);
+    let path = path::normalise(raw).ok()?;
+    let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let request = RequestId::parse("r").expect("a valid id");
+    let about = About {
+        client: Client { ip: peer, trusted: false },
+        peer,
+        host: fields.text("host").unwrap_or_default(),
+        request: &request,
+        upgrade: forward::is_upgrade(&fields),
+        framing,
+        old: parsed.version? == 0,
+    };
+    let mut out = Vec::new();
+    forward::request(parsed.method?, &Target { path, query }, &fields, &about, &mut out);
+    let host = about.host.is_empty().then_some("upstream");
+    forward::attempt(&Attempt { host, left: None, key: None }, &mut out);
+    Some(out)
+}
+
+/// How a body arrives makes no difference; what was decoded and encoded again is decoded to the same.
+pub fn chunked(bytes: &[u8]) {
+    let whole = decode(bytes, bytes.len());
+    assert_eq!(decode(bytes, 1), whole);
+    assert_eq!(decode(bytes, 7), whole);
+    let Some((data, trailers, left)) = whole else { return };
+    assert!(data.len() + left < bytes.len());
+    let mut again = Vec::new();
+    chunked::encode(&data, &mut again);
+    chunked::encode_end(&trailers, &mut again);
+    assert_eq!(decode(&again, again.len()), Some((data, trailers.clone(), 0)));
+    assert!(forward::trailers(&trailers).len() <= trailers.len());
+}
+
+type Decoded = (Vec<u8>, Vec<u8>, usize);
+
+fn decode(bytes: &[u8], piece: usize) -> Option<Decoded> {
+    let mut decoder = Decoder::default();
+    let (mut data, mut used) = (Vec::new(), 0);
+    for part in bytes.chunks(piece.max(1)) {
+        let mut rest = part;
+        while !rest.is_empty() && !decoder.is_over() {
+            let step = decoder.next(rest).ok()?;
+            assert!(step.used > 0 && step.used <= rest.len() && step.data.end <= step.used);
+            data.extend_from_slice(&rest[step.data]);
+            used += step.used;
+            rest = &rest[step.used..];
+        }
+    }
+    decoder.is_over().then(|| (data, decoder.trailers().to_vec(), bytes.len() - used))
+}

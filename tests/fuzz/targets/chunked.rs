@@ -1,0 +1,7 @@
+//! Chunked bodies, whatever their bytes.
+#![no_main]
+
+#[path = "../properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::chunked(bytes));

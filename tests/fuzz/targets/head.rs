@@ -1,0 +1,7 @@
+//! Request heads, whatever their bytes.
+#![no_main]
+
+#[path = "../properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::head(bytes));
