@@ -16,6 +16,7 @@ mod forwarding;
 mod freshness;
 mod guarding;
 mod holding;
+mod hostile;
 mod operating;
 mod streaming;
 mod strict;

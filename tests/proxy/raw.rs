@@ -166,6 +166,20 @@ impl Wire {
     pub fn closed(&mut self) -> bool {
         matches!(self.read.fill_buf(), Ok([]) | Err(_))
     }
+
+    /// The same, but one that merely stays silent for as long as a read may take has not closed.
+    pub fn ended(&mut self) -> bool {
+        match self.read.fill_buf() {
+            Ok(left) => left.is_empty(),
+            Err(error) => !matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut),
+        }
+    }
+
+    /// From now on no single read takes longer.
+    pub fn patience(self, patience: Duration) -> Self {
+        self.tcp.set_read_timeout(Some(patience)).unwrap();
+        self
+    }
 }
 
 /// One request on a connection of its own.

@@ -21,6 +21,8 @@ pub struct Asked {
     /// Bytes behind the head, chunk sizes and trailers included.
     pub has_body: bool,
     pub after: After,
+    /// Of HTTP/1.0, where an expectation is to be ignored (RFC 9110 §10.1.1): passed on or not.
+    pub old: bool,
 }
 
 /// What becomes of the connection after the answer.
@@ -124,6 +126,7 @@ fn next(bytes: &[u8], at: &mut usize) -> Step {
         return Step::Bad(None);
     }
     asked.after = after(&all("connection"), old, !all("upgrade").is_empty());
+    asked.old = old;
     asked.fields = end_to_end(&fields);
     match (&all("content-length")[..], &all("transfer-encoding")[..]) {
         ([], []) => Step::Whole(asked),
