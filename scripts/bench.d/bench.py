@@ -1,15 +1,18 @@
 """The entry of scripts/bench; see there."""
 
 import argparse
+import contextlib
+import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import IO, NoReturn
 
 from contenders import PEERS, Contender
 from machine import Machine, ServeError, describe, first_line
@@ -17,7 +20,7 @@ from report import Judgement, judge, judgement, measured
 from scenarios import SCENARIOS, Group, Settings
 
 # Without these a scenario cannot be measured; it says so and the others go on.
-TOOLS = {"small": ("wrk", "nginx"), "connect": ("wrk", "nginx"), "latency": ("h2load", "nginx"), "idle": (), "killed": ()}
+TOOLS = {"small": ("wrk", "nginx"), "connect": ("wrk", "nginx"), "latency": ("h2load", "nginx"), "killed": ("haproxy",)}
 
 
 def arguments() -> argparse.Namespace:
@@ -27,7 +30,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("scenarios", nargs="*", metavar="SCENARIO")
     parser.add_argument("--ours", type=Path, default=os.environ.get("SWITCHYARD_BIN"), metavar="PATH",
                         help="our binary; default: $SWITCHYARD_BIN, else a release build made first")
-    parser.add_argument("--also", action="append", default=[], metavar="NAME=PATH", help="another build of ours, in the same run")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=PATH",
+                        help="another build of ours, in the same run")
     parser.add_argument("--peers", default="nginx,haproxy", metavar="NAMES",
                         help=f"of {', '.join(PEERS)}; default %(default)s, and these judge where they take part")
     parser.add_argument("--rounds", type=int, metavar="N", help="turns of every scenario; default: 12, 12, 10, 3, 10")
@@ -69,7 +73,7 @@ def terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
 
 
 def missing_tools(name: str, settings: Settings) -> list[str]:
-    wanted = {*TOOLS[name], *(peer.kind for peer in settings.peers)} | ({"haproxy"} if name == "killed" else set())
+    wanted = {*TOOLS.get(name, ()), *(peer.kind for peer in settings.peers)}
     return sorted(tool for tool in wanted if shutil.which(tool) is None)
 
 
@@ -87,10 +91,27 @@ def measure(machine: Machine, settings: Settings, name: str) -> tuple[list[Group
     return groups, [f"{group.name}: {what}" for group in groups for what in group.broken]
 
 
+def alone() -> IO[str]:
+    """Waits for other comparisons of this user to end; closing the file lets the next one begin."""
+    lock = Path(tempfile.gettempdir(), f"switchyard-bench-{os.getuid()}.lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("another comparison is running; this one begins when it has ended", file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    return lock
+
+
 def main() -> int:
     args = arguments()
     settings = settings_of(args)
-    about = {**describe(), **{build.name: first_line(build.binary, "--version") for build in settings.builds if build.binary}}
+    with contextlib.nullcontext() if args.quick else alone():
+        return compare(args, settings)
+
+
+def compare(args: argparse.Namespace, settings: Settings) -> int:
+    versions = {build.name: first_line(build.binary, "--version") for build in settings.builds if build.binary}
+    about = {**describe(), **versions}
     print("\n".join(f"* {key}: {value}" for key, value in about.items()), end="\n\n", flush=True)
     machine = Machine()
     groups: list[Group] = []

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from machine import Machine, Process, wait_until_serving
 
-# Tuned for small requests. With fewer worker_connections it closes clients that have not sent yet, at 9,500 polls: it
-# does so from 15/16 of them on; more than there are descriptors cost nothing per connection. Checks of its upstreams are passive: this nginx has no others.
+# Tuned for small requests. worker_connections is above what descriptors allow, which costs nothing per connection: once
+# 15/16 of them are taken, nginx closes clients that have not sent yet, and 9,500 polls take 19,000. Checks of its
+# upstreams are passive: this nginx has no others.
 NGINX = """
 daemon off; worker_processes {threads}; worker_rlimit_nofile 20000; pid {home}/pid; error_log {home}/error.log crit;
 events {{ worker_connections 40000; multi_accept on; }}
@@ -116,7 +117,8 @@ class Contender:
     headers: bool = False
     retry: bool = False
 
-    def launch(self, machine: Machine, up: tuple[int, int], threads: int, health: str = "/healthz") -> tuple[Process, int]:
+    def launch(self, machine: Machine, up: tuple[int, int], threads: int,
+               health: str = "/healthz") -> tuple[Process, int]:
         """Starts it before these two upstreams; returns when it answers, with its port."""
         port = machine.free_port()
         home = machine.scratch / f"{self.name}-{port}"

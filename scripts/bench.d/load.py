@@ -70,7 +70,8 @@ def microseconds(text: str, pattern: str) -> float:
     return float(found.group(1)) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 6e7}[found.group(2)]
 
 
-def wrk(machine: Machine, proxy: Process, upstreams: Sequence[Process], port: int, seconds: int, *, close: bool) -> Sample:
+def wrk(machine: Machine, proxy: Process, upstreams: Sequence[Process], port: int, seconds: int, *,
+        close: bool) -> Sample:
     """As many GETs as 64 connections get answered; with `close`, a connection for each."""
     extra = ["-H", "Connection: close"] if close else []
     command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", *extra, f"http://{LOOPBACK}:{port}{READ}"]

@@ -76,7 +76,8 @@ class Judgement:
     reached: bool
 
     def cells(self) -> list[str]:
-        return [self.build, self.title, self.figure, self.ours, self.better, self.target, "yes" if self.reached else "**no**"]
+        reached = "yes" if self.reached else "**no**"
+        return [self.build, self.title, self.figure, self.ours, self.better, self.target, reached]
 
 
 def judges(group: Group, settings: Settings) -> list[str]:
@@ -92,7 +93,8 @@ def judge_absolute(group: Group, settings: Settings, build: str, figure: Figure)
         values = column(group.results[name], figure.key)
         counted = figure.target == 0  # A promise is kept in every turn or it is not; a size is a median.
         ours = max(values) if counted else statistics.median(values)
-        others = ", ".join(f"{peer} {spread(column(group.results[peer], figure.key))}" for peer in judges(group, settings))
+        peers = judges(group, settings)
+        others = ", ".join(f"{peer} {spread(column(group.results[peer], figure.key))}" for peer in peers)
         judged.append(Judgement(name, group.title, figure.key, plain(ours), others, f"<= {plain(figure.target)}",
                                 ours <= figure.target))
     return judged
@@ -121,7 +123,8 @@ def limited(group: Group, name: str) -> str:
     if group.name != "small-1" or load <= proxy:
         return ""
     full = 1e6 / statistics.median(column(samples, "CPU us/req"))
-    return f"; {name} is limited by the load's core ({load:.0f} % busy, its own {proxy:.0f} %): a full core makes {plain(full)}"
+    return (f"; {name} is limited by the load's core ({load:.0f} % busy, its own {proxy:.0f} %): "
+            f"a full core makes {plain(full)}")
 
 
 def judge(group: Group, settings: Settings) -> list[Judgement]:

@@ -7,16 +7,18 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from contenders import PEERS, Contender
 from load import Crowd, Sample, h2load, quantile, wrk
 from machine import Machine, Process, ServeError, kill, wait_until_quiet, wait_until_serving
 
 HERE = Path(__file__).parent
+T = TypeVar("T")
 TOO_BUSY = 25  # Percent of one core that work of others may take in a turn.
 
 # Answers from memory, so that it costs little beside the proxy.
@@ -82,10 +84,10 @@ class Settings:
         return self.rounds or (quick if self.quick else full)
 
 
-def rotated(names: list[str], turn: int) -> list[str]:
-    """Each turn begins with another one, so that no contender always follows the same."""
-    start = turn % len(names)
-    return names[start:] + names[:start]
+def rotated(contenders: list[T], turn: int) -> list[T]:
+    """Each turn begins with another one, so that none is always the first."""
+    start = turn % len(contenders)
+    return contenders[start:] + contenders[:start]
 
 
 def nginx_upstream(machine: Machine) -> tuple[Process, tuple[int, int]]:
@@ -140,27 +142,31 @@ class Turns:
     """The turns that count. One in which other work took too much of the machine is taken again, within a bound."""
 
     def __init__(self, wanted: int, settings: Settings) -> None:
-        self.wanted, self.good, self.spoilt = wanted, 0, 0
-        self.left = wanted if settings.quick else 2 * wanted
+        self.wanted, self.again = wanted, 0
+        self.most_again = 0 if settings.quick else 2 * wanted
 
-    def __iter__(self) -> Iterator[int]:
-        while self.good < self.wanted:
-            if self.spoilt:
-                wait_until_quiet(TOO_BUSY, 60)
-            self.left -= 1
-            yield self.good + self.spoilt
+    def each(self, names: list[str], measure: Callable[[str], Sample]) -> Iterator[dict[str, Sample]]:
+        """Measures everybody once a turn, in an order of its own each time; yields the turns that count."""
+        for turn in range(self.wanted):
+            while (samples := self.one(rotated(names, turn), measure)) is None:
+                self.again += 1
+                print("other work on the machine spoilt a turn; waiting until it is quiet", file=sys.stderr)
+                wait_until_quiet(TOO_BUSY, 30)
+            yield samples
 
-    def counts(self, samples: Iterable[Sample]) -> bool:
-        """Whether the turn of all contenders counts; towards the end it has to."""
-        quiet = all(sample["others busy %"] <= TOO_BUSY for sample in samples)
-        if counted := quiet or self.left < self.wanted - self.good:  # One that is left would be too few.
-            self.good += 1
-        else:
-            self.spoilt += 1
-        return counted
+    def one(self, names: list[str], measure: Callable[[str], Sample]) -> dict[str, Sample] | None:
+        """One turn; nothing as soon as it is spoilt, unless too many were: then they have to count."""
+        samples: dict[str, Sample] = {}
+        for name in names:
+            samples[name] = measure(name)
+            if samples[name]["others busy %"] > TOO_BUSY and self.again < self.most_again:
+                return None
+        return samples
 
     def note(self) -> list[str]:
-        return [f"{self.spoilt} turns were taken again, for other work took more than {TOO_BUSY} % of a core."] if self.spoilt else []
+        if not self.again:
+            return []
+        return [f"{self.again} turns were taken again, for other work took more than {TOO_BUSY} % of a core."]
 
 
 def failures(group: Group) -> None:
@@ -179,11 +185,9 @@ def saturated(machine: Machine, settings: Settings, group: Group, threads: int, 
 
         for name in here.running:
             measure(name)
-        for turn in turns:
-            samples = {name: measure(name) for name in rotated(list(here.running), turn)}
-            if turns.counts(samples.values()):
-                for name in here.running:
-                    group.add(name, samples[name])
+        for samples in turns.each(list(here.running), measure):
+            for name in here.running:
+                group.add(name, samples[name])
     group.notes += turns.note()
     failures(group)
     return group
@@ -207,34 +211,32 @@ def latency(machine: Machine, settings: Settings) -> Iterator[Group]:
     rates, seconds = (1000, 4000), 1 if settings.quick else 4
     figures = (Figure("added p50 us", 0.90), Figure("p99 us", 1.0), Figure("p99.9 us", 1.0))
     groups = {rate: Group(f"latency-{rate}", f"Latency at {rate:,}/s, 1 thread", figures) for rate in rates}
-    pools: dict[int, dict[str, list[int]]] = {rate: {} for rate in rates}
     with live(machine, settings, 1) as here:
         for rate, group in groups.items():
-            turns, names = Turns(settings.turns(10), settings), ["direct", *here.running]
-            for turn in turns:
-                measured = {name: one_rate(machine, here, name, rate, seconds) for name in rotated(names, turn)}
-                if turns.counts(sample for sample, _ in measured.values()):
-                    add_turn(group, names, measured, pools[rate])
-            group.notes += turns.note()
-            pooled = {name: sorted(pool) for name, pool in pools[rate].items()}
-            tails = (f"{name} {quantile(pool, .99):,.0f} and {quantile(pool, .999):,.0f}" for name, pool in pooled.items())
-            group.notes.append(f"p99 and p99.9 of all turns together, us: {', '.join(tails)}.")
-            failures(group)
-            yield group
+            yield one_rate(machine, settings, here, group, rate, seconds)
 
 
-def one_rate(machine: Machine, here: Field, name: str, rate: int, seconds: int) -> tuple[Sample, list[int]]:
-    process, port = here.running.get(name, (None, here.up[0]))
-    return h2load(machine, process, [here.upstream], port, rate, seconds)
+def one_rate(machine: Machine, settings: Settings, here: Field, group: Group, rate: int, seconds: int) -> Group:
+    latest: dict[str, list[int]] = {}
+    pools: dict[str, list[int]] = {}
 
+    def measure(name: str) -> Sample:
+        process, port = here.running.get(name, (None, here.up[0]))
+        sample, latest[name] = h2load(machine, process, [here.upstream], port, rate, seconds)
+        return sample
 
-def add_turn(group: Group, names: list[str], measured: dict[str, tuple[Sample, list[int]]], pool: dict[str, list[int]]) -> None:
-    """What a proxy adds is counted from what the upstream itself took in the same turn."""
-    direct = measured["direct"][0]["p50 us"]
-    for name in names:
-        sample, latencies = measured[name]
-        group.add(name, sample if name == "direct" else {"added p50 us": sample["p50 us"] - direct, **sample})
-        pool.setdefault(name, []).extend(latencies)
+    names, turns = ["direct", *here.running], Turns(settings.turns(10), settings)
+    for samples in turns.each(names, measure):
+        for name in names:
+            # What a proxy adds is counted from what the upstream itself took in the same turn.
+            added = {"added p50 us": samples[name]["p50 us"] - samples["direct"]["p50 us"]} if name != "direct" else {}
+            group.add(name, {**added, **samples[name]})
+            pools.setdefault(name, []).extend(latest[name])
+    pooled = {name: sorted(pool) for name, pool in pools.items()}
+    tails = (f"{name} {quantile(pool, .99):,.0f} and {quantile(pool, .999):,.0f}" for name, pool in pooled.items())
+    group.notes += [*turns.note(), f"p99 and p99.9 of all turns together, us: {', '.join(tails)}."]
+    failures(group)
+    return group
 
 
 def waiting(machine: Machine, settings: Settings, group: Group, *, polls: bool) -> Group:
@@ -242,7 +244,7 @@ def waiting(machine: Machine, settings: Settings, group: Group, *, polls: bool) 
     few, many = (100, 500) if settings.quick else (1000, 9500)
     machine.place(1)
     for turn in range(settings.turns(3)):
-        for contender in sorted(settings.all, key=lambda one: rotated([c.name for c in settings.all], turn).index(one.name)):
+        for contender in rotated(settings.all, turn):
             upstreams, up, _ran = controllers(machine, keys=False)
             proxy, port = contender.launch(machine, up, 1)
             crowd = Crowd(port, polls=polls)
@@ -297,7 +299,7 @@ def killed(machine: Machine, settings: Settings) -> Iterator[Group]:
     others = settings.builds if settings.quick else [*settings.all, PEERS["haproxy-retry"]]
     field_of += [(contender.name, contender, False) for contender in dict.fromkeys(others)]
     for turn in range(settings.turns(10)):
-        for name, contender, keys in field_of[turn % len(field_of):] + field_of[:turn % len(field_of)]:
+        for name, contender, keys in rotated(field_of, turn):
             group.add(name, one_kill(machine, contender, keys=keys))
     promised = {build.name for build in settings.builds} | {f"{build.name}, keys" for build in settings.builds}
     for name in promised:
