@@ -35,6 +35,13 @@ _as_root() {
   fi
 }
 
+_switch_off() { # PACKAGE SERVICE
+  case " $NEEDS_APT " in *" $1 "*) ;; *) return 0 ;; esac
+  [ -d /run/systemd/system ] || return 0
+  say "the package starts $2 as a service; it is not needed and is switched off (systemctl enable --now $2 brings it back)"
+  _as_root systemctl disable --now "$2" >/dev/null 2>&1 || true
+}
+
 install_needs() {
   [ -n "$NEEDS_WHY" ] || return 0
   say "missing on this machine:$NEEDS_WHY"
@@ -46,13 +53,10 @@ install_needs() {
       # shellcheck disable=SC2086
       _as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends $NEEDS_APT >/dev/null
     }
-    case " $NEEDS_APT " in *" etcd-server "*)
-      # The package starts etcd as a service; the tests start their own, so that one would only be in the way.
-      if [ -d /run/systemd/system ]; then
-        say "the package starts etcd as a service; it is not needed and is switched off (systemctl enable --now etcd brings it back)"
-        _as_root systemctl disable --now etcd >/dev/null 2>&1 || true
-      fi ;;
-    esac
+    # Some packages start a service; the scripts start their own processes, so that one would only be in the way.
+    _switch_off etcd-server etcd
+    _switch_off nginx nginx
+    _switch_off haproxy haproxy
   elif command -v brew >/dev/null 2>&1; then
     say "installing with brew:$NEEDS_BREW"
     # shellcheck disable=SC2086
@@ -61,6 +65,16 @@ install_needs() {
     say "error: neither apt-get nor brew is here; install these by hand:$NEEDS_APT"
     exit 1
   fi
+}
+
+# What scripts/bench needs to compare.
+need_bench() {
+  PATH=$PATH:/usr/sbin:/sbin # where Debian has nginx and haproxy
+  need python3 "runs the scenarios of scripts/bench" "python3" "python3"
+  need nginx "scripts/bench compares with it, and has it as an upstream" "nginx" "nginx"
+  need haproxy "scripts/bench compares with it" "haproxy" "haproxy"
+  need wrk "makes full load" "wrk" "wrk"
+  need h2load "makes load at a constant rate" "nghttp2-client" "nghttp2"
 }
 
 # What the build needs: every script starts with these.

@@ -1,0 +1,153 @@
+"""The proxies that are compared, and their configurations."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from machine import Machine, Process, wait_until_serving
+
+# Tuned for small requests. worker_connections is above what descriptors allow, which costs nothing per connection: once
+# 15/16 of them are taken, nginx closes clients that have not sent yet, and 9,500 polls take 19,000. Checks of its
+# upstreams are passive: this nginx has no others.
+NGINX = """
+daemon off; worker_processes {threads}; worker_rlimit_nofile 20000; pid {home}/pid; error_log {home}/error.log crit;
+events {{ worker_connections 40000; multi_accept on; }}
+http {{
+  access_log off; tcp_nodelay on; keepalive_timeout 3600s; keepalive_requests 1000000000; client_max_body_size 0;
+  client_body_temp_path {home}/t; proxy_temp_path {home}/t; fastcgi_temp_path {home}/t; uwsgi_temp_path {home}/t;
+  scgi_temp_path {home}/t;
+  upstream u {{
+    server 127.0.0.1:{up[0]} max_fails=1 fail_timeout=5s; server 127.0.0.1:{up[1]} max_fails=1 fail_timeout=5s;
+    keepalive 256; keepalive_requests 1000000000; keepalive_timeout 60s;
+  }}
+  server {{
+    listen 127.0.0.1:{port} reuseport backlog=4096;
+    location / {{
+      proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_request_buffering off; proxy_max_temp_file_size 0;
+      proxy_connect_timeout 1s; proxy_read_timeout 3600s;
+      proxy_next_upstream error timeout; proxy_next_upstream_tries 3;
+      {extra}
+    }}
+  }}
+}}
+"""
+# What ours always does: the client's Host, forwarding headers, a request id both ways, no identity from outside.
+NGINX_HEADERS = """
+      proxy_set_header Host $http_host; proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $http_host;
+      proxy_set_header X-Request-Id $request_id; add_header X-Request-Id $request_id always;
+      proxy_set_header Forwarded ""; proxy_set_header Ssl-Client-Verify ""; proxy_set_header Ssl-Client-Cert "";
+"""
+
+HAPROXY = """
+global
+  nbthread {threads}
+  maxconn 9900
+  no strict-limits
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 3600s
+  timeout server 3600s
+  timeout http-keep-alive 3600s
+  http-reuse always
+  option redispatch 1
+  retries 3
+  {retry}
+frontend f
+  bind 127.0.0.1:{port} backlog 4096
+  {extra}
+  default_backend b
+backend b
+  balance roundrobin
+  option httpchk GET /healthz
+  http-check send hdr Host bench
+  default-server check inter 2s fall 2 rise 1
+  server s1 127.0.0.1:{up[0]}
+  server s2 127.0.0.1:{up[1]}
+"""
+HAPROXY_HEADERS = """
+  unique-id-format %[uuid()]
+  unique-id-header X-Request-ID
+  http-request del-header X-Forwarded- -m beg
+  http-request del-header Ssl-Client- -m beg
+  http-request del-header Forwarded
+  http-request set-header X-Forwarded-For %[src]
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  http-response set-header X-Request-ID %[unique-id]
+"""
+# Repeats whatever got no answer, a POST too: it may run twice.
+HAPROXY_RETRY = "retry-on conn-failure empty-response response-timeout"
+
+# As in real life: checks, metrics, forwarding headers and header rules are on without being asked for.
+OURS = """
+[proxy]
+threads = {threads}
+[shutdown]
+grace = "1s"
+[log]
+access = "off"
+filter = "warn"
+[admin]
+listen = "127.0.0.1:0"
+[[listener]]
+name = "controllers"
+bind = ["127.0.0.1:{port}"]
+service = "controllers"
+[service.controllers]
+kind = "controller"
+balance = "round-robin"
+upstreams = [
+  {{ name = "u1", address = "127.0.0.1:{up[0]}" }},
+  {{ name = "u2", address = "127.0.0.1:{up[1]}" }},
+]
+[service.controllers.health]
+path = "{health}"
+"""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A proxy that can be started. `binary` is given for builds of ours, for the others `kind` says what it is."""
+
+    name: str
+    kind: str
+    binary: Path | None = None
+    headers: bool = False
+    retry: bool = False
+
+    def launch(self, machine: Machine, up: tuple[int, int], threads: int,
+               health: str = "/healthz") -> tuple[Process, int]:
+        """Starts it before these two upstreams; returns when it answers, with its port."""
+        port = machine.free_port()
+        home = machine.scratch / f"{self.name}-{port}"
+        home.mkdir()
+        config = home / "config"
+        values = {"threads": threads, "port": port, "up": up, "home": home, "health": health, "extra": "", "retry": ""}
+        command: list[str | Path]
+        if self.kind == "nginx":
+            values["extra"] = NGINX_HEADERS if self.headers else ""
+            text, command = NGINX, ["nginx", "-p", home, "-e", home / "error.log", "-c", config]
+        elif self.kind == "haproxy":
+            values["extra"] = HAPROXY_HEADERS if self.headers else ""
+            values["retry"] = HAPROXY_RETRY if self.retry else ""
+            text, command = HAPROXY, ["haproxy", "-db", "-f", config]
+        else:
+            assert self.binary is not None
+            text, command = OURS, [self.binary, "proxy", "-c", config]
+        config.write_text(text.format(**values))
+        process = machine.start(f"{self.name}-{port}", command, machine.proxy_cpus)
+        wait_until_serving(process, port, "/healthz")
+        return process, port
+
+
+PEERS = {
+    "nginx": Contender("nginx", "nginx"),
+    "haproxy": Contender("haproxy", "haproxy"),
+    "nginx-headers": Contender("nginx-headers", "nginx", headers=True),
+    "haproxy-headers": Contender("haproxy-headers", "haproxy", headers=True),
+    "haproxy-retry": Contender("haproxy-retry", "haproxy", retry=True),
+}
+# The ones that figures are judged by, unless none of them takes part: they do less, so the goal is harder.
+JUDGES = ("nginx", "haproxy")
