@@ -94,7 +94,8 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         hostless: host.is_empty(),
         request: given.unwrap_or_else(|| RequestId::of(chance)),
         started,
-        upgrade: forward::is_upgrade(fields),
+        // RFC 9110 §7.8: HTTP/1.0 knows no other protocols.
+        upgrade: !head.old && forward::is_upgrade(fields),
         expects: !head.old && fields.lists("expect", "100-continue"),
         service: None,
         deadline: None,
