@@ -68,6 +68,8 @@ struct Head<'a> {
     framing: Framing,
     /// Address of the other end, as it is written.
     peer: &'a str,
+    /// Bytes of all of it.
+    length: usize,
 }
 
 /// Steps 2 to 5, and the part of step 8 that every attempt shares: the head as upstreams get it. The request is there
@@ -126,7 +128,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
     });
     let admitted = normal.map_err(Answer::Refused).and_then(|path| {
         route(&mut ctx, host)?;
-        let mut out = Vec::with_capacity(HEAD);
+        let mut out = Vec::with_capacity(head.length + ADDED);
         let about = forward::About {
             client,
             peer: head.peer,
@@ -142,8 +144,8 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
     (ctx, admitted)
 }
 
-/// Room for a head as it goes to an upstream: most need no more.
-const HEAD: usize = 512;
+/// What a head grows by on its way to an upstream, mostly.
+const ADDED: usize = 224;
 
 /// Step 5.
 fn route(ctx: &mut Ctx, host: &str) -> Result<(), Answer> {

@@ -206,7 +206,7 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
         choose::next(&candidates, &want, &ctx.tried, service.balance, ctx.hold_over || at_once, draw);
     let chosen = chosen.inspect_err(|_| ctx.despaired |= at_once)?;
     let Some(upstream) = service.upstreams.get(chosen.place) else { return Err(NoneLeft::default()) };
-    let honours = upstream.prober.verdict().supports(SUPPORTS_IDEMPOTENCY);
+    let keyed = ctx.route.creates && upstream.prober.verdict().supports(SUPPORTS_IDEMPOTENCY);
     tracing::debug!(request.id = %ctx.request, upstream.name = %upstream.name, why = %chosen.why, "upstream chosen");
     ctx.attempts.push(Note {
         upstream: upstream.clone(),
@@ -219,7 +219,7 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
         place: chosen.place,
         began: now,
         traffic: Traffic::default(),
-        keyed: ctx.route.creates && honours,
+        keyed,
         asked: asked(&want, &chosen, &look),
     });
     Ok(chosen.rank)

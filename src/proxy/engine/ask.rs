@@ -111,7 +111,7 @@ impl Asking<'_> {
                 continue;
             }
             let patience = self.limits.write;
-            if self.client.wire.write_all(&passed, patience).await.is_err() {
+            if Box::pin(self.client.wire.write_all(&passed, patience)).await.is_err() {
                 return Asked::ClientGone;
             }
             self.progress.touched = clock::now();

@@ -9,9 +9,10 @@ use std::{
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
-    exchange, respond,
+    exchange::{self, Begun},
+    respond,
     timers::Slot,
-    wire::{Scratch, Wire},
+    wire::{Scratch, Wire, poll_read},
     worker::Worker,
 };
 use crate::{
@@ -22,7 +23,6 @@ use crate::{
             Refusal,
             head::{self, HeadLimits, Scan},
         },
-        h1::Framing,
     },
 };
 
@@ -36,12 +36,18 @@ const WATCHED: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) wire: Wire,
+    pub(super) from: From,
+    pub(super) slot: Slot,
+}
+
+/// Where a connection comes from.
+#[derive(Debug)]
+pub(super) struct From {
     pub(super) peer: SocketAddr,
     /// Its address, as every request of it is forwarded for.
     pub(super) address: String,
     /// Place of the listener.
     pub(super) listener: usize,
-    pub(super) slot: Slot,
 }
 
 /// How a connection goes on after an exchange.
@@ -60,8 +66,8 @@ pub(super) enum After {
 /// How reading a head ended.
 #[derive(Debug)]
 enum Read {
-    /// It is complete, and well.
-    Head(Vec<u8>, Framing),
+    /// It is complete, and a request has begun.
+    Begun(Begun),
     /// The client closed, was idle for too long, or we stop: nothing to answer.
     Over,
     /// It is not to be served.
@@ -71,7 +77,8 @@ enum Read {
 impl Client {
     pub(super) fn new(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) -> Self {
         let address = peer.ip().to_canonical().to_string();
-        Self { wire: Wire::new(tcp), peer, address, listener, slot: worker.timers.slot() }
+        let from = From { peer, address, listener };
+        Self { wire: Wire::new(tcp), from, slot: worker.timers.slot() }
     }
 
     /// Completes when the client has closed while its answer is waited for. What it sends meanwhile is kept, as far as
@@ -101,7 +108,7 @@ pub(super) async fn serve(worker: &Worker, listener: usize, tcp: TcpStream, peer
     loop {
         let after = match read_head(worker, &mut client, first).await {
             // Boxed: a connection that waits for its next request is small.
-            Read::Head(head, framing) => Box::pin(exchange::run(worker, &mut client, head, framing)).await,
+            Read::Begun(begun) => Box::pin(exchange::run(worker, &mut client, begun)).await,
             Read::Over => After::Close,
             Read::Refused(refusal) => {
                 Box::pin(respond::refuse(worker, &mut client, &Answer::Refused(refusal))).await;
@@ -143,15 +150,28 @@ async fn read_head(worker: &Worker, client: &mut Client, first: bool) -> Read {
                 client.wire.used(2);
             }
             match head::scan(&client.wire.ahead, scanned, limits) {
-                Ok(Scan::Complete(end)) => return Poll::Ready(complete(&mut client.wire, end, limits)),
+                Ok(Scan::Complete(end)) => return Poll::Ready(ahead(worker, client, end, limits)),
                 Ok(Scan::More) => scanned = client.wire.ahead.len(),
                 Err(refusal) => return Poll::Ready(Read::Refused(refusal)),
             }
-            match client.wire.poll_ahead(cx, &worker.scratch, HEAD_READ) {
-                Poll::Ready(Ok(read)) if read > 0 => continue,
+            let mut room = worker.scratch.lock();
+            match poll_read(&client.wire.tcp, cx, &mut room, HEAD_READ) {
+                Poll::Ready(Ok(read)) if read > 0 => {
+                    // Nearly every head comes whole, and then needs no place to wait in.
+                    if client.wire.ahead.is_empty()
+                        && let Ok(Scan::Complete(end)) = head::scan(&room[..read], 0, limits)
+                        && !room.starts_with(b"\r\n")
+                    {
+                        client.wire.ahead.extend_from_slice(&room[end..read]);
+                        return Poll::Ready(begun(worker, client, &room[..end], limits));
+                    }
+                    client.wire.ahead.extend_from_slice(&room[..read]);
+                    continue;
+                }
                 Poll::Ready(_) => return Poll::Ready(Read::Over),
                 Poll::Pending => {}
             }
+            drop(room);
             let now = clock::now();
             if client.wire.ahead.is_empty() {
                 if worker.is_stopping() {
@@ -167,13 +187,17 @@ async fn read_head(worker: &Worker, client: &mut Client, first: bool) -> Read {
     .await
 }
 
-fn complete(wire: &mut Wire, end: usize, limits: HeadLimits) -> Read {
-    let mut head = std::mem::take(&mut wire.ahead);
-    if end < head.len() {
-        wire.ahead = head.split_off(end);
-    }
-    match head::check(&head, limits) {
-        Ok(framing) => Read::Head(head, framing),
+/// Begins the request whose head is read ahead.
+fn ahead(worker: &Worker, client: &mut Client, end: usize, limits: HeadLimits) -> Read {
+    let ahead = std::mem::take(&mut client.wire.ahead);
+    let (head, rest) = ahead.split_at_checked(end).unwrap_or((&ahead, &[]));
+    client.wire.ahead.extend_from_slice(rest);
+    begun(worker, client, head, limits)
+}
+
+fn begun(worker: &Worker, client: &Client, head: &[u8], limits: HeadLimits) -> Read {
+    match exchange::begin(worker, &client.from, head, limits) {
+        Ok(begun) => Read::Begun(begun),
         Err(refusal) => Read::Refused(refusal),
     }
 }

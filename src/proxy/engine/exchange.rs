@@ -7,11 +7,11 @@ use tokio::time::Instant;
 use super::{
     answered::{Answered, Reuse, Taken},
     ask::{Asked, Asking, Progress},
-    connection::{After, Client},
+    connection::{After, Client, From},
     pass::{Passed, pass},
     pool::Which,
     pump::Pump,
-    respond::{refuse, respond},
+    respond::respond,
     resume::Resumed,
     tunnel::tunnel,
     upstream::{Connection, connect},
@@ -24,7 +24,10 @@ use crate::{
         answer::Answer,
         ctx::{Arrival, Ctx, End},
         forward::{self, Limits, Then},
-        guard::Refusal,
+        guard::{
+            Refusal,
+            head::{self, HeadLimits},
+        },
         h1::{Fields, Framing},
         record,
         retry::{Event, Verdict, What},
@@ -63,29 +66,33 @@ enum Next {
     Over(After),
 }
 
-/// Serves a request whose head has passed the guard.
-pub(super) async fn run(worker: &Worker, client: &mut Client, head: Vec<u8>, framing: Framing) -> After {
-    let Some((mut exchange, admitted)) = begin(worker, client, &head, framing) else {
-        refuse(worker, client, &Answer::Refused(Refusal::BadRequestLine)).await;
-        return After::Linger;
-    };
-    drop(head);
+/// Serves a request that has begun.
+pub(super) async fn run(worker: &Worker, client: &mut Client, begun: Begun) -> After {
+    let Begun { mut exchange, admitted } = begun;
     let after = match admitted {
         Ok(head) => exchange.forward(worker, client, head).await,
-        Err(ours) => exchange.turn_away(worker, client, ours).await,
+        Err(ours) => Box::pin(exchange.turn_away(worker, client, ours)).await,
     };
     exchange.ctx.current = None;
     record::done(&exchange.ctx, exchange.bytes, &worker.shared.metrics, &worker.shared.log);
     after
 }
 
-/// Steps 2 to 5. `None` when the parser does not take the head for one, although the guard did.
-fn begin(
-    worker: &Worker,
-    client: &Client,
-    head: &[u8],
-    framing: Framing,
-) -> Option<(Exchange, Result<Vec<u8>, Answer>)> {
+/// A request, and its head as upstreams get it, or the answer to it.
+#[derive(Debug)]
+pub(super) struct Begun {
+    exchange: Exchange,
+    admitted: Result<Vec<u8>, Answer>,
+}
+
+/// Steps 2 to 5, on a whole head.
+pub(super) fn begin(worker: &Worker, from: &From, head: &[u8], limits: HeadLimits) -> Result<Begun, Refusal> {
+    let framing = head::check(head, limits)?;
+    // What the guard lets by the parser takes too; if not, then it knows better.
+    parse(worker, from, head, framing).ok_or(Refusal::BadRequestLine)
+}
+
+fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing) -> Option<Begun> {
     let mut room = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let parser = httparse::ParserConfig::default();
@@ -97,20 +104,21 @@ fn begin(
     let old = parsed.version? == 0;
     let arrival = Arrival {
         snapshot: worker.shared.live.load(),
-        listener: client.listener,
-        peer: client.peer,
+        listener: from.listener,
+        peer: from.peer,
         started: clock::now(),
         chance: worker.chance(),
     };
-    let peer = &client.address;
-    let head = Head { method: parsed.method?, target: parsed.path?, old, fields, framing, peer };
+    let peer = &from.address;
+    let length = head.len();
+    let head = Head { method: parsed.method?, target: parsed.path?, old, fields, framing, peer, length };
     let (ctx, admitted) = proxy::admit(arrival, &head);
     // RFC 9112 §9.3.
     let keeps =
         if old { fields.lists("connection", "keep-alive") } else { !fields.lists("connection", "close") };
     let trailers = !old && fields.lists("te", "trailers");
     let exchange = Exchange { ctx, bytes: record::Bytes::default(), framing, keeps, old, trailers };
-    Some((exchange, admitted))
+    Some(Begun { exchange, admitted })
 }
 
 impl Exchange {
@@ -128,7 +136,8 @@ impl Exchange {
         }
     }
 
-    /// An answer of ours after the request was, or should have been, forwarded. The connection ends with it.
+    /// An answer of ours after the request was, or should have been, forwarded. The connection ends with it. Its callers
+    /// box it, so that a request that waits is small.
     async fn give_up(&mut self, client: &mut Client, ours: Answer, read: bool) -> After {
         self.bytes.sent = respond(client, &mut self.ctx, ours, Then::Close).await;
         match self.ctx.end {
@@ -145,7 +154,9 @@ impl Exchange {
         let after = loop {
             match proxy::next_upstream(&mut self.ctx, &worker.shared.metrics, || client.wire.gone()).await {
                 Ok(()) => {}
-                Err(NoNext::Answer(ours)) => break self.give_up(client, ours, body.is_read()).await,
+                Err(NoNext::Answer(ours)) => {
+                    break Box::pin(self.give_up(client, ours, body.is_read())).await;
+                }
                 Err(NoNext::ClientGone) => {
                     self.ctx.end = End::ClientGone;
                     break After::Close;
@@ -271,13 +282,13 @@ impl Exchange {
         }
         let ours = self.ctx.ours.take();
         let ours = ours.unwrap_or_else(|| Answer::Internal("there is nothing to be passed on".into()));
-        Next::Over(self.give_up(client, ours, read).await)
+        Next::Over(Box::pin(self.give_up(client, ours, read)).await)
     }
 
     /// The client's own fault: the upstream is not to blame, nor another to be asked.
     async fn refuse(&mut self, client: &mut Client, refusal: Refusal) -> Next {
         self.ctx.end_attempt(refusal.reason());
-        Next::Over(self.give_up(client, Answer::Refused(refusal), false).await)
+        Next::Over(Box::pin(self.give_up(client, Answer::Refused(refusal), false)).await)
     }
 
     /// Nobody is left to be answered, and nothing may be sent for nobody.

@@ -17,7 +17,7 @@ use crate::{
 /// Answers what never became a request. Best effort: the connection is closed after it anyway.
 pub(super) async fn refuse(worker: &Worker, client: &mut Client, refused: &Answer) {
     let snapshot = worker.shared.live.load();
-    let at = snapshot.listeners.get(client.listener);
+    let at = snapshot.listeners.get(client.from.listener);
     worker.shared.metrics.refused(at.map_or("", |at| &at.name), refused.code());
     let service = at.and_then(|at| at.rules.last()).and_then(|rule| snapshot.services.get(rule.service));
     let kind = service.map_or(Kind::Controller, |service| service.kind);
@@ -25,7 +25,7 @@ pub(super) async fn refuse(worker: &Worker, client: &mut Client, refused: &Answe
     let rendered = answer::render(refused, kind, path, &RequestId::random());
     let bytes = whole(&rendered, Then::Close, false);
     if client.wire.write_all(&bytes, snapshot.limits.header_timeout).await.is_err() {
-        tracing::debug!(client.address = %client.peer, "client did not take its refusal");
+        tracing::debug!(client.address = %client.from.peer, "client did not take its refusal");
     }
 }
 
