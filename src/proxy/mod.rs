@@ -84,7 +84,11 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
     let normal = guard::path::normalise(path);
     // `guard` has let it by, so it is a token.
     let method = Method::from_bytes(head.method.as_bytes()).unwrap_or_default();
-    let host = fields.text("host").unwrap_or_default();
+    let host = match fields.text("host") {
+        Some(host) => host,
+        // RFC 9112 §3.2.2: then the target's is the host. The guard has let it by.
+        None => guard::path::authority(head.target).unwrap_or_default(),
+    };
     let mut ctx = Box::new(Ctx {
         route: classify::UNROUTED,
         snapshot,
@@ -161,9 +165,8 @@ fn route(ctx: &mut Ctx, host: &str) -> Result<(), Answer> {
         ctx.session = classify::session(&ctx.path).map(str::to_owned);
     }
     if ctx.upgrade {
-        // Another protocol begins with it, so it can neither be sent twice nor be timed.
+        // Another protocol may begin with it, so it cannot be sent twice.
         (ctx.route.repeatable, ctx.route.creates) = (false, false);
-        ctx.route.pace = classify::Pace::Bulk;
     }
     ctx.deadline = forward::deadline(ctx.route, ctx.started);
     if ctx.route.creates && ctx.key.is_none() {

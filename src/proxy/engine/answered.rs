@@ -23,6 +23,8 @@ pub(super) struct Answered {
     pub(super) status: u16,
     /// How its body comes.
     pub(super) from: Framing,
+    /// How it goes on.
+    pub(super) to: Framing,
     /// How the client's connection goes on after it.
     pub(super) then: Then,
     /// Whether the upstream's connection can be used again when all of it was read.
@@ -41,6 +43,7 @@ pub(super) enum Reuse {
 
 /// What became of the head.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "made once an answer, and taken apart at once")]
 pub(super) enum Taken {
     /// It is none.
     Garbled,
@@ -69,7 +72,8 @@ impl Exchange {
         let Ok(from) = framing::of_answer(bodiless, status, answer.old, &fields) else {
             return Taken::Garbled;
         };
-        if from == Framing::Upgraded && !self.ctx.upgrade {
+        // Another protocol begins where the request ends.
+        if from == Framing::Upgraded && !(self.ctx.upgrade && progress.whole) {
             return Taken::Garbled;
         }
         let to = forward::framing_to(from, self.old);
@@ -96,7 +100,7 @@ impl Exchange {
             forward::answer(status, answer.reason, &fields, to, &about, out);
         });
         let part = part::part(self.ctx.route, &self.ctx.method, &self.ctx.path, status, from, &fields);
-        Taken::Pass(Answered { status, from, then, reuse, part }, pump)
+        Taken::Pass(Answered { status, from, to, then, reuse, part }, pump)
     }
 
     /// Why this answer is not the one that the client gets.

@@ -29,6 +29,9 @@ use crate::{
 /// Read at once of a head. Most come whole.
 const HEAD_READ: usize = 16 * 1024;
 
+/// Empty lines before a request at most, at once.
+const EMPTY_LINES: usize = 4;
+
 /// So much of what a client sends before it has its answer is read, only to see whether it closes.
 const WATCHED: usize = 4 * 1024;
 
@@ -95,9 +98,8 @@ impl Client {
 
     /// How to close when the last answer is out: what is unread would reset the connection, and the answer with it.
     pub(super) fn close(&self) -> After {
-        let readable =
-            self.wire.tcp.poll_read_ready(&mut Context::from_waker(std::task::Waker::noop())).is_ready();
-        if readable || !self.wire.ahead.is_empty() { After::Linger } else { After::Close }
+        let more = Wire::is_readable(&self.wire.tcp) || !self.wire.ahead.is_empty();
+        if more { After::Linger } else { After::Close }
     }
 }
 
@@ -146,8 +148,12 @@ async fn read_head(worker: &Worker, client: &mut Client, first: bool) -> Read {
     poll_fn(|cx| {
         loop {
             // RFC 9112 §2.2: an empty line before the request line is passed over. It begins no request.
-            while client.wire.ahead.starts_with(b"\r\n") {
-                client.wire.used(2);
+            let empty = client.wire.ahead.chunks(2).take_while(|pair| *pair == b"\r\n").count();
+            if empty > EMPTY_LINES {
+                return Poll::Ready(Read::Refused(Refusal::BadRequestLine));
+            }
+            if empty > 0 {
+                client.wire.used(empty * 2);
             }
             match head::scan(&client.wire.ahead, scanned, limits) {
                 Ok(Scan::Complete(end)) => return Poll::Ready(ahead(worker, client, end, limits)),

@@ -60,6 +60,11 @@ struct Attempt {
     end: usize,
 }
 
+fn is_out_of_descriptors(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// What becomes of a request after an attempt.
 enum Next {
     Again,
@@ -114,8 +119,7 @@ fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing) -> Option<
     let head = Head { method: parsed.method?, target: parsed.path?, old, fields, framing, peer, length };
     let (ctx, admitted) = proxy::admit(arrival, &head);
     // RFC 9112 §9.3.
-    let keeps =
-        if old { fields.lists("connection", "keep-alive") } else { !fields.lists("connection", "close") };
+    let keeps = !fields.lists("connection", "close") && (!old || fields.lists("connection", "keep-alive"));
     let trailers = !old && fields.lists("te", "trailers");
     let exchange = Exchange { ctx, bytes: record::Bytes::default(), framing, keeps, old, trailers };
     Some(Begun { exchange, admitted })
@@ -126,7 +130,8 @@ impl Exchange {
     async fn turn_away(&mut self, worker: &Worker, client: &mut Client, ours: Answer) -> After {
         let unread = !matches!(self.framing, Framing::None | Framing::Length(0));
         let refused = matches!(ours, Answer::Refused(_));
-        let goes_on = self.keeps && !unread && !refused && !worker.is_stopping();
+        // An old client would have to be told in words of its own that the connection goes on.
+        let goes_on = self.keeps && !self.old && !unread && !refused && !worker.is_stopping();
         let then = if goes_on { Then::KeepAlive } else { Then::Close };
         self.bytes.sent = respond(client, &mut self.ctx, ours, then).await;
         match then {
@@ -234,6 +239,10 @@ impl Exchange {
         match Box::pin(connect(&upstream, &worker.shared.names, limits.connect)).await {
             Ok(connection) => Ok((connection, limits)),
             Err(error) => {
+                if is_out_of_descriptors(&error) {
+                    // The next attempt finds some free.
+                    worker.pool().clear();
+                }
                 tracing::debug!(upstream.name = %upstream.name, error = %error, "no connection to an upstream");
                 Err(())
             }
@@ -251,7 +260,7 @@ impl Exchange {
     /// Limits of an attempt that begins now.
     pub(super) fn limits(&self, now: Instant) -> Result<Limits, ()> {
         let (ctx, service) = (&self.ctx, self.ctx.service().ok_or(())?);
-        Ok(forward::limits(ctx.route, service.timeouts, ctx.upgrade, ctx.left(now)))
+        Ok(forward::limits(ctx.route, service.timeouts, ctx.left(now)))
     }
 
     /// Ends the head with what only this attempt has.
@@ -295,7 +304,8 @@ impl Exchange {
     fn client_gone(&mut self) -> Next {
         self.ctx.end = End::ClientGone;
         self.ctx.end_attempt("client-gone");
-        Next::Over(After::Close)
+        // Half an answer must not look whole to one that has only stopped reading for a while, or shut its side.
+        Next::Over(if self.ctx.passed.is_some() { After::Cut } else { After::Close })
     }
 
     /// The head of an answer is there: passes the answer on, or decides again.
@@ -325,6 +335,11 @@ impl Exchange {
             limits,
             progress,
         };
+        let by_close = answered.to == Framing::UntilClose;
+        if by_close {
+            // Whatever ends it early, a stop too, must not look like its end.
+            asking.client.wire.cut();
+        }
         // Who refuses a request does not want the rest of it.
         let passed = pass(&mut asking, &mut answer, answered.status < 400).await;
         let Progress { whole, touched, .. } = asking.progress;
@@ -339,15 +354,23 @@ impl Exchange {
                     Box::pin(self.resume(worker, client, &answered, &mut answer, body.head(), what)).await;
                 self.bytes.sent = answer.payload;
                 match resumed {
-                    Resumed::Whole => return Next::Over(self.close(client, &answered, whole)),
+                    Resumed::Whole => {
+                        client.wire.uncut();
+                        return Next::Over(self.close(client, &answered, whole));
+                    }
                     Resumed::ClientGone => return self.client_gone(),
                     Resumed::Not => return Next::Over(After::Cut),
                 }
             }
         }
         self.bytes.sent = answer.payload;
+        if by_close {
+            client.wire.uncut();
+        }
         if answered.from == Framing::Upgraded {
-            let carried = Box::pin(tunnel(worker, client, &mut connection, limits.write)).await;
+            let Some(service) = self.ctx.service() else { return Next::Over(After::Cut) };
+            let silent = forward::silent(service.timeouts);
+            let carried = Box::pin(tunnel(worker, client, &mut connection, silent)).await;
             (self.bytes.received, self.bytes.sent) = (carried.up, carried.down);
             return Next::Over(After::Close);
         }

@@ -1,13 +1,11 @@
 //! Unused connections to upstreams, one pool per thread.
 
-use std::{
-    task::{Context, Waker},
-    time::Duration,
-};
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
 use tokio::{net::TcpStream, time::Instant};
 
+use super::wire::Wire;
 use crate::proxy::forward;
 
 /// Unused connections that are kept to one upstream. Full: the oldest is closed.
@@ -66,9 +64,13 @@ impl Pool {
             if kept.until <= now {
                 continue;
             }
-            if !is_quiet(&kept.tcp) {
-                unused.learn(&kept, now);
-                continue;
+            match state(&kept.tcp) {
+                State::Open => {}
+                State::Closed => {
+                    unused.learn(&kept, now);
+                    continue;
+                }
+                State::Speaks => continue,
             }
             if which == Which::Proved {
                 let proved = now.saturating_duration_since(kept.since) <= forward::PROVED;
@@ -78,7 +80,7 @@ impl Pool {
                     self.count += 1;
                     return None;
                 }
-                if !is_open(&kept.tcp) {
+                if look(&kept.tcp) != State::Open {
                     unused.learn(&kept, now);
                     continue;
                 }
@@ -121,6 +123,11 @@ impl Pool {
         }
     }
 
+    /// Closes all of them: the descriptors are needed.
+    pub(super) fn clear(&mut self) {
+        (self.upstreams, self.count) = (Vec::new(), 0);
+    }
+
     /// Closes what has been unused for too long, and notices what was closed by the other side. To be called about
     /// once a second.
     pub(super) fn sweep(&mut self, now: Instant) {
@@ -130,7 +137,11 @@ impl Pool {
                 if kept.until <= now {
                     continue;
                 }
-                if is_quiet(&kept.tcp) { open.push(kept) } else { gone.push(kept) }
+                match state(&kept.tcp) {
+                    State::Open => open.push(kept),
+                    State::Closed => gone.push(kept),
+                    State::Speaks => {}
+                }
             }
             unused.connections = open;
             for kept in gone {
@@ -164,16 +175,29 @@ fn margin(limit: Duration) -> Duration {
     limit - (limit / 4).min(Duration::from_secs(5))
 }
 
-/// Whether nothing has come over it, as far as the runtime knows: no system call. What comes unasked is no answer to
-/// anything, and the end of the connection comes so too.
-fn is_quiet(tcp: &TcpStream) -> bool {
-    tcp.poll_read_ready(&mut Context::from_waker(Waker::noop())).is_pending()
+/// How an unused connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing has come over it.
+    Open,
+    /// The other side has closed it.
+    Closed,
+    /// Something has come, which is the answer to nothing.
+    Speaks,
 }
 
-/// Whether it is open and silent at this moment; asks the system.
-fn is_open(tcp: &TcpStream) -> bool {
-    let looked = rustix::net::recv(tcp, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-    matches!(looked, Err(rustix::io::Errno::AGAIN))
+/// As far as the runtime knows; the system is asked only if that has heard of something.
+fn state(tcp: &TcpStream) -> State {
+    if Wire::is_readable(tcp) { look(tcp) } else { State::Open }
+}
+
+/// At this moment; asks the system.
+fn look(tcp: &TcpStream) -> State {
+    match rustix::net::recv(tcp, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        Err(rustix::io::Errno::AGAIN) => State::Open,
+        Ok((_, 0)) | Err(_) => State::Closed,
+        Ok(_) => State::Speaks,
+    }
 }
 
 #[cfg(test)]
@@ -239,7 +263,7 @@ mod tests {
         let a = pool.take(1, Which::Proved, now + Duration::from_millis(900)).unwrap();
         // The runtime has not heard of it yet, the system has.
         drop(theirs);
-        while is_open(&a) {
+        while look(&a) == State::Open {
             std::thread::yield_now();
         }
         pool.put(1, a, KEEP, None, now);

@@ -23,6 +23,12 @@ const KEPT: usize = 64 * 1024;
 /// A body of up to so many bytes that is at hand leaves in one write with its head.
 const WITH_HEAD: usize = 16 * 1024;
 
+/// Bytes of a body that are moved in one turn of the thread.
+const TURN: u64 = 1024 * 1024;
+
+/// Read at once of a body in chunks: what is behind it is the next request, and waits in memory.
+const CHUNKS: usize = 64 * 1024;
+
 /// Beyond a body of known length so much of what follows may be read with its end.
 const BEYOND: u64 = 4 * 1024;
 
@@ -181,7 +187,13 @@ impl Pump {
         to: &TcpStream,
         scratch: &Scratch,
     ) -> Poll<Result<(), Fault>> {
+        let began = self.payload;
         loop {
+            if self.payload - began > TURN {
+                // Others wait for the thread.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             ready!(self.poll_flush(cx, to)).map_err(|_| Fault::To)?;
             if self.read_all {
                 return Poll::Ready(Ok(()));
@@ -240,7 +252,8 @@ impl Pump {
             Decode::Length(left) => {
                 usize::try_from(left.saturating_add(self.skip).saturating_add(BEYOND)).unwrap_or(SCRATCH)
             }
-            Decode::Chunked(_) | Decode::UntilClose => SCRATCH,
+            Decode::Chunked(_) => CHUNKS,
+            Decode::UntilClose => SCRATCH,
         };
         let mut room = scratch.lock();
         let read = ready!(poll_read(&from.tcp, cx, &mut room, most)).map_err(|_| Fault::From)?;

@@ -45,7 +45,7 @@ pub(super) async fn respond(client: &mut Client, ctx: &mut Ctx, ours: Answer, th
 /// How long a client may take over a piece of an answer.
 pub(super) fn patience(ctx: &Ctx) -> Duration {
     match ctx.service() {
-        Some(service) => forward::limits(ctx.route, service.timeouts, ctx.upgrade, None).write,
+        Some(service) => forward::limits(ctx.route, service.timeouts, None).write,
         None => ctx.snapshot.limits.header_timeout,
     }
 }

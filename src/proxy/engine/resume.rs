@@ -12,20 +12,21 @@ use super::{
     upstream::Connection,
     worker::Worker,
 };
-use crate::{
-    clock,
-    proxy::{
-        self,
-        ctx::End,
-        forward::part::{self, Part, Rest},
-        h1::{
-            Framing,
-            answer::{self, Answer},
-            framing,
-        },
-        retry::{Event, Verdict, What},
+use crate::proxy::{
+    self,
+    ctx::End,
+    forward::Limits,
+    forward::part::{self, Part, Rest},
+    h1::{
+        Framing,
+        answer::{self, Answer},
+        framing,
     },
+    retry::{Event, Verdict, What},
 };
+
+/// How often one answer is continued. A registry that breaks off each time after a few bytes is asked no more than that.
+const TIMES: u32 = 64;
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +37,14 @@ pub(super) enum Resumed {
     ClientGone,
     /// Nobody has the rest; the client's connection is to be cut.
     Not,
+}
+
+/// An attempt that has brought the head of the rest.
+struct Rested {
+    connection: Connection,
+    body: Pump,
+    progress: Progress,
+    limits: Limits,
 }
 
 impl Exchange {
@@ -51,16 +60,22 @@ impl Exchange {
     ) -> Resumed {
         let metrics = &worker.shared.metrics;
         let mut before = 0;
+        let mut times = 0;
         loop {
             let Some(part) = &answered.part else {
                 proxy::failed(&mut self.ctx, Event::BrokeOff, true, metrics);
                 return Resumed::Not;
             };
             tracing::debug!(request.id = %self.ctx.request, why = what.label(), bytes = answer.payload, "a blob broke off");
+            times += 1;
+            if times > TIMES {
+                proxy::failed(&mut self.ctx, Event::BrokeOff, true, metrics);
+                return Resumed::Not;
+            }
             // One that gave a piece of it has done its share: what was tried before counts no more.
             let more = answer.payload > std::mem::replace(&mut before, answer.payload);
             let mut event = if more { Event::BlobBrokeOff } else { Event::NotHere };
-            let connection = loop {
+            let rest = loop {
                 if !matches!(proxy::failed(&mut self.ctx, event, true, metrics), Verdict::Again(_)) {
                     return self.aborted();
                 }
@@ -69,12 +84,12 @@ impl Exchange {
                     return self.aborted();
                 }
                 match self.ask_for_rest(worker, client, part, answer, head).await {
-                    Ok(connection) => break connection,
+                    Ok(rest) => break rest,
                     Err(Some(failed)) => event = failed,
                     Err(None) => return Resumed::ClientGone,
                 }
             };
-            match self.pass_rest(worker, client, connection, answer).await {
+            match self.pass_rest(worker, client, rest, answer).await {
                 Passed::Whole => return Resumed::Whole,
                 Passed::ClientGone => return Resumed::ClientGone,
                 Passed::BrokeOff(why) => what = why,
@@ -96,7 +111,7 @@ impl Exchange {
         part: &Part,
         answer: &mut Pump,
         head: &[u8],
-    ) -> Result<Connection, Option<Event>> {
+    ) -> Result<Rested, Option<Event>> {
         let from = part.start + answer.payload;
         let (mut connection, limits) =
             self.connection(worker, true).await.map_err(|()| Some(Event::ConnectFailed))?;
@@ -112,7 +127,9 @@ impl Exchange {
             limits,
             progress: Progress::begin(now),
         };
-        let end = match asking.final_head(true).await {
+        let asked = asking.final_head(true).await;
+        let progress = asking.progress;
+        let end = match asked {
             Asked::Head(end) => end,
             Asked::Nothing(what) => return Err(Some(Event::NoAnswer(what))),
             Asked::Refused(_) | Asked::ClientGone => return Err(None),
@@ -140,21 +157,17 @@ impl Exchange {
         if let Some(note) = self.ctx.attempts.last_mut() {
             note.end = "answered";
         }
-        Ok(connection)
+        Ok(Rested { connection, body, progress, limits })
     }
 
     async fn pass_rest(
         &mut self,
         worker: &Worker,
         client: &mut Client,
-        mut connection: Connection,
+        rest: Rested,
         answer: &mut Pump,
     ) -> Passed {
-        let now = clock::now();
-        let Ok(limits) = self.limits(now) else { return Passed::BrokeOff(What::Closed) };
-        let mut body = Pump::request(Vec::new(), Framing::None, false);
-        let mut progress = Progress::begin(now);
-        progress.sending = false;
+        let Rested { mut connection, mut body, progress, limits } = rest;
         let mut asking = Asking {
             worker,
             client,

@@ -23,15 +23,16 @@ pub(super) struct Carried {
     pub(super) down: u64,
 }
 
-/// Carries bytes until both sides have closed, one is broken, or neither has sent any for `idle`.
+/// Carries bytes until both sides have closed, one is broken, or neither has sent any for so long: while both are
+/// open, and when one is shut.
 pub(super) async fn tunnel(
     worker: &Worker,
     client: &mut Client,
     upstream: &mut Connection,
-    idle: Duration,
+    silent: (Duration, Duration),
 ) -> Carried {
     let mut both = Both { up: Way::new(), down: Way::new(), touched: clock::now() };
-    poll_fn(|cx| both.poll(worker, client, upstream, idle, cx)).await;
+    poll_fn(|cx| both.poll(worker, client, upstream, silent, cx)).await;
     Carried { up: both.up.pump.payload, down: both.down.pump.payload }
 }
 
@@ -58,7 +59,7 @@ impl Both {
         worker: &Worker,
         client: &mut Client,
         upstream: &mut Connection,
-        idle: Duration,
+        silent: (Duration, Duration),
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let before = (self.up.pump.written, self.down.pump.written);
@@ -86,6 +87,7 @@ impl Both {
         if before != (self.up.pump.written, self.down.pump.written) {
             self.touched = now;
         }
+        let idle = if self.up.open && self.down.open { silent.0 } else { silent.1 };
         ready!(client.slot.poll(cx, self.touched + idle, now));
         Poll::Ready(())
     }

@@ -43,6 +43,8 @@ impl Connection {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     resolved: Mutex<HashMap<Address, (Instant, SocketAddr)>>,
+    /// One name is looked up at a time: a resolver that does not answer must not be asked by every request.
+    looking: tokio::sync::Mutex<()>,
 }
 
 /// Connects anew.
@@ -57,28 +59,44 @@ pub(super) async fn connect(to: &Upstream, names: &Names, within: Duration) -> i
 }
 
 impl Names {
+    /// The address of a name. One that was found before is good as long as no newer one is found.
     async fn resolve(&self, to: &Address, within: Duration) -> io::Result<SocketAddr> {
-        let now = clock::now();
-        let known = {
-            let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
-            resolved
-                .get(to)
-                .filter(|(at, _)| now.duration_since(*at) < RESOLVED_FOR)
-                .map(|(_, address)| *address)
+        let looking = match self.known(to) {
+            Some((address, true)) => return Ok(address),
+            Some((address, false)) => match self.looking.try_lock() {
+                Ok(looking) => looking,
+                Err(_) => return Ok(address),
+            },
+            None => timeout(within, self.looking.lock()).await?,
         };
-        if let Some(address) = known {
-            return Ok(address);
-        }
-        let lookup = tokio::net::lookup_host((to.host.as_str(), to.port));
-        let found: Vec<SocketAddr> = timeout(within, lookup).await??.collect();
-        // A name such as `localhost` has an address of each family and its server often only the older one.
-        let address = found.iter().find(|a| a.is_ipv4()).or(found.first()).copied();
+        let before = match self.known(to) {
+            // Somebody else has found it meanwhile.
+            Some((address, true)) => return Ok(address),
+            other => other.map(|(address, _)| address),
+        };
+        let found = match timeout(within, tokio::net::lookup_host((to.host.as_str(), to.port))).await {
+            Ok(found) => found.map(Iterator::collect::<Vec<_>>),
+            Err(late) => Err(late.into()),
+        };
+        let address = match (found, before) {
+            // A name such as `localhost` has an address of each family and its server often only the older one.
+            (Ok(found), before) => found.iter().find(|a| a.is_ipv4()).or(found.first()).copied().or(before),
+            (Err(_), Some(before)) => Some(before),
+            (Err(error), None) => return Err(error),
+        };
         let address = address.ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
         let mut resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
         if resolved.len() >= RESOLVED {
             resolved.clear();
         }
-        resolved.insert(to.clone(), (now, address));
+        resolved.insert(to.clone(), (clock::now(), address));
+        drop(looking);
         Ok(address)
+    }
+
+    /// What was found before, and whether it is new.
+    fn known(&self, to: &Address) -> Option<(SocketAddr, bool)> {
+        let resolved = self.resolved.lock().unwrap_or_else(PoisonError::into_inner);
+        resolved.get(to).map(|(at, address)| (*address, clock::now().duration_since(*at) < RESOLVED_FOR))
     }
 }

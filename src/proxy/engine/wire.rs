@@ -105,6 +105,19 @@ impl Wire {
         }
     }
 
+    /// Takes [`Wire::cut`] back.
+    pub(super) fn uncut(&self) {
+        if let Err(error) = rustix::net::sockopt::set_socket_linger(&self.tcp, None) {
+            tracing::debug!(error = %error, "connection could not be kept from being reset");
+        }
+    }
+
+    /// Whether something has come, or the other side has closed, as far as the runtime knows: no system call, and no
+    /// matter how much the task has done in its turn already.
+    pub(super) fn is_readable(tcp: &TcpStream) -> bool {
+        tcp.try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
     /// Closes after the last answer so that it is not lost: a connection that is closed with unread input is reset.
     pub(super) async fn linger(self, scratch: &Scratch) {
         if self.shut().is_err() {

@@ -44,6 +44,9 @@ const ACCEPT_TOLD: Duration = Duration::from_secs(5);
 /// Connections too many that are told so at once, by each thread. Full: further ones are closed without a word.
 const TURNED_AWAY: usize = 256;
 
+/// A thread that has not ended so long after the grace is not waited for.
+const LATE: Duration = Duration::from_secs(1);
+
 /// How often unused connections to upstreams are looked through, in ticks.
 const SWEEP: u32 = 10;
 
@@ -126,7 +129,8 @@ impl Worker {
         let ended = async { while tasks.join_next().await.is_some() {} };
         tokio::select! {
             () = ticking => {}
-            () = ended => {}
+            // Each waits for the grace by itself.
+            _ = tokio::time::timeout(self.shared.grace + LATE, ended) => {}
         }
     }
 
@@ -164,7 +168,13 @@ impl Worker {
                     () = &mut stop => break,
                 };
                 match next {
-                    Ok((tcp, peer)) => self.clone().serve_in(&mut connections, &socket, tcp, peer),
+                    Ok((tcp, peer)) => {
+                        self.clone().serve_in(&mut connections, &socket, tcp, peer);
+                        // While more come than can be served, the stop is never polled.
+                        if self.is_stopping() {
+                            break;
+                        }
+                    }
                     Err(error) => {
                         let now = clock::now();
                         if told.is_none_or(|told| now.duration_since(told) >= ACCEPT_TOLD) {

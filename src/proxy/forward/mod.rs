@@ -88,12 +88,16 @@ pub struct Limits {
     pub pooled: bool,
 }
 
+/// How long an upgraded connection may be silent: as long as both sides are open, and once one is shut.
+pub fn silent(timeouts: UpstreamTimeouts) -> (Duration, Duration) {
+    (timeouts.idle.max(UPGRADED), timeouts.idle)
+}
+
 /// Limits of the next attempt.
-pub fn limits(route: Route, timeouts: UpstreamTimeouts, upgrade: bool, left: Option<Duration>) -> Limits {
+pub fn limits(route: Route, timeouts: UpstreamTimeouts, left: Option<Duration>) -> Limits {
     let idle = match route.pace {
         // Nobody waits longer for it. The deadline cannot see an upstream that takes only half of a body.
         Pace::Prompt => timeouts.idle.min(WRITE_DEADLINE),
-        _ if upgrade => timeouts.idle.max(UPGRADED),
         _ => timeouts.idle,
     };
     Limits {

@@ -61,13 +61,24 @@ pub fn part(
     (end.checked_sub(start) == Some(length)).then(|| Part { start, end, total, digest: digest.to_owned() })
 }
 
-/// The head that asks for the rest: that of the first request, but for the range.
+/// The head that asks for the rest: that of the first request, but for range, conditions and body.
 pub fn head(first: &[u8], part: &Part, from: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(first.len() + 64);
     for whole in first.split_inclusive(|byte| *byte == b'\n') {
         let name = whole.split(|byte| *byte == b':').next().unwrap_or_default();
-        let conditional = [&b"range"[..], b"if-range", b"if-none-match", b"if-modified-since", b"if-match"];
-        if !conditional.iter().any(|other| name.eq_ignore_ascii_case(other)) {
+        let other = [
+            &b"range"[..],
+            b"if-range",
+            b"if-match",
+            b"if-none-match",
+            b"if-modified-since",
+            b"if-unmodified-since",
+            // A body that came with the first question does not come with this one.
+            b"content-length",
+            b"transfer-encoding",
+            b"expect",
+        ];
+        if !other.iter().any(|other| name.eq_ignore_ascii_case(other)) {
             out.extend_from_slice(whole);
         }
     }
@@ -187,7 +198,7 @@ mod tests {
     #[test]
     fn the_question_for_the_rest_has_one_range() {
         let part = Part { start: 2, end: 10, total: 20, digest: "sha256:12".into() };
-        let first = b"GET /b HTTP/1.1\r\nhost: a\r\nRange: bytes=2-9\r\nIf-Range: \"x\"\r\naccept: */*\r\n";
+        let first = b"GET /b HTTP/1.1\r\nhost: a\r\nRange: bytes=2-9\r\nIf-Range: \"x\"\r\ncontent-length: 5\r\naccept: */*\r\n";
         let wanted = "GET /b HTTP/1.1\r\nhost: a\r\naccept: */*\r\nrange: bytes=5-9\r\n";
         assert_eq!(String::from_utf8(head(first, &part, 5)).unwrap(), wanted);
     }

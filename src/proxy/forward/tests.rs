@@ -121,7 +121,7 @@ fn only_what_may_be_repeated_goes_over_used_connections() {
     let of = |line: &str| {
         let (method, path) = line.split_once(' ').unwrap();
         let route = classify::route(Kind::Controller, &method.parse::<Method>().unwrap(), path);
-        limits(route, UpstreamTimeouts::default(), false, None)
+        limits(route, UpstreamTimeouts::default(), None)
     };
     assert!(of("GET /api/v1/vm").pooled);
     assert!(!of("POST /api/v1/vm").pooled);

@@ -30,6 +30,12 @@ pub fn split(target: &str) -> (&str, &str) {
     (if path.is_empty() { "/" } else { path }, query)
 }
 
+/// The host that a target in absolute form names.
+pub fn authority(target: &str) -> Option<&str> {
+    let (authority, _) = head::absolute(target.as_bytes())?;
+    std::str::from_utf8(authority).ok()
+}
+
 /// Brings `path` (no query) into that form.
 pub fn normalise(path: &str) -> Result<Cow<'_, str>, Refusal> {
     if path == "*" {

@@ -8,7 +8,7 @@ use super::fields::{is_forbidden, is_token};
 /// A line with a chunk's size, extensions included, has so many bytes at most.
 const LINE: u32 = 256;
 
-/// So many bytes lines may have beyond the data behind them, over a whole body: a flood of tiny chunks with long
+/// So many bytes extensions may have beyond the data behind them, over a whole body: a flood of tiny chunks with long
 /// extensions costs the reader more than the sender.
 const EXCESS: u64 = 16 * 1024;
 
@@ -136,6 +136,7 @@ impl Decoder {
             }
             State::Gap { size } => {
                 self.grow()?;
+                self.excess += 1;
                 match byte {
                     b' ' | b'\t' => Ok(State::Gap { size }),
                     b';' => Ok(State::Extension { size }),
@@ -144,6 +145,7 @@ impl Decoder {
             }
             State::Extension { size } => {
                 self.grow()?;
+                self.excess += 1;
                 match byte {
                     b'\r' => Ok(State::SizeEnd { size }),
                     byte if is_forbidden(byte) => Err(Bad),
@@ -202,7 +204,8 @@ impl Decoder {
 
     /// The line of a size is over.
     fn sized(&mut self, size: u64) -> Result<State, Bad> {
-        self.excess = (self.excess + u64::from(std::mem::take(&mut self.line))).saturating_sub(size);
+        self.line = 0;
+        self.excess = self.excess.saturating_sub(size);
         if self.excess > EXCESS {
             return Err(Bad);
         }
@@ -290,6 +293,7 @@ mod tests {
         good("5\r\nhello\r\n000\r\n\r\nGET /", "hello", "", 5);
         good("A;x=y\r\n0123456789\r\n0;last\r\n\r\n", "0123456789", "", 0);
         good("1 ;x=\"a b\"\r\na\r\n0\r\n\r\n", "a", "", 0);
+        good(&format!("{}0\r\n\r\n", "00000001\r\na\r\n".repeat(20_000)), &"a".repeat(20_000), "", 0);
         good("1\r\na\r\n0\r\nX-Sum: 1\r\nY:\r\n\r\n", "a", "X-Sum: 1\r\nY:\r\n", 0);
     }
 

@@ -2,6 +2,7 @@
 //! upstream saw the request, how long it took, and what the log says of it.
 
 mod bodies;
+mod bounds;
 mod crowds;
 mod crowd;
 mod idle;
