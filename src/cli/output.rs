@@ -1,8 +1,8 @@
 //! The only file that prints: data to standard output, everything else to standard error.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is the one place that prints")]
+#![expect(clippy::print_stderr, reason = "this is the one place that prints")]
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 
 /// Where a subcommand's words go.
 #[derive(Debug, Clone, Copy)]
@@ -28,9 +28,9 @@ impl Printer {
         self.colour
     }
 
-    /// One line of what was asked for.
+    /// One line of what was asked for. A reader that has seen enough (`| head`) closes its end: the rest is for nobody.
     pub fn data(self, line: impl std::fmt::Display) {
-        println!("{line}");
+        drop(writeln!(std::io::stdout(), "{line}"));
     }
 
     /// What a person should know, but no program reads.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::program::{in_project, run, switchyard};
+use crate::program::{Said, in_project, run, switchyard};
 
 fn conf_files() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
@@ -163,4 +163,13 @@ fn every_subcommand_explains_itself_and_bad_usage_is_exit_2() {
     for wrong in [&["chek"][..], &["proxy"], &["check"], &["standalone", "--agents", "many"]] {
         assert_eq!(run(wrong).code, Some(2), "{wrong:?}");
     }
+}
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_fault() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let file = in_project("conf/proxy.toml");
+    let said: Said = switchyard().arg("check").arg(file).stdout(writer).output().unwrap().into();
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""));
 }
