@@ -62,8 +62,6 @@ pub(super) struct Asking<'a> {
 pub(super) struct Progress {
     /// The request is still going out.
     pub(super) sending: bool,
-    /// The upstream takes no more of it, though it may have answered.
-    refused: bool,
     /// The request went out whole.
     pub(super) whole: bool,
     /// Something has moved then.
@@ -80,16 +78,7 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn begin(now: Instant) -> Self {
-        Self {
-            sending: true,
-            refused: false,
-            whole: false,
-            touched: now,
-            until: None,
-            scanned: 0,
-            received: 0,
-            told: false,
-        }
+        Self { sending: true, whole: false, touched: now, until: None, scanned: 0, received: 0, told: false }
     }
 }
 
@@ -198,7 +187,7 @@ impl Asking<'_> {
                 };
             }
             // It may have answered before it closed.
-            Poll::Ready(Err(Fault::To)) => (self.progress.sending, self.progress.refused) = (false, true),
+            Poll::Ready(Err(Fault::To)) => self.progress.sending = false,
             Poll::Ready(Err(Fault::From | Fault::Short)) => return Poll::Ready(Asked::ClientGone),
             Poll::Ready(Err(Fault::Bad)) => return Poll::Ready(Asked::Refused(Refusal::BadBody)),
         }

@@ -185,7 +185,7 @@ impl Exchange {
                 Err(()) => return self.failed(worker, client, Event::ConnectFailed, body).await,
             };
             let now = self.connected(&connection);
-            if body.prepare(&mut client.wire).is_err() {
+            if body.take_ahead(&mut client.wire).is_err() {
                 return self.refuse(client, Refusal::BadBody).await;
             }
             body.begin(|out| self.complete(out, now));
@@ -354,10 +354,7 @@ impl Exchange {
                     Box::pin(self.resume(worker, client, &answered, &mut answer, body.head(), what)).await;
                 self.bytes.sent = answer.payload;
                 match resumed {
-                    Resumed::Whole => {
-                        client.wire.uncut();
-                        return Next::Over(self.close(client, &answered, whole));
-                    }
+                    Resumed::Whole => return Next::Over(self.close(client, &answered, whole)),
                     Resumed::ClientGone => return self.client_gone(),
                     Resumed::Not => return Next::Over(After::Cut),
                 }

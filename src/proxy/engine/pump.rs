@@ -126,11 +126,6 @@ impl Pump {
         }
     }
 
-    /// Takes what was read of it already.
-    pub(super) fn prepare(&mut self, from: &mut Wire) -> Result<(), Fault> {
-        self.take_ahead(from)
-    }
-
     /// Takes from `bytes` what belongs to it; how many that were.
     pub(super) fn prepare_from(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         if self.read_all { Ok(0) } else { self.take(bytes) }
@@ -226,8 +221,8 @@ impl Pump {
         Poll::Ready(Ok(()))
     }
 
-    /// Uses what was read ahead, as far as it belongs to the body.
-    fn take_ahead(&mut self, from: &mut Wire) -> Result<(), Fault> {
+    /// Takes what was read ahead, as far as it belongs to the body.
+    pub(super) fn take_ahead(&mut self, from: &mut Wire) -> Result<(), Fault> {
         if self.read_all || from.ahead.is_empty() {
             return Ok(());
         }
@@ -263,8 +258,7 @@ impl Pump {
         }
         let plain = match (&mut self.decode, self.encode) {
             (Decode::Length(left), Encode::Plain) if !self.keep && self.skip == 0 => {
-                let ours = usize::try_from(*left).map_or(read, |left| left.min(read));
-                *left -= ours as u64;
+                let ours = share(left, read);
                 self.read_all = *left == 0;
                 Some(ours)
             }
@@ -291,14 +285,12 @@ impl Pump {
 
     /// Takes what belongs to the body into `waiting`; how many bytes that were.
     fn take(&mut self, input: &[u8]) -> Result<usize, Fault> {
-        let mut used = usize::try_from(self.skip).map_or(input.len(), |skip| skip.min(input.len()));
-        self.skip -= used as u64;
+        let mut used = share(&mut self.skip, input.len());
         while used < input.len() && !self.read_all {
             let rest = &input[used..];
             let (step, data) = match &mut self.decode {
                 Decode::Length(left) => {
-                    let ours = usize::try_from(*left).map_or(rest.len(), |left| left.min(rest.len()));
-                    *left -= ours as u64;
+                    let ours = share(left, rest.len());
                     self.read_all = *left == 0;
                     (ours, 0..ours)
                 }
@@ -341,4 +333,11 @@ impl Pump {
         };
         chunked::encode_end(&trailers, &mut self.waiting);
     }
+}
+
+/// How many of `there` bytes belong to what `left` of are wanted; they are wanted no more.
+fn share(left: &mut u64, there: usize) -> usize {
+    let ours = usize::try_from(*left).map_or(there, |left| left.min(there));
+    *left -= ours as u64;
+    ours
 }

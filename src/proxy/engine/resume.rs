@@ -62,16 +62,12 @@ impl Exchange {
         let mut before = 0;
         let mut times = 0;
         loop {
-            let Some(part) = &answered.part else {
+            let Some(part) = answered.part.as_ref().filter(|_| times < TIMES) else {
                 proxy::failed(&mut self.ctx, Event::BrokeOff, true, metrics);
                 return Resumed::Not;
             };
             tracing::debug!(request.id = %self.ctx.request, why = what.label(), bytes = answer.payload, "a blob broke off");
             times += 1;
-            if times > TIMES {
-                proxy::failed(&mut self.ctx, Event::BrokeOff, true, metrics);
-                return Resumed::Not;
-            }
             // One that gave a piece of it has done its share: what was tried before counts no more.
             let more = answer.payload > std::mem::replace(&mut before, answer.payload);
             let mut event = if more { Event::BlobBrokeOff } else { Event::NotHere };

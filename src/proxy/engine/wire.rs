@@ -11,7 +11,7 @@ use std::{
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::{io::Interest, net::TcpStream, time::timeout};
 
-/// Read at once at most. Larger reads were no faster for large bodies, smaller ones were.
+/// Read at once at most.
 pub(super) const SCRATCH: usize = 256 * 1024;
 
 /// After an early answer, input is read and dropped for so long at most.
@@ -173,13 +173,20 @@ pub(super) fn poll_read(
     }
 }
 
+/// A closed connection is an error, no signal. Where the flag is missing the process ignores that signal, as every Rust
+/// program does from its start.
+#[cfg(not(target_vendor = "apple"))]
+const SEND: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const SEND: SendFlags = SendFlags::empty();
+
 /// Writes once; how many bytes were taken.
 pub(super) fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     loop {
         ready!(tcp.poll_write_ready(cx))?;
         let mut short = None;
         let written = tcp.try_io(Interest::WRITABLE, || {
-            let written = rustix::net::send(tcp, bytes, SendFlags::NOSIGNAL)?;
+            let written = rustix::net::send(tcp, bytes, SEND)?;
             if written > 0 && written < bytes.len() {
                 short = Some(written);
                 return Err(io::ErrorKind::WouldBlock.into());

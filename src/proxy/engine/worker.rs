@@ -197,7 +197,7 @@ impl Worker {
 
     fn serve_in(self: Arc<Self>, tasks: &mut JoinSet<()>, socket: &Socket, tcp: TcpStream, peer: SocketAddr) {
         let listener = socket.listener;
-        let most = self.shared.most.min(self.shared.live.load().limits.connections);
+        let most = self.shared.most.min(self.shared.live.peek().limits.connections);
         if let Some(inside) = self.shared.connections.enter(most) {
             let open = socket.open.open();
             tasks.spawn(async move {
