@@ -100,7 +100,7 @@ impl Asking<'_> {
                 continue;
             }
             let patience = self.limits.write;
-            if Box::pin(self.client.wire.write_all(&passed, patience)).await.is_err() {
+            if Box::pin(self.client.wire.stream.write_all(&passed, patience)).await.is_err() {
                 return Asked::ClientGone;
             }
             self.progress.touched = clock::now();
@@ -168,8 +168,8 @@ impl Asking<'_> {
     /// Ready only when there is no use in waiting for an answer.
     fn poll_send(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Asked> {
         let before = self.body.moved();
-        let tcp = &self.connection.wire.tcp;
-        let polled = self.body.poll(cx, &mut self.client.wire, tcp, &self.worker.scratch);
+        let to = &mut self.connection.wire.stream;
+        let polled = self.body.poll(cx, &mut self.client.wire, to, &self.worker.scratch);
         if before != self.body.moved() {
             self.progress.touched = now;
         }

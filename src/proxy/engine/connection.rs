@@ -11,8 +11,9 @@ use tokio::{net::TcpStream, time::Instant};
 use super::{
     exchange::{self, Begun},
     respond,
+    stream::Stream,
     timers::Slot,
-    wire::{Scratch, Wire, poll_read},
+    wire::{Scratch, Wire},
     worker::Worker,
 };
 use crate::{
@@ -81,7 +82,7 @@ impl Client {
     pub(super) fn new(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) -> Self {
         let address = peer.ip().to_canonical().to_string();
         let from = From { peer, address, listener };
-        Self { wire: Wire::new(tcp), from, slot: worker.timers.slot() }
+        Self { wire: Wire::new(Stream::Plain(tcp)), from, slot: worker.timers.slot() }
     }
 
     /// Completes when the client has closed while its answer is waited for. What it sends meanwhile is kept, as far as
@@ -98,7 +99,7 @@ impl Client {
 
     /// How to close when the last answer is out: what is unread would reset the connection, and the answer with it.
     pub(super) fn close(&self) -> After {
-        let more = Wire::is_readable(&self.wire.tcp) || !self.wire.ahead.is_empty();
+        let more = self.wire.stream.is_readable() || !self.wire.ahead.is_empty();
         if more { After::Linger } else { After::Close }
     }
 }
@@ -121,7 +122,7 @@ pub(super) async fn serve(worker: &Worker, listener: usize, tcp: TcpStream, peer
             After::Next => first = false,
             After::Close => return,
             After::Linger => return Box::pin(client.wire.linger(&worker.scratch)).await,
-            After::Cut => return client.wire.cut(),
+            After::Cut => return client.wire.stream.cut(),
         }
     }
 }
@@ -161,7 +162,7 @@ async fn read_head(worker: &Worker, client: &mut Client, first: bool) -> Read {
                 Err(refusal) => return Poll::Ready(Read::Refused(refusal)),
             }
             let mut room = worker.scratch.lock();
-            match poll_read(&client.wire.tcp, cx, &mut room, HEAD_READ) {
+            match client.wire.stream.poll_read(cx, &mut room, HEAD_READ) {
                 Poll::Ready(Ok(read)) if read > 0 => {
                     // Nearly every head comes whole, and then needs no place to wait in.
                     if client.wire.ahead.is_empty()

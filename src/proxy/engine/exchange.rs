@@ -157,7 +157,9 @@ impl Exchange {
         let route = self.ctx.route;
         let mut body = Pump::request(head, self.framing, route.repeatable || route.creates);
         let after = loop {
-            match proxy::next_upstream(&mut self.ctx, &worker.shared.metrics, || client.wire.gone()).await {
+            match proxy::next_upstream(&mut self.ctx, &worker.shared.metrics, || client.wire.stream.gone())
+                .await
+            {
                 Ok(()) => {}
                 Err(NoNext::Answer(ours)) => {
                     break Box::pin(self.give_up(client, ours, body.is_read())).await;
@@ -230,8 +232,8 @@ impl Exchange {
         let limits = self.limits(now)?;
         if !fresh {
             let which = if limits.pooled { Which::Any } else { Which::Proved };
-            if let Some(tcp) = worker.pool().take(upstream.id, which, now) {
-                return Ok((Connection::used(tcp, upstream.id), limits));
+            if let Some(stream) = worker.pool().take(upstream.id, which, now) {
+                return Ok((Connection::used(stream, upstream.id), limits));
             }
         }
         let upstream = upstream.clone();
@@ -338,7 +340,7 @@ impl Exchange {
         let by_close = answered.to == Framing::UntilClose;
         if by_close {
             // Whatever ends it early, a stop too, must not look like its end.
-            asking.client.wire.cut();
+            asking.client.wire.stream.cut();
         }
         // Who refuses a request does not want the rest of it.
         let passed = pass(&mut asking, &mut answer, answered.status < 400).await;
@@ -362,7 +364,7 @@ impl Exchange {
         }
         self.bytes.sent = answer.payload;
         if by_close {
-            client.wire.uncut();
+            client.wire.stream.uncut();
         }
         if answered.from == Framing::Upgraded {
             let Some(service) = self.ctx.service() else { return Next::Over(After::Cut) };
@@ -391,7 +393,7 @@ impl Exchange {
         let (Some(service), Reuse::Yes(told)) = (self.ctx.service(), reuse) else { return };
         // What came unasked is the answer to nothing.
         if wire.ahead.is_empty() {
-            worker.pool().put(upstream, wire.tcp, service.timeouts.keep_alive, told, now);
+            worker.pool().put(upstream, wire.stream, service.timeouts.keep_alive, told, now);
         }
     }
 }

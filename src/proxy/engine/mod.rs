@@ -12,7 +12,8 @@
 //!     resume       a blob that broke off goes on from another upstream
 //!     tunnel       another protocol, both ways
 //!     respond      an answer of ours
-//!   pump, wire   bytes from one socket to the other, re-framed; a buffer exists only while bytes wait in it
+//!   pump, wire   bytes from one connection to the other, re-framed; a buffer exists only while bytes wait in it
+//!   stream       what a connection is made of
 //!   timers       one deadline per connection, looked at a few times a second
 //! ```
 
@@ -26,6 +27,7 @@ mod pump;
 mod respond;
 mod resume;
 mod service;
+mod stream;
 mod timers;
 mod tunnel;
 mod upstream;

@@ -34,7 +34,7 @@ fn poll(asking: &mut Asking<'_>, answer: &mut Pump, cx: &mut Context<'_>) -> Pol
     let scratch = &asking.worker.scratch;
     let before = (answer.moved(), asking.body.written);
     if asking.progress.sending {
-        let (from, to) = (&mut asking.client.wire, &asking.connection.wire.tcp);
+        let (from, to) = (&mut asking.client.wire, &mut asking.connection.wire.stream);
         match asking.body.poll(cx, from, to, scratch) {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => (asking.progress.sending, asking.progress.whole) = (false, true),
@@ -44,7 +44,7 @@ fn poll(asking: &mut Asking<'_>, answer: &mut Pump, cx: &mut Context<'_>) -> Pol
         }
     }
     let payload = answer.payload;
-    let polled = answer.poll(cx, &mut asking.connection.wire, &asking.client.wire.tcp, scratch);
+    let polled = answer.poll(cx, &mut asking.connection.wire, &mut asking.client.wire.stream, scratch);
     asking.progress.received += answer.payload - payload;
     match polled {
         Poll::Ready(Ok(())) => return Poll::Ready(Passed::Whole),

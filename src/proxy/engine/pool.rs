@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use rustix::net::RecvFlags;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
-use super::wire::Wire;
+use super::stream::{State, Stream};
 use crate::proxy::forward;
 
 /// Unused connections that are kept to one upstream. Full: the oldest is closed.
@@ -39,7 +38,7 @@ struct Unused {
 
 #[derive(Debug)]
 struct Kept {
-    tcp: TcpStream,
+    stream: Stream,
     /// Its last answer was complete.
     since: Instant,
     /// It is kept until then.
@@ -57,14 +56,14 @@ pub(super) enum Which {
 
 impl Pool {
     /// A connection to this upstream.
-    pub(super) fn take(&mut self, upstream: u64, which: Which, now: Instant) -> Option<TcpStream> {
+    pub(super) fn take(&mut self, upstream: u64, which: Which, now: Instant) -> Option<Stream> {
         let unused = self.upstreams.iter_mut().find(|unused| unused.upstream == upstream)?;
         while let Some(kept) = unused.connections.pop() {
             self.count -= 1;
             if kept.until <= now {
                 continue;
             }
-            match state(&kept.tcp) {
+            match kept.stream.state() {
                 State::Open => {}
                 State::Closed => {
                     unused.learn(&kept, now);
@@ -80,12 +79,12 @@ impl Pool {
                     self.count += 1;
                     return None;
                 }
-                if look(&kept.tcp) != State::Open {
+                if kept.stream.look() != State::Open {
                     unused.learn(&kept, now);
                     continue;
                 }
             }
-            return Some(kept.tcp);
+            return Some(kept.stream);
         }
         None
     }
@@ -95,7 +94,7 @@ impl Pool {
     pub(super) fn put(
         &mut self,
         upstream: u64,
-        tcp: TcpStream,
+        stream: Stream,
         keep: Duration,
         told: Option<Duration>,
         now: Instant,
@@ -118,7 +117,7 @@ impl Pool {
             self.count -= 1;
         }
         if self.count < ALL {
-            unused.connections.push(Kept { tcp, since: now, until: now + keep });
+            unused.connections.push(Kept { stream, since: now, until: now + keep });
             self.count += 1;
         }
     }
@@ -137,7 +136,7 @@ impl Pool {
                 if kept.until <= now {
                     continue;
                 }
-                match state(&kept.tcp) {
+                match kept.stream.state() {
                     State::Open => open.push(kept),
                     State::Closed => gone.push(kept),
                     State::Speaks => {}
@@ -175,61 +174,44 @@ fn margin(limit: Duration) -> Duration {
     limit - (limit / 4).min(Duration::from_secs(5))
 }
 
-/// How an unused connection stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nothing has come over it.
-    Open,
-    /// The other side has closed it.
-    Closed,
-    /// Something has come, which is the answer to nothing.
-    Speaks,
-}
-
-/// As far as the runtime knows; the system is asked only if that has heard of something.
-fn state(tcp: &TcpStream) -> State {
-    if Wire::is_readable(tcp) { look(tcp) } else { State::Open }
-}
-
-/// At this moment; asks the system.
-fn look(tcp: &TcpStream) -> State {
-    match rustix::net::recv(tcp, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
-        Err(rustix::io::Errno::AGAIN) => State::Open,
-        Ok((_, 0)) | Err(_) => State::Closed,
-        Ok(_) => State::Speaks,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use std::{future::poll_fn, net::SocketAddr};
+
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
     use crate::clock;
 
     const KEEP: Duration = Duration::from_secs(60);
 
-    async fn pair() -> (TcpStream, TcpStream) {
+    async fn pair() -> (Stream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (ours, theirs) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (ours.unwrap(), theirs.unwrap().0)
+        (Stream::Plain(ours.unwrap()), theirs.unwrap().0)
+    }
+
+    fn address(stream: &Stream) -> SocketAddr {
+        match stream {
+            Stream::Plain(tcp) => tcp.local_addr().unwrap(),
+        }
     }
 
     /// Until the runtime has noticed what the other side did.
-    async fn noticed(tcp: &TcpStream) {
-        tcp.readable().await.unwrap();
+    async fn noticed(stream: &mut Stream) {
+        poll_fn(|cx| stream.poll_readable(cx)).await.unwrap();
     }
 
     #[tokio::test]
     async fn the_connection_that_was_used_last_is_used_next() {
         let mut pool = Pool::default();
         let ((a, _a), (b, _b), now) = (pair().await, pair().await, clock::now());
-        let last = b.local_addr().unwrap();
+        let last = address(&b);
         pool.put(1, a, KEEP, None, now);
         pool.put(1, b, KEEP, None, now);
         assert!(pool.take(2, Which::Any, now).is_none());
-        assert_eq!(pool.take(1, Which::Any, now).unwrap().local_addr().unwrap(), last);
+        assert_eq!(pool.take(1, Which::Any, now).map(|stream| address(&stream)), Some(last));
         assert!(pool.take(1, Which::Any, now).is_some());
         assert!(pool.take(1, Which::Any, now).is_none());
         assert_eq!(pool.count, 0);
@@ -238,9 +220,9 @@ mod tests {
     #[tokio::test]
     async fn what_was_closed_is_not_used_and_its_age_is_learnt() {
         let mut pool = Pool::default();
-        let ((a, theirs), now) = (pair().await, clock::now());
+        let ((mut a, theirs), now) = (pair().await, clock::now());
         drop(theirs);
-        noticed(&a).await;
+        noticed(&mut a).await;
         pool.put(1, a, KEEP, None, now);
         let later = now + Duration::from_secs(4);
         assert!(pool.take(1, Which::Any, later).is_none());
@@ -263,7 +245,7 @@ mod tests {
         let a = pool.take(1, Which::Proved, now + Duration::from_millis(900)).unwrap();
         // The runtime has not heard of it yet, the system has.
         drop(theirs);
-        while look(&a) == State::Open {
+        while a.look() == State::Open {
             std::thread::yield_now();
         }
         pool.put(1, a, KEEP, None, now);

@@ -6,9 +6,10 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use tokio::net::TcpStream;
-
-use super::wire::{SCRATCH, Scratch, Wire, poll_read, poll_write};
+use super::{
+    stream::Stream,
+    wire::{SCRATCH, Scratch, Wire},
+};
 use crate::proxy::{
     forward,
     h1::{
@@ -179,7 +180,7 @@ impl Pump {
         &mut self,
         cx: &mut Context<'_>,
         from: &mut Wire,
-        to: &TcpStream,
+        to: &mut Stream,
         scratch: &Scratch,
     ) -> Poll<Result<(), Fault>> {
         let began = self.payload;
@@ -201,9 +202,9 @@ impl Pump {
         }
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, to: &TcpStream) -> Poll<io::Result<()>> {
+    fn poll_flush(&mut self, cx: &mut Context<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
         while self.lead_at < self.lead.len() {
-            let written = ready!(poll_write(to, cx, &self.lead[self.lead_at..]))?;
+            let written = ready!(to.poll_write(cx, &self.lead[self.lead_at..]))?;
             self.lead_at += written;
             self.written += written as u64;
         }
@@ -211,7 +212,7 @@ impl Pump {
             (self.lead, self.lead_at) = (Vec::new(), 0);
         }
         while self.at < self.waiting.len() {
-            let written = ready!(poll_write(to, cx, &self.waiting[self.at..]))?;
+            let written = ready!(to.poll_write(cx, &self.waiting[self.at..]))?;
             self.at += written;
             self.written += written as u64;
         }
@@ -240,7 +241,7 @@ impl Pump {
         &mut self,
         cx: &mut Context<'_>,
         from: &mut Wire,
-        to: &TcpStream,
+        to: &mut Stream,
         scratch: &Scratch,
     ) -> Poll<Result<(), Fault>> {
         let most = match self.decode {
@@ -250,8 +251,9 @@ impl Pump {
             Decode::Chunked(_) => CHUNKS,
             Decode::UntilClose => SCRATCH,
         };
+        ready!(from.stream.poll_readable(cx)).map_err(|_| Fault::From)?;
         let mut room = scratch.lock();
-        let read = ready!(poll_read(&from.tcp, cx, &mut room, most)).map_err(|_| Fault::From)?;
+        let read = ready!(from.stream.poll_read(cx, &mut room, most)).map_err(|_| Fault::From)?;
         let bytes = &room[..read];
         if read == 0 {
             return Poll::Ready(self.ended());
@@ -268,7 +270,7 @@ impl Pump {
         let used = match plain {
             Some(ours) => {
                 self.payload += ours as u64;
-                let written = match poll_write(to, cx, &bytes[..ours]) {
+                let written = match to.poll_write(cx, &bytes[..ours]) {
                     Poll::Ready(written) => written.map_err(|_| Fault::To)?,
                     Poll::Pending => 0,
                 };

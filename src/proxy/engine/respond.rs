@@ -24,7 +24,7 @@ pub(super) async fn refuse(worker: &Worker, client: &mut Client, refused: &Answe
     let path = if kind == Kind::Registry { "/v2/" } else { "/" };
     let rendered = answer::render(refused, kind, path, &RequestId::random());
     let bytes = whole(&rendered, Then::Close, false);
-    if client.wire.write_all(&bytes, snapshot.limits.header_timeout).await.is_err() {
+    if client.wire.stream.write_all(&bytes, snapshot.limits.header_timeout).await.is_err() {
         tracing::debug!(client.address = %client.from.peer, "client did not take its refusal");
     }
 }
@@ -36,7 +36,7 @@ pub(super) async fn respond(client: &mut Client, ctx: &mut Ctx, ours: Answer, th
     ctx.first_byte = Some(clock::now());
     let bodiless = ctx.method == ::http::Method::HEAD;
     let bytes = whole(&rendered, then, bodiless);
-    if client.wire.write_all(&bytes, patience(ctx)).await.is_err() {
+    if client.wire.stream.write_all(&bytes, patience(ctx)).await.is_err() {
         ctx.end = End::ClientGone;
     }
     if bodiless { 0 } else { rendered.body.len() as u64 }

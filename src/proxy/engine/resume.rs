@@ -75,7 +75,7 @@ impl Exchange {
                 if !matches!(proxy::failed(&mut self.ctx, event, true, metrics), Verdict::Again(_)) {
                     return self.aborted();
                 }
-                let next = proxy::next_upstream(&mut self.ctx, metrics, || client.wire.gone()).await;
+                let next = proxy::next_upstream(&mut self.ctx, metrics, || client.wire.stream.gone()).await;
                 if next.is_err() {
                     return self.aborted();
                 }

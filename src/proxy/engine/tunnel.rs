@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    io,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -11,7 +12,9 @@ use tokio::time::Instant;
 use super::{
     connection::Client,
     pump::{Fault, Pump},
+    stream::Stream,
     upstream::Connection,
+    wire::{Scratch, Wire},
     worker::Worker,
 };
 use crate::{clock, proxy::h1::Framing};
@@ -38,12 +41,47 @@ pub(super) async fn tunnel(
 
 struct Way {
     pump: Pump,
-    open: bool,
+    at: At,
+}
+
+/// How far one way has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// Its sender may send more.
+    Open,
+    /// Its sender has no more to say, and its receiver is being told so.
+    Ending,
+    /// Both know.
+    Shut,
 }
 
 impl Way {
     fn new() -> Self {
-        Self { pump: Pump::answer(Framing::UntilClose, Framing::UntilClose, false), open: true }
+        Self { pump: Pump::answer(Framing::UntilClose, Framing::UntilClose, false), at: At::Open }
+    }
+
+    /// Goes on as far as it can. An error is the end of both ways: something broke, rather than that one side has no
+    /// more to say.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Wire,
+        to: &mut Stream,
+        scratch: &Scratch,
+    ) -> Result<(), ()> {
+        if self.at == At::Open
+            && let Poll::Ready(ended) = self.pump.poll(cx, from, to, scratch)
+        {
+            ended.map_err(|_: Fault| ())?;
+            self.at = At::Ending;
+        }
+        if self.at == At::Ending
+            && let Poll::Ready(told) = to.poll_shut(cx)
+        {
+            told.map_err(|_: io::Error| ())?;
+            self.at = At::Shut;
+        }
+        Ok(())
     }
 }
 
@@ -64,36 +102,18 @@ impl Both {
     ) -> Poll<()> {
         let before = (self.up.pump.written, self.down.pump.written);
         let scratch = &worker.scratch;
-        if self.up.open
-            && let Poll::Ready(ended) = self.up.pump.poll(cx, &mut client.wire, &upstream.wire.tcp, scratch)
-        {
-            self.up.open = false;
-            if over(ended) || upstream.wire.shut().is_err() {
-                return Poll::Ready(());
-            }
-        }
-        if self.down.open
-            && let Poll::Ready(ended) = self.down.pump.poll(cx, &mut upstream.wire, &client.wire.tcp, scratch)
-        {
-            self.down.open = false;
-            if over(ended) || client.wire.shut().is_err() {
-                return Poll::Ready(());
-            }
-        }
-        if !self.up.open && !self.down.open {
+        let (ours, theirs) = (&mut client.wire, &mut upstream.wire);
+        let up = self.up.poll(cx, ours, &mut theirs.stream, scratch);
+        let carried = up.and_then(|()| self.down.poll(cx, theirs, &mut ours.stream, scratch));
+        if carried.is_err() || (self.up.at == At::Shut && self.down.at == At::Shut) {
             return Poll::Ready(());
         }
         let now = clock::now();
         if before != (self.up.pump.written, self.down.pump.written) {
             self.touched = now;
         }
-        let idle = if self.up.open && self.down.open { silent.0 } else { silent.1 };
+        let idle = if self.up.at == At::Open && self.down.at == At::Open { silent.0 } else { silent.1 };
         ready!(client.slot.poll(cx, self.touched + idle, now));
         Poll::Ready(())
     }
-}
-
-/// Whether one way's end is the end of both: something broke, rather than that one side has no more to say.
-fn over(ended: Result<(), Fault>) -> bool {
-    ended.is_err()
 }

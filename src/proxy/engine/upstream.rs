@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::wire::Wire;
+use super::{stream::Stream, wire::Wire};
 use crate::{clock, config::Address, proxy::snapshot::Upstream};
 
 /// A host name is looked up again after so long.
@@ -34,8 +34,8 @@ pub(super) struct Connection {
 
 impl Connection {
     /// One that was used before.
-    pub(super) fn used(tcp: TcpStream, upstream: u64) -> Self {
-        Self { wire: Wire::new(tcp), reused: true, upstream }
+    pub(super) fn used(stream: Stream, upstream: u64) -> Self {
+        Self { wire: Wire::new(stream), reused: true, upstream }
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) async fn connect(to: &Upstream, names: &Names, within: Duration) -> i
     };
     let tcp = timeout(within, TcpStream::connect(address)).await??;
     tcp.set_nodelay(true)?;
-    Ok(Connection { wire: Wire::new(tcp), reused: false, upstream: to.id })
+    Ok(Connection { wire: Wire::new(Stream::Plain(tcp)), reused: false, upstream: to.id })
 }
 
 impl Names {

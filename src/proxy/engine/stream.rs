@@ -1,0 +1,190 @@
+//! One end of a connection: what the engine asks of it, whatever it is made of. What it is made of is decided when the
+//! connection is made, and matched on here alone.
+
+use std::{
+    future::poll_fn,
+    io,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use rustix::net::{RecvFlags, SendFlags};
+use tokio::{io::Interest, net::TcpStream, time::timeout};
+
+/// While a client has sent more than was read, its closing cannot be waited for, only looked for.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A connection's end.
+#[derive(Debug)]
+pub(super) enum Stream {
+    /// As it is.
+    Plain(TcpStream),
+}
+
+/// How an unused connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// Nothing has come over it.
+    Open,
+    /// The other side has closed it.
+    Closed,
+    /// Something has come, which is the answer to nothing.
+    Speaks,
+}
+
+impl Stream {
+    /// Ready when [`Stream::poll_read`] is worth a try.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => tcp.poll_read_ready(cx),
+        }
+    }
+
+    /// Reads once into `room`, `most` bytes at most; 0 is the end.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        room: &mut [u8],
+        most: usize,
+    ) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => poll_read(tcp, cx, room, most),
+        }
+    }
+
+    /// Writes once; how many bytes were taken.
+    pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self {
+            Self::Plain(tcp) => poll_write(tcp, cx, bytes),
+        }
+    }
+
+    /// Writes all of it, or fails when no byte is taken for `idle`.
+    pub(super) async fn write_all(&mut self, mut bytes: &[u8], idle: Duration) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let written = timeout(idle, poll_fn(|cx| self.poll_write(cx, bytes))).await??;
+            bytes = bytes.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// No more is written; the other side is told.
+    pub(super) fn poll_shut(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(tcp) => {
+                Poll::Ready(rustix::net::shutdown(tcp, rustix::net::Shutdown::Write).map_err(io::Error::from))
+            }
+        }
+    }
+
+    /// Completes when the other side has closed. Reads nothing.
+    pub(super) async fn gone(&self) {
+        loop {
+            match self.tcp().ready(Interest::READABLE).await {
+                Ok(ready) if !ready.is_read_closed() => tokio::time::sleep(LOOK).await,
+                _ => return,
+            }
+        }
+    }
+
+    /// The connection will be reset, not closed: half an answer must not look whole.
+    pub(super) fn cut(&self) {
+        if let Err(error) = self.tcp().set_zero_linger() {
+            tracing::debug!(error = %error, "connection could not be reset");
+        }
+    }
+
+    /// Takes [`Stream::cut`] back.
+    pub(super) fn uncut(&self) {
+        if let Err(error) = rustix::net::sockopt::set_socket_linger(self.tcp(), None) {
+            tracing::debug!(error = %error, "connection could not be kept from being reset");
+        }
+    }
+
+    /// Whether something has come, or the other side has closed, as far as the runtime knows: no system call, and no
+    /// matter how much the task has done in its turn already.
+    pub(super) fn is_readable(&self) -> bool {
+        self.tcp().try_io(Interest::READABLE, || Ok(())).is_ok()
+    }
+
+    /// How it stands while it is unused, as far as the runtime knows; the system is asked only if that has heard of
+    /// something.
+    pub(super) fn state(&self) -> State {
+        if self.is_readable() { self.look() } else { State::Open }
+    }
+
+    /// How it stands at this moment; asks the system.
+    pub(super) fn look(&self) -> State {
+        match rustix::net::recv(self.tcp(), &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+            Err(rustix::io::Errno::AGAIN) => State::Open,
+            Ok((_, 0)) | Err(_) => State::Closed,
+            Ok(_) => State::Speaks,
+        }
+    }
+
+    /// The socket under it.
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(tcp) => tcp,
+        }
+    }
+}
+
+/// Past the C library, whose wrappers check for the cancellation of threads: at two reads and two writes a request that
+/// is felt.
+fn poll_read(tcp: &TcpStream, cx: &mut Context<'_>, room: &mut [u8], most: usize) -> Poll<io::Result<usize>> {
+    let most = most.min(room.len());
+    let room = &mut room[..most];
+    loop {
+        ready!(tcp.poll_read_ready(cx))?;
+        let mut short = None;
+        let read = tcp.try_io(Interest::READABLE, || {
+            let (_, read) = rustix::net::recv(tcp, &mut *room, RecvFlags::empty())?;
+            if read > 0 && read < most {
+                // There is no more: said so, the next read waits for an event instead of asking in vain.
+                short = Some(read);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(read)
+        });
+        match read {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if let Some(read) = short {
+                    return Poll::Ready(Ok(read));
+                }
+            }
+            other => return Poll::Ready(other),
+        }
+    }
+}
+
+/// A closed connection is an error, no signal. Where the flag is missing the process ignores that signal, as every Rust
+/// program does from its start.
+#[cfg(not(target_vendor = "apple"))]
+const SEND: SendFlags = SendFlags::NOSIGNAL;
+#[cfg(target_vendor = "apple")]
+const SEND: SendFlags = SendFlags::empty();
+
+fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(tcp.poll_write_ready(cx))?;
+        let mut short = None;
+        let written = tcp.try_io(Interest::WRITABLE, || {
+            let written = rustix::net::send(tcp, bytes, SEND)?;
+            if written > 0 && written < bytes.len() {
+                short = Some(written);
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            Ok(written)
+        });
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if let Some(written) = short {
+                    return Poll::Ready(Ok(written));
+                }
+            }
+            Ok(0) if !bytes.is_empty() => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            other => return Poll::Ready(other),
+        }
+    }
+}
