@@ -1,7 +1,7 @@
 //! What the proxy does for every request: find its route, choose an upstream, and the whole way of a small
 //! one. `cargo bench --bench proxy`.
 
-use std::{hint::black_box, net::SocketAddr, sync::Arc, time::Duration};
+use std::{hint::black_box, net::SocketAddr, time::Duration};
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::Method;
@@ -66,7 +66,7 @@ fn classify(c: &mut Criterion) {
 fn choose(c: &mut Criterion) {
     let mut tracker = Tracker::new(1, 1, clock::now(), clock::wall());
     tracker.record(Found::Good { seen: "200".into(), ready: None }, clock::now(), clock::wall());
-    let verdict = Arc::new(tracker.verdict().clone());
+    let verdict = tracker.verdict();
     let want = Want {
         route: classify::route(Kind::Controller, &Method::GET, "/api/v1/vm"),
         writer: None,
@@ -86,12 +86,7 @@ fn choose(c: &mut Criterion) {
                 turn = turn.wrapping_add(1);
                 let candidates: Vec<_> = names
                     .iter()
-                    .map(|name| Candidate {
-                        name,
-                        verdict: verdict.clone(),
-                        outstanding: 3,
-                        standing: Standing::Unclaimed,
-                    })
+                    .map(|name| Candidate { name, verdict, outstanding: 3, standing: Standing::Unclaimed })
                     .collect();
                 let draw = Draw { turn, chance: turn as u64 };
                 choose::next(&candidates, &want, &Tried::default(), Balance::LeastRequests, false, draw)

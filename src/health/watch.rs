@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use arc_swap::{ArcSwap, Guard};
 use rand::Rng;
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
@@ -25,7 +26,8 @@ const LEAST: Duration = Duration::from_millis(100);
 /// Probes one upstream until it is dropped.
 #[derive(Debug)]
 pub struct Prober {
-    verdict: watch::Receiver<Arc<Verdict>>,
+    verdict: Arc<ArcSwap<Verdict>>,
+    changed: watch::Receiver<()>,
     nudge: Arc<Notify>,
     stop: StopSource,
 }
@@ -34,14 +36,16 @@ impl Prober {
     /// Starts probing at once. `name` is `service/upstream`, for logs.
     pub fn start(tasks: &Handle, name: &str, address: &Address, health: &Health) -> Self {
         let first = Verdict::unknown(clock::now(), clock::wall());
-        let (sender, verdict) = watch::channel(Arc::new(first));
+        let verdict = Arc::new(ArcSwap::from_pointee(first));
+        let (changes, changed) = watch::channel(());
         let (stop, nudge) = (StopSource::new(), Arc::new(Notify::new()));
         let work = Work {
             name: name.to_owned(),
             probe: Probe::new(address.clone(), health.kind.clone(), health.timeout),
             tracker: Tracker::new(health.rise, health.fall, clock::now(), clock::wall()),
             interval: health.interval.max(LEAST),
-            verdict: sender,
+            verdict: verdict.clone(),
+            changes,
             nudge: nudge.clone(),
         };
         let removed = stop.stop();
@@ -52,17 +56,18 @@ impl Prober {
                 () = work.run() => {}
             }
         });
-        Self { verdict, nudge, stop }
+        Self { verdict, changed, nudge, stop }
     }
 
-    /// What is held to be true now.
-    pub fn verdict(&self) -> Arc<Verdict> {
-        self.verdict.borrow().clone()
+    /// What is held to be true now. To look at, not to keep: every request does, on every thread, and counts no
+    /// reference for it.
+    pub fn verdict(&self) -> Guard<Arc<Verdict>> {
+        self.verdict.load()
     }
 
-    /// Follows the verdict.
-    pub fn follow(&self) -> watch::Receiver<Arc<Verdict>> {
-        self.verdict.clone()
+    /// Says when the verdict has changed.
+    pub fn follow(&self) -> watch::Receiver<()> {
+        self.changed.clone()
     }
 
     /// Asks for a probe now: traffic has seen something that the verdict does not say.
@@ -82,7 +87,8 @@ struct Work {
     probe: Probe,
     tracker: Tracker,
     interval: Duration,
-    verdict: watch::Sender<Arc<Verdict>>,
+    verdict: Arc<ArcSwap<Verdict>>,
+    changes: watch::Sender<()>,
     nudge: Arc<Notify>,
 }
 
@@ -91,27 +97,19 @@ impl Work {
         loop {
             let found = self.probe.ask().await;
             let change = self.tracker.record(found, clock::now(), clock::wall());
-            let verdict = Arc::new(self.tracker.verdict().clone());
-            match change {
-                Some(change) => {
-                    let (from, to) = (change.from.as_str(), change.to.as_str());
-                    if change.to == State::Down && change.from == State::Unknown {
-                        // Servers that start together with the proxy are not ready at once: nothing went down.
-                        info!(upstream.name = %self.name, from, to, why = %change.why, "upstream is not ready yet");
-                    } else if change.to == State::Down {
-                        warn!(upstream.name = %self.name, from, to, why = %change.why, "upstream went down");
-                    } else {
-                        info!(upstream.name = %self.name, from, to, why = %change.why, "upstream verdict changed");
-                    }
-                    self.verdict.send_replace(verdict);
+            self.verdict.store(Arc::new(self.tracker.verdict().clone()));
+            // Evidence may be newer without a change, but nobody who waits for one has to wake up for that.
+            if let Some(change) = change {
+                let (from, to) = (change.from.as_str(), change.to.as_str());
+                if change.to == State::Down && change.from == State::Unknown {
+                    // Servers that start together with the proxy are not ready at once: nothing went down.
+                    info!(upstream.name = %self.name, from, to, why = %change.why, "upstream is not ready yet");
+                } else if change.to == State::Down {
+                    warn!(upstream.name = %self.name, from, to, why = %change.why, "upstream went down");
+                } else {
+                    info!(upstream.name = %self.name, from, to, why = %change.why, "upstream verdict changed");
                 }
-                // Evidence may be newer, but nobody who waits for a change has to wake up for it.
-                None => {
-                    self.verdict.send_if_modified(|held| {
-                        *held = verdict;
-                        false
-                    });
-                }
+                self.changes.send_replace(());
             }
             let pause = if self.tracker.changing() { self.interval / HASTE } else { self.interval };
             let pause = pause.mul_f64(rand::rng().random_range(0.9..1.1)).max(LEAST);

@@ -25,7 +25,8 @@ use crate::{
 /// The 502 for a request that was sent and not answered.
 pub(super) fn no_answer(ctx: &Ctx, unknown: bool) -> Answer {
     let service = ctx.service().map(|service| service.name.to_string()).unwrap_or_default();
-    let upstream = ctx.attempts.last().map(|note| note.upstream.name.to_string()).unwrap_or_default();
+    let upstream =
+        ctx.attempts.last().map(|note| ctx.upstream_name(note.place).to_owned()).unwrap_or_default();
     let what = ctx.what.map_or("it could not be reached", What::text);
     let before = ctx.before.clone();
     if unknown {
@@ -83,8 +84,8 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, fields: &Fields<'_>) -> Optio
 
 /// The answer goes to the client: notes that, and the mark that it needs.
 pub(super) fn passed_on(ctx: &mut Ctx, status: u16, now: Instant, metrics: &ProxyMetrics) {
-    if let Some(current) = &ctx.current {
-        current.under_way.upstream().numbers.answered(status);
+    if let Some(upstream) = ctx.current.as_ref().and_then(|current| current.under_way.upstream()) {
+        upstream.numbers.answered(status);
     }
     if let Some(note) = ctx.attempts.last_mut() {
         note.end = "answered";
@@ -104,7 +105,7 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
     let now = clock::now();
     let Some(service) = ctx.service().cloned() else { return Verdict::Abort };
     let Some(current) = ctx.current.take() else { return Verdict::Abort };
-    let upstream = current.under_way.upstream().clone();
+    let Some(upstream) = current.under_way.upstream().cloned() else { return Verdict::Abort };
     let event = event.given(&current.traffic);
     let end = match event {
         Event::ConnectFailed => {

@@ -13,7 +13,7 @@ use super::{
     freshness::Subject,
     identify::Client,
     retry::{Traffic, What},
-    snapshot::{Service, Snapshot, UnderWay, Upstream},
+    snapshot::{Held, Service, UnderWay, Upstream},
     weigh::Asked,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub struct Arrival {
     /// The configuration it is served under.
-    pub snapshot: Arc<Snapshot>,
+    pub snapshot: Held,
     /// Place of the listener.
     pub listener: usize,
     /// The other end.
@@ -61,8 +61,8 @@ impl End {
 /// One attempt, for the record.
 #[derive(Debug, Clone)]
 pub struct Note {
-    /// Where.
-    pub upstream: Arc<Upstream>,
+    /// Where: its place in the service.
+    pub place: usize,
     /// Why there.
     pub why: Why,
     /// How it ended: `answered`, or the label of what went wrong.
@@ -92,7 +92,7 @@ pub struct Current {
 #[derive(Debug)]
 pub struct Ctx {
     /// The configuration, the same from start to end.
-    pub snapshot: Arc<Snapshot>,
+    pub snapshot: Held,
     /// Place of the listener.
     pub listener: usize,
     /// The other end of the connection.
@@ -171,6 +171,16 @@ impl Ctx {
     /// The service, once routed.
     pub fn service(&self) -> Option<&Arc<Service>> {
         self.snapshot.services.get(self.service?)
+    }
+
+    /// The upstream of this place in its service.
+    pub fn upstream(&self, place: usize) -> Option<&Arc<Upstream>> {
+        self.service()?.upstreams.get(place)
+    }
+
+    /// The name of the upstream of this place in its service.
+    pub fn upstream_name(&self, place: usize) -> &str {
+        self.upstream(place).map_or("", |upstream| upstream.name.as_str())
     }
 
     /// The status that the client was given.

@@ -3,12 +3,10 @@
 //! Clients of a build cloud take any status of 400 or more for a failed job; a wait of two seconds while a
 //! controller restarts is what saves the build.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use futures_util::future::select_all;
 use tokio::{sync::watch, time::Instant};
-
-use crate::health::Verdict;
 
 /// One that could not be connected to is tried again so often: its verdict changes only after several
 /// probes, and it may be back before that.
@@ -29,7 +27,7 @@ pub enum Ended {
 
 /// Waits for the first of: a change of a verdict, news of what the registries have, `until`, `gone`. Cancel-safe.
 pub async fn wait(
-    verdicts: &mut [watch::Receiver<Arc<Verdict>>],
+    verdicts: &mut [watch::Receiver<()>],
     news: Option<&mut watch::Receiver<()>>,
     until: Instant,
     now: Instant,
@@ -72,17 +70,13 @@ mod tests {
     use super::*;
     use crate::clock;
 
-    fn verdict() -> (watch::Sender<Arc<Verdict>>, watch::Receiver<Arc<Verdict>>) {
-        watch::channel(Arc::new(Verdict::unknown(clock::now(), clock::wall())))
-    }
-
     #[tokio::test(start_paused = true)]
     async fn a_change_of_any_verdict_ends_the_wait_at_once() {
-        let ((_a, follow_a), (b, follow_b)) = (verdict(), verdict());
+        let ((_a, follow_a), (b, follow_b)) = (watch::channel(()), watch::channel(()));
         let now = clock::now();
         let mut follow = [follow_a, follow_b];
         let waiting = wait(&mut follow, None, now + Duration::from_secs(2), now, pending());
-        let change = async { b.send_modify(|_| {}) };
+        let change = async { b.send_modify(|()| {}) };
         let (ended, ()) = tokio::join!(waiting, change);
         assert_eq!((ended, clock::now() - now), (Ended::Verdict, Duration::ZERO));
     }

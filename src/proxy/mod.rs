@@ -158,9 +158,11 @@ fn route(ctx: &mut Ctx, host: &str) -> Result<(), Answer> {
         return Err(Answer::NoRoute);
     }
     ctx.service = classify::service(&listener.rules, bare_host(host), &ctx.path);
-    let service = ctx.service().ok_or(Answer::NoRoute)?.clone();
-    ctx.route = classify::route(service.kind, &ctx.method, &ctx.path);
-    if service.kind == Kind::Registry {
+    let service = ctx.service().ok_or(Answer::NoRoute)?;
+    let kind = service.kind;
+    let closed = service.maintenance.then(|| Answer::Maintenance { service: service.name.to_string() });
+    ctx.route = classify::route(kind, &ctx.method, &ctx.path);
+    if kind == Kind::Registry {
         ctx.repository = classify::repository(&ctx.path);
         ctx.session = classify::session(&ctx.path).map(str::to_owned);
     }
@@ -172,10 +174,7 @@ fn route(ctx: &mut Ctx, host: &str) -> Result<(), Answer> {
     if ctx.route.creates && ctx.key.is_none() {
         (ctx.key, ctx.key_made) = (Some(RequestId::random().to_string()), true);
     }
-    if service.maintenance {
-        return Err(Answer::Maintenance { service: service.name.to_string() });
-    }
-    Ok(())
+    closed.map_or(Ok(()), Err)
 }
 
 fn bare_host(host: &str) -> &str {

@@ -21,12 +21,7 @@ use super::{
     snapshot::{self, Service, UnderWay},
     weigh::Asked,
 };
-use crate::{
-    clock,
-    config::proxy::Balance,
-    health::{Access, Verdict},
-    wire::ready::SUPPORTS_IDEMPOTENCY,
-};
+use crate::{clock, config::proxy::Balance, health::Access, wire::ready::SUPPORTS_IDEMPOTENCY};
 
 /// Why there is no next upstream.
 #[derive(Debug)]
@@ -42,7 +37,7 @@ struct Waiting {
     _inside: Inside,
     /// When those that could not be connected to are tried once more.
     tick: Instant,
-    verdicts: Vec<watch::Receiver<Arc<Verdict>>>,
+    verdicts: Vec<watch::Receiver<()>>,
     news: Option<watch::Receiver<()>>,
 }
 
@@ -66,14 +61,17 @@ pub(super) async fn next_upstream<G: Future<Output = ()>>(
     metrics: &ProxyMetrics,
     gone: impl Fn() -> G,
 ) -> Result<(), NoNext> {
-    let service = ctx.service().ok_or(NoNext::Answer(Answer::NoRoute))?.clone();
-    match choose_now(ctx, &service, clock::now()) {
+    // Held by a reference of its own, for the context changes.
+    let snapshot = ctx.snapshot.clone();
+    let service = ctx.service.and_then(|place| snapshot.services.get(place));
+    let service = service.ok_or(NoNext::Answer(Answer::NoRoute))?;
+    match choose_now(ctx, service, clock::now()) {
         Ok(rank) => {
-            count_wait(ctx, &service, metrics, outcome(rank));
+            count_wait(ctx, service, metrics, outcome(rank));
             Ok(())
         }
         // Boxed: what waits is large, and nearly no request does.
-        Err(_) => Box::pin(wait_for_one(ctx, &service, metrics, gone)).await,
+        Err(_) => Box::pin(wait_for_one(ctx, service, metrics, gone)).await,
     }
 }
 
@@ -193,29 +191,31 @@ fn subject(ctx: &Ctx) -> String {
 /// Step 6.
 fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, NoneLeft> {
     let look = ctx.look(service);
-    let candidates = service.candidates(&look);
+    let verdicts = service.verdicts();
+    let candidates = service.candidates(&verdicts, &look);
     let want = ctx.want(service, &look);
     let hold = forward::hold(ctx.route, service.hold);
     let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
     let at_once = !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold);
     let draw = match service.balance {
-        Balance::RoundRobin => Draw { turn: service.turn.fetch_add(1, Ordering::Relaxed), chance: 0 },
+        Balance::RoundRobin => Draw { turn: service.turn.0.fetch_add(1, Ordering::Relaxed), chance: 0 },
         Balance::LeastRequests => Draw { turn: 0, chance: rand::random() },
     };
     let chosen =
         choose::next(&candidates, &want, &ctx.tried, service.balance, ctx.hold_over || at_once, draw);
     let chosen = chosen.inspect_err(|_| ctx.despaired |= at_once)?;
     let Some(upstream) = service.upstreams.get(chosen.place) else { return Err(NoneLeft::default()) };
-    let keyed = ctx.route.creates && upstream.prober.verdict().supports(SUPPORTS_IDEMPOTENCY);
+    let supports = || candidates.get(chosen.place).is_some_and(|c| c.verdict.supports(SUPPORTS_IDEMPOTENCY));
+    let keyed = ctx.route.creates && supports();
     tracing::debug!(request.id = %ctx.request, upstream.name = %upstream.name, why = %chosen.why, "upstream chosen");
     ctx.attempts.push(Note {
-        upstream: upstream.clone(),
+        place: chosen.place,
         why: chosen.why,
         end: "under-way",
         traffic: Traffic::default(),
     });
     ctx.current = Some(Current {
-        under_way: UnderWay::at(upstream.clone()),
+        under_way: UnderWay::at(ctx.snapshot.clone(), ctx.service.unwrap_or_default(), chosen.place),
         place: chosen.place,
         began: now,
         traffic: Traffic::default(),
@@ -245,6 +245,7 @@ pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str
     let look = ctx.look(service);
     let want = Want { ability: ability.or(ctx.ability), ..ctx.want(service, &look) };
     let draw = Draw { turn: 0, chance: 0 };
-    choose::next(&service.candidates(&look), &want, &ctx.tried, service.balance, false, draw)
+    let verdicts = service.verdicts();
+    choose::next(&service.candidates(&verdicts, &look), &want, &ctx.tried, service.balance, false, draw)
         .is_ok_and(|chosen| chosen.place != than)
 }

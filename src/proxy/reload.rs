@@ -122,7 +122,7 @@ fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks, metrics
         turn: Default::default(),
         held: old.map(|old| old.held.clone()).unwrap_or_default(),
         twins_told: Default::default(),
-        numbers: metrics.of_service(&config.name),
+        numbers: old.map_or_else(|| Arc::new(metrics.of_service(&config.name)), |old| old.numbers.clone()),
     }
 }
 

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    ops::Deref,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
 use tracing::warn;
 
@@ -25,7 +26,7 @@ use crate::{
         Address,
         proxy::{Balance, Health, Hold, Kind, Limits, Listener, Reads, UpstreamTimeouts},
     },
-    health::{Prober, State},
+    health::{Prober, State, Verdict},
     model::{ServiceName, UpstreamName},
 };
 
@@ -41,13 +42,22 @@ impl Live {
         Self { snapshot: ArcSwap::from_pointee(first) }
     }
 
-    /// Once per request.
+    /// For what is no request.
     pub fn load(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
+    /// Once per request: `kept` is what the thread got the last time.
+    pub fn held(&self, kept: &mut Held) -> Held {
+        let now = self.snapshot.load();
+        if !Arc::ptr_eq(&*kept.0, &now) {
+            *kept = Held::of(Arc::clone(&now));
+        }
+        kept.clone()
+    }
+
     /// For a look at it that does not outlast the caller.
-    pub fn peek(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+    pub fn peek(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
     }
 
@@ -56,6 +66,32 @@ impl Live {
         self.snapshot.store(Arc::new(next));
     }
 }
+
+/// The snapshot as one thread holds it. Its requests count references to this, not to what all threads share: two cores
+/// that write to one count wait for each other.
+#[derive(Debug, Clone)]
+#[expect(clippy::redundant_allocation, reason = "the outer count is the thread's own, which is the point")]
+pub struct Held(Arc<Arc<Snapshot>>);
+
+impl Held {
+    /// For a thread, or for one request.
+    pub fn of(snapshot: Arc<Snapshot>) -> Self {
+        Self(Arc::new(snapshot))
+    }
+}
+
+impl Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+/// Something that all threads write, alone in its cache lines: what stands beside it is read all the time.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub struct Apart<T>(pub T);
 
 /// One state of the configuration.
 #[derive(Debug)]
@@ -98,24 +134,33 @@ pub struct Service {
     /// In config order.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Counts choices.
-    pub turn: AtomicUsize,
+    pub turn: Apart<AtomicUsize>,
     /// Requests that wait; goes on over a reload.
     pub held: Gate,
     /// That several upstreams call themselves the same was logged.
     pub twins_told: AtomicBool,
-    /// What is counted of its requests.
-    pub numbers: ServiceNumbers,
+    /// What is counted of its requests; goes on over a reload.
+    pub numbers: Arc<ServiceNumbers>,
 }
 
+/// What probes say of the upstreams of a service.
+pub type Verdicts = SmallVec<[Guard<Arc<Verdict>>; FEW]>;
+
 impl Service {
+    /// What probes say of the upstreams now.
+    pub fn verdicts(&self) -> Verdicts {
+        self.upstreams.iter().map(|upstream| upstream.prober.verdict()).collect()
+    }
+
     /// The upstreams as they stand now; `look` is what is known of what they have.
-    pub fn candidates(&self, look: &Look) -> SmallVec<[Candidate<'_>; FEW]> {
+    pub fn candidates<'a>(&'a self, verdicts: &'a Verdicts, look: &Look) -> SmallVec<[Candidate<'a>; FEW]> {
         self.upstreams
             .iter()
+            .zip(verdicts)
             .enumerate()
-            .map(|(place, upstream)| Candidate {
+            .map(|(place, (upstream, verdict))| Candidate {
                 name: &upstream.name,
-                verdict: upstream.prober.verdict(),
+                verdict,
                 outstanding: upstream.outstanding(),
                 standing: look.standings.get(place).copied().unwrap_or(Standing::Unclaimed),
             })
@@ -193,7 +238,7 @@ pub struct Upstream {
     pub prober: Prober,
     /// What is counted of its answers.
     pub numbers: UpstreamNumbers,
-    outstanding: AtomicU64,
+    outstanding: Apart<AtomicU64>,
 }
 
 impl Upstream {
@@ -206,35 +251,44 @@ impl Upstream {
         numbers: UpstreamNumbers,
     ) -> Self {
         let fixed = address.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, address.port));
-        let (id, outstanding) = (rand::random(), AtomicU64::new(0));
+        let (id, outstanding) = (rand::random(), Apart::default());
         Self { id, name, address, health, fixed, prober, numbers, outstanding }
     }
 
     /// Requests under way.
     pub fn outstanding(&self) -> u64 {
-        self.outstanding.load(Ordering::Relaxed)
+        self.outstanding.0.load(Ordering::Relaxed)
     }
 }
 
 /// One request under way at an upstream; ends when dropped.
 #[derive(Debug)]
-pub struct UnderWay(Arc<Upstream>);
+pub struct UnderWay {
+    snapshot: Held,
+    service: usize,
+    place: usize,
+}
 
 impl UnderWay {
-    /// Begins.
-    pub fn at(upstream: Arc<Upstream>) -> Self {
-        upstream.outstanding.fetch_add(1, Ordering::Relaxed);
-        Self(upstream)
+    /// Begins, at the upstream of this place.
+    pub fn at(snapshot: Held, service: usize, place: usize) -> Self {
+        let under_way = Self { snapshot, service, place };
+        if let Some(upstream) = under_way.upstream() {
+            upstream.outstanding.0.fetch_add(1, Ordering::Relaxed);
+        }
+        under_way
     }
 
     /// Where.
-    pub fn upstream(&self) -> &Arc<Upstream> {
-        &self.0
+    pub fn upstream(&self) -> Option<&Arc<Upstream>> {
+        self.snapshot.services.get(self.service)?.upstreams.get(self.place)
     }
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.outstanding.fetch_sub(1, Ordering::Relaxed);
+        if let Some(upstream) = self.upstream() {
+            upstream.outstanding.0.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }

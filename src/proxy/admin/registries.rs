@@ -52,7 +52,8 @@ fn of_service(service: &snapshot::Service) -> Service {
 
 fn upstreams(service: &snapshot::Service, look: &Look) -> Vec<Upstream> {
     let follow = service.follow.as_deref();
-    let candidates = service.candidates(look);
+    let verdicts = service.verdicts();
+    let candidates = service.candidates(&verdicts, look);
     let want = Want {
         route: classify::route(Kind::Registry, &Method::GET, "/v2/_catalog"),
         writer: service.writer,

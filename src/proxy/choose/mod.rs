@@ -6,7 +6,7 @@
 mod rank;
 mod reason;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -32,7 +32,7 @@ pub struct Candidate<'a> {
     /// Its name.
     pub name: &'a UpstreamName,
     /// What probes say.
-    pub verdict: Arc<Verdict>,
+    pub verdict: &'a Verdict,
     /// Requests under way.
     pub outstanding: u64,
     /// Whether it has what the request needs; read only when [`Want::fresh`] is given.
@@ -60,19 +60,22 @@ pub struct Want {
     pub ability: Option<&'static str>,
 }
 
+/// Places of a few upstreams.
+type Places = SmallVec<[usize; 2]>;
+
 /// What the attempts so far have taught.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tried {
     /// Places where the request was sent.
-    sent: Vec<usize>,
+    sent: Places,
     /// Those of them that answered, although nothing of it was passed on.
-    answered: Vec<usize>,
+    answered: Places,
     /// Places that could not be connected to; forgotten after a while, for nothing was sent.
-    refused: Vec<usize>,
+    refused: Places,
     /// Places that answered that they do not have it.
-    absent: Vec<usize>,
+    absent: Places,
     /// Places whose answer was older than what is needed; forgotten after a while, for they may catch up.
-    older: Vec<usize>,
+    older: Places,
     /// One was asked twice already.
     again: bool,
 }

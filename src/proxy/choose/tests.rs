@@ -12,11 +12,11 @@ use crate::{
 };
 
 /// `+` up, `-` down, `?` unknown, `w` up without writes, `k` up and knows idempotency keys.
-fn verdict(word: char) -> Arc<Verdict> {
+fn verdict(word: char) -> Verdict {
     let mut tracker = Tracker::new(1, 1, clock::now(), clock::wall());
     let good = |ready| Found::Good { seen: "200".into(), ready: Some(ready) };
     let found = match word {
-        '?' => return Arc::new(tracker.verdict().clone()),
+        '?' => return tracker.verdict().clone(),
         '-' => Found::Bad { why: "connect refused".into() },
         'w' => {
             good(Ready { ready: true, write: Some(false), why: vec!["disk full".into()], ..Ready::default() })
@@ -25,7 +25,7 @@ fn verdict(word: char) -> Arc<Verdict> {
         _ => good(Ready { ready: true, ..Ready::default() }),
     };
     tracker.record(found, clock::now(), clock::wall());
-    Arc::new(tracker.verdict().clone())
+    tracker.verdict().clone()
 }
 
 struct Case {
@@ -65,14 +65,15 @@ fn case_of(kind: Kind, words: &str, line: &str) -> Case {
 
 impl Case {
     fn next(&self, turn: usize) -> Result<Chosen, NoneLeft> {
+        let verdicts: Vec<_> = self.words.iter().map(|word| verdict(*word)).collect();
         let candidates: Vec<_> = self
             .names
             .iter()
-            .zip(&self.words)
+            .zip(&verdicts)
             .zip(&self.standings)
-            .map(|((name, word), standing)| Candidate {
+            .map(|((name, verdict), standing)| Candidate {
                 name,
-                verdict: verdict(*word),
+                verdict,
                 outstanding: 0,
                 standing: *standing,
             })
@@ -172,15 +173,11 @@ fn failing_is_reckoned_from_the_last_one_that_fell() {
     let now = clock::now();
     let names: Vec<UpstreamName> = ["a", "b"].map(|n| UpstreamName::parse(n).unwrap()).to_vec();
     let of = |words: &str| {
+        let verdicts: Vec<_> = words.chars().map(verdict).collect();
         let candidates: Vec<_> = names
             .iter()
-            .zip(words.chars())
-            .map(|(name, word)| Candidate {
-                name,
-                verdict: verdict(word),
-                outstanding: 0,
-                standing: Standing::Unclaimed,
-            })
+            .zip(&verdicts)
+            .map(|(name, verdict)| Candidate { name, verdict, outstanding: 0, standing: Standing::Unclaimed })
             .collect();
         failing_for(&candidates, &case("+", READ).want, &Tried::default(), now + Duration::from_secs(60))
     };

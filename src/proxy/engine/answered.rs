@@ -79,8 +79,8 @@ impl Exchange {
         let to = forward::framing_to(from, self.old);
         let mut pump = Pump::answer(from, to, self.trailers);
         // Before anything is promised: a body that begins badly is no answer.
-        let Ok(used) = pump.prepare_from(behind) else { return Taken::Garbled };
-        connection.wire.ahead.extend_from_slice(&behind[used..]);
+        let Ok((used, plain)) = pump.prepare_from(behind) else { return Taken::Garbled };
+        connection.wire.ahead.extend_from_slice(behind.get(used..).unwrap_or_default());
         let keeps = !answer.old
             && !matches!(from, Framing::UntilClose | Framing::Upgraded)
             && !fields.lists("connection", "close");
@@ -98,6 +98,7 @@ impl Exchange {
         pump.begin(|out| {
             out.reserve(read.len() + 256);
             forward::answer(status, answer.reason, &fields, to, &about, out);
+            out.extend_from_slice(plain);
         });
         let part = part::part(self.ctx.route, &self.ctx.method, &self.ctx.path, status, from, &fields);
         Taken::Pass(Answered { status, from, to, then, reuse, part }, pump)

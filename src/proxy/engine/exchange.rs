@@ -107,13 +107,9 @@ fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing) -> Option<
     }
     let fields = Fields::new(parsed.headers);
     let old = parsed.version? == 0;
-    let arrival = Arrival {
-        snapshot: worker.shared.live.load(),
-        listener: from.listener,
-        peer: from.peer,
-        started: clock::now(),
-        chance: worker.chance(),
-    };
+    let (snapshot, chance) = worker.arrival();
+    let arrival =
+        Arrival { snapshot, listener: from.listener, peer: from.peer, started: clock::now(), chance };
     let peer = &from.address;
     let length = head.len();
     let head = Head { method: parsed.method?, target: parsed.path?, old, fields, framing, peer, length };
@@ -228,7 +224,7 @@ impl Exchange {
     ) -> Result<(Connection, Limits), ()> {
         let current = self.ctx.current.as_ref().ok_or(())?;
         // A used connection is had at once.
-        let (upstream, now) = (current.under_way.upstream(), current.began);
+        let (upstream, now) = (current.under_way.upstream().ok_or(())?, current.began);
         let limits = self.limits(now)?;
         if !fresh {
             let which = if limits.pooled { Which::Any } else { Which::Proved };
@@ -270,7 +266,8 @@ impl Exchange {
         let ctx = &self.ctx;
         let current = ctx.current.as_ref();
         let hostless = current.filter(|_| ctx.hostless);
-        let address = hostless.map(|current| current.under_way.upstream().address.to_string());
+        let upstream = hostless.and_then(|current| current.under_way.upstream());
+        let address = upstream.map(|upstream| upstream.address.to_string());
         let attempt = forward::Attempt {
             host: address.as_deref(),
             left: ctx.left(now),

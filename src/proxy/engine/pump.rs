@@ -127,9 +127,19 @@ impl Pump {
         }
     }
 
-    /// Takes from `bytes` what belongs to it; how many that were.
-    pub(super) fn prepare_from(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
-        if self.read_all { Ok(0) } else { self.take(bytes) }
+    /// Takes from `bytes`, which came behind the head of an answer, what belongs to it. Gives how many that were, and
+    /// those of them that go on as they are: they are to be written behind the head, at [`Pump::begin`].
+    pub(super) fn prepare_from<'a>(&mut self, bytes: &'a [u8]) -> Result<(usize, &'a [u8]), Fault> {
+        match (&mut self.decode, self.encode) {
+            _ if self.read_all => Ok((0, &[])),
+            (Decode::Length(left), Encode::Plain) => {
+                let ours = share(left, bytes.len());
+                self.read_all = *left == 0;
+                self.payload += ours as u64;
+                Ok((ours, bytes.get(..ours).unwrap_or_default()))
+            }
+            _ => self.take(bytes).map(|used| (used, &[][..])),
+        }
     }
 
     /// The part of a request's head that all attempts share.

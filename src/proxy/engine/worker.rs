@@ -30,7 +30,7 @@ use crate::{
     proxy::{
         limit::Gate,
         record::{AccessLog, ProxyMetrics, metrics::Connections},
-        snapshot::Live,
+        snapshot::{Held, Live},
     },
     supervise::Stop,
 };
@@ -46,6 +46,10 @@ const TURNED_AWAY: usize = 256;
 
 /// A thread that has not ended so long after the grace is not waited for.
 const LATE: Duration = Duration::from_secs(1);
+
+/// Connections that have ended are cleared away with the next one that comes, and so often if none does. Not at once:
+/// that would wake who accepts for each of them.
+const REAP: Duration = Duration::from_secs(1);
 
 /// How often unused connections to upstreams are looked through, in ticks.
 const SWEEP: u32 = 10;
@@ -70,9 +74,16 @@ pub(super) struct Worker {
     pub(super) timers: Arc<Timers>,
     pub(super) scratch: Scratch,
     pool: Mutex<Pool>,
-    chance: Mutex<SmallRng>,
+    own: Mutex<Own>,
     turned_away: Gate,
     stopping: AtomicBool,
+}
+
+/// What every request takes something of.
+#[derive(Debug)]
+struct Own {
+    snapshot: Held,
+    chance: SmallRng,
 }
 
 /// One of a thread's listening sockets.
@@ -86,12 +97,13 @@ pub(super) struct Socket {
 
 impl Worker {
     pub(super) fn new(shared: Shared) -> Arc<Self> {
+        let own = Own { snapshot: Held::of(shared.live.load()), chance: SmallRng::from_os_rng() };
         Arc::new(Self {
             shared,
             timers: Arc::new(Timers::new()),
             scratch: Scratch::new(),
             pool: Mutex::default(),
-            chance: Mutex::new(SmallRng::from_os_rng()),
+            own: Mutex::new(own),
             turned_away: Gate::default(),
             stopping: AtomicBool::new(false),
         })
@@ -108,9 +120,11 @@ impl Worker {
         self.pool.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Evenly spread bits, cheaply: nothing secret is made of them.
-    pub(super) fn chance(&self) -> u128 {
-        self.chance.lock().unwrap_or_else(PoisonError::into_inner).random()
+    /// The configuration for a request, and evenly spread bits, cheaply: nothing secret is made of them.
+    pub(super) fn arrival(&self) -> (Held, u128) {
+        // Neither can be left half changed.
+        let own = &mut *self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.shared.live.held(&mut own.snapshot), own.chance.random())
     }
 
     /// Serves until a stop is asked for, then lets what runs end within the grace.
@@ -141,6 +155,8 @@ impl Worker {
         loop {
             ticks.tick().await;
             self.timers.tick();
+            // A configuration that was replaced must not live on because no request comes.
+            drop(self.arrival());
             until_sweep -= 1;
             if until_sweep == 0 {
                 until_sweep = SWEEP;
@@ -155,18 +171,18 @@ impl Worker {
         let mut told: Option<Instant> = None;
         {
             let mut stop = pin!(self.shared.stop.requested());
+            let mut reaping = tokio::time::interval(REAP);
             loop {
                 let next = tokio::select! {
                     biased;
                     next = socket.tcp.accept() => next,
-                    Some(ended) = connections.join_next(), if !connections.is_empty() => {
-                        if let Err(error) = ended {
-                            warn!(error = %error, "a connection's task ended badly");
-                        }
+                    _ = reaping.tick() => {
+                        reap(&mut connections);
                         continue;
                     }
                     () = &mut stop => break,
                 };
+                reap(&mut connections);
                 match next {
                     Ok((tcp, peer)) => {
                         self.clone().serve_in(&mut connections, &socket, tcp, peer);
@@ -209,6 +225,15 @@ impl Worker {
                 connection::turn_away(&self, listener, tcp, peer).await;
                 drop(inside);
             });
+        }
+    }
+}
+
+/// Clears away what has ended.
+fn reap(tasks: &mut JoinSet<()>) {
+    while let Some(ended) = tasks.try_join_next() {
+        if let Err(error) = ended {
+            warn!(error = %error, "a connection's task ended badly");
         }
     }
 }

@@ -88,13 +88,13 @@ pub fn line(ctx: &Ctx, bytes: Bytes, now: Instant, at: Timestamp) -> Vec<u8> {
         path: &ctx.path,
         service: ctx.service().map(|service| service.name.as_str()),
         class: ctx.route.class.as_str(),
-        upstream: last.map(|note| note.upstream.name.as_str()),
+        upstream: last.map(|note| ctx.upstream_name(note.place)),
         why: last.map(|note| note.why.to_string()),
         attempts: ctx
             .attempts
             .iter()
             .map(|note| AttemptLine {
-                upstream: note.upstream.name.as_str(),
+                upstream: ctx.upstream_name(note.place),
                 why: note.why.to_string(),
                 end: note.end,
                 reused: note.traffic.reused,

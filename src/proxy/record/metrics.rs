@@ -98,11 +98,9 @@ impl ProxyMetrics {
     pub fn request_done(&self, ctx: &Ctx) {
         match ctx.service() {
             Some(service) => {
-                service.numbers.done(ctx.route.class, ctx.status());
-                if let Some(first) = ctx.first_byte {
-                    let took = first.saturating_duration_since(ctx.started);
-                    service.numbers.first_byte(ctx.route.class, took.as_secs_f64());
-                }
+                let first_byte =
+                    ctx.first_byte.map(|at| at.saturating_duration_since(ctx.started).as_secs_f64());
+                service.numbers.done(ctx.route.class, ctx.status(), first_byte);
             }
             None => {
                 let reason = ctx.ours.as_ref().map_or("client-gone", |answer| answer.code());
@@ -182,11 +180,13 @@ impl ProxyMetrics {
         self.lag.reset();
         for service in &snapshot.services {
             let name = service.name.as_str();
+            service.numbers.put_together();
             let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             self.held.with_label_values(&[name]).set(count(service.held.inside() as u64));
             self.set_freshness(service);
             for upstream in &service.upstreams {
                 let labels = [name, upstream.name.as_str()];
+                upstream.numbers.put_together();
                 let up = upstream.prober.verdict().state == crate::health::State::Up;
                 self.up.with_label_values(&labels).set(i64::from(up));
                 self.outstanding.with_label_values(&labels).set(count(upstream.outstanding()));

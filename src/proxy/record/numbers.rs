@@ -1,20 +1,69 @@
-//! Counters of one service and of one upstream, each looked up at its first use and kept: finding one by its labels
-//! costs more than counting.
+//! Counters of one service and of one upstream.
+//!
+//! Two threads that write to one counter wait for each other's core, and finding a counter by its labels costs more
+//! than counting. So each thread counts by itself, in counters that are looked up at their first use and kept; what
+//! was counted is put together when somebody asks.
 
-use std::sync::OnceLock;
+use std::{
+    cell::Cell,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec};
+use prometheus::{
+    HistogramVec, IntCounterVec,
+    local::{LocalHistogram, LocalIntCounter},
+};
 
-use crate::model::{RouteClass, ServiceName, UpstreamName};
+use crate::{
+    model::{RouteClass, ServiceName, UpstreamName},
+    proxy::snapshot::Apart,
+};
 
 const CLASSES: usize = RouteClass::ALL.len();
 
 /// `none`, then `1xx` to `5xx`.
 const STATUSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
+/// Threads that count by themselves at most; with more, some share.
+const SHARES: usize = 64;
+
 /// The place of a status in [`STATUSES`].
 fn place(status: Option<u16>) -> usize {
     status.map(|status| usize::from(status / 100)).filter(|place| *place < STATUSES.len()).unwrap_or(0)
+}
+
+/// One `T` for each thread that counts.
+#[derive(Debug)]
+struct Shared<T>(Box<[Apart<Mutex<T>>]>);
+
+impl<T: Default> Shared<T> {
+    fn new() -> Self {
+        let shares = thread::available_parallelism().map_or(SHARES, |cores| cores.get().min(SHARES));
+        Self((0..shares).map(|_| Apart::default()).collect())
+    }
+
+    /// The calling thread's own.
+    fn own(&self, count: impl FnOnce(&mut T)) {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static THREAD: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
+        }
+        if let Some(share) = self.0.get(THREAD.get() % self.0.len().max(1)) {
+            // Counters have no state that could be left half changed.
+            count(&mut share.0.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// One thread's after the other.
+    fn each(&self, mut what: impl FnMut(&mut T)) {
+        for share in &self.0 {
+            what(&mut share.0.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
 }
 
 /// Of one service.
@@ -23,8 +72,13 @@ pub struct ServiceNumbers {
     service: String,
     requests: IntCounterVec,
     first_byte: HistogramVec,
-    requests_by: [[OnceLock<IntCounter>; STATUSES.len()]; CLASSES],
-    first_byte_by: [OnceLock<Histogram>; CLASSES],
+    shares: Shared<OfService>,
+}
+
+#[derive(Debug, Default)]
+struct OfService {
+    requests: [[Option<LocalIntCounter>; STATUSES.len()]; CLASSES],
+    first_byte: [Option<LocalHistogram>; CLASSES],
 }
 
 impl ServiceNumbers {
@@ -33,30 +87,43 @@ impl ServiceNumbers {
             service: service.to_string(),
             requests: requests.clone(),
             first_byte: first_byte.clone(),
-            requests_by: Default::default(),
-            first_byte_by: Default::default(),
+            shares: Shared::new(),
         }
     }
 
-    /// A request is over, with this status if it had an answer.
-    pub(super) fn done(&self, class: RouteClass, status: Option<u16>) {
+    /// A request is over, with this status if it had an answer; the head of its answer went out so many seconds after
+    /// that of the request came.
+    pub(super) fn done(&self, class: RouteClass, status: Option<u16>, first_byte: Option<f64>) {
         let place = place(status);
-        let kept = self.requests_by.get(class as usize).and_then(|by| by.get(place));
-        let make = || {
-            let status = STATUSES.get(place).copied().unwrap_or_default();
-            self.requests.with_label_values(&[self.service.as_str(), class.as_str(), status])
-        };
-        if let Some(kept) = kept {
-            kept.get_or_init(make).inc();
-        }
+        self.shares.own(|own| {
+            if let Some(count) = own.requests.get_mut(class as usize).and_then(|by| by.get_mut(place)) {
+                let make = || {
+                    let status = STATUSES.get(place).copied().unwrap_or_default();
+                    let labels = [self.service.as_str(), class.as_str(), status];
+                    self.requests.with_label_values(&labels).local()
+                };
+                count.get_or_insert_with(make).inc();
+            }
+            if let (Some(seconds), Some(times)) = (first_byte, own.first_byte.get_mut(class as usize)) {
+                let make =
+                    || self.first_byte.with_label_values(&[self.service.as_str(), class.as_str()]).local();
+                times.get_or_insert_with(make).observe(seconds);
+            }
+        });
     }
 
-    /// The head of an answer went out so many seconds after that of its request came.
-    pub(super) fn first_byte(&self, class: RouteClass, seconds: f64) {
-        let make = || self.first_byte.with_label_values(&[self.service.as_str(), class.as_str()]);
-        if let Some(kept) = self.first_byte_by.get(class as usize) {
-            kept.get_or_init(make).observe(seconds);
-        }
+    /// Puts together what the threads have counted.
+    pub(super) fn put_together(&self) {
+        self.shares.each(|share| {
+            share.requests.iter().flatten().flatten().for_each(LocalIntCounter::flush);
+            share.first_byte.iter().flatten().for_each(LocalHistogram::flush);
+        });
+    }
+}
+
+impl Drop for ServiceNumbers {
+    fn drop(&mut self) {
+        self.put_together();
     }
 }
 
@@ -66,13 +133,13 @@ pub struct UpstreamNumbers {
     service: String,
     upstream: String,
     answers: IntCounterVec,
-    answers_by: [OnceLock<IntCounter>; STATUSES.len()],
+    shares: Shared<[Option<LocalIntCounter>; STATUSES.len()]>,
 }
 
 impl UpstreamNumbers {
     pub(super) fn new(service: &ServiceName, upstream: &UpstreamName, answers: &IntCounterVec) -> Self {
         let (service, upstream) = (service.to_string(), upstream.to_string());
-        Self { service, upstream, answers: answers.clone(), answers_by: Default::default() }
+        Self { service, upstream, answers: answers.clone(), shares: Shared::new() }
     }
 
     /// It has answered with this status.
@@ -80,10 +147,23 @@ impl UpstreamNumbers {
         let place = place(Some(status));
         let make = || {
             let status = STATUSES.get(place).copied().unwrap_or_default();
-            self.answers.with_label_values(&[self.service.as_str(), self.upstream.as_str(), status])
+            self.answers.with_label_values(&[self.service.as_str(), self.upstream.as_str(), status]).local()
         };
-        if let Some(kept) = self.answers_by.get(place) {
-            kept.get_or_init(make).inc();
-        }
+        self.shares.own(|own| {
+            if let Some(count) = own.get_mut(place) {
+                count.get_or_insert_with(make).inc();
+            }
+        });
+    }
+
+    /// Puts together what the threads have counted.
+    pub(super) fn put_together(&self) {
+        self.shares.each(|share| share.iter().flatten().for_each(LocalIntCounter::flush));
+    }
+}
+
+impl Drop for UpstreamNumbers {
+    fn drop(&mut self) {
+        self.put_together();
     }
 }

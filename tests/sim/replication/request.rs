@@ -1,7 +1,7 @@
 //! The way of one request through a proxy: as `proxy/next.rs`, `proxy/attempt.rs` and `Follow::{look,answered}` do it,
 //! with the proxy's own steps: classify, choose, weigh, retry.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use http::Method;
 use rand::Rng;
@@ -129,20 +129,21 @@ impl Proxy {
         }
     }
 
-    fn verdicts(&self) -> Vec<Arc<Verdict>> {
-        self.probes.borrow().iter().map(|probe| Arc::new(probe.verdict().clone())).collect()
+    fn verdicts(&self) -> Vec<Verdict> {
+        self.probes.borrow().iter().map(|probe| probe.verdict().clone()).collect()
     }
 
     fn choose(&self, ctx: &Ctx, look: &Look) -> Result<choose::Chosen, NoneLeft> {
         let names: Vec<UpstreamName> =
             self.world.sites.iter().map(|site| UpstreamName::parse(&site.name).unwrap()).collect();
-        let one = |(place, verdict): (usize, Arc<Verdict>)| Candidate {
+        let verdicts = self.verdicts();
+        let one = |(place, verdict)| Candidate {
             name: &names[place],
             verdict,
             outstanding: 0,
             standing: look.standings[place],
         };
-        let candidates: Vec<Candidate<'_>> = self.verdicts().into_iter().enumerate().map(one).collect();
+        let candidates: Vec<Candidate<'_>> = verdicts.iter().enumerate().map(one).collect();
         let want = self.want(ctx, look);
         let turn = self.turns.replace(self.turns.get() + 1);
         let draw = Draw { turn, chance: self.world.engine.draw(|rng| rng.random()) };
