@@ -1,4 +1,5 @@
 //! Words of the domain as types: ids, names, states, positions. No behaviour beyond parse and print, no I/O.
+//! [`proxy_protocol`] is here because config, probes and the proxy all name it.
 
 mod ids;
 mod digest;
@@ -8,6 +9,7 @@ mod instance;
 mod node;
 mod route;
 mod version;
+pub mod proxy_protocol;
 
 pub use digest::{Digest, DigestError};
 pub use ids::{

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use switchyard::{
     model::RequestId,
+    model::proxy_protocol::{self, Version},
     proxy::{
         forward::{self, About, Attempt},
         guard::{
@@ -82,6 +83,27 @@ pub fn chunked(bytes: &[u8]) {
     chunked::encode_end(&trailers, &mut again);
     assert_eq!(decode(&again, again.len()), Some((data, trailers.clone(), 0)));
     assert!(forward::trailers(&trailers).len() <= trailers.len());
+}
+
+/// What is said of some bytes is said of them whatever follows; a header is bounded, and what it says can be said on.
+pub fn proxy_header(bytes: &[u8]) {
+    let whole = proxy_protocol::read(bytes);
+    let first = (0..=bytes.len()).find(|most| proxy_protocol::read(&bytes[..*most]) != Ok(None));
+    let Some(first) = first else {
+        assert!(bytes.len() < proxy_protocol::LONGEST, "nothing is waited for without end");
+        return;
+    };
+    for most in [first, (first + bytes.len()) / 2, bytes.len().saturating_sub(1).max(first)] {
+        assert_eq!(proxy_protocol::read(&bytes[..most]), whole, "at {most}");
+    }
+    let Ok(Some(header)) = whole else { return };
+    assert_eq!(header.length, first, "not a byte more is needed");
+    for version in [Version::V1, Version::V2] {
+        let written = proxy_protocol::write(version, header.ends);
+        let again = proxy_protocol::read(&written).expect("what is written is read").expect("whole");
+        assert_eq!(again.length, written.len());
+        assert_eq!(proxy_protocol::write(version, again.ends), written);
+    }
 }
 
 type Decoded = (Vec<u8>, Vec<u8>, usize);

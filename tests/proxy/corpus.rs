@@ -24,6 +24,11 @@ fn heads_of_the_corpus_hold() {
 }
 
 #[test]
+fn proxy_headers_of_the_corpus_hold() {
+    assert!(replay("proxy-header", properties::proxy_header) > 20);
+}
+
+#[test]
 fn chunked_bodies_of_the_corpus_hold() {
     assert!(replay("chunked", properties::chunked) > 20);
 }

@@ -1,0 +1,7 @@
+//! Beginnings of connections, whatever their bytes.
+#![no_main]
+
+#[path = "../properties.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::proxy_header(bytes));
