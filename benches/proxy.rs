@@ -130,6 +130,7 @@ fn config(upstream: SocketAddr) -> Proxy {
             bind: vec![any],
             rules: vec![Rule { host: None, path: None, service: 0 }],
             trusted: Vec::new(),
+            proxy_protocol: Vec::new(),
             expose: Vec::new(),
         }],
         services: vec![Service {
@@ -143,6 +144,7 @@ fn config(upstream: SocketAddr) -> Proxy {
                 name: UpstreamName::parse("c1").expect("a valid name"),
                 address: Address { host: upstream.ip().to_string(), port: upstream.port() },
             }],
+            proxy_protocol: None,
             writer: None,
             reads: Reads::default(),
             health: Health { kind: status, ..Health::default() },

@@ -4,7 +4,6 @@
 const PLANNED: &[&str] = &[
     "proxy.run_dir",
     "listener.tls",
-    "listener.proxy_protocol",
     "service.*.discovery",
     "service.*.transfer",
     "service.*.cohorts",

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{Address, Log};
-use crate::model::{ServiceName, UpstreamName};
+use crate::model::{ServiceName, UpstreamName, proxy_protocol::Version};
 
 /// Everything a proxy is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -50,6 +50,8 @@ pub struct Listener {
     pub rules: Vec<Rule>,
     /// Peers whose identity and forwarding headers are believed: networks as address and prefix length.
     pub trusted: Vec<Network>,
+    /// Peers whose connections begin with a PROXY header; nobody else's does.
+    pub proxy_protocol: Vec<Network>,
     /// Paths of ours that are otherwise hidden: `/metrics`, `/replication/`.
     pub expose: Vec<String>,
 }
@@ -137,6 +139,8 @@ pub struct Service {
     pub maintenance: bool,
     /// At least one.
     pub upstreams: Vec<Upstream>,
+    /// The PROXY header that connections to upstreams begin with.
+    pub proxy_protocol: Option<Version>,
     /// The registry of replicated storage that takes writes, by its place in `upstreams`. Without one every
     /// upstream takes them: controllers, and registries on shared storage.
     pub writer: Option<usize>,

@@ -4,6 +4,7 @@
 //! whoever follows. What real traffic says is not known here.
 
 pub mod verdict;
+mod direct;
 pub mod probe;
 pub mod watch;
 

@@ -4,16 +4,16 @@ use std::{error::Error, time::Duration};
 
 use reqwest::header::{HOST, USER_AGENT};
 use serde_json::Value;
-use tokio::net::TcpStream;
 
-use super::verdict::Found;
+use super::{direct, verdict::Found};
 use crate::{
     config::{Address, proxy::ProbeKind},
+    model::proxy_protocol::{self, Version},
     wire::{envelope, ready::Ready},
 };
 
 /// Bytes of an answer that are looked at. A longer one is not one of ours and speaks for all classes.
-const BODY: usize = 64 * 1024;
+pub(super) const BODY: usize = 64 * 1024;
 
 /// The vendor's status route: it answers 401 where credentials are demanded, and only a living server does.
 const VENDOR_STATUS: &str = "/api/v1/status";
@@ -25,11 +25,18 @@ pub struct Probe {
     kind: ProbeKind,
     timeout: Duration,
     client: Option<reqwest::Client>,
+    /// Its connections begin with it: the header of a connection that is nobody else's.
+    opening: Option<Vec<u8>>,
 }
 
 impl Probe {
     /// Of this upstream. Opens nothing yet.
-    pub fn new(address: Address, kind: ProbeKind, timeout: Duration) -> Self {
+    pub fn new(
+        address: Address,
+        kind: ProbeKind,
+        timeout: Duration,
+        proxy_protocol: Option<Version>,
+    ) -> Self {
         let client = reqwest::Client::builder()
             .connect_timeout(timeout)
             .timeout(timeout)
@@ -38,7 +45,8 @@ impl Probe {
             .pool_max_idle_per_host(0)
             .build();
         // Building fails only without TLS back end or resolver; then each probe says so.
-        Self { address, kind, timeout, client: client.ok() }
+        let opening = proxy_protocol.map(|version| proxy_protocol::write(version, None));
+        Self { address, kind, timeout, client: client.ok(), opening }
     }
 
     /// Asks once. Takes at most the timeout; cancelling it closes the connection.
@@ -60,13 +68,19 @@ impl Probe {
     }
 
     async fn connect(&self) -> Found {
-        match TcpStream::connect((self.address.host.as_str(), self.address.port)).await {
+        match direct::connect(&self.address, self.opening.as_deref()).await {
             Ok(_) => Found::Good { seen: "accepts connections".into(), ready: None },
-            Err(error) => Found::Bad { why: format!("cannot connect: {error}") },
+            Err(why) => Found::Bad { why },
         }
     }
 
     async fn get(&self, path: &str, host: Option<&str>, status: &[u16], json: &[(String, Value)]) -> Found {
+        if let Some(opening) = &self.opening {
+            return match direct::get(&self.address, opening, path, host).await {
+                Ok((code, body)) => judge(path, code, &body, status, json),
+                Err(why) => Found::Bad { why },
+            };
+        }
         let Some(client) = &self.client else {
             return Found::Bad { why: "the prober has no HTTP client".into() };
         };

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     clock,
     config::{Address, proxy::Health},
+    model::proxy_protocol::Version,
     supervise::{Handle, Stage, StopSource},
 };
 
@@ -33,15 +34,22 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Starts probing at once. `name` is `service/upstream`, for logs.
-    pub fn start(tasks: &Handle, name: &str, address: &Address, health: &Health) -> Self {
+    /// Starts probing at once. `name` is `service/upstream`, for logs; `proxy_protocol` the header that its
+    /// connections begin with.
+    pub fn start(
+        tasks: &Handle,
+        name: &str,
+        address: &Address,
+        health: &Health,
+        proxy_protocol: Option<Version>,
+    ) -> Self {
         let first = Verdict::unknown(clock::now(), clock::wall());
         let verdict = Arc::new(ArcSwap::from_pointee(first));
         let (changes, changed) = watch::channel(());
         let (stop, nudge) = (StopSource::new(), Arc::new(Notify::new()));
         let work = Work {
             name: name.to_owned(),
-            probe: Probe::new(address.clone(), health.kind.clone(), health.timeout),
+            probe: Probe::new(address.clone(), health.kind.clone(), health.timeout, proxy_protocol),
             tracker: Tracker::new(health.rise, health.fall, clock::now(), clock::wall()),
             interval: health.interval.max(LEAST),
             verdict: verdict.clone(),

@@ -28,8 +28,10 @@ pub struct Arrival {
     pub snapshot: Held,
     /// Place of the listener.
     pub listener: usize,
-    /// The other end.
+    /// The other end, or whom the PROXY header names.
     pub peer: SocketAddr,
+    /// There was a PROXY header and it named nobody: so nobody is believed.
+    pub unnamed: bool,
     /// Its head was complete.
     pub started: Instant,
     /// Evenly spread: what its id is made of, if it has none.

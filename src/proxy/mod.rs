@@ -75,9 +75,10 @@ struct Head<'a> {
 /// Steps 2 to 5, and the part of step 8 that every attempt shares: the head as upstreams get it. The request is there
 /// in any case, for it is recorded also when it was turned away.
 fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer>) {
-    let Arrival { snapshot, listener, peer, started, chance } = arrival;
+    let Arrival { snapshot, listener, peer, unnamed, started, chance } = arrival;
     let Head { fields, .. } = head;
-    let trusted = snapshot.listeners.get(listener).map_or(&[][..], |listener| &listener.trusted);
+    let listed = snapshot.listeners.get(listener).filter(|_| !unnamed);
+    let trusted = listed.map_or(&[][..], |listener| &listener.trusted);
     let client = identify::client(peer, *fields, trusted);
     let given = fields.text(headers::REQUEST_ID).and_then(|id| RequestId::parse(id).ok());
     let (path, query) = guard::path::split(head.target);

@@ -67,8 +67,8 @@ impl Fixtures {
     }
 }
 
-/// The snapshot of a config. Upstreams that stand in `before` with the same name, address and probe are
-/// taken over alive.
+/// The snapshot of a config. Upstreams that stand in `before` with the same name, address, probe and PROXY
+/// header are taken over alive.
 pub fn snapshot(
     config: &Proxy,
     before: Option<&Snapshot>,
@@ -91,15 +91,19 @@ fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks, metrics
     let list = Fixed::new(&config.upstreams).now();
     let upstreams = list.iter().map(|wanted| {
         let same = |u: &&Arc<Upstream>| {
-            u.name == wanted.name && u.address == wanted.address && u.health == config.health
+            u.name == wanted.name
+                && u.address == wanted.address
+                && u.health == config.health
+                && u.proxy_protocol == config.proxy_protocol
         };
         old.and_then(|old| old.upstreams.iter().find(same)).cloned().unwrap_or_else(|| {
             let title = format!("{}/{}", config.name, wanted.name);
-            let prober = Prober::start(tasks, &title, &wanted.address, &config.health);
+            let prober = Prober::start(tasks, &title, &wanted.address, &config.health, config.proxy_protocol);
             Arc::new(Upstream::new(
                 wanted.name.clone(),
                 wanted.address.clone(),
                 config.health.clone(),
+                config.proxy_protocol,
                 prober,
                 metrics.of_upstream(&config.name, &wanted.name),
             ))

@@ -27,7 +27,7 @@ use crate::{
         proxy::{Balance, Health, Hold, Kind, Limits, Listener, Reads, UpstreamTimeouts},
     },
     health::{Prober, State, Verdict},
-    model::{ServiceName, UpstreamName},
+    model::{ServiceName, UpstreamName, proxy_protocol::Version},
 };
 
 /// The live configuration: one swap, nothing beside it.
@@ -232,6 +232,8 @@ pub struct Upstream {
     pub address: Address,
     /// How it is probed.
     pub health: Health,
+    /// The PROXY header that connections to it begin with.
+    pub proxy_protocol: Option<Version>,
     /// Where it is, if its address needs no name service.
     pub fixed: Option<SocketAddr>,
     /// Its prober; ends with it.
@@ -247,12 +249,13 @@ impl Upstream {
         name: UpstreamName,
         address: Address,
         health: Health,
+        proxy_protocol: Option<Version>,
         prober: Prober,
         numbers: UpstreamNumbers,
     ) -> Self {
         let fixed = address.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, address.port));
         let (id, outstanding) = (rand::random(), Apart::default());
-        Self { id, name, address, health, fixed, prober, numbers, outstanding }
+        Self { id, name, address, health, proxy_protocol, fixed, prober, numbers, outstanding }
     }
 
     /// Requests under way.

@@ -66,6 +66,18 @@ const ADDED_TO_PROXY: &[Case] = &[
         "is `4 parsecs`, not a duration",
         "write it like `\"4s\"`",
     ),
+    case(
+        "proxy_protocol = \"on\"",
+        "7:18",
+        "`service.controllers.proxy_protocol` is `on`",
+        "use `v1` or `v2`",
+    ),
+    case(
+        "[service.registries]\nwriter = \"a\"\nproxy_protocol = \"v2\"\nupstreams = [{ name = \"a\", address = \"a:1\" }]",
+        "9:18",
+        "`service.registries.proxy_protocol` is given, but the registries are followed without it",
+        "use `freshness = \"none\"`",
+    ),
     case("retry_status = [200]", "7:17", "`service.controllers.retry_status` has `200`", "use 400 to 599"),
     case("retry_status = [999]", "7:17", "is `999`", "use a whole number from 100 to 599"),
     case("maintenance = \"yes\"", "7:15", "is `yes`, not true or false", "without quotes"),
@@ -282,6 +294,18 @@ const ADDED_TO_PROXY: &[Case] = &[
         "11:12",
         "has `10.0.0.1/8`",
         "the network is `10.0.0.0/8`",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nservice = \"controllers\"\nproxy_protocol = [\"lb1\"]",
+        "11:19",
+        "`listener.proxy_protocol` has `lb1`",
+        "write an address or a network, like `10.0.0.0/8`",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nservice = \"controllers\"\nproxy_protocol = true",
+        "11:18",
+        "`listener.proxy_protocol` is true or false, not a list",
+        "write it in brackets",
     ),
     case(
         "[admin]\nlisten = \"127.0.0.1:8090\"",

@@ -54,6 +54,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             bind: vec![any],
             rules: vec![Rule { host: None, path: None, service: 0 }],
             trusted: Vec::new(),
+            proxy_protocol: Vec::new(),
             expose: Vec::new(),
         }],
         services: vec![Service {
@@ -64,6 +65,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             retry_status: vec![502, 503, 504],
             maintenance: false,
             upstreams: upstreams.collect(),
+            proxy_protocol: None,
             writer: None,
             reads: Reads::default(),
             health: Health {

@@ -18,5 +18,6 @@ mod guarding;
 mod holding;
 mod hostile;
 mod operating;
+mod proxy_protocol;
 mod streaming;
 mod strict;

@@ -159,6 +159,7 @@ fn listener(name: &str, bind: SocketAddr, service: usize) -> Listener {
         bind: vec![bind],
         rules: vec![Rule { host: None, path: None, service }],
         trusted: Vec::new(),
+        proxy_protocol: Vec::new(),
         expose: Vec::new(),
     }
 }
@@ -172,6 +173,7 @@ fn service(name: &str, kind: Kind, upstreams: Vec<Upstream>) -> Service {
         retry_status: vec![502, 503, 504],
         maintenance: false,
         upstreams,
+        proxy_protocol: None,
         writer: None,
         reads: Reads::default(),
         health: Health { interval: PROBE, rise: 1, ..Health::default() },

@@ -35,6 +35,7 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
     let name_place = table.at("name");
     let bind = table.need_list("bind", "bind = [\"0.0.0.0:8090\"]", listen);
     let trusted = table.list("trusted", network).unwrap_or_default();
+    let proxy_protocol = table.list("proxy_protocol", network).unwrap_or_default();
     let expose = table.list("expose", exposed).unwrap_or_default();
     let single = table.opt("service", |given| service(given, known));
     let rules = table.tables("rules", "{ service = \"controllers\" }");
@@ -65,6 +66,7 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
         bind,
         rules,
         trusted: trusted.into_iter().map(|(network, _)| network).collect(),
+        proxy_protocol: proxy_protocol.into_iter().map(|(network, _)| network).collect(),
         expose: expose.into_iter().map(|(path, _)| path).collect(),
     };
     Read { listener, places, name_place }

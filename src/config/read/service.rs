@@ -7,12 +7,14 @@ use toml::de::DeValue;
 use super::replicas;
 use crate::{
     config::{
-        proxy::{Balance, Health, Hold, Kind, ProbeKind, Service, Upstream, UpstreamTimeouts},
+        proxy::{
+            Balance, Freshness, Health, Hold, Kind, ProbeKind, Reads, Service, Upstream, UpstreamTimeouts,
+        },
         raw::{Raw, Table},
         report::Place,
         value::{Given, Wrong, address, duration_in, flag, named, one_of, status, text, whole},
     },
-    model::{ServiceName, UpstreamName},
+    model::{ServiceName, UpstreamName, proxy_protocol::Version},
 };
 
 /// Tries of one request, the first included (design: at most three under one deadline).
@@ -69,6 +71,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let maintenance = table.or("maintenance", false, flag);
     let upstreams = upstreams(table, &name);
     let (writer, reads) = replicas::read(table, kind, upstreams.as_deref());
+    let proxy_protocol = proxy_protocol(table, reads);
     let health = health(&table.sub("health"));
     let timeouts = timeouts(&table.sub("timeouts"));
     let attempts = table.or("attempts", ATTEMPTS, whole(1..=10));
@@ -82,6 +85,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         retry_status,
         maintenance,
         upstreams,
+        proxy_protocol,
         writer,
         reads,
         health,
@@ -165,6 +169,15 @@ fn upstreams(table: &Table<'_>, name: &ServiceName) -> Option<Vec<(Upstream, Pla
         table.fault_at(table.at("upstreams"), what, format!("name at least one, or delete [service.{name}]"));
     }
     (whole && !found.is_empty()).then_some(found)
+}
+
+fn proxy_protocol(table: &Table<'_>, reads: Reads) -> Option<Version> {
+    let version = table.opt("proxy_protocol", one_of(&[("v1", Version::V1), ("v2", Version::V2)]))?;
+    if reads.freshness == Freshness::Position {
+        let right = "delete it: registries of ours do not take it; or use `freshness = \"none\"`";
+        table.fault("proxy_protocol", "is given, but the registries are followed without it", right);
+    }
+    Some(version)
 }
 
 fn timeouts(table: &Table<'_>) -> UpstreamTimeouts {

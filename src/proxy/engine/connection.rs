@@ -10,7 +10,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     exchange::{self, Begun},
-    respond,
+    opening, respond,
     stream::Stream,
     timers::Slot,
     wire::{Scratch, Wire},
@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     clock,
+    model::proxy_protocol::Ends,
     proxy::{
         answer::Answer,
         guard::{
@@ -47,9 +48,14 @@ pub(super) struct Client {
 /// Where a connection comes from.
 #[derive(Debug)]
 pub(super) struct From {
+    /// The other end, or whom the PROXY header names.
     pub(super) peer: SocketAddr,
     /// Its address, as every request of it is forwarded for.
     pub(super) address: String,
+    /// There was a PROXY header and it named nobody.
+    pub(super) unnamed: bool,
+    /// Where the client connected to, if the PROXY header says so; else it is our end.
+    pub(super) to: Option<SocketAddr>,
     /// Place of the listener.
     pub(super) listener: usize,
 }
@@ -78,11 +84,21 @@ enum Read {
     Refused(Refusal),
 }
 
-impl Client {
-    pub(super) fn new(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) -> Self {
+impl From {
+    pub(super) fn new(listener: usize, peer: SocketAddr) -> Self {
         let address = peer.ip().to_canonical().to_string();
-        let from = From { peer, address, listener };
-        Self { wire: Wire::new(Stream::Plain(tcp)), from, slot: worker.timers.slot() }
+        Self { peer, address, unnamed: false, to: None, listener }
+    }
+
+    /// Somebody else than the one who connected.
+    pub(super) fn is_of(&mut self, Ends { source, destination }: Ends) {
+        *self = Self { to: Some(destination), ..Self::new(self.listener, source) };
+    }
+}
+
+impl Client {
+    pub(super) fn new(tcp: TcpStream, from: From, slot: Slot) -> Self {
+        Self { wire: Wire::new(Stream::Plain(tcp)), from, slot }
     }
 
     /// Completes when the client has closed while its answer is waited for. What it sends meanwhile is kept, as far as
@@ -104,9 +120,13 @@ impl Client {
     }
 }
 
-/// Serves a connection to its end.
+/// Serves a connection to its end: PROXY header, TLS, then heads.
 pub(super) async fn serve(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) {
-    let mut client = Client::new(worker, listener, tcp, peer);
+    let (mut from, slot) = (From::new(listener, peer), worker.timers.slot());
+    if opening::is_due(worker, &from) && !Box::pin(opening::read(worker, &tcp, &slot, &mut from)).await {
+        return;
+    }
+    let mut client = Client::new(tcp, from, slot);
     let mut first = true;
     loop {
         let after = match read_head(worker, &mut client, first).await {
@@ -129,7 +149,7 @@ pub(super) async fn serve(worker: &Worker, listener: usize, tcp: TcpStream, peer
 
 /// Tells a connection too many that it is one.
 pub(super) async fn turn_away(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) {
-    let mut client = Client::new(worker, listener, tcp, peer);
+    let mut client = Client::new(tcp, From::new(listener, peer), worker.timers.slot());
     respond::refuse(worker, &mut client, &Answer::Busy).await;
     client.wire.linger(&worker.scratch).await;
 }

@@ -8,6 +8,7 @@ use super::{
     answered::{Answered, Reuse, Taken},
     ask::{Asked, Asking, Progress},
     connection::{After, Client, From},
+    opening,
     pass::{Passed, pass},
     pool::Which,
     pump::Pump,
@@ -108,8 +109,14 @@ fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing) -> Option<
     let fields = Fields::new(parsed.headers);
     let old = parsed.version? == 0;
     let (snapshot, chance) = worker.arrival();
-    let arrival =
-        Arrival { snapshot, listener: from.listener, peer: from.peer, started: clock::now(), chance };
+    let arrival = Arrival {
+        snapshot,
+        listener: from.listener,
+        peer: from.peer,
+        unnamed: from.unnamed,
+        started: clock::now(),
+        chance,
+    };
     let peer = &from.address;
     let length = head.len();
     let head = Head { method: parsed.method?, target: parsed.path?, old, fields, framing, peer, length };
@@ -178,7 +185,7 @@ impl Exchange {
     async fn attempt(&mut self, worker: &Worker, client: &mut Client, body: &mut Pump) -> Next {
         let mut fresh = self.ctx.sends > 0;
         loop {
-            let (mut connection, limits) = match self.connection(worker, fresh).await {
+            let (mut connection, limits) = match self.connection(worker, client, fresh).await {
                 Ok(found) => found,
                 Err(()) => return self.failed(worker, client, Event::ConnectFailed, body).await,
             };
@@ -220,6 +227,7 @@ impl Exchange {
     pub(super) async fn connection(
         &mut self,
         worker: &Worker,
+        client: &Client,
         fresh: bool,
     ) -> Result<(Connection, Limits), ()> {
         let current = self.ctx.current.as_ref().ok_or(())?;
@@ -234,7 +242,11 @@ impl Exchange {
         }
         let upstream = upstream.clone();
         // Boxed: what connects is large, and most attempts find a connection.
-        match Box::pin(connect(&upstream, &worker.shared.names, limits.connect)).await {
+        let connected = Box::pin(async {
+            let opening = opening::to(&upstream, client)?;
+            connect(&upstream, &worker.shared.names, limits.connect, opening.as_deref()).await
+        });
+        match connected.await {
             Ok(connection) => Ok((connection, limits)),
             Err(error) => {
                 if is_out_of_descriptors(&error) {
@@ -386,10 +398,10 @@ impl Exchange {
 
     /// Keeps the connection for the next request, if nothing of this one is left on it.
     fn put_back(&self, worker: &Worker, connection: Connection, reuse: Reuse, now: Instant) {
-        let Connection { wire, upstream, .. } = connection;
+        let Connection { wire, upstream, once, .. } = connection;
         let (Some(service), Reuse::Yes(told)) = (self.ctx.service(), reuse) else { return };
         // What came unasked is the answer to nothing.
-        if wire.ahead.is_empty() {
+        if wire.ahead.is_empty() && !once {
             worker.pool().put(upstream, wire.stream, service.timeouts.keep_alive, told, now);
         }
     }

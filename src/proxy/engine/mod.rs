@@ -3,6 +3,7 @@
 //! ```text
 //!   service      binds; one single-threaded Pingora service per core; stops and drains
 //!   worker       what one thread shares among its connections; accepts
+//!   opening      the PROXY header, in and out: before TLS, before the first head
 //!   connection   one client: heads in, one exchange after the other
 //!   exchange     one request: calls the steps in order, attempt by attempt
 //!     upstream     a connection to where the steps said, new or from the thread's pool
@@ -21,6 +22,7 @@ mod answered;
 mod ask;
 mod connection;
 mod exchange;
+mod opening;
 mod pass;
 mod pool;
 mod pump;

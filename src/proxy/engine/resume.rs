@@ -110,7 +110,7 @@ impl Exchange {
     ) -> Result<Rested, Option<Event>> {
         let from = part.start + answer.payload;
         let (mut connection, limits) =
-            self.connection(worker, true).await.map_err(|()| Some(Event::ConnectFailed))?;
+            self.connection(worker, client, true).await.map_err(|()| Some(Event::ConnectFailed))?;
         let now = self.connected(&connection);
         let mut body = Pump::request(part::head(head, part, from), Framing::None, true);
         body.begin(|out| self.complete(out, now));

@@ -4,6 +4,7 @@
 use std::{
     future::poll_fn,
     io,
+    net::SocketAddr,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -120,6 +121,11 @@ impl Stream {
             Ok((_, 0)) | Err(_) => State::Closed,
             Ok(_) => State::Speaks,
         }
+    }
+
+    /// Our own address on it.
+    pub(super) fn local(&self) -> io::Result<SocketAddr> {
+        self.tcp().local_addr()
     }
 
     /// The socket under it.

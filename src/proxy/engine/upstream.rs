@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio::{
+    io::AsyncWriteExt,
     net::TcpStream,
     time::{Instant, timeout},
 };
@@ -30,12 +31,14 @@ pub(super) struct Connection {
     pub(super) reused: bool,
     /// Whose it is.
     pub(super) upstream: u64,
+    /// It began with the address of one client, and may carry nobody else's requests.
+    pub(super) once: bool,
 }
 
 impl Connection {
     /// One that was used before.
     pub(super) fn used(stream: Stream, upstream: u64) -> Self {
-        Self { wire: Wire::new(stream), reused: true, upstream }
+        Self { wire: Wire::new(stream), reused: true, upstream, once: false }
     }
 }
 
@@ -47,15 +50,28 @@ pub(super) struct Names {
     looking: tokio::sync::Mutex<()>,
 }
 
-/// Connects anew.
-pub(super) async fn connect(to: &Upstream, names: &Names, within: Duration) -> io::Result<Connection> {
+/// Connects anew. `opening` is sent before anything else.
+pub(super) async fn connect(
+    to: &Upstream,
+    names: &Names,
+    within: Duration,
+    opening: Option<&[u8]>,
+) -> io::Result<Connection> {
     let address = match to.fixed {
         Some(address) => address,
         None => names.resolve(&to.address, within).await?,
     };
-    let tcp = timeout(within, TcpStream::connect(address)).await??;
+    let mut tcp = timeout(within, TcpStream::connect(address)).await??;
     tcp.set_nodelay(true)?;
-    Ok(Connection { wire: Wire::new(Stream::Plain(tcp)), reused: false, upstream: to.id })
+    if let Some(opening) = opening {
+        timeout(within, tcp.write_all(opening)).await??;
+    }
+    Ok(Connection {
+        wire: Wire::new(Stream::Plain(tcp)),
+        reused: false,
+        upstream: to.id,
+        once: opening.is_some(),
+    })
 }
 
 impl Names {

@@ -20,6 +20,7 @@ use tracing::warn;
 
 use super::{
     connection,
+    opening::Complaints,
     pool::Pool,
     timers::{TICK, Timers},
     upstream::Names,
@@ -77,6 +78,7 @@ pub(super) struct Worker {
     own: Mutex<Own>,
     turned_away: Gate,
     stopping: AtomicBool,
+    pub(super) complaints: Complaints,
 }
 
 /// What every request takes something of.
@@ -106,6 +108,7 @@ impl Worker {
             own: Mutex::new(own),
             turned_away: Gate::default(),
             stopping: AtomicBool::new(false),
+            complaints: Complaints::default(),
         })
     }
 

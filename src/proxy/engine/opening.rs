@@ -1,0 +1,161 @@
+//! How a connection opens that somebody passes on: the PROXY header, from balancers before us and to upstreams.
+//!
+//! Who sends one is a matter of the config alone. From those peers it is required, from others none is read: nothing is
+//! guessed from what a connection begins with.
+
+use std::{
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    sync::{Mutex, PoisonError},
+    task::{Poll, ready},
+    time::Duration,
+};
+
+use rustix::net::RecvFlags;
+use tokio::{io::Interest, net::TcpStream, time::Instant};
+
+use super::{
+    connection::{Client, From},
+    timers::Slot,
+    worker::Worker,
+};
+use crate::{
+    clock,
+    model::proxy_protocol::{self, Ends, Header, Malformed},
+    proxy::snapshot::Upstream,
+};
+
+/// Looked at at once. Nearly every header is shorter.
+const PIECE: usize = 512;
+
+/// How often a thread says what was wrong: a balancer that does not send the header sends many connections.
+const TOLD: Duration = Duration::from_secs(5);
+
+/// When this thread complained last.
+#[derive(Debug, Default)]
+pub(super) struct Complaints(Mutex<Option<Instant>>);
+
+impl Complaints {
+    /// Whether it is time for another one.
+    fn is_due(&self, now: Instant) -> bool {
+        // A time is never half written.
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = told.is_none_or(|told| now.duration_since(told) >= TOLD);
+        if due {
+            *told = Some(now);
+        }
+        due
+    }
+}
+
+/// Why a connection is not served.
+#[derive(Debug, thiserror::Error)]
+enum Bad {
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    #[error("the connection ended within its PROXY header")]
+    Ended,
+    #[error("the PROXY header was not complete in time")]
+    Slow,
+}
+
+impl Bad {
+    /// The label of metrics.
+    fn reason(&self) -> &'static str {
+        match self {
+            Self::Malformed(Malformed::Missing) => "no-proxy-header",
+            Self::Malformed(_) | Self::Ended => "bad-proxy-header",
+            Self::Slow => "proxy-header-too-slow",
+        }
+    }
+}
+
+/// Whether a connection from there begins with a header.
+pub(super) fn is_due(worker: &Worker, from: &From) -> bool {
+    let snapshot = worker.shared.live.peek();
+    let senders = snapshot.listeners.get(from.listener).map_or(&[][..], |listener| &listener.proxy_protocol);
+    senders.iter().any(|network| network.contains(from.peer.ip()))
+}
+
+/// Reads the header, and not a byte more: whatever follows is still in the socket, for TLS or for the first head. False:
+/// there is no good one, and the connection is to be closed without an answer, for nobody knows what it speaks.
+pub(super) async fn read(worker: &Worker, tcp: &TcpStream, slot: &Slot, from: &mut From) -> bool {
+    match header(worker, tcp, slot).await {
+        Ok(Some(Header { ends: Some(ends), .. })) => {
+            from.is_of(ends);
+            true
+        }
+        Ok(Some(Header { ends: None, .. })) => {
+            from.unnamed = true;
+            true
+        }
+        Ok(None) => false,
+        Err(bad) => {
+            let snapshot = worker.shared.live.peek();
+            let listener = snapshot.listeners.get(from.listener).map_or("", |listener| &listener.name);
+            worker.shared.metrics.refused(listener, bad.reason());
+            if worker.complaints.is_due(clock::now()) {
+                let reason = bad.reason();
+                tracing::warn!(listener, peer = %from.peer, reason, error = %bad, "a connection was closed");
+            }
+            false
+        }
+    }
+}
+
+/// Nothing: it was closed before its first byte, or we stop.
+async fn header(worker: &Worker, tcp: &TcpStream, slot: &Slot) -> Result<Option<Header>, Bad> {
+    let patience = worker.shared.live.peek().limits.header_timeout;
+    let late = clock::now() + patience;
+    let mut held = Vec::new();
+    poll_fn(|cx| {
+        loop {
+            match tcp.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(ended(&held)),
+                Poll::Pending if held.is_empty() && worker.is_stopping() => return Poll::Ready(Ok(None)),
+                Poll::Pending => {
+                    ready!(slot.poll(cx, late, clock::now()));
+                    return Poll::Ready(Err(Bad::Slow));
+                }
+            }
+            let mut room = [0; PIECE];
+            let seen = match receive(tcp, &mut room, RecvFlags::PEEK) {
+                Ok(0) => return Poll::Ready(ended(&held)),
+                Ok(seen) => seen,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(_) => return Poll::Ready(ended(&held)),
+            };
+            let before = held.len();
+            held.extend_from_slice(&room[..seen]);
+            let header = proxy_protocol::read(&held)?;
+            // All of it that was only looked at so far, and of what follows nothing.
+            let taken = header.map_or(seen, |header| header.length - before);
+            match receive(tcp, &mut room[..taken], RecvFlags::empty()) {
+                Ok(received) if received == taken => {}
+                _ => return Poll::Ready(Err(Bad::Ended)),
+            }
+            if header.is_some() {
+                return Poll::Ready(Ok(header));
+            }
+        }
+    })
+    .await
+}
+
+fn ended(held: &[u8]) -> Result<Option<Header>, Bad> {
+    if held.is_empty() { Ok(None) } else { Err(Bad::Ended) }
+}
+
+fn receive(tcp: &TcpStream, room: &mut [u8], how: RecvFlags) -> io::Result<usize> {
+    tcp.try_io(Interest::READABLE, || Ok(rustix::net::recv(tcp, room, how)?.1))
+}
+
+/// What a connection to this upstream begins with: the client's address and where it connected to.
+pub(super) fn to(upstream: &Upstream, client: &Client) -> io::Result<Option<Vec<u8>>> {
+    let Some(version) = upstream.proxy_protocol else { return Ok(None) };
+    let destination: SocketAddr = client.from.to.map_or_else(|| client.wire.stream.local(), Ok)?;
+    let ends = Ends { source: client.from.peer, destination };
+    Ok(Some(proxy_protocol::write(version, Some(ends))))
+}
