@@ -128,6 +128,7 @@ fn config(upstream: SocketAddr) -> Proxy {
         listeners: vec![Listener {
             name: "front".into(),
             bind: vec![any],
+            tls: None,
             rules: vec![Rule { host: None, path: None, service: 0 }],
             trusted: Vec::new(),
             proxy_protocol: Vec::new(),
@@ -145,6 +146,7 @@ fn config(upstream: SocketAddr) -> Proxy {
                 address: Address { host: upstream.ip().to_string(), port: upstream.port() },
             }],
             proxy_protocol: None,
+            tls: None,
             writer: None,
             reads: Reads::default(),
             health: Health { kind: status, ..Health::default() },

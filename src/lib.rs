@@ -13,7 +13,7 @@
 //!         │
 //!    roles never import each other: they meet over `wire`, through `client`
 //!         │
-//!    auth  client  discovery  health  balance  store  http  config  supervise  telemetry
+//!    auth  client  discovery  health  balance  store  http  config  tls  supervise  telemetry
 //!         │
 //!    wire  model  clock      what everybody may import
 //! ```
@@ -23,6 +23,7 @@
 pub mod model;
 pub mod clock;
 pub mod wire;
+pub mod tls;
 pub mod config;
 pub mod telemetry;
 pub mod supervise;

@@ -5,17 +5,21 @@ use std::{
     time::Duration,
 };
 
-use crate::config::BaseUrl;
+use crate::{config::BaseUrl, tls};
 
 /// An HTTP client with these limits. No redirects: none of the APIs redirects, and a redirect could lead
 /// credentials elsewhere.
 pub fn http_client(connect: Duration) -> Result<reqwest::Client, reqwest::Error> {
+    builder(connect).tls_backend_preconfigured(tls::untrusting()).build()
+}
+
+/// What all of them have.
+pub(super) fn builder(connect: Duration) -> reqwest::ClientBuilder {
     reqwest::Client::builder()
         .connect_timeout(connect)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .pool_idle_timeout(Duration::from_secs(60))
-        .build()
 }
 
 /// The URLs and which one comes first.

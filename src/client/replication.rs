@@ -1,15 +1,16 @@
 //! The registries' own API under `/replication/v1/`: log, snapshots, states, blobs.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{ClientError, answer, http_client};
+use super::{ClientError, answer, failover::builder};
 use crate::{
-    config::BaseUrl,
+    config::{Address, BaseUrl},
     model::{Digest, Position},
+    tls::{Http, Upstream},
     wire::{
         headers,
         replication::{self as wire, Compacted, Diverged, LogHead, LogQuery, SnapshotHead, State},
@@ -48,7 +49,7 @@ pub enum LogAnswer {
 /// A client of one registry.
 #[derive(Debug, Clone)]
 pub struct Replication {
-    http: reqwest::Client,
+    http: Arc<Http>,
     base: BaseUrl,
     idle: Duration,
 }
@@ -65,7 +66,19 @@ pub struct Snapshot {
 impl Replication {
     /// Of this address. `dial` bounds the connect, `idle` every wait for a next byte.
     pub fn new(base: BaseUrl, dial: Duration, idle: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: http_client(dial)?, base, idle })
+        Ok(Self { http: Arc::new(Http::plain(move || builder(dial))?), base, idle })
+    }
+
+    /// Of the registry at this address, inside TLS.
+    pub fn secured(
+        address: &Address,
+        tls: &Upstream,
+        dial: Duration,
+        idle: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        let base = BaseUrl::https(tls.name(&address.host), address.port);
+        let http = Http::new((&address.host, address.port), Some(tls.clone()), move || builder(dial))?;
+        Ok(Self { http: Arc::new(http), base, idle })
     }
 
     /// Whose client it is.
@@ -187,7 +200,8 @@ impl Replication {
 
     fn url(&self, path: &str, query: &impl Serialize) -> Result<String, ClientError> {
         let plain = self.base.join(path);
-        let built = self.http.get(&plain).query(query).build();
+        let client = self.http.client().map_err(|source| ClientError::transport(&plain, source))?;
+        let built = client.get(&plain).query(query).build();
         let built = built.map_err(|source| ClientError::transport(&plain, source))?;
         Ok(built.url().as_str().to_owned())
     }
@@ -198,8 +212,8 @@ impl Replication {
         url: &str,
         edit: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, ClientError> {
-        let request = edit(self.http.request(method, url));
-        request.send().await.map_err(|source| ClientError::transport(url, source))
+        let client = self.http.client().map_err(|source| ClientError::transport(url, source))?;
+        edit(client.request(method, url)).send().await.map_err(|source| ClientError::transport(url, source))
     }
 
     /// The whole body, if it is at most `most` bytes long and never stands still for longer than the idle limit.

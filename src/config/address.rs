@@ -97,6 +97,11 @@ pub enum BaseUrlError {
 }
 
 impl BaseUrl {
+    /// Of this host, inside TLS.
+    pub fn https(host: &str, port: u16) -> Self {
+        Self(format!("https://{}", Address { host: host.to_owned(), port }))
+    }
+
     /// The text, without a trailing slash.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -3,7 +3,6 @@
 /// Keys of later versions; `*` stands for a name. A key leaves this list when its code arrives.
 const PLANNED: &[&str] = &[
     "proxy.run_dir",
-    "listener.tls",
     "service.*.discovery",
     "service.*.transfer",
     "service.*.cohorts",
@@ -11,7 +10,6 @@ const PLANNED: &[&str] = &[
     "service.*.slow_start",
     "service.*.max_ejected",
     "service.*.retry_budget",
-    "service.*.tls",
     "service.*.upstreams.zone",
     "service.*.upstreams.weight",
     "service.*.upstreams.public_url",

@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{Address, Log};
-use crate::model::{ServiceName, UpstreamName, proxy_protocol::Version};
+use crate::{
+    model::{ServiceName, UpstreamName, proxy_protocol::Version},
+    tls,
+};
 
 /// Everything a proxy is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +49,8 @@ pub struct Listener {
     pub name: String,
     /// Addresses; at least one.
     pub bind: Vec<SocketAddr>,
+    /// What its connections are wrapped in.
+    pub tls: Option<tls::Server>,
     /// First match wins; the last one matches everything or the rest is 404.
     pub rules: Vec<Rule>,
     /// Peers whose identity and forwarding headers are believed: networks as address and prefix length.
@@ -139,8 +144,10 @@ pub struct Service {
     pub maintenance: bool,
     /// At least one.
     pub upstreams: Vec<Upstream>,
-    /// The PROXY header that connections to upstreams begin with.
+    /// The PROXY header that connections to upstreams begin with, before TLS.
     pub proxy_protocol: Option<Version>,
+    /// What connections to them are wrapped in, those of probes too.
+    pub tls: Option<tls::Upstream>,
     /// The registry of replicated storage that takes writes, by its place in `upstreams`. Without one every
     /// upstream takes them: controllers, and registries on shared storage.
     pub writer: Option<usize>,

@@ -7,12 +7,16 @@ use http::{
     header::{CONNECTION, HOST, USER_AGENT},
 };
 use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
+use hyper::{
+    client::conn::http1,
+    rt::{Read, Write},
+};
 use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio_rustls::TlsConnector;
 
 use super::probe::BODY;
-use crate::config::Address;
+use crate::{config::Address, tls::Upstream};
 
 /// Connects, and sends `opening` if there is one. The error says why not.
 pub(super) async fn connect(to: &Address, opening: Option<&[u8]>) -> Result<TcpStream, String> {
@@ -29,13 +33,26 @@ pub(super) async fn connect(to: &Address, opening: Option<&[u8]>) -> Result<TcpS
 pub(super) async fn get(
     to: &Address,
     opening: &[u8],
+    tls: Option<&Upstream>,
     path: &str,
     host: Option<&str>,
 ) -> Result<(u16, Vec<u8>), String> {
     let tcp = connect(to, Some(opening)).await?;
+    let Some(tls) = tls else { return ask(TokioIo::new(tcp), to, path, host).await };
+    let refused = |error: &dyn Display| format!("cannot connect: {error}");
+    let name = tls.server_name(&to.host).map_err(|error| refused(&error))?;
+    let secured = TlsConnector::from(tls.config()).connect(name, tcp).await;
+    ask(TokioIo::new(secured.map_err(|error| refused(&error))?), to, path, host).await
+}
+
+async fn ask(
+    io: impl Read + Write + Unpin,
+    to: &Address,
+    path: &str,
+    host: Option<&str>,
+) -> Result<(u16, Vec<u8>), String> {
     let broken = |error: &dyn Display| format!("the answer broke off: {error}");
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(tcp)).await.map_err(|error| error.to_string())?;
+    let (mut sender, connection) = http1::handshake(io).await.map_err(|error| error.to_string())?;
     let host = host.map_or_else(|| to.to_string(), str::to_owned);
     let request = Request::get(path)
         .header(HOST, host)

@@ -7,8 +7,9 @@ use serde_json::Value;
 
 use super::{direct, verdict::Found};
 use crate::{
-    config::{Address, proxy::ProbeKind},
+    config::{Address, BaseUrl, proxy::ProbeKind},
     model::proxy_protocol::{self, Version},
+    tls::{Http, Upstream},
     wire::{envelope, ready::Ready},
 };
 
@@ -24,7 +25,9 @@ pub struct Probe {
     address: Address,
     kind: ProbeKind,
     timeout: Duration,
-    client: Option<reqwest::Client>,
+    base: String,
+    client: Option<Http>,
+    tls: Option<Upstream>,
     /// Its connections begin with it: the header of a connection that is nobody else's.
     opening: Option<Vec<u8>>,
 }
@@ -35,18 +38,23 @@ impl Probe {
         address: Address,
         kind: ProbeKind,
         timeout: Duration,
-        proxy_protocol: Option<Version>,
+        (proxy_protocol, tls): (Option<Version>, Option<Upstream>),
     ) -> Self {
-        let client = reqwest::Client::builder()
-            .connect_timeout(timeout)
-            .timeout(timeout)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .build();
+        let base = match &tls {
+            None => format!("http://{address}"),
+            Some(tls) => BaseUrl::https(tls.name(&address.host), address.port).to_string(),
+        };
+        let client = Http::new((&address.host, address.port), tls.clone(), move || {
+            reqwest::Client::builder()
+                .connect_timeout(timeout)
+                .timeout(timeout)
+                .redirect(reqwest::redirect::Policy::none())
+                .no_proxy()
+                .pool_max_idle_per_host(0)
+        });
         // Building fails only without TLS back end or resolver; then each probe says so.
         let opening = proxy_protocol.map(|version| proxy_protocol::write(version, None));
-        Self { address, kind, timeout, client: client.ok(), opening }
+        Self { address, kind, timeout, base, client: client.ok(), tls, opening }
     }
 
     /// Asks once. Takes at most the timeout; cancelling it closes the connection.
@@ -76,19 +84,18 @@ impl Probe {
 
     async fn get(&self, path: &str, host: Option<&str>, status: &[u16], json: &[(String, Value)]) -> Found {
         if let Some(opening) = &self.opening {
-            return match direct::get(&self.address, opening, path, host).await {
+            return match direct::get(&self.address, opening, self.tls.as_ref(), path, host).await {
                 Ok((code, body)) => judge(path, code, &body, status, json),
                 Err(why) => Found::Bad { why },
             };
         }
-        let Some(client) = &self.client else {
+        let Some(Ok(client)) = self.client.as_ref().map(Http::client) else {
             return Found::Bad { why: "the prober has no HTTP client".into() };
         };
-        let mut request =
-            client.get(format!("http://{}{path}", self.address)).header(USER_AGENT, "switchyard-probe");
-        if let Some(host) = host {
-            request = request.header(HOST, host);
-        }
+        let mut request = client.get(format!("{}{path}", self.base)).header(USER_AGENT, "switchyard-probe");
+        // Not the name of its certificate: what requests are for is the address.
+        let own = self.address.to_string();
+        request = request.header(HOST, host.unwrap_or(&own));
         let mut answer = match request.send().await {
             Ok(answer) => answer,
             Err(error) => return Found::Bad { why: cause(&error) },

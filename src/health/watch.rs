@@ -16,6 +16,7 @@ use crate::{
     config::{Address, proxy::Health},
     model::proxy_protocol::Version,
     supervise::{Handle, Stage, StopSource},
+    tls::Upstream,
 };
 
 /// While outcomes disagree with the verdict, it is asked so many times as often.
@@ -34,14 +35,14 @@ pub struct Prober {
 }
 
 impl Prober {
-    /// Starts probing at once. `name` is `service/upstream`, for logs; `proxy_protocol` the header that its
-    /// connections begin with.
+    /// Starts probing at once. `name` is `service/upstream`, for logs; `wrapping` the PROXY header that its
+    /// connections begin with, and the TLS that they are inside of.
     pub fn start(
         tasks: &Handle,
         name: &str,
         address: &Address,
         health: &Health,
-        proxy_protocol: Option<Version>,
+        wrapping: (Option<Version>, Option<Upstream>),
     ) -> Self {
         let first = Verdict::unknown(clock::now(), clock::wall());
         let verdict = Arc::new(ArcSwap::from_pointee(first));
@@ -49,7 +50,7 @@ impl Prober {
         let (stop, nudge) = (StopSource::new(), Arc::new(Notify::new()));
         let work = Work {
             name: name.to_owned(),
-            probe: Probe::new(address.clone(), health.kind.clone(), health.timeout, proxy_protocol),
+            probe: Probe::new(address.clone(), health.kind.clone(), health.timeout, wrapping),
             tracker: Tracker::new(health.rise, health.fall, clock::now(), clock::wall()),
             interval: health.interval.max(LEAST),
             verdict: verdict.clone(),

@@ -11,7 +11,7 @@ use super::{
     classify::{Needs, Route},
     follow::{Look, Said},
     freshness::Subject,
-    identify::Client,
+    identify::{Client, Secured},
     retry::{Traffic, What},
     snapshot::{Held, Service, UnderWay, Upstream},
     weigh::Asked,
@@ -32,6 +32,8 @@ pub struct Arrival {
     pub peer: SocketAddr,
     /// There was a PROXY header and it named nobody: so nobody is believed.
     pub unnamed: bool,
+    /// What its TLS says of the client.
+    pub secured: Option<Arc<Secured>>,
     /// Its head was complete.
     pub started: Instant,
     /// Evenly spread: what its id is made of, if it has none.
@@ -101,6 +103,8 @@ pub struct Ctx {
     pub peer: SocketAddr,
     /// Who is calling.
     pub client: Client,
+    /// What the connection's TLS says of that.
+    pub secured: Option<Arc<Secured>>,
     /// Method.
     pub method: Method,
     /// Path in its one form, without query.

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::h1::{Fields, fields::text};
-use crate::config::proxy::Network;
+use crate::{config::proxy::Network, tls::Peer};
 
 /// The caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +12,17 @@ pub struct Client {
     pub ip: IpAddr,
     /// The connection comes from a proxy that is believed: its identity headers stay.
     pub trusted: bool,
+}
+
+/// What the TLS of a connection says of its client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Secured {
+    /// The version that is spoken.
+    pub version: &'static str,
+    /// The client goes on with an earlier session.
+    pub resumed: bool,
+    /// Who it is by its certificate, if it is asked for one.
+    pub peer: Option<Peer>,
 }
 
 /// Finds the caller behind a connection from `peer`.

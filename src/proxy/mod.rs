@@ -39,6 +39,7 @@ pub mod snapshot;
 pub mod freshness;
 pub mod follow;
 pub mod reload;
+mod certificates;
 mod engine;
 mod admin;
 mod role;
@@ -75,7 +76,7 @@ struct Head<'a> {
 /// Steps 2 to 5, and the part of step 8 that every attempt shares: the head as upstreams get it. The request is there
 /// in any case, for it is recorded also when it was turned away.
 fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer>) {
-    let Arrival { snapshot, listener, peer, unnamed, started, chance } = arrival;
+    let Arrival { snapshot, listener, peer, unnamed, secured, started, chance } = arrival;
     let Head { fields, .. } = head;
     let listed = snapshot.listeners.get(listener).filter(|_| !unnamed);
     let trusted = listed.map_or(&[][..], |listener| &listener.trusted);
@@ -96,6 +97,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         listener,
         peer,
         client,
+        secured,
         method,
         path: normal.as_ref().map_or(path, |path| path.as_ref()).to_owned(),
         hostless: host.is_empty(),
@@ -136,6 +138,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         let mut out = Vec::with_capacity(head.length + ADDED);
         let about = forward::About {
             client,
+            secured: ctx.secured.as_deref(),
             peer: head.peer,
             host,
             request: &ctx.request,

@@ -79,9 +79,16 @@ pub fn snapshot(
         let old = before.and_then(|b| b.services.iter().find(|s| s.name == service.name));
         Arc::new(self::service(service, old.map(Arc::as_ref), tasks, metrics))
     });
+    // Certificates that were read anew go to where they are used already, so that sessions go on.
+    let listeners = config.listeners.iter().cloned().map(|mut listener| {
+        let old = before.and_then(|b| b.listeners.iter().find(|l| l.name == listener.name));
+        let old = old.and_then(|old| old.tls.as_ref());
+        listener.tls = listener.tls.map(|tls| tls.after(old));
+        listener
+    });
     Snapshot {
         generation: before.map_or(0, |before| before.generation + 1),
-        listeners: config.listeners.clone(),
+        listeners: listeners.collect(),
         services: services.collect(),
         limits: config.limits.clone(),
     }
@@ -89,21 +96,24 @@ pub fn snapshot(
 
 fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks, metrics: &ProxyMetrics) -> Service {
     let list = Fixed::new(&config.upstreams).now();
+    let tls = config.tls.clone().map(|tls| tls.after(old.and_then(|old| old.tls.as_ref())));
     let upstreams = list.iter().map(|wanted| {
         let same = |u: &&Arc<Upstream>| {
             u.name == wanted.name
                 && u.address == wanted.address
                 && u.health == config.health
                 && u.proxy_protocol == config.proxy_protocol
+                && u.tls == tls
         };
         old.and_then(|old| old.upstreams.iter().find(same)).cloned().unwrap_or_else(|| {
             let title = format!("{}/{}", config.name, wanted.name);
-            let prober = Prober::start(tasks, &title, &wanted.address, &config.health, config.proxy_protocol);
+            let wrapping = (config.proxy_protocol, tls.clone());
+            let prober = Prober::start(tasks, &title, &wanted.address, &config.health, wrapping.clone());
             Arc::new(Upstream::new(
                 wanted.name.clone(),
                 wanted.address.clone(),
                 config.health.clone(),
-                config.proxy_protocol,
+                wrapping,
                 prober,
                 metrics.of_upstream(&config.name, &wanted.name),
             ))
@@ -119,10 +129,11 @@ fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks, metrics
         maintenance: config.maintenance,
         writer: config.writer,
         reads: config.reads,
-        follow: known.or_else(|| Follow::start(tasks, config).map(Arc::new)),
+        follow: known.or_else(|| Follow::start(tasks, config, tls.as_ref()).map(Arc::new)),
         timeouts: config.timeouts,
         attempts: config.attempts.max(1),
         upstreams: upstreams.collect(),
+        tls: tls.clone(),
         turn: Default::default(),
         held: old.map(|old| old.held.clone()).unwrap_or_default(),
         twins_told: Default::default(),

@@ -11,7 +11,7 @@ use std::{
 use tokio::net::TcpListener;
 
 use super::{
-    admin,
+    admin, certificates,
     engine::{Engine, EngineEnded},
     record::{AccessLog, ProxyMetrics, access::Writer},
     reload::{self, Fixtures, ReloadError},
@@ -123,6 +123,13 @@ impl Proxy {
         }
         let live = Arc::new(Live::new(reload::snapshot(&config, None, &tasks, &metrics)));
         let fixtures = Arc::new(Fixtures::of(&config));
+        let watched = live.clone();
+        tasks.finish_at(Stage::Loops, "certificates", |stop| async move {
+            tokio::select! {
+                () = stop.requested() => {}
+                () = certificates::watch(watched) => {}
+            }
+        });
         let handle = Handle { live, fixtures, metrics, log: log.clone(), tasks, source: Arc::default() };
         Ok(Self { engine, admin, admin_address, listeners, handle, log, grace: config.grace })
     }

@@ -28,6 +28,7 @@ use crate::{
     },
     health::{Prober, State, Verdict},
     model::{ServiceName, UpstreamName, proxy_protocol::Version},
+    tls,
 };
 
 /// The live configuration: one swap, nothing beside it.
@@ -131,6 +132,8 @@ pub struct Service {
     pub timeouts: UpstreamTimeouts,
     /// Most sends of one request.
     pub attempts: u32,
+    /// What connections to them are wrapped in.
+    pub tls: Option<tls::Upstream>,
     /// In config order.
     pub upstreams: Vec<Arc<Upstream>>,
     /// Counts choices.
@@ -234,6 +237,8 @@ pub struct Upstream {
     pub health: Health,
     /// The PROXY header that connections to it begin with.
     pub proxy_protocol: Option<Version>,
+    /// What they are wrapped in then.
+    pub tls: Option<tls::Upstream>,
     /// Where it is, if its address needs no name service.
     pub fixed: Option<SocketAddr>,
     /// Its prober; ends with it.
@@ -249,13 +254,13 @@ impl Upstream {
         name: UpstreamName,
         address: Address,
         health: Health,
-        proxy_protocol: Option<Version>,
+        (proxy_protocol, tls): (Option<Version>, Option<tls::Upstream>),
         prober: Prober,
         numbers: UpstreamNumbers,
     ) -> Self {
         let fixed = address.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, address.port));
         let (id, outstanding) = (rand::random(), Apart::default());
-        Self { id, name, address, health, proxy_protocol, fixed, prober, numbers, outstanding }
+        Self { id, name, address, health, proxy_protocol, tls, fixed, prober, numbers, outstanding }
     }
 
     /// Requests under way.

@@ -54,6 +54,10 @@ metrics! {
     PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" ["service", "upstream"] "Requests under way at the upstream.";
     PROXY_CONNECTIONS = "switchyard_proxy_connections" ["listener"] "Open client connections.";
     PROXY_FIRST_BYTE = "switchyard_proxy_first_byte_seconds" ["service", "class"] "Time from request head to the head of the answer.";
+    PROXY_TLS_HANDSHAKES = "switchyard_proxy_tls_handshakes_total" ["listener", "kind"] "Handshakes with clients that were finished: full, resumed. Those that were not are refused, with their reason.";
+    PROXY_TLS_FILES_OK = "switchyard_proxy_tls_files_ok" ["kind", "name"] "1 if the certificates, keys and lists that a listener or service names were fine when they were last looked at; at 0 those before them are in use.";
+    PROXY_TLS_CERTIFICATE_UNTIL = "switchyard_proxy_tls_certificate_until_seconds" ["listener"] "When the first of a listener's certificates ends, in seconds since 1970.";
+    PROXY_TLS_LIST_UNTIL = "switchyard_proxy_tls_revocation_list_until_seconds" ["listener"] "When the first of a listener's revocation lists is too old to be believed, in seconds since 1970.";
     PROXY_ACCESS_DROPPED = "switchyard_proxy_access_lines_dropped_total" [] "Access lines that were dropped because the log could not keep up.";
     PROXY_LEASE = "switchyard_proxy_lease_seconds" ["service"] "What is left of the lease on the writer's log; 0 without one, and then reads go to the writer.";
     PROXY_REGISTRY_FRESH = "switchyard_proxy_registry_fresh" ["service", "upstream"] "1 while the registry is up and known to have the newest change; not without a lease.";

@@ -16,5 +16,9 @@ pub const CHANGED: &str = "switchyard-changed";
 pub const BLOB_SIZE: &str = "switchyard-blob-size";
 /// Every header of ours begins so; the proxy removes them from requests of the outside.
 pub const PREFIX: &str = "switchyard-";
+/// What became of a client's certificate at the proxy: `SUCCESS`, `NONE` or `FAILED:` and why, as nginx writes it.
+pub const CLIENT_VERIFY: &str = "ssl-client-verify";
+/// The client's certificate, only if it is good: PEM, percent-encoded.
+pub const CLIENT_CERT: &str = "ssl-client-cert";
 /// Who answers for the request: proxy-made error answers carry it, upstream answers do not.
 pub const ANSWERED_BY: &str = "switchyard-answered-by";

@@ -8,3 +8,7 @@ mod check;
 mod program;
 mod role;
 mod standalone;
+mod tls;
+
+#[path = "../support/certificates.rs"]
+mod certificates;

@@ -57,6 +57,7 @@ fn forwarded(head: &[u8], framing: Framing) -> Option<Vec<u8>> {
     let request = RequestId::parse("r").expect("a valid id");
     let about = About {
         client: Client { ip: peer, trusted: false },
+        secured: None,
         peer: "127.0.0.1",
         host: fields.text("host").unwrap_or_default(),
         request: &request,

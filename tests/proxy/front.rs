@@ -52,6 +52,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
         listeners: vec![Listener {
             name: "front".into(),
             bind: vec![any],
+            tls: None,
             rules: vec![Rule { host: None, path: None, service: 0 }],
             trusted: Vec::new(),
             proxy_protocol: Vec::new(),
@@ -66,6 +67,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             maintenance: false,
             upstreams: upstreams.collect(),
             proxy_protocol: None,
+            tls: None,
             writer: None,
             reads: Reads::default(),
             health: Health {

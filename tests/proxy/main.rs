@@ -6,7 +6,11 @@
 mod front;
 mod raw;
 mod registry;
+mod secure;
 mod upstream;
+
+#[path = "../support/certificates.rs"]
+mod certificates;
 
 mod attacks;
 mod corpus;
@@ -21,3 +25,5 @@ mod operating;
 mod proxy_protocol;
 mod streaming;
 mod strict;
+mod tls;
+mod tls_upstream;

@@ -172,11 +172,10 @@ const READY: Duration = Duration::from_secs(5);
 /// Waits until each controller can serve, so that the proxy's first probe does not find them down.
 async fn until_ready(controllers: &[SocketAddr]) {
     let all = async {
+        let Ok(client) = crate::client::http_client(READY) else { return };
         for address in controllers {
-            while !reqwest::get(format!("http://{address}/readyz"))
-                .await
-                .is_ok_and(|a| a.status().is_success())
-            {
+            let ask = || client.get(format!("http://{address}/readyz")).send();
+            while !ask().await.is_ok_and(|answer| answer.status().is_success()) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         }

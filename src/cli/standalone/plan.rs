@@ -157,6 +157,7 @@ fn listener(name: &str, bind: SocketAddr, service: usize) -> Listener {
     Listener {
         name: name.into(),
         bind: vec![bind],
+        tls: None,
         rules: vec![Rule { host: None, path: None, service }],
         trusted: Vec::new(),
         proxy_protocol: Vec::new(),
@@ -174,6 +175,7 @@ fn service(name: &str, kind: Kind, upstreams: Vec<Upstream>) -> Service {
         maintenance: false,
         upstreams,
         proxy_protocol: None,
+        tls: None,
         writer: None,
         reads: Reads::default(),
         health: Health { interval: PROBE, rise: 1, ..Health::default() },

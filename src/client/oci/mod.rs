@@ -130,6 +130,7 @@ impl Oci {
             .connect_timeout(dial)
             .redirect(reqwest::redirect::Policy::limited(REDIRECTS))
             .no_proxy()
+            .tls_backend_preconfigured(crate::tls::untrusting())
             .build()?;
         Ok(Self { http, base, idle })
     }

@@ -11,6 +11,7 @@ mod rules;
 mod server;
 mod service;
 mod replicas;
+mod tls;
 
 pub(super) use agent::agent;
 pub(super) use controller::controller;

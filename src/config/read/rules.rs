@@ -37,6 +37,7 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
     let trusted = table.list("trusted", network).unwrap_or_default();
     let proxy_protocol = table.list("proxy_protocol", network).unwrap_or_default();
     let expose = table.list("expose", exposed).unwrap_or_default();
+    let tls = super::tls::server(table);
     let single = table.opt("service", |given| service(given, known));
     let rules = table.tables("rules", "{ service = \"controllers\" }");
     let rules = match (table.has("service"), table.has("rules")) {
@@ -64,6 +65,7 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
     let listener = Listener {
         name: name.unwrap_or_else(default_name),
         bind,
+        tls,
         rules,
         trusted: trusted.into_iter().map(|(network, _)| network).collect(),
         proxy_protocol: proxy_protocol.into_iter().map(|(network, _)| network).collect(),

@@ -72,7 +72,8 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let upstreams = upstreams(table, &name);
     let (writer, reads) = replicas::read(table, kind, upstreams.as_deref());
     let proxy_protocol = proxy_protocol(table, reads);
-    let health = health(&table.sub("health"));
+    let tls = super::tls::upstream(table);
+    let health = health(&table.sub("health"), table.has("tls"));
     let timeouts = timeouts(&table.sub("timeouts"));
     let attempts = table.or("attempts", ATTEMPTS, whole(1..=10));
     let (upstreams, places) = upstreams?.into_iter().unzip();
@@ -86,6 +87,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         maintenance,
         upstreams,
         proxy_protocol,
+        tls,
         writer,
         reads,
         health,
@@ -190,11 +192,19 @@ fn timeouts(table: &Table<'_>) -> UpstreamTimeouts {
     }
 }
 
-fn health(table: &Table<'_>) -> Health {
+/// `tls`: the upstreams speak it, and probes with them.
+fn health(table: &Table<'_>, tls: bool) -> Health {
     let default = Health::default();
-    let tcp = table.or("kind", false, |given| match text(given)? {
-        "https" => Err(Wrong::new("`https` is not supported by this version", "use `http` or `tcp`")),
-        _ => one_of(&[("http", false), ("tcp", true)])(given),
+    let tcp = table.or("kind", false, |given| match (text(given)?, tls) {
+        ("https", false) => {
+            let right = "add `tls = { ca = \"ca.pem\" }` to the service: probes go where requests go";
+            Err(Wrong::new("is `https`, and the service has no `tls`", right))
+        }
+        ("http", true) => {
+            let right = "write `https` or delete the key: probes go where requests go";
+            Err(Wrong::new("is `http`, and the service has `tls`", right))
+        }
+        _ => one_of(&[("http", false), ("https", false), ("tcp", true)])(given),
     });
     let path = table.or("path", "/readyz".to_owned(), probe_path);
     let host = table.opt("host", |given| text(given).map(str::to_owned));

@@ -2,7 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::{http::Readiness, proxy::snapshot::Live, wire::ready::Ready};
+use crate::{
+    clock,
+    http::Readiness,
+    proxy::{
+        certificates,
+        snapshot::{Live, Snapshot},
+    },
+    tls::{Problem, Server},
+    wire::ready::Ready,
+};
 
 /// Read off the live snapshot at each probe.
 pub(super) struct State(pub(super) Arc<Live>);
@@ -21,6 +30,34 @@ impl Readiness for State {
                 _ => able = true,
             }
         }
+        why.extend(secured(&snapshot));
         Ready { ready: able, why, ..Ready::default() }
     }
+}
+
+/// What is wrong with certificates: nobody is turned away for it now, but somebody has to look.
+fn secured(snapshot: &Snapshot) -> Vec<String> {
+    let mut why = Vec::new();
+    let mut refused = |of: String, problems: Vec<Problem>| {
+        if !problems.is_empty() {
+            why.push(format!("{of}: new certificates were refused: {}", certificates::text(&problems)));
+        }
+    };
+    for listener in &snapshot.listeners {
+        if let Some(tls) = &listener.tls {
+            refused(format!("listener {}", listener.name), tls.trouble());
+        }
+    }
+    for service in &snapshot.services {
+        if let Some(tls) = &service.tls {
+            refused(service.name.to_string(), tls.trouble());
+        }
+    }
+    for listener in &snapshot.listeners {
+        let facts = listener.tls.iter().map(Server::facts);
+        for (what, until) in facts.flat_map(|facts| certificates::ending(facts, clock::wall())) {
+            why.push(format!("listener {}: the {what} ends, or has ended, at {until}", listener.name));
+        }
+    }
+    why
 }

@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     net::SocketAddr,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -10,7 +11,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     exchange::{self, Begun},
-    opening, respond,
+    opening, respond, secure,
     stream::Stream,
     timers::Slot,
     wire::{Scratch, Wire},
@@ -25,6 +26,7 @@ use crate::{
             Refusal,
             head::{self, HeadLimits, Scan},
         },
+        identify::Secured,
     },
 };
 
@@ -58,6 +60,8 @@ pub(super) struct From {
     pub(super) to: Option<SocketAddr>,
     /// Place of the listener.
     pub(super) listener: usize,
+    /// What its TLS says of the client.
+    pub(super) secured: Option<Arc<Secured>>,
 }
 
 /// How a connection goes on after an exchange.
@@ -87,7 +91,7 @@ enum Read {
 impl From {
     pub(super) fn new(listener: usize, peer: SocketAddr) -> Self {
         let address = peer.ip().to_canonical().to_string();
-        Self { peer, address, unnamed: false, to: None, listener }
+        Self { peer, address, unnamed: false, to: None, listener, secured: None }
     }
 
     /// Somebody else than the one who connected.
@@ -97,8 +101,8 @@ impl From {
 }
 
 impl Client {
-    pub(super) fn new(tcp: TcpStream, from: From, slot: Slot) -> Self {
-        Self { wire: Wire::new(Stream::Plain(tcp)), from, slot }
+    pub(super) fn new(stream: Stream, from: From, slot: Slot) -> Self {
+        Self { wire: Wire::new(stream), from, slot }
     }
 
     /// Completes when the client has closed while its answer is waited for. What it sends meanwhile is kept, as far as
@@ -126,7 +130,13 @@ pub(super) async fn serve(worker: &Worker, listener: usize, tcp: TcpStream, peer
     if opening::is_due(worker, &from) && !Box::pin(opening::read(worker, &tcp, &slot, &mut from)).await {
         return;
     }
-    let mut client = Client::new(tcp, from, slot);
+    let Some((stream, asks)) = secure::begin(worker, listener, tcp) else { return };
+    let mut client = Client::new(stream, from, slot);
+    if let Some(asks) = asks
+        && !Box::pin(secure::shake(worker, &mut client, &asks)).await
+    {
+        return Box::pin(client.wire.linger(&worker.scratch)).await;
+    }
     let mut first = true;
     loop {
         let after = match read_head(worker, &mut client, first).await {
@@ -147,9 +157,13 @@ pub(super) async fn serve(worker: &Worker, listener: usize, tcp: TcpStream, peer
     }
 }
 
-/// Tells a connection too many that it is one.
+/// Tells a connection too many that it is one. Inside TLS it would take a handshake to say so: there it is closed.
 pub(super) async fn turn_away(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) {
-    let mut client = Client::new(tcp, From::new(listener, peer), worker.timers.slot());
+    let snapshot = worker.shared.live.load();
+    if let Some(at) = snapshot.listeners.get(listener).filter(|at| at.tls.is_some()) {
+        return worker.shared.metrics.refused(&at.name, Answer::Busy.code());
+    }
+    let mut client = Client::new(Stream::Plain(tcp), From::new(listener, peer), worker.timers.slot());
     respond::refuse(worker, &mut client, &Answer::Busy).await;
     client.wire.linger(&worker.scratch).await;
 }

@@ -114,6 +114,7 @@ fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing) -> Option<
         listener: from.listener,
         peer: from.peer,
         unnamed: from.unnamed,
+        secured: from.secured.clone(),
         started: clock::now(),
         chance,
     };
@@ -244,7 +245,7 @@ impl Exchange {
         // Boxed: what connects is large, and most attempts find a connection.
         let connected = Box::pin(async {
             let opening = opening::to(&upstream, client)?;
-            connect(&upstream, &worker.shared.names, limits.connect, opening.as_deref()).await
+            connect(&upstream, worker, limits.connect, opening.as_deref()).await
         });
         match connected.await {
             Ok(connection) => Ok((connection, limits)),
@@ -252,6 +253,9 @@ impl Exchange {
                 if is_out_of_descriptors(&error) {
                     // The next attempt finds some free.
                     worker.pool().clear();
+                }
+                if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
+                    worker.tell_of_tls(&upstream.name, &error);
                 }
                 tracing::debug!(upstream.name = %upstream.name, error = %error, "no connection to an upstream");
                 Err(())

@@ -15,6 +15,8 @@
 //!     respond      an answer of ours
 //!   pump, wire   bytes from one connection to the other, re-framed; a buffer exists only while bytes wait in it
 //!   stream       what a connection is made of
+//!     tls          records, if it is inside TLS
+//!     secure       hands are shaken: who may go on, and who is turned away
 //!   timers       one deadline per connection, looked at a few times a second
 //! ```
 
@@ -29,8 +31,10 @@ mod pump;
 mod respond;
 mod resume;
 mod service;
+mod secure;
 mod stream;
 mod timers;
+mod tls;
 mod tunnel;
 mod upstream;
 mod wire;

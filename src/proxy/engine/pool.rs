@@ -195,6 +195,7 @@ mod tests {
     fn address(stream: &Stream) -> SocketAddr {
         match stream {
             Stream::Plain(tcp) => tcp.local_addr().unwrap(),
+            Stream::Tls(tls) => tls.tcp().local_addr().unwrap(),
         }
     }
 

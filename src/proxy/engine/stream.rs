@@ -9,8 +9,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::{io::Interest, net::TcpStream, time::timeout};
+
+use super::tls::Tls;
 
 /// While a client has sent more than was read, its closing cannot be waited for, only looked for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -20,6 +23,8 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) enum Stream {
     /// As it is.
     Plain(TcpStream),
+    /// Inside TLS.
+    Tls(Box<Tls>),
 }
 
 /// How an unused connection stands.
@@ -38,6 +43,8 @@ impl Stream {
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(tcp) => tcp.poll_read_ready(cx),
+            Self::Tls(tls) if tls.has_plain() => Poll::Ready(Ok(())),
+            Self::Tls(tls) => tls.tcp().poll_read_ready(cx),
         }
     }
 
@@ -49,14 +56,16 @@ impl Stream {
         most: usize,
     ) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(tcp) => poll_read(tcp, cx, room, most),
+            Self::Plain(tcp) => poll_recv(tcp, cx, room, most),
+            Self::Tls(tls) => tls.poll_read(cx, room, most),
         }
     }
 
-    /// Writes once; how many bytes were taken.
+    /// Writes once; how many bytes were taken. After [`Poll::Pending`] the next call must begin with the same bytes.
     pub(super) fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self {
-            Self::Plain(tcp) => poll_write(tcp, cx, bytes),
+            Self::Plain(tcp) => poll_send(tcp, cx, bytes),
+            Self::Tls(tls) => tls.poll_write(cx, bytes),
         }
     }
 
@@ -70,11 +79,12 @@ impl Stream {
     }
 
     /// No more is written; the other side is told.
-    pub(super) fn poll_shut(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(super) fn poll_shut(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
             Self::Plain(tcp) => {
                 Poll::Ready(rustix::net::shutdown(tcp, rustix::net::Shutdown::Write).map_err(io::Error::from))
             }
+            Self::Tls(tls) => tls.poll_shut(cx),
         }
     }
 
@@ -89,14 +99,20 @@ impl Stream {
     }
 
     /// The connection will be reset, not closed: half an answer must not look whole.
-    pub(super) fn cut(&self) {
+    pub(super) fn cut(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.set_cut(true);
+        }
         if let Err(error) = self.tcp().set_zero_linger() {
             tracing::debug!(error = %error, "connection could not be reset");
         }
     }
 
     /// Takes [`Stream::cut`] back.
-    pub(super) fn uncut(&self) {
+    pub(super) fn uncut(&mut self) {
+        if let Self::Tls(tls) = self {
+            tls.set_cut(false);
+        }
         if let Err(error) = rustix::net::sockopt::set_socket_linger(self.tcp(), None) {
             tracing::debug!(error = %error, "connection could not be kept from being reset");
         }
@@ -105,7 +121,8 @@ impl Stream {
     /// Whether something has come, or the other side has closed, as far as the runtime knows: no system call, and no
     /// matter how much the task has done in its turn already.
     pub(super) fn is_readable(&self) -> bool {
-        self.tcp().try_io(Interest::READABLE, || Ok(())).is_ok()
+        matches!(self, Self::Tls(tls) if tls.has_plain())
+            || self.tcp().try_io(Interest::READABLE, || Ok(())).is_ok()
     }
 
     /// How it stands while it is unused, as far as the runtime knows; the system is asked only if that has heard of
@@ -116,6 +133,12 @@ impl Stream {
 
     /// How it stands at this moment; asks the system.
     pub(super) fn look(&self) -> State {
+        match self {
+            // What it said is that it closes.
+            Self::Tls(tls) if tls.has_ended() || self.is_shut() => return State::Closed,
+            Self::Tls(tls) if tls.has_plain() => return State::Speaks,
+            _ => {}
+        }
         match rustix::net::recv(self.tcp(), &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Err(rustix::io::Errno::AGAIN) => State::Open,
             Ok((_, 0)) | Err(_) => State::Closed,
@@ -128,17 +151,29 @@ impl Stream {
         self.tcp().local_addr()
     }
 
+    /// Whether the other side has closed, as far as the runtime knows.
+    fn is_shut(&self) -> bool {
+        let ready = self.tcp().ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
+    }
+
     /// The socket under it.
-    fn tcp(&self) -> &TcpStream {
+    pub(super) fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.tcp(),
         }
     }
 }
 
 /// Past the C library, whose wrappers check for the cancellation of threads: at two reads and two writes a request that
 /// is felt.
-fn poll_read(tcp: &TcpStream, cx: &mut Context<'_>, room: &mut [u8], most: usize) -> Poll<io::Result<usize>> {
+pub(super) fn poll_recv(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    room: &mut [u8],
+    most: usize,
+) -> Poll<io::Result<usize>> {
     let most = most.min(room.len());
     let room = &mut room[..most];
     loop {
@@ -171,7 +206,12 @@ const SEND: SendFlags = SendFlags::NOSIGNAL;
 #[cfg(target_vendor = "apple")]
 const SEND: SendFlags = SendFlags::empty();
 
-fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+/// Sends once, and waits for nothing; how many bytes were taken.
+pub(super) fn send_now(tcp: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    rustix::net::send(tcp, bytes, SEND | SendFlags::DONTWAIT).map_err(io::Error::from)
+}
+
+pub(super) fn poll_send(tcp: &TcpStream, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
     loop {
         ready!(tcp.poll_write_ready(cx))?;
         let mut short = None;

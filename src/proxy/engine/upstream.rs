@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    future::poll_fn,
     io,
     net::SocketAddr,
     sync::{Mutex, PoisonError},
@@ -11,10 +12,15 @@ use std::{
 use tokio::{
     io::AsyncWriteExt,
     net::TcpStream,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
-use super::{stream::Stream, wire::Wire};
+use super::{
+    stream::Stream,
+    tls::{Failed, Tls},
+    wire::Wire,
+    worker::Worker,
+};
 use crate::{clock, config::Address, proxy::snapshot::Upstream};
 
 /// A host name is looked up again after so long.
@@ -50,28 +56,44 @@ pub(super) struct Names {
     looking: tokio::sync::Mutex<()>,
 }
 
-/// Connects anew. `opening` is sent before anything else.
+/// Connects anew, and shakes hands, all of it `within` a time. `opening` is sent before anything else.
 pub(super) async fn connect(
     to: &Upstream,
-    names: &Names,
+    worker: &Worker,
     within: Duration,
     opening: Option<&[u8]>,
 ) -> io::Result<Connection> {
+    let names = &worker.shared.names;
     let address = match to.fixed {
         Some(address) => address,
         None => names.resolve(&to.address, within).await?,
     };
-    let mut tcp = timeout(within, TcpStream::connect(address)).await??;
+    let until = clock::now() + within;
+    let mut tcp = timeout_at(until, TcpStream::connect(address)).await??;
     tcp.set_nodelay(true)?;
     if let Some(opening) = opening {
-        timeout(within, tcp.write_all(opening)).await??;
+        timeout_at(until, tcp.write_all(opening)).await??;
     }
-    Ok(Connection {
-        wire: Wire::new(Stream::Plain(tcp)),
-        reused: false,
-        upstream: to.id,
-        once: opening.is_some(),
-    })
+    let stream = match &to.tls {
+        None => Stream::Plain(tcp),
+        Some(tls) => {
+            let session = tls.connect(&to.address.host).map_err(io::Error::other)?;
+            let mut stream = Tls::client(tcp, session, worker.crypt.clone());
+            timeout_at(until, poll_fn(|cx| stream.poll_handshake(cx))).await?.map_err(refused)?;
+            Stream::Tls(Box::new(stream))
+        }
+    };
+    Ok(Connection { wire: Wire::new(stream), reused: false, upstream: to.id, once: opening.is_some() })
+}
+
+/// Why hands were not shaken with an upstream, in words.
+fn refused(failed: Failed) -> io::Error {
+    match failed {
+        Failed::Tls(error) => io::Error::new(io::ErrorKind::InvalidData, error),
+        Failed::PlainHttp => io::Error::other("it speaks plain HTTP, and the service has `tls`"),
+        Failed::Strange => io::Error::other("it does not speak TLS, and the service has `tls`"),
+        Failed::Gone => io::ErrorKind::UnexpectedEof.into(),
+    }
 }
 
 impl Names {

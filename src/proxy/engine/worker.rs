@@ -23,11 +23,13 @@ use super::{
     opening::Complaints,
     pool::Pool,
     timers::{TICK, Timers},
+    tls::Crypt,
     upstream::Names,
     wire::Scratch,
 };
 use crate::{
     clock,
+    model::UpstreamName,
     proxy::{
         limit::Gate,
         record::{AccessLog, ProxyMetrics, metrics::Connections},
@@ -74,9 +76,11 @@ pub(super) struct Worker {
     pub(super) shared: Shared,
     pub(super) timers: Arc<Timers>,
     pub(super) scratch: Scratch,
+    pub(super) crypt: Arc<Crypt>,
     pool: Mutex<Pool>,
     own: Mutex<Own>,
     turned_away: Gate,
+    told: Mutex<Option<Instant>>,
     stopping: AtomicBool,
     pub(super) complaints: Complaints,
 }
@@ -104,9 +108,11 @@ impl Worker {
             shared,
             timers: Arc::new(Timers::new()),
             scratch: Scratch::new(),
+            crypt: Arc::new(Crypt::new()),
             pool: Mutex::default(),
             own: Mutex::new(own),
             turned_away: Gate::default(),
+            told: Mutex::default(),
             stopping: AtomicBool::new(false),
             complaints: Complaints::default(),
         })
@@ -128,6 +134,16 @@ impl Worker {
         // Neither can be left half changed.
         let own = &mut *self.own.lock().unwrap_or_else(PoisonError::into_inner);
         (self.shared.live.held(&mut own.snapshot), own.chance.random())
+    }
+
+    /// Says that hands could not be shaken with an upstream; not more often than anybody can read it.
+    pub(super) fn tell_of_tls(&self, upstream: &UpstreamName, error: &std::io::Error) {
+        let now = clock::now();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| now.duration_since(told) >= ACCEPT_TOLD) {
+            *told = Some(now);
+            warn!(upstream.name = %upstream, error = %error, "no handshake with an upstream");
+        }
     }
 
     /// Serves until a stop is asked for, then lets what runs end within the grace.

@@ -29,6 +29,7 @@ use crate::{
     },
     model::Position,
     supervise::{Handle as Tasks, Stage, StopSource},
+    tls,
     wire::replication::{Role, State},
 };
 
@@ -56,6 +57,7 @@ struct Of {
     upstreams: Vec<Upstream>,
     fresh_wait: Duration,
     connect: Duration,
+    tls: Option<tls::Upstream>,
 }
 
 #[derive(Debug)]
@@ -116,7 +118,7 @@ pub struct Said {
 
 impl Follow {
     /// Begins to follow; `None` for a service without positions.
-    pub fn start(tasks: &Tasks, service: &Service) -> Option<Self> {
+    pub fn start(tasks: &Tasks, service: &Service, tls: Option<&tls::Upstream>) -> Option<Self> {
         let of = Of::service(service)?;
         let title = service.name.to_string();
         let names = of.upstreams.iter().map(|upstream| upstream.name.to_string()).collect();
@@ -134,7 +136,7 @@ impl Follow {
         });
         let removed = StopSource::new();
         for (place, upstream) in of.upstreams.iter().enumerate() {
-            let Some(client) = client(&upstream.address, of.connect) else {
+            let Some(client) = client(&upstream.address, of.connect, tls) else {
                 shared.set_trouble("the proxy has no HTTP client");
                 continue;
             };
@@ -285,6 +287,7 @@ impl Of {
             upstreams: service.upstreams.clone(),
             fresh_wait: service.reads.fresh_wait,
             connect: service.timeouts.connect,
+            tls: service.tls.clone(),
         })
     }
 }
@@ -359,9 +362,11 @@ async fn kept_up<Fut: Future<Output = ()>>(what: &str, work: impl Fn() -> Fut) {
     }
 }
 
-fn client(address: &Address, connect: Duration) -> Option<Replication> {
-    let base = format!("http://{address}").parse().ok()?;
-    Replication::new(base, connect, poll::STATE_PARK).ok()
+fn client(address: &Address, connect: Duration, tls: Option<&tls::Upstream>) -> Option<Replication> {
+    match tls {
+        None => Replication::new(format!("http://{address}").parse().ok()?, connect, poll::STATE_PARK).ok(),
+        Some(tls) => Replication::secured(address, tls, connect, poll::STATE_PARK).ok(),
+    }
 }
 
 /// Host, process and chance: nobody else has it.

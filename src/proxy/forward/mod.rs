@@ -10,7 +10,7 @@ use super::{
     classify::{Pace, Route},
     guard::{identity, path::Target},
     h1::{Fields, Framing, fields::text},
-    identify::Client,
+    identify::{Client, Secured},
 };
 use crate::{
     config::proxy::{Hold, UpstreamTimeouts},
@@ -122,6 +122,8 @@ pub fn after_body(route: Route) -> Option<Duration> {
 pub struct About<'a> {
     /// Who is calling.
     pub client: Client,
+    /// What the connection's TLS says of that; `None` on a plain one.
+    pub secured: Option<&'a Secured>,
     /// Address of the other end of the connection.
     pub peer: &'a str,
     /// `Host` as given, which the guard has let by; empty if there was none.
@@ -209,6 +211,9 @@ pub fn request(method: &str, target: &Target<'_>, given: &Fields<'_>, about: &Ab
         line(out, "host", about.host.as_bytes());
     }
     let named = named(given);
+    // Of one hand alone: what a trusted proxy says of the certificate that it was shown, or what we say of ours.
+    let told = about.client.trusted && given.iter().any(|(name, _)| identity::is_of_certificate(name));
+    let certified = about.secured.and_then(|secured| secured.peer.as_ref()).filter(|_| !told);
     let mut keys = 0;
     for (name, value) in given.iter() {
         let key = name.eq_ignore_ascii_case(headers::IDEMPOTENCY_KEY);
@@ -233,6 +238,12 @@ pub fn request(method: &str, target: &Target<'_>, given: &Fields<'_>, about: &Ab
         line(out, name, value);
     }
     forwarded(given, about, out);
+    if let Some(peer) = certified {
+        line(out, headers::CLIENT_VERIFY, peer.verify.value().as_bytes());
+        if let Some(escaped) = &peer.escaped {
+            line(out, headers::CLIENT_CERT, escaped.as_bytes());
+        }
+    }
     line(out, headers::REQUEST_ID, about.request.as_str().as_bytes());
     framing_line(out, about.framing);
     if about.upgrade
@@ -268,7 +279,8 @@ fn forwarded(given: &Fields<'_>, about: &About<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(about.peer.as_bytes());
     out.extend_from_slice(b"\r\n");
     let believed = |name: &str| given.all(name).next().filter(|_| about.client.trusted);
-    line(out, "x-forwarded-proto", believed("x-forwarded-proto").unwrap_or(b"http"));
+    let proto: &[u8] = if about.secured.is_some() { b"https" } else { b"http" };
+    line(out, "x-forwarded-proto", believed("x-forwarded-proto").unwrap_or(proto));
     if let Some(host) = believed("x-forwarded-host") {
         line(out, "x-forwarded-host", host);
     } else if !about.host.is_empty() {

@@ -3,7 +3,12 @@ use ::http::{HeaderMap, HeaderName, Method};
 use std::net::IpAddr;
 
 use super::*;
-use crate::{clock, config::proxy::Kind, proxy::classify};
+use crate::{
+    clock,
+    config::proxy::Kind,
+    proxy::classify,
+    tls::{Denied, Peer, Verify},
+};
 
 fn fields<'a>(lines: &[(&'a str, &'a str)]) -> Vec<httparse::Header<'a>> {
     lines.iter().map(|(name, value)| httparse::Header { name, value: value.as_bytes() }).collect()
@@ -11,6 +16,10 @@ fn fields<'a>(lines: &[(&'a str, &'a str)]) -> Vec<httparse::Header<'a>> {
 
 /// The headers as the upstream gets them.
 fn sent(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
+    sent_over(lines, trusted, None)
+}
+
+fn sent_over(lines: &[(&str, &str)], trusted: bool, secured: Option<&Secured>) -> HeaderMap {
     let parsed = fields(lines);
     let given = Fields::new(&parsed);
     let id = RequestId::parse("r-1").unwrap();
@@ -18,6 +27,7 @@ fn sent(lines: &[(&str, &str)], trusted: bool) -> HeaderMap {
     let length = given.text("content-length").map(|length| Framing::Length(length.parse().unwrap()));
     let about = About {
         client: Client { ip: peer, trusted },
+        secured,
         peer: "192.0.2.1",
         host: "front:8090",
         request: &id,
@@ -72,6 +82,42 @@ fn a_trusted_proxy_in_front_is_believed_and_added_to_the_chain() {
     assert_eq!(get(&out, "x-forwarded-for"), Some("198.51.100.7, 192.0.2.1"));
     assert_eq!(get(&out, "x-forwarded-proto"), Some("https"));
     assert_eq!(get(&out, "x-forwarded-host"), Some("front:8090"));
+}
+
+fn secured(verify: Verify) -> Secured {
+    let escaped = (verify == Verify::Success).then(|| "-----BEGIN%20".to_owned());
+    Secured { version: "1.3", resumed: false, peer: Some(Peer { verify, escaped, subject: None }) }
+}
+
+#[test]
+fn what_tls_says_of_the_client_is_passed_on_and_nothing_else() {
+    let forged = [
+        ("Ssl-Client-Verify", "SUCCESS"),
+        ("ssl_client_cert", "forged"),
+        ("SSL-Client_Cert", "forged"),
+        ("Ssl-Client-Subject-Dn", "CN=root"),
+        ("Connection", "ssl-client-verify, ssl-client-cert"),
+    ];
+    let check = |verify: Verify, said: &str, cert: Option<&str>| {
+        let out = sent_over(&forged, false, Some(&secured(verify)));
+        assert_eq!(get(&out, "ssl-client-verify"), Some(said));
+        assert_eq!(get(&out, "ssl-client-cert"), cert);
+        assert_eq!(get(&out, "x-forwarded-proto"), Some("https"));
+        let others = out.keys().filter(|name| identity::is_of_certificate(name.as_str())).count();
+        assert_eq!(others, 1 + usize::from(cert.is_some()), "{out:?}");
+    };
+    check(Verify::None, "NONE", None);
+    check(Verify::Success, "SUCCESS", Some("-----BEGIN%20"));
+    check(Verify::Failed(Denied::Revoked), "FAILED:certificate revoked", None);
+}
+
+#[test]
+fn what_a_trusted_proxy_says_of_a_certificate_is_never_mixed_with_what_we_say() {
+    let theirs = [("Ssl-Client-Verify", "NONE")];
+    let out = sent_over(&theirs, true, Some(&secured(Verify::Success)));
+    assert_eq!((get(&out, "ssl-client-verify"), get(&out, "ssl-client-cert")), (Some("NONE"), None));
+    let out = sent_over(&[], true, Some(&secured(Verify::Success)));
+    assert_eq!(get(&out, "ssl-client-verify"), Some("SUCCESS"));
 }
 
 #[test]

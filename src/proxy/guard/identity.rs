@@ -5,22 +5,29 @@
 /// Underscores count as hyphens: CGI-like servers behind us cannot tell `Ssl_Client_Verify` from
 /// `Ssl-Client-Verify`.
 pub fn is_identity(name: &str) -> bool {
-    const PREFIXES: [&[u8]; 3] = [b"x-forwarded-", b"ssl-client-", b"switchyard-"];
+    const PREFIXES: [&[u8]; 2] = [b"x-forwarded-", b"switchyard-"];
     const NAMES: [&[u8]; 3] = [b"forwarded", b"x-real-ip", b"x-client-ip"];
-    let same = |name: &[u8], wanted: &[u8]| {
-        name.len() == wanted.len()
-            && name
-                .iter()
-                .zip(wanted)
-                .all(|(n, w)| n.to_ascii_lowercase() == *w || (*n == b'_' && *w == b'-'))
-    };
-    let name = name.as_bytes();
     // All of them begin with one of these; most names do not.
-    if !matches!(name.first().map(u8::to_ascii_lowercase), Some(b'x' | b's' | b'f')) {
+    if !matches!(name.bytes().next().map(|first| first.to_ascii_lowercase()), Some(b'x' | b's' | b'f')) {
         return false;
     }
-    PREFIXES.iter().any(|prefix| name.get(..prefix.len()).is_some_and(|start| same(start, prefix)))
-        || NAMES.iter().any(|wanted| same(name, wanted))
+    is_of_certificate(name)
+        || PREFIXES.iter().any(|prefix| begins(name, prefix))
+        || NAMES.iter().any(|wanted| same(name.as_bytes(), wanted))
+}
+
+/// Whether this header is about a client's certificate.
+pub fn is_of_certificate(name: &str) -> bool {
+    begins(name, b"ssl-client-")
+}
+
+fn begins(name: &str, prefix: &[u8]) -> bool {
+    name.as_bytes().get(..prefix.len()).is_some_and(|start| same(start, prefix))
+}
+
+fn same(name: &[u8], wanted: &[u8]) -> bool {
+    name.len() == wanted.len()
+        && name.iter().zip(wanted).all(|(n, w)| n.to_ascii_lowercase() == *w || (*n == b'_' && *w == b'-'))
 }
 
 #[cfg(test)]

@@ -64,6 +64,9 @@ pub enum Refusal {
     /// Not one final `chunked`.
     #[error("the only Transfer-Encoding taken is one final `chunked`, on HTTP/1.1")]
     BadCoding,
+    /// Plain HTTP where TLS is spoken.
+    #[error("this port speaks TLS: use https")]
+    PlainHttp,
     /// Dot segments, encoded slashes and the like.
     #[error("the path could be read in more than one way: {0}")]
     AmbiguousPath(&'static str),
@@ -103,6 +106,7 @@ impl Refusal {
             Self::BothLengths => "both-lengths",
             Self::BadLength => "bad-length",
             Self::BadCoding => "bad-coding",
+            Self::PlainHttp => "plain-http",
             Self::AmbiguousPath(_) => "ambiguous-path",
         }
     }
@@ -112,7 +116,7 @@ impl Refusal {
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 19] = [
+    const ALL: [Refusal; 20] = [
         Refusal::HeadTooLong,
         Refusal::TooManyHeaders,
         Refusal::HeadTooSlow,
@@ -131,6 +135,7 @@ mod tests {
         Refusal::BothLengths,
         Refusal::BadLength,
         Refusal::BadCoding,
+        Refusal::PlainHttp,
         Refusal::AmbiguousPath(""),
     ];
 

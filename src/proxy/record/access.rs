@@ -32,6 +32,8 @@ struct Line<'a> {
     request: &'a str,
     listener: &'a str,
     client: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tls: Option<TlsLine<'a>>,
     method: &'a str,
     path: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,18 @@ struct Line<'a> {
 }
 
 #[derive(Serialize)]
+struct TlsLine<'a> {
+    version: &'a str,
+    resumed: bool,
+    /// What became of the client's certificate, if it was asked for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verify: Option<String>,
+    /// Whose it says it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<&'a str>,
+}
+
+#[derive(Serialize)]
 struct AttemptLine<'a> {
     upstream: &'a str,
     why: String,
@@ -84,6 +98,12 @@ pub fn line(ctx: &Ctx, bytes: Bytes, now: Instant, at: Timestamp) -> Vec<u8> {
         request: ctx.request.as_str(),
         listener: ctx.listener_name(),
         client: ctx.client.ip.to_string(),
+        tls: ctx.secured.as_ref().map(|secured| TlsLine {
+            version: secured.version,
+            resumed: secured.resumed,
+            verify: secured.peer.as_ref().map(|peer| peer.verify.value()),
+            subject: secured.peer.as_ref().and_then(|peer| peer.subject.as_deref()),
+        }),
         method: ctx.method.as_str(),
         path: &ctx.path,
         service: ctx.service().map(|service| service.name.as_str()),

@@ -31,6 +31,10 @@ pub struct ProxyMetrics {
     outstanding: IntGaugeVec,
     connections: IntGaugeVec,
     first_byte: HistogramVec,
+    handshakes: IntCounterVec,
+    tls_ok: IntGaugeVec,
+    certificate_until: IntGaugeVec,
+    list_until: IntGaugeVec,
     access_dropped: IntCounterVec,
     lease: GaugeVec,
     fresh: IntGaugeVec,
@@ -79,6 +83,10 @@ impl ProxyMetrics {
             outstanding: registry.gauges(names::PROXY_UPSTREAM_OUTSTANDING)?,
             connections: registry.gauges(names::PROXY_CONNECTIONS)?,
             first_byte: registry.histograms(names::PROXY_FIRST_BYTE, &FIRST_BYTE)?,
+            handshakes: registry.counters(names::PROXY_TLS_HANDSHAKES)?,
+            tls_ok: registry.gauges(names::PROXY_TLS_FILES_OK)?,
+            certificate_until: registry.gauges(names::PROXY_TLS_CERTIFICATE_UNTIL)?,
+            list_until: registry.gauges(names::PROXY_TLS_LIST_UNTIL)?,
             access_dropped: registry.counters(names::PROXY_ACCESS_DROPPED)?,
             lease: registry.float_gauges(names::PROXY_LEASE)?,
             fresh: registry.gauges(names::PROXY_REGISTRY_FRESH)?,
@@ -112,6 +120,11 @@ impl ProxyMetrics {
     /// Turned away.
     pub fn refused(&self, listener: &str, reason: &str) {
         self.refused.with_label_values(&[listener, reason]).inc();
+    }
+
+    /// A handshake with a client was finished.
+    pub fn shaken(&self, listener: &str, kind: &str) {
+        self.handshakes.with_label_values(&[listener, kind]).inc();
     }
 
     /// What is counted of one service's requests.
@@ -178,6 +191,7 @@ impl ProxyMetrics {
         self.lease.reset();
         self.fresh.reset();
         self.lag.reset();
+        self.set_tls(snapshot);
         for service in &snapshot.services {
             let name = service.name.as_str();
             service.numbers.put_together();
@@ -193,6 +207,27 @@ impl ProxyMetrics {
             }
         }
         self.registry.text()
+    }
+
+    fn set_tls(&self, snapshot: &Snapshot) {
+        self.tls_ok.reset();
+        self.certificate_until.reset();
+        self.list_until.reset();
+        for listener in &snapshot.listeners {
+            let (Some(tls), name) = (&listener.tls, listener.name.as_str()) else { continue };
+            let facts = tls.facts();
+            self.tls_ok.with_label_values(&["listener", name]).set(i64::from(tls.trouble().is_empty()));
+            self.certificate_until.with_label_values(&[name]).set(facts.certificate_until.unix_seconds());
+            if let Some(until) = facts.list_until {
+                self.list_until.with_label_values(&[name]).set(until.unix_seconds());
+            }
+        }
+        for service in &snapshot.services {
+            if let Some(tls) = &service.tls {
+                let labels = ["service", service.name.as_str()];
+                self.tls_ok.with_label_values(&labels).set(i64::from(tls.trouble().is_empty()));
+            }
+        }
     }
 
     fn set_freshness(&self, service: &Service) {

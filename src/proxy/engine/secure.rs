@@ -1,0 +1,111 @@
+//! Hands are shaken with a client before its first request: within the time that a head may take, and by the rules
+//! that its listener has at that moment.
+
+use std::{future::poll_fn, sync::Arc, task::Poll};
+
+use rustls::{Error, HandshakeKind, InvalidMessage, ProtocolVersion};
+use tokio::net::TcpStream;
+
+use super::{
+    connection::Client,
+    respond,
+    stream::Stream,
+    tls::{Failed, Tls},
+    worker::Worker,
+};
+use crate::{
+    clock,
+    proxy::{answer::Answer, guard::Refusal, identify::Secured},
+    tls::{Asks, Denied},
+};
+
+/// A connection before its first byte; and who says who the client is, if it is to be inside TLS. `None`: it cannot be
+/// served.
+pub(super) fn begin(worker: &Worker, listener: usize, tcp: TcpStream) -> Option<(Stream, Option<Asks>)> {
+    let snapshot = worker.shared.live.peek();
+    let at = snapshot.listeners.get(listener);
+    let Some(server) = at.and_then(|at| at.tls.as_ref()) else { return Some((Stream::Plain(tcp), None)) };
+    match server.accept() {
+        Ok((session, asks)) => {
+            let tls = Tls::server(tcp, session, worker.crypt.clone());
+            Some((Stream::Tls(Box::new(tls)), Some(asks)))
+        }
+        Err(error) => {
+            tracing::error!(error = %error, "a handshake could not begin");
+            None
+        }
+    }
+}
+
+/// Shakes hands. `false`: the client is not served, and was told why as far as it can be.
+pub(super) async fn shake(worker: &Worker, client: &mut Client, asks: &Asks) -> bool {
+    let until = clock::now() + worker.shared.live.peek().limits.header_timeout;
+    let Client { wire, from, slot } = &mut *client;
+    let Stream::Tls(tls) = &mut wire.stream else { return true };
+    let shaken = poll_fn(|cx| match tls.poll_handshake(cx) {
+        Poll::Ready(shaken) => Poll::Ready(Some(shaken)),
+        Poll::Pending => slot.poll(cx, until, clock::now()).map(|()| None),
+    });
+    let why = match shaken.await {
+        Some(Ok(())) => match asks.peer(tls.common()) {
+            Ok(peer) => {
+                let state = tls.common();
+                let is_12 = state.protocol_version() == Some(ProtocolVersion::TLSv1_2);
+                let resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
+                let version = if is_12 { "1.2" } else { "1.3" };
+                from.secured = Some(Arc::new(Secured { version, resumed, peer }));
+                count(worker, from.listener, if resumed { Handshake::Resumed } else { Handshake::Full });
+                return true;
+            }
+            Err(denied) => denied.reason(),
+        },
+        Some(Err(Failed::PlainHttp)) => {
+            tls.give_up();
+            Box::pin(respond::refuse(worker, client, &Answer::Refused(Refusal::PlainHttp))).await;
+            return false;
+        }
+        Some(Err(failed)) => reason(&failed),
+        None => "tls-too-slow",
+    };
+    tls.give_up();
+    count(worker, from.listener, Handshake::Refused(why));
+    tracing::debug!(client.address = %from.peer, why, "no handshake with a client");
+    false
+}
+
+/// How a handshake ended.
+enum Handshake {
+    Full,
+    Resumed,
+    Refused(&'static str),
+}
+
+fn count(worker: &Worker, listener: usize, ended: Handshake) {
+    let snapshot = worker.shared.live.peek();
+    let name = snapshot.listeners.get(listener).map_or("", |at| &at.name);
+    match ended {
+        Handshake::Full => worker.shared.metrics.shaken(name, "full"),
+        Handshake::Resumed => worker.shared.metrics.shaken(name, "resumed"),
+        Handshake::Refused(why) => worker.shared.metrics.refused(name, why),
+    }
+}
+
+/// The label of metrics and logs.
+fn reason(failed: &Failed) -> &'static str {
+    let error = match failed {
+        Failed::Tls(error) => error,
+        Failed::PlainHttp => return Refusal::PlainHttp.reason(),
+        Failed::Strange => return "tls-strange",
+        Failed::Gone => return "tls-gone",
+    };
+    if let Ok(denied) = Denied::try_from(error) {
+        return denied.reason();
+    }
+    match error {
+        Error::InvalidMessage(InvalidMessage::InvalidContentType) => "tls-strange",
+        Error::PeerIncompatible(_) | Error::NoApplicationProtocol => "tls-nothing-in-common",
+        // It does not trust our certificate, mostly.
+        Error::AlertReceived(_) => "tls-refused-by-client",
+        _ => "tls-bad",
+    }
+}

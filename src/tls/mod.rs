@@ -1,0 +1,58 @@
+//! TLS for every role: from the files that a config names to what a handshake needs, for both sides.
+//!
+//! Everything is read and checked here, and nowhere else: `check`, the start and a reload come to the same words
+//! about the same fault. Opens files and listens nowhere: who shakes hands is whoever has the connection.
+//!
+//! ```text
+//!   setting        what a config says
+//!   files          PEM, bounded; a key that fits its certificate; what is wrong with it, and what would be right
+//!   suites         cipher suites by their standard names
+//!   names          which certificate for which name
+//!   client         whether a client's certificate is good, and what is told of it
+//!   pass           what servers behind a proxy are told of it
+//!   server         all of it, for a listener: swapped whole
+//!   upstream       the other side: whom to trust, under which name
+//!   http           clients of the other side that speak HTTP
+//! ```
+
+mod setting;
+mod files;
+mod suites;
+mod names;
+mod client;
+mod pass;
+mod server;
+mod upstream;
+mod http;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+pub use client::{Denied, Peer, Verify};
+pub use files::{Part, Problem};
+pub use http::Http;
+pub use server::{Asks, Facts, Server};
+pub use setting::{ClientAuth, Least, Pair, ServerSetting, Trust, UpstreamSetting};
+pub use suites::Suite;
+pub use upstream::{Upstream, untrusting};
+
+/// What is spoken inside TLS, best first. The one list of both sides.
+fn protocols() -> Vec<Vec<u8>> {
+    vec![b"http/1.1".to_vec()]
+}
+
+/// The cryptography, with these suites in this order; all of them if none is named.
+fn provider(suites: &[Suite]) -> Arc<CryptoProvider> {
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
+    if !suites.is_empty() {
+        provider.cipher_suites = suites.iter().map(|suite| suite.0).collect();
+    }
+    Arc::new(provider)
+}
+
+#[cfg(test)]
+#[path = "../../tests/support/certificates.rs"]
+pub(crate) mod made;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! A listener's side of TLS. Certificates, keys, versions, suites, authorities and lists are one thing that is swapped
+//! whole: a handshake begins and ends under the same.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    CommonState, ServerConfig,
+    pki_types::UnixTime,
+    server::{NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection, WebPkiClientVerifier},
+};
+
+use super::{
+    ClientAuth, Denied, Least, Part, Peer, Problem, ServerSetting, client::Judge, files::Reader,
+    names::ByName, protocols, provider,
+};
+use crate::{clock, model::Timestamp};
+
+/// Tickets that a client gets for its next connection. Ours hold one connection open rather than several.
+const TICKETS: usize = 1;
+
+/// What a listener needs for handshakes. Cheap to clone; what one clone learns from new files, all have.
+#[derive(Debug, Clone)]
+pub struct Server(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    setting: ServerSetting,
+    current: ArcSwap<Loaded>,
+    /// Keys of session tickets, new ones every six hours; they outlive new files, so that these cost no client a full
+    /// handshake.
+    tickets: Arc<dyn ProducesTickets>,
+    /// What the last look at the files has found wrong; one look at a time.
+    trouble: Mutex<Vec<Problem>>,
+}
+
+#[derive(Debug)]
+struct Loaded {
+    config: Arc<ServerConfig>,
+    judge: Option<Arc<Judge>>,
+    digest: [u8; 32],
+    facts: Facts,
+}
+
+/// What is told of the files in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// The first of the certificates to end.
+    pub certificate_until: Timestamp,
+    /// When the first of the revocation lists is too old to be believed.
+    pub list_until: Option<Timestamp>,
+}
+
+/// By what the config says; not by what is in the files.
+impl PartialEq for Server {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.setting == other.0.setting
+    }
+}
+
+impl Server {
+    /// Reads and checks every file. Errors hold all that is wrong.
+    pub fn load(setting: ServerSetting) -> Result<Self, Vec<Problem>> {
+        let tickets = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| {
+            let what = format!("cannot be used: the system gave no random numbers ({error})");
+            vec![Problem { part: Part::Whole, name: "tls".into(), what, right: "try again".into() }]
+        })?;
+        let current = ArcSwap::from_pointee(load(&setting, &tickets)?);
+        Ok(Self(Arc::new(Inner { setting, current, tickets, trouble: Mutex::default() })))
+    }
+
+    /// What the config says.
+    pub fn setting(&self) -> &ServerSetting {
+        &self.0.setting
+    }
+
+    /// What is told of the files in use.
+    pub fn facts(&self) -> Facts {
+        self.0.current.load().facts
+    }
+
+    /// Looks at the files again; whether there was something new, which new handshakes take. Blocks while it reads.
+    ///
+    /// Errors leave everything as it was.
+    pub fn refresh(&self) -> Result<bool, Vec<Problem>> {
+        let mut trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = load(&self.0.setting, &self.0.tickets).inspect_err(|wrong| trouble.clone_from(wrong))?;
+        trouble.clear();
+        let new = next.digest != self.0.current.load().digest;
+        if new {
+            self.0.current.store(Arc::new(next));
+        }
+        Ok(new)
+    }
+
+    /// What the last look at the files has found wrong: those before them are in use.
+    pub fn trouble(&self) -> Vec<Problem> {
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The one to go on with after a reload: `before` with what was read now, if the config says the same, so that
+    /// clients can still resume.
+    pub fn after(self, before: Option<&Self>) -> Self {
+        let Some(before) = before.filter(|before| **before == self) else { return self };
+        let mut trouble = before.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.clear();
+        let next = self.0.current.load();
+        if next.digest != before.0.current.load().digest {
+            let mut config = ServerConfig::clone(&next.config);
+            config.ticketer = before.0.tickets.clone();
+            let (judge, digest, facts) = (next.judge.clone(), next.digest, next.facts);
+            before.0.current.store(Arc::new(Loaded { config: Arc::new(config), judge, digest, facts }));
+        }
+        drop(trouble);
+        before.clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn config_for_tests(&self) -> Arc<ServerConfig> {
+        self.0.current.load().config.clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn judge_for_tests(&self) -> Option<Arc<Judge>> {
+        self.0.current.load().judge.clone()
+    }
+
+    /// Begins a handshake: its state, and who says who the client is once it is over.
+    pub fn accept(&self) -> Result<(UnbufferedServerConnection, Asks), rustls::Error> {
+        let loaded = self.0.current.load();
+        let connection = UnbufferedServerConnection::new(loaded.config.clone())?;
+        Ok((connection, Asks(loaded.judge.clone())))
+    }
+}
+
+/// Says who a client is.
+#[derive(Debug)]
+pub struct Asks(Option<Arc<Judge>>);
+
+impl Asks {
+    /// Who it is whose handshake is over; `None` if clients are not asked. An error: it may not go on.
+    pub fn peer(&self, state: &CommonState) -> Result<Option<Peer>, Denied> {
+        let Some(judge) = &self.0 else { return Ok(None) };
+        let resumed = state.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        judge.peer(state.peer_certificates(), resumed, now()).map(Some)
+    }
+}
+
+fn now() -> UnixTime {
+    let seconds = u64::try_from(clock::wall().unix_seconds()).unwrap_or(0);
+    UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
+}
+
+fn load(setting: &ServerSetting, tickets: &Arc<dyn ProducesTickets>) -> Result<Loaded, Vec<Problem>> {
+    let provider = provider(&setting.suites);
+    let (mut files, mut problems) = (Reader::default(), Vec::new());
+    let mut pairs = Vec::with_capacity(setting.pairs.len());
+    let mut certificate_until = None::<Timestamp>;
+    for (place, pair) in setting.pairs.iter().enumerate() {
+        match files.pair(pair, place, &provider) {
+            Ok(read) => {
+                certificate_until = Some(certificate_until.map_or(read.until, |until| until.min(read.until)));
+                pairs.push((read.key, read.names));
+            }
+            Err(mut wrong) => problems.append(&mut wrong),
+        }
+    }
+    let (mut judge, mut list_until) = (None, None);
+    if let Some(trust) = setting.client_auth.trust() {
+        let read = files.authorities(&trust.ca).and_then(|(roots, authorities)| {
+            let lists = trust.crl.as_ref().map(|crl| files.lists(crl, &authorities)).transpose()?;
+            Ok((roots, lists))
+        });
+        match read {
+            Ok((roots, lists)) => {
+                let mut builder =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+                if let Some((lists, until)) = lists {
+                    builder = builder.with_crls(lists).enforce_revocation_expiration();
+                    list_until = until;
+                }
+                match builder.build() {
+                    Ok(verifier) => {
+                        let required = matches!(setting.client_auth, ClientAuth::Required(_));
+                        judge = Some(Arc::new(Judge::new(verifier, required)));
+                    }
+                    Err(error) => problems.push(Problem {
+                        part: Part::Lists,
+                        name: trust.crl.as_ref().unwrap_or(&trust.ca).display().to_string(),
+                        what: format!("cannot be used ({error})"),
+                        right: "fetch it again from the authority".into(),
+                    }),
+                }
+            }
+            Err(wrong) => problems.push(wrong),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let versions: &[&rustls::SupportedProtocolVersion] = match setting.least {
+        _ if setting.suites.is_empty() && setting.least == Least::Tls12 => rustls::ALL_VERSIONS,
+        Least::Tls13 => &[&rustls::version::TLS13],
+        // A version without a suite would only keep clients from the other.
+        Least::Tls12 if setting.suites.iter().all(|suite| suite.is_of_13()) => &[&rustls::version::TLS13],
+        Least::Tls12 if setting.suites.iter().any(|suite| suite.is_of_13()) => rustls::ALL_VERSIONS,
+        Least::Tls12 => &[&rustls::version::TLS12],
+    };
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(versions);
+    let builder = builder.map_err(|error| {
+        let right = "name a suite of each version that is to be spoken".to_owned();
+        let what = format!("leaves nothing to speak ({error})");
+        vec![Problem { part: Part::Whole, name: "suites".into(), what, right }]
+    })?;
+    let builder = match &judge {
+        Some(judge) => builder.with_client_cert_verifier(judge.clone()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(Arc::new(ByName::new(pairs)));
+    config.alpn_protocols = protocols();
+    config.ticketer = tickets.clone();
+    config.send_tls13_tickets = TICKETS;
+    // Tickets hold all that a session needs: nothing is kept here, and nothing shared between threads is locked.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    // Who names suites names them in the order that is wanted.
+    config.ignore_client_order = !setting.suites.is_empty();
+    let certificate_until = certificate_until.unwrap_or(Timestamp::NEVER);
+    let facts = Facts { certificate_until, list_until };
+    Ok(Loaded { config: Arc::new(config), judge, digest: files.digest(), facts })
+}

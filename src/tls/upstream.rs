@@ -1,0 +1,209 @@
+//! The client's side of TLS: towards the upstreams of one service. Certificates are checked unless a config says in so
+//! many words that they are not.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
+    client::{
+        UnbufferedClientConnection,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    sign::{CertifiedKey, SingleCertAndKey},
+};
+
+use super::{Part, Problem, UpstreamSetting, files::Reader, protocols, provider};
+
+/// What connections to the upstreams of a service need. Cheap to clone; what one clone learns from new files, all have.
+#[derive(Debug, Clone)]
+pub struct Upstream(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    setting: UpstreamSetting,
+    /// With what was in the files.
+    current: ArcSwap<(Arc<ClientConfig>, [u8; 32])>,
+    /// What the last look at the files has found wrong; one look at a time.
+    trouble: Mutex<Vec<Problem>>,
+}
+
+/// By what the config says; not by what is in the files.
+impl PartialEq for Upstream {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.setting == other.0.setting
+    }
+}
+
+impl Upstream {
+    /// Reads and checks every file. Errors hold all that is wrong.
+    pub fn load(setting: UpstreamSetting) -> Result<Self, Vec<Problem>> {
+        let (config, digest) = load(&setting)?;
+        let current = ArcSwap::from_pointee((Arc::new(config), digest));
+        Ok(Self(Arc::new(Inner { setting, current, trouble: Mutex::default() })))
+    }
+
+    /// What the config says.
+    pub fn setting(&self) -> &UpstreamSetting {
+        &self.0.setting
+    }
+
+    /// Looks at the files again; whether there was something new, which new connections take. Blocks while it reads.
+    ///
+    /// Errors leave everything as it was.
+    pub fn refresh(&self) -> Result<bool, Vec<Problem>> {
+        let mut trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let (config, digest) = load(&self.0.setting).inspect_err(|wrong| trouble.clone_from(wrong))?;
+        trouble.clear();
+        let new = digest != self.0.current.load().1;
+        if new {
+            self.0.current.store(Arc::new((Arc::new(config), digest)));
+        }
+        Ok(new)
+    }
+
+    /// What the last look at the files has found wrong: those before them are in use.
+    pub fn trouble(&self) -> Vec<Problem> {
+        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The one to go on with after a reload: `before` with what was read now, if the config says the same.
+    pub fn after(self, before: Option<&Self>) -> Self {
+        let Some(before) = before.filter(|before| **before == self) else { return self };
+        let mut trouble = before.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        trouble.clear();
+        let next = self.0.current.load_full();
+        if next.1 != before.0.current.load().1 {
+            before.0.current.store(next);
+        }
+        drop(trouble);
+        before.clone()
+    }
+
+    /// As it stands now, for other libraries' clients.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        self.0.current.load().0.clone()
+    }
+
+    /// The name that the certificate of an upstream at this host must be for.
+    pub fn name<'a>(&'a self, host: &'a str) -> &'a str {
+        self.0.setting.server_name.as_deref().unwrap_or(host)
+    }
+
+    /// The same, as the library wants it. An empty name is none and refused here too: it never means that no name is
+    /// checked.
+    pub fn server_name(&self, host: &str) -> Result<ServerName<'static>, Error> {
+        ServerName::try_from(self.name(host).to_owned()).map_err(|_| {
+            Error::General("the upstream's address is no name that a certificate could be for".into())
+        })
+    }
+
+    /// Begins a handshake with the upstream at this host.
+    pub fn connect(&self, host: &str) -> Result<UnbufferedClientConnection, Error> {
+        UnbufferedClientConnection::new(self.config(), self.server_name(host)?)
+    }
+}
+
+/// For clients that speak plain HTTP only: they trust nobody, and no file is read for them.
+pub fn untrusting() -> ClientConfig {
+    let builder = ClientConfig::builder_with_provider(provider(&[])).with_safe_default_protocol_versions();
+    let builder = builder.expect("the provider has suites of every version");
+    builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
+}
+
+fn load(setting: &UpstreamSetting) -> Result<(ClientConfig, [u8; 32]), Vec<Problem>> {
+    let provider = provider(&[]);
+    let (mut files, mut problems) = (Reader::default(), Vec::new());
+    let roots = match (&setting.ca, setting.verify) {
+        (Some(ca), true) => files.authorities(ca).map(|(roots, _)| Some(roots)),
+        (None, true) => systems().map(Some),
+        (_, false) => Ok(None),
+    };
+    let roots = roots.unwrap_or_else(|wrong| {
+        problems.push(wrong);
+        None
+    });
+    let identity = setting.identity.as_ref().and_then(|pair| {
+        let read = files.pair(pair, 0, &provider);
+        read.map_err(|mut wrong| problems.append(&mut wrong)).ok()
+    });
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|error| {
+        vec![whole(format!("cannot be used ({error})"), "use a build with its cryptography whole")]
+    })?;
+    let builder = match roots {
+        Some(roots) => builder.with_root_certificates(roots),
+        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+    };
+    let mut config = match identity {
+        Some(identity) => {
+            let shown = SingleCertAndKey::from(CertifiedKey::clone(&identity.key));
+            builder.with_client_cert_resolver(Arc::new(shown))
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = protocols();
+    Ok((config, files.digest()))
+}
+
+fn whole(what: impl Into<String>, right: impl Into<String>) -> Problem {
+    Problem { part: Part::Whole, name: "tls".into(), what: what.into(), right: right.into() }
+}
+
+/// The authorities that the system trusts.
+fn systems() -> Result<RootCertStore, Problem> {
+    let found = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    // Old authorities of strange form are common there; those that are fine count.
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        let why = found.errors.first().map_or_else(String::new, |error| format!(" ({error})"));
+        let what = format!("has no `ca`, and this system trusts no authority{why}");
+        return Err(whole(what, "add `ca = \"…\"` with the certificate of the upstreams' authority"));
+    }
+    Ok(roots)
+}
+
+/// Takes every certificate, because the config says so. That the upstream has its key is checked all the same.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls12_signature(message, leaf, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        verify_tls13_signature(message, leaf, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
