@@ -74,6 +74,7 @@ need_bench() {
   need nginx "scripts/bench compares with it, and has it as an upstream" "nginx" "nginx"
   need haproxy "scripts/bench compares with it" "haproxy" "haproxy"
   need wrk "makes full load" "wrk" "wrk"
+  need openssl "makes the certificate of the scenario over TLS" "openssl" "openssl"
   need h2load "makes load at a constant rate" "nghttp2-client" "nghttp2"
 }
 

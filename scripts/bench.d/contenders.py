@@ -1,5 +1,6 @@
 """The proxies that are compared, and their configurations."""
 
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,7 @@ http {{
     keepalive 256; keepalive_requests 1000000000; keepalive_timeout 60s;
   }}
   server {{
-    listen 127.0.0.1:{port} reuseport backlog=4096;
+    listen 127.0.0.1:{port} {tls} reuseport backlog=4096; {certificate}
     location / {{
       proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection "";
       proxy_request_buffering off; proxy_max_temp_file_size 0;
@@ -55,7 +56,7 @@ defaults
   retries 3
   {retry}
 frontend f
-  bind 127.0.0.1:{port} backlog 4096
+  bind 127.0.0.1:{port} backlog 4096 {tls}
   {extra}
   default_backend b
 backend b
@@ -95,6 +96,7 @@ listen = "127.0.0.1:0"
 name = "controllers"
 bind = ["127.0.0.1:{port}"]
 service = "controllers"
+{tls}
 [service.controllers]
 kind = "controller"
 balance = "round-robin"
@@ -105,6 +107,26 @@ upstreams = [
 [service.controllers.health]
 path = "{health}"
 """
+
+
+# TLS 1.2 and 1.3, nothing else said: each takes the suites that it prefers. nginx says it with the certificate, haproxy
+# wants it and its key in one file.
+NGINX_TLS = "ssl"
+NGINX_CERTIFICATE = "ssl_certificate {cert}; ssl_certificate_key {key}; ssl_protocols TLSv1.2 TLSv1.3;"
+HAPROXY_TLS = "ssl crt {both} ssl-min-ver TLSv1.2"
+OURS_TLS = 'tls = {{ cert = "{cert}", key = "{key}" }}'
+
+
+def certificate(machine: Machine) -> dict[str, Path]:
+    """A certificate for TLS with ECDSA P-256, signed by itself; made once."""
+    files = {name: machine.scratch / f"{name}.pem" for name in ("cert", "key", "both")}
+    if not files["both"].exists():
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                   "-subj", "/CN=bench", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", files["key"], "-out",
+                   files["cert"]]
+        subprocess.run(command, check=True, capture_output=True)
+        files["both"].write_text(files["cert"].read_text() + files["key"].read_text())
+    return files
 
 
 @dataclass(frozen=True)
@@ -118,13 +140,17 @@ class Contender:
     retry: bool = False
 
     def launch(self, machine: Machine, up: tuple[int, int], threads: int,
-               health: str = "/healthz") -> tuple[Process, int]:
+               health: str = "/healthz", *, tls: bool = False) -> tuple[Process, int]:
         """Starts it before these two upstreams; returns when it answers, with its port."""
         port = machine.free_port()
         home = machine.scratch / f"{self.name}-{port}"
         home.mkdir()
         config = home / "config"
-        values = {"threads": threads, "port": port, "up": up, "home": home, "health": health, "extra": "", "retry": ""}
+        values = {"threads": threads, "port": port, "up": up, "home": home, "health": health, "extra": "", "retry": "", "tls": "", "certificate": ""}
+        if tls:
+            how = {"nginx": NGINX_TLS, "haproxy": HAPROXY_TLS}.get(self.kind, OURS_TLS)
+            files = certificate(machine)
+            values |= {"tls": how.format(**files), "certificate": NGINX_CERTIFICATE.format(**files)}
         command: list[str | Path]
         if self.kind == "nginx":
             values["extra"] = NGINX_HEADERS if self.headers else ""
@@ -138,7 +164,7 @@ class Contender:
             text, command = OURS, [self.binary, "proxy", "-c", config]
         config.write_text(text.format(**values))
         process = machine.start(f"{self.name}-{port}", command, machine.proxy_cpus)
-        wait_until_serving(process, port, "/healthz")
+        wait_until_serving(process, port, "/healthz", tls=tls)
         return process, port
 
 

@@ -71,10 +71,10 @@ def microseconds(text: str, pattern: str) -> float:
 
 
 def wrk(machine: Machine, proxy: Process, upstreams: Sequence[Process], port: int, seconds: int, *,
-        close: bool) -> Sample:
-    """As many GETs as 64 connections get answered; with `close`, a connection for each."""
+        close: bool, tls: bool = False) -> Sample:
+    """As many GETs as 64 connections get answered; with `close`, a connection for each, and a full handshake if `tls`."""
     extra = ["-H", "Connection: close"] if close else []
-    command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", *extra, f"http://{LOOPBACK}:{port}{READ}"]
+    command = ["wrk", "-t1", "-c64", f"-d{seconds}s", "--latency", *extra, f"http{'s' if tls else ''}://{LOOPBACK}:{port}{READ}"]
     meter = Meter(proxy, upstreams)
     meter.start()
     out = run(command, machine.load_cpus, seconds)

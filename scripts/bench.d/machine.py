@@ -1,5 +1,6 @@
 """Processes, their CPU time and memory, free ports: what the scenarios take from the machine (Linux only)."""
 
+import contextlib
 import ctypes
 import os
 import platform
@@ -9,6 +10,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 import time
@@ -189,10 +191,15 @@ def kill(pid: int) -> None:
         pass
 
 
-def get(port: int, path: str, timeout: float = 5) -> tuple[int, bytes]:
-    """One GET on a connection of its own: status and body."""
-    with socket.create_connection((LOOPBACK, port), timeout) as connection:
+def get(port: int, path: str, timeout: float = 5, *, tls: bool = False) -> tuple[int, bytes]:
+    """One GET on a connection of its own, inside TLS with any certificate if `tls`: status and body."""
+    with contextlib.ExitStack() as held:
+        connection = held.enter_context(socket.create_connection((LOOPBACK, port), timeout))
         connection.settimeout(timeout)
+        if tls:
+            believing = ssl.create_default_context()
+            believing.check_hostname, believing.verify_mode = False, ssl.CERT_NONE
+            connection = held.enter_context(believing.wrap_socket(connection))
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: bench\r\nConnection: close\r\n\r\n".encode())
         answer = b""
         while piece := connection.recv(65536):
@@ -202,11 +209,11 @@ def get(port: int, path: str, timeout: float = 5) -> tuple[int, bytes]:
     return (int(status.group(1)) if status else 0), body
 
 
-def wait_until_serving(process: Process, port: int, path: str, seconds: float = 15) -> None:
+def wait_until_serving(process: Process, port: int, path: str, seconds: float = 15, *, tls: bool = False) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and process.popen.poll() is None:
         try:
-            if get(port, path)[0] == 200:
+            if get(port, path, tls=tls)[0] == 200:
                 return
         except OSError:
             pass

@@ -126,11 +126,11 @@ class Field:
 
 
 @contextmanager
-def live(machine: Machine, settings: Settings, threads: int) -> Iterator[Field]:
+def live(machine: Machine, settings: Settings, threads: int, *, tls: bool = False) -> Iterator[Field]:
     """Starts everybody, and waits until their checks have seen the upstreams twice."""
     machine.place(threads)
     upstream, up = nginx_upstream(machine)
-    running = {contender.name: contender.launch(machine, up, threads) for contender in settings.all}
+    running = {contender.name: contender.launch(machine, up, threads, tls=tls) for contender in settings.all}
     time.sleep(0.5 if settings.quick else 3)
     try:
         yield Field(upstream, up, running)
@@ -175,13 +175,14 @@ def failures(group: Group) -> None:
             group.broken.append(f"{name}: {bad} requests failed")
 
 
-def saturated(machine: Machine, settings: Settings, group: Group, threads: int, wanted: int, *, close: bool) -> Group:
+def saturated(machine: Machine, settings: Settings, group: Group, threads: int, wanted: int, *, close: bool,
+              tls: bool = False) -> Group:
     """Turns of one second each, at full load; one before them warms up and does not count."""
     turns = Turns(wanted, settings)
-    with live(machine, settings, threads) as here:
+    with live(machine, settings, threads, tls=tls) as here:
         def measure(name: str) -> Sample:
             process, port = here.running[name]
-            return wrk(machine, process, [here.upstream], port, 1, close=close)
+            return wrk(machine, process, [here.upstream], port, 1, close=close, tls=tls)
 
         for name in here.running:
             measure(name)
@@ -204,6 +205,14 @@ def small(machine: Machine, settings: Settings) -> Iterator[Group]:
 def connect(machine: Machine, settings: Settings) -> Iterator[Group]:
     group = Group("connect", "A new connection for each GET, 1 thread", (Figure("CPU us/req", 0.95),))
     yield saturated(machine, settings, group, 1, settings.turns(12), close=True)
+
+
+def tls(machine: Machine, settings: Settings) -> Iterator[Group]:
+    """The same two over TLS; wrk resumes no session, so that each new connection is a full handshake."""
+    group = Group("tls", "HTTPS, small GET, keep-alive, 1 thread", (Figure("CPU us/req", 0.95),))
+    yield saturated(machine, settings, group, 1, settings.turns(12), close=False, tls=True)
+    group = Group("handshake", "HTTPS, a full handshake (ECDSA P-256) for each GET, 1 thread", (Figure("CPU us/req", 1.0),))
+    yield saturated(machine, settings, group, 1, settings.turns(12), close=True, tls=True)
 
 
 def latency(machine: Machine, settings: Settings) -> Iterator[Group]:
@@ -356,4 +365,4 @@ def judge_kill(calls: dict[str, object], gone: float, ran: Path) -> Sample:
 
 
 SCENARIOS: dict[str, Callable[[Machine, Settings], Iterator[Group]]] = {
-    "small": small, "connect": connect, "latency": latency, "idle": idle, "killed": killed}
+    "small": small, "connect": connect, "tls": tls, "latency": latency, "idle": idle, "killed": killed}
