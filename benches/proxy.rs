@@ -121,6 +121,7 @@ fn config(upstream: SocketAddr) -> Proxy {
     let status = ProbeKind::Http { path: "/readyz".into(), host: None, status: vec![200], json: Vec::new() };
     Proxy {
         threads: 2,
+        zero_copy: true,
         log: Log::default(),
         access: Access::Off,
         admin: any,

@@ -13,6 +13,8 @@ use crate::{
 pub struct Proxy {
     /// Worker threads; one per core if not given.
     pub threads: usize,
+    /// Large bodies move without being copied, where the system can do that.
+    pub zero_copy: bool,
     /// `[log]`.
     pub log: Log,
     /// `[log] access`.

@@ -31,6 +31,7 @@ pub enum ReloadError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fixtures {
     threads: usize,
+    zero_copy: bool,
     admin: SocketAddr,
     access: Access,
     binds: Vec<(String, Vec<SocketAddr>)>,
@@ -42,6 +43,7 @@ impl Fixtures {
         let binds = |listener: &Listener| (listener.name.clone(), listener.bind.clone());
         Self {
             threads: config.threads,
+            zero_copy: config.zero_copy,
             admin: config.admin,
             access: config.access.clone(),
             binds: config.listeners.iter().map(binds).collect(),
@@ -52,6 +54,9 @@ impl Fixtures {
         let refuse = |key: &str, old: String| Err(ReloadError::NeedsRestart { key: key.into(), old });
         if self.threads != next.threads {
             return refuse("proxy.threads", self.threads.to_string());
+        }
+        if self.zero_copy != next.zero_copy {
+            return refuse("proxy.zero_copy", self.zero_copy.to_string());
         }
         if self.admin != next.admin {
             return refuse("admin.listen", self.admin.to_string());

@@ -45,6 +45,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
     let upstreams = addresses.iter().enumerate().map(|(at, address)| upstream(&format!("u{at}"), *address));
     Proxy {
         threads: 2,
+        zero_copy: true,
         log: Log::default(),
         access: Access::Off,
         admin: any,

@@ -105,6 +105,7 @@ pub(super) fn proxy(args: &Args, registries: &[SocketAddr]) -> Proxy {
     (registries.writer, registries.reads) = (Some(0), Reads::REPLICATED);
     Proxy {
         threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+        zero_copy: true,
         log: Log::default(),
         access,
         admin: args.admin_addr,

@@ -12,7 +12,7 @@ use crate::config::{
     proxy::{Access, Limits, Listener, Proxy},
     raw::{Raw, Table},
     report::Place,
-    value::{Given, Wrong, duration_in, listen, path, size, text, whole},
+    value::{Given, Wrong, duration_in, flag, listen, path, size, text, whole},
 };
 
 /// Loopback: the admin API can drain the cloud.
@@ -25,6 +25,7 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
     let own = raw.section("proxy");
     let threads = own.opt("threads", whole(1..=1024));
+    let zero_copy = own.or("zero_copy", true, flag);
     let address_file = own.opt("address_file", path);
     let log_table = raw.section("log");
     let access = log_table.or("access", Access::Stdout, access);
@@ -49,6 +50,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
     let default_threads = || std::thread::available_parallelism().map_or(1, NonZero::get);
     (!listeners.is_empty() && !found.services.is_empty()).then(|| Proxy {
         threads: threads.unwrap_or_else(default_threads),
+        zero_copy,
         log,
         access,
         admin,

@@ -153,7 +153,14 @@ impl Asking<'_> {
             return Poll::Ready(Asked::ClientGone);
         }
         loop {
-            ready!(self.client.slot.poll(cx, self.until(), now));
+            let look = self.body.look_at().filter(|_| self.progress.sending);
+            let until = self.until();
+            ready!(self.client.slot.poll(cx, look.map_or(until, |look| look.min(until)), now));
+            if now < until {
+                // Another look at what may be there below a low-water mark.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
             // Time is up for this attempt; if it is the last chance, the deadline is.
             let half = !self.progress.sending && self.progress.until.is_some_and(|until| until <= now);
             match self.ctx.deadline {

@@ -8,6 +8,7 @@ use super::{
     answered::{Answered, Reuse, Taken},
     ask::{Asked, Asking, Progress},
     connection::{After, Client, From},
+    lanes::Lane,
     opening,
     pass::{Passed, pass},
     pool::Which,
@@ -237,7 +238,7 @@ impl Exchange {
         let limits = self.limits(now)?;
         if !fresh {
             let which = if limits.pooled { Which::Any } else { Which::Proved };
-            if let Some(stream) = worker.pool().take(upstream.id, which, now) {
+            if let Some(stream) = worker.pool(Lane::of(self.ctx.route)).take(upstream.id, which, now) {
                 return Ok((Connection::used(stream, upstream.id), limits));
             }
         }
@@ -252,7 +253,9 @@ impl Exchange {
             Err(error) => {
                 if is_out_of_descriptors(&error) {
                     // The next attempt finds some free.
-                    worker.pool().clear();
+                    for lane in Lane::ALL {
+                        worker.pool(lane).clear();
+                    }
                 }
                 if error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) {
                     worker.tell_of_tls(&upstream.name, &error);
@@ -406,7 +409,8 @@ impl Exchange {
         let (Some(service), Reuse::Yes(told)) = (self.ctx.service(), reuse) else { return };
         // What came unasked is the answer to nothing.
         if wire.ahead.is_empty() && !once {
-            worker.pool().put(upstream, wire.stream, service.timeouts.keep_alive, told, now);
+            let lane = Lane::of(self.ctx.route);
+            worker.pool(lane).put(upstream, wire.stream, service.timeouts.keep_alive, told, now);
         }
     }
 }

@@ -13,6 +13,8 @@
 //!     resume       a blob that broke off goes on from another upstream
 //!     tunnel       another protocol, both ways
 //!     respond      an answer of ours
+//!   splice       a body through a pipe, without copying it
+//!   lanes        control traffic and transfers apart: pools of connections, turns of the thread
 //!   pump, wire   bytes from one connection to the other, re-framed; a buffer exists only while bytes wait in it
 //!   stream       what a connection is made of
 //!     tls          records, if it is inside TLS
@@ -24,6 +26,7 @@ mod answered;
 mod ask;
 mod connection;
 mod exchange;
+mod lanes;
 mod opening;
 mod pass;
 mod pool;
@@ -32,6 +35,7 @@ mod respond;
 mod resume;
 mod service;
 mod secure;
+mod splice;
 mod stream;
 mod timers;
 mod tls;

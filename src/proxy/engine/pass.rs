@@ -5,6 +5,8 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use tokio::time::Instant;
+
 use super::{
     ask::Asking,
     pump::{Fault, Pump},
@@ -60,7 +62,14 @@ fn poll(asking: &mut Asking<'_>, answer: &mut Pump, cx: &mut Context<'_>) -> Pol
     if before != (answer.moved(), asking.body.written) {
         asking.progress.touched = now;
     }
-    let idle = asking.limits.read.unwrap_or(asking.limits.write);
-    ready!(asking.client.slot.poll(cx, asking.progress.touched + idle, now));
+    let idle = asking.progress.touched + asking.limits.read.unwrap_or(asking.limits.write);
+    let looks = [answer.look_at(), asking.body.look_at().filter(|_| asking.progress.sending)];
+    let until = looks.into_iter().flatten().fold(idle, Instant::min);
+    ready!(asking.client.slot.poll(cx, until, now));
+    if now < idle {
+        // Another look at what may be there below a low-water mark.
+        cx.waker().wake_by_ref();
+        return Poll::Pending;
+    }
     Poll::Ready(if answer.is_blocked() { Passed::ClientGone } else { Passed::BrokeOff(What::TimedOut) })
 }

@@ -6,7 +6,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
+use tokio::time::Instant;
+
 use super::{
+    lanes::Ticket,
+    splice::{self, Filled, Splice},
     stream::Stream,
     wire::{SCRATCH, Scratch, Wire},
 };
@@ -24,8 +28,8 @@ const KEPT: usize = 64 * 1024;
 /// A body of up to so many bytes that is at hand leaves in one write with its head.
 const WITH_HEAD: usize = 16 * 1024;
 
-/// Bytes of a body that are moved in one turn of the thread.
-const TURN: u64 = 1024 * 1024;
+/// Of a body of more bytes the rest waits for its turns: others are served before it.
+const LARGE: u64 = 256 * 1024;
 
 /// Read at once of a body in chunks: what is behind it is the next request, and waits in memory.
 const CHUNKS: usize = 64 * 1024;
@@ -83,6 +87,10 @@ pub(super) struct Pump {
     read_all: bool,
     /// So many bytes of what comes next are not part of it.
     skip: u64,
+    /// It moves without being copied. What is in its pipe comes before what is `waiting`, and there is never both.
+    splice: Option<Box<Splice>>,
+    /// It waits for its turn.
+    ticket: Option<Ticket>,
     /// Bytes of the body itself that were read.
     pub(super) payload: u64,
     /// Bytes that were written since [`Pump::begin`].
@@ -122,6 +130,8 @@ impl Pump {
             dropped: false,
             read_all,
             skip: 0,
+            splice: None,
+            ticket: None,
             payload: 0,
             written: 0,
         }
@@ -163,6 +173,9 @@ impl Pump {
     /// The next bytes that come are not part of it: its sender begins from the start.
     pub(super) fn skip(&mut self, bytes: u64) {
         self.skip = bytes;
+        if let Some(splice) = &mut self.splice {
+            splice.other_sender();
+        }
     }
 
     /// What changes whenever anything moves.
@@ -182,7 +195,18 @@ impl Pump {
 
     /// Whether it waits for its receiver rather than for its sender.
     pub(super) fn is_blocked(&self) -> bool {
-        self.lead_at < self.lead.len() || self.at < self.waiting.len()
+        self.lead_at < self.lead.len()
+            || self.at < self.waiting.len()
+            || self.pipe().is_some_and(Splice::is_blocked)
+    }
+
+    /// When it should be polled again although nothing has happened.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        self.pipe().and_then(Splice::look_at)
+    }
+
+    fn pipe(&self) -> Option<&Splice> {
+        self.splice.as_deref()
     }
 
     /// Goes on until all is written, or one side has to be waited for.
@@ -193,26 +217,48 @@ impl Pump {
         to: &mut Stream,
         scratch: &Scratch,
     ) -> Poll<Result<(), Fault>> {
-        let began = self.payload;
         loop {
-            if self.payload - began > TURN {
-                // Others wait for the thread.
-                cx.waker().wake_by_ref();
-                return Poll::Pending;
+            if self.payload >= LARGE {
+                ready!(scratch.turns.poll(cx, &mut self.ticket));
             }
-            ready!(self.poll_flush(cx, to)).map_err(|_| Fault::To)?;
-            if self.read_all {
+            let before = self.payload + self.written;
+            let moved = self.poll_move(cx, from, to, scratch);
+            if self.payload >= LARGE {
+                scratch.turns.spend(self.payload + self.written - before);
+            }
+            if ready!(moved)? {
                 return Poll::Ready(Ok(()));
             }
-            if !from.ahead.is_empty() {
-                self.take_ahead(from)?;
-                continue;
-            }
-            ready!(self.poll_fill(cx, from, to, scratch))?;
         }
     }
 
-    fn poll_flush(&mut self, cx: &mut Context<'_>, to: &mut Stream) -> Poll<io::Result<()>> {
+    /// Moves something once; whether that was the end of it.
+    fn poll_move(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Wire,
+        to: &mut Stream,
+        scratch: &Scratch,
+    ) -> Poll<Result<bool, Fault>> {
+        ready!(self.poll_flush(cx, to, scratch)).map_err(|_| Fault::To)?;
+        if self.read_all {
+            return Poll::Ready(Ok(true));
+        }
+        if from.ahead.is_empty() {
+            ready!(self.poll_fill(cx, from, to, scratch))?;
+        } else {
+            self.take_ahead(from)?;
+        }
+        ready!(self.poll_flush(cx, to, scratch)).map_err(|_| Fault::To)?;
+        Poll::Ready(Ok(self.read_all))
+    }
+
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut Stream,
+        scratch: &Scratch,
+    ) -> Poll<io::Result<()>> {
         while self.lead_at < self.lead.len() {
             let written = ready!(to.poll_write(cx, &self.lead[self.lead_at..]))?;
             self.lead_at += written;
@@ -220,6 +266,11 @@ impl Pump {
         }
         if self.shared == 0 && !self.lead.is_empty() {
             (self.lead, self.lead_at) = (Vec::new(), 0);
+        }
+        if let (Some(splice), Some(to)) = (&mut self.splice, to.plain()) {
+            while splice.is_blocked() {
+                self.written += ready!(splice.poll_flush(cx, to, &scratch.pipes))? as u64;
+            }
         }
         while self.at < self.waiting.len() {
             let written = ready!(to.poll_write(cx, &self.waiting[self.at..]))?;
@@ -246,8 +297,47 @@ impl Pump {
         Ok(())
     }
 
-    /// Reads once, and writes what needs no re-framing from where it was read.
+    /// Takes from its sender once, without copying if that can be.
     fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut Wire,
+        to: &mut Stream,
+        scratch: &Scratch,
+    ) -> Poll<Result<(), Fault>> {
+        if let Some(left) = self.spliced(scratch)
+            && let (Some(from), Some(_)) = (from.stream.plain(), to.plain())
+        {
+            let splice = self.splice.get_or_insert_default();
+            match ready!(splice.poll_fill(cx, from, left, &scratch.pipes)).map_err(|_| Fault::From)? {
+                Filled::NoPipe => {}
+                Filled::Bytes(0) => return Poll::Ready(self.ended()),
+                Filled::Bytes(moved) => {
+                    let left = left.saturating_sub(moved as u64);
+                    self.decode = Decode::Length(left);
+                    self.payload += moved as u64;
+                    (self.dropped, self.read_all) = (true, left == 0);
+                    return Poll::Ready(Ok(()));
+                }
+            }
+        }
+        self.poll_copy(cx, from, to, scratch)
+    }
+
+    /// How much is left, if that may move without being copied.
+    fn spliced(&self, scratch: &Scratch) -> Option<u64> {
+        match (&self.decode, self.encode) {
+            (Decode::Length(left), Encode::Plain)
+                if scratch.pipes.offered && !self.keep && self.skip == 0 =>
+            {
+                (*left >= splice::LEAST || self.splice.is_some()).then_some(*left)
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads once, and writes what needs no re-framing from where it was read.
+    fn poll_copy(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut Wire,

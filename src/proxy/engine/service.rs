@@ -17,6 +17,7 @@ use tokio::sync::{Mutex, mpsc};
 use tracing::{info, warn};
 
 use super::{
+    splice,
     upstream::Names,
     worker::{Shared, Socket, Worker},
 };
@@ -43,6 +44,7 @@ pub(in crate::proxy) struct Engine {
     /// By thread: place of the listener, and its socket.
     sockets: Vec<Vec<(usize, std::net::TcpListener)>>,
     most: usize,
+    zero_copy: bool,
 }
 
 impl Engine {
@@ -59,7 +61,8 @@ impl Engine {
                 }
             }
         }
-        Ok(Self { sockets, most: descriptor_cap(config.limits.connections) })
+        let most = descriptor_cap(config.limits.connections, threads);
+        Ok(Self { sockets, most, zero_copy: config.zero_copy })
     }
 
     /// Where it listens: place of the listener and address, in config order.
@@ -86,6 +89,7 @@ impl Engine {
             most: self.most,
             stop: stop.clone(),
             grace,
+            zero_copy: self.zero_copy,
         };
         let conf = ServerConf { threads: 1, work_stealing: false, ..ServerConf::default() };
         let mut server = Server::new_with_opt_and_conf(None, conf);
@@ -183,11 +187,13 @@ impl Thread {
     }
 }
 
-/// The connections that the system's descriptor limit allows: each needs one, and one to an upstream.
-fn descriptor_cap(wanted: usize) -> usize {
+/// The connections that the system's descriptor limit allows: each needs one, and one to an upstream; each thread some
+/// for its pipes.
+fn descriptor_cap(wanted: usize, threads: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let Some(limit) = limit else { return wanted };
-    let allowed = usize::try_from(limit.saturating_sub(DESCRIPTORS_KEPT) / 2).unwrap_or(wanted).max(1);
+    let kept = DESCRIPTORS_KEPT + (threads * 2 * splice::MOST) as u64;
+    let allowed = usize::try_from(limit.saturating_sub(kept) / 2).unwrap_or(wanted).max(1);
     if allowed < wanted {
         warn!(
             wanted,

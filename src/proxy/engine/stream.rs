@@ -157,6 +157,14 @@ impl Stream {
         ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
+    /// The socket, if bytes go over it as they are.
+    pub(super) fn plain(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(_) => None,
+        }
+    }
+
     /// The socket under it.
     pub(super) fn tcp(&self) -> &TcpStream {
         match self {

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::stream::Stream;
+use super::{lanes::Turns, splice::Pipes, stream::Stream};
 
 /// Read at once at most.
 pub(super) const SCRATCH: usize = 256 * 1024;
@@ -21,19 +21,25 @@ const LINGER_TIME: Duration = Duration::from_secs(2);
 /// And so much of it at most.
 const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
-/// The one buffer into which a thread reads: what comes is used before the next read, or copied to where it waits. So
-/// a connection that waits has none.
+/// What a thread moves bytes with: the one buffer into which it reads, so that a connection that waits has none (what
+/// comes is used before the next read, or copied to where it waits); its pipes; and whose turn it is.
 #[derive(Debug)]
-pub(super) struct Scratch(Mutex<Box<[u8]>>);
+pub(super) struct Scratch {
+    room: Mutex<Box<[u8]>>,
+    pub(super) pipes: Pipes,
+    pub(super) turns: Turns,
+}
 
 impl Scratch {
-    pub(super) fn new() -> Self {
-        Self(Mutex::new(vec![0; SCRATCH].into_boxed_slice()))
+    /// `zero_copy`: bodies may move through pipes.
+    pub(super) fn new(zero_copy: bool) -> Self {
+        let room = Mutex::new(vec![0; SCRATCH].into_boxed_slice());
+        Self { room, pipes: Pipes::new(zero_copy), turns: Turns::default() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Box<[u8]>> {
         // Bytes have no state that could be left half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.room.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -20,6 +20,7 @@ use tracing::warn;
 
 use super::{
     connection,
+    lanes::{Lane, Lanes},
     opening::Complaints,
     pool::Pool,
     timers::{TICK, Timers},
@@ -68,6 +69,8 @@ pub(super) struct Shared {
     pub(super) most: usize,
     pub(super) stop: Stop,
     pub(super) grace: Duration,
+    /// `[proxy] zero_copy`.
+    pub(super) zero_copy: bool,
 }
 
 /// What the connections of one thread share.
@@ -77,7 +80,7 @@ pub(super) struct Worker {
     pub(super) timers: Arc<Timers>,
     pub(super) scratch: Scratch,
     pub(super) crypt: Arc<Crypt>,
-    pool: Mutex<Pool>,
+    pools: Lanes<Mutex<Pool>>,
     own: Mutex<Own>,
     turned_away: Gate,
     told: Mutex<Option<Instant>>,
@@ -104,12 +107,13 @@ pub(super) struct Socket {
 impl Worker {
     pub(super) fn new(shared: Shared) -> Arc<Self> {
         let own = Own { snapshot: Held::of(shared.live.load()), chance: SmallRng::from_os_rng() };
+        let scratch = Scratch::new(shared.zero_copy);
         Arc::new(Self {
             shared,
             timers: Arc::new(Timers::new()),
-            scratch: Scratch::new(),
             crypt: Arc::new(Crypt::new()),
-            pool: Mutex::default(),
+            scratch,
+            pools: Lanes::default(),
             own: Mutex::new(own),
             turned_away: Gate::default(),
             told: Mutex::default(),
@@ -123,10 +127,10 @@ impl Worker {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Unused connections to upstreams.
-    pub(super) fn pool(&self) -> MutexGuard<'_, Pool> {
+    /// Unused connections to upstreams, of one lane.
+    pub(super) fn pool(&self, lane: Lane) -> MutexGuard<'_, Pool> {
         // A pool that a panic left half changed is a pool with a connection less.
-        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+        self.pools.of(lane).lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The configuration for a request, and evenly spread bits, cheaply: nothing secret is made of them.
@@ -152,16 +156,16 @@ impl Worker {
         for socket in sockets {
             tasks.spawn(self.clone().accept(socket));
         }
-        let mut ticking = pin!(self.tick());
+        let mut ticking = pin!(async { tokio::join!(self.tick(), self.scratch.turns.rounds()) });
         tokio::select! {
-            () = &mut ticking => {}
+            _ = &mut ticking => {}
             () = self.shared.stop.requested() => {}
         }
         self.stopping.store(true, Ordering::Relaxed);
         self.timers.wake_all();
         let ended = async { while tasks.join_next().await.is_some() {} };
         tokio::select! {
-            () = ticking => {}
+            _ = ticking => {}
             // Each waits for the grace by itself.
             _ = tokio::time::timeout(self.shared.grace + LATE, ended) => {}
         }
@@ -179,7 +183,10 @@ impl Worker {
             until_sweep -= 1;
             if until_sweep == 0 {
                 until_sweep = SWEEP;
-                self.pool().sweep(clock::now());
+                for lane in Lane::ALL {
+                    self.pool(lane).sweep(clock::now());
+                }
+                self.scratch.pipes.sweep();
             }
         }
     }

@@ -1,0 +1,241 @@
+//! Two lanes: control traffic (heartbeats, polls, the API) and transfers, apart in the pools of connections to upstreams
+//! and in the time of a thread.
+//!
+//! A thread serves whatever is ready in the order in which it became so. A hundred transfers that are always ready would
+//! make a heartbeat wait for a hundred moves of a MiB. So a body that has become large asks for its turn before each
+//! move, and of all of them together only [`ROUND`] bytes move between two looks at the sockets. Whoever finds the round
+//! spent waits in line; the next round begins when the runtime has looked, and what it found of control traffic stands
+//! before the line.
+
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    sync::{Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use crate::proxy::classify::{Pace, Route};
+
+/// Bytes that all transfers of a thread move in one round, each counted when it comes and when it goes: a third of a
+/// millisecond of work, some hundred times a look at the sockets. The move that passes it is made whole.
+const ROUND: u64 = 1024 * 1024;
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lane {
+    /// Small, and soon.
+    Control,
+    /// Transfers.
+    Bulk,
+}
+
+impl Lane {
+    /// Both.
+    pub(super) const ALL: [Self; 2] = [Self::Control, Self::Bulk];
+
+    /// Where a request belongs.
+    pub(super) fn of(route: Route) -> Self {
+        match route.pace {
+            Pace::Prompt | Pace::Parked => Self::Control,
+            Pace::Bulk | Pace::Commit => Self::Bulk,
+        }
+    }
+}
+
+/// One for each lane.
+#[derive(Debug, Default)]
+pub(super) struct Lanes<T> {
+    control: T,
+    bulk: T,
+}
+
+impl<T> Lanes<T> {
+    /// That of this lane.
+    pub(super) fn of(&self, lane: Lane) -> &T {
+        match lane {
+            Lane::Control => &self.control,
+            Lane::Bulk => &self.bulk,
+        }
+    }
+}
+
+/// A place in the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ticket(u64);
+
+/// Whose turn it is to move bytes.
+#[derive(Debug, Default)]
+pub(super) struct Turns(Mutex<Line>);
+
+#[derive(Debug, Default)]
+struct Line {
+    /// Moved in this round.
+    spent: u64,
+    /// The first ticket that still waits; those before it may go.
+    first: u64,
+    /// Who holds it, and the next ones.
+    waiting: VecDeque<Waker>,
+    /// Somebody was called and has not come yet.
+    called: bool,
+    /// Who begins the next round.
+    rounds: Option<Waker>,
+}
+
+impl Turns {
+    /// Ready when its holder may move some bytes, once. `ticket` is its place in the line meanwhile.
+    pub(super) fn poll(&self, cx: &Context<'_>, ticket: &mut Option<Ticket>) -> Poll<()> {
+        let line = &mut *self.line();
+        match *ticket {
+            Some(Ticket(number)) if number < line.first => {
+                (*ticket, line.called) = (None, false);
+                Poll::Ready(())
+            }
+            Some(Ticket(number)) => {
+                let place = usize::try_from(number - line.first).ok();
+                if let Some(waker) = place.and_then(|place| line.waiting.get_mut(place)) {
+                    waker.clone_from(cx.waker());
+                }
+                Poll::Pending
+            }
+            None if line.spent < ROUND && line.waiting.is_empty() => Poll::Ready(()),
+            None => {
+                *ticket = Some(Ticket(line.first + line.waiting.len() as u64));
+                line.waiting.push_back(cx.waker().clone());
+                if let Some(rounds) = line.rounds.take() {
+                    rounds.wake();
+                }
+                Poll::Pending
+            }
+        }
+    }
+
+    /// So many bytes were moved. While the round is not spent the next in line may go.
+    pub(super) fn spend(&self, bytes: u64) {
+        let line = &mut *self.line();
+        line.spent += bytes;
+        if line.spent < ROUND && !line.called {
+            line.call();
+        }
+    }
+
+    /// Begins one round after the other while somebody waits, each when the runtime has looked at the sockets.
+    pub(super) async fn rounds(&self) {
+        loop {
+            poll_fn(|cx| {
+                let line = &mut *self.line();
+                if line.waiting.is_empty() {
+                    line.rounds = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                Poll::Ready(())
+            })
+            .await;
+            // The runtime goes on with it only after that look.
+            tokio::task::yield_now().await;
+            let line = &mut *self.line();
+            line.spent = 0;
+            line.call();
+        }
+    }
+
+    fn line(&self) -> MutexGuard<'_, Line> {
+        // Left half changed by a panic it makes somebody wait for the next round at worst.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Line {
+    /// The first in line may go. One that has left it meanwhile passes its turn on with the next round.
+    fn call(&mut self) {
+        if let Some(waker) = self.waiting.pop_front() {
+            self.first += 1;
+            self.called = true;
+            waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, rc::Rc};
+
+    use super::*;
+
+    async fn turn(turns: &Turns) {
+        let mut ticket = None;
+        poll_fn(|cx| turns.poll(cx, &mut ticket)).await;
+    }
+
+    #[tokio::test]
+    async fn all_get_their_turn_and_a_round_has_its_bound() {
+        let turns = Turns::default();
+        let order = Rc::new(RefCell::new(Vec::new()));
+        let transfer = async |name: u32| {
+            for _ in 0..3 {
+                turn(&turns).await;
+                order.borrow_mut().push(name);
+                turns.spend(ROUND / 2);
+            }
+        };
+        let work = async {
+            tokio::join!(transfer(1), transfer(2), transfer(3), transfer(4));
+        };
+        tokio::select! {
+            () = turns.rounds() => {}
+            () = work => {}
+        }
+        let order = order.borrow();
+        assert_eq!(order.len(), 12);
+        let last = |name| order.iter().rposition(|n| *n == name).unwrap();
+        assert!((1..=4).all(|name| last(name) >= 7), "one was through long before the others: {order:?}");
+    }
+
+    #[tokio::test]
+    async fn what_became_ready_meanwhile_stands_before_the_line() {
+        let turns = Turns::default();
+        let (mut ours, theirs) = tokio::net::UnixStream::pair().unwrap();
+        let moves = RefCell::new(0u32);
+        let transfers = async {
+            loop {
+                turn(&turns).await;
+                *moves.borrow_mut() += 1;
+                turns.spend(ROUND);
+            }
+        };
+        let heartbeat = async {
+            for _ in 0..20 {
+                let before = *moves.borrow();
+                theirs.try_write(b"x").unwrap();
+                let mut byte = [0];
+                tokio::io::AsyncReadExt::read_exact(&mut ours, &mut byte).await.unwrap();
+                let waited = *moves.borrow() - before;
+                assert!(waited <= 2, "it waited for {waited} rounds");
+            }
+        };
+        tokio::select! {
+            () = turns.rounds() => {}
+            () = transfers => {}
+            () = heartbeat => {}
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_leaves_the_line_stops_nobody() {
+        let turns = Turns::default();
+        turns.spend(ROUND);
+        let mut ticket = None;
+        let gone = poll_fn(|cx| Poll::Ready(turns.poll(cx, &mut ticket).is_pending())).await;
+        assert!(gone);
+        tokio::select! {
+            () = turns.rounds() => {}
+            () = turn(&turns) => {}
+        }
+    }
+
+    #[test]
+    fn polls_and_the_api_are_control_and_what_moves_for_long_is_not() {
+        let lane = |pace| Lane::of(Route { pace, ..crate::proxy::classify::UNROUTED });
+        assert_eq!((lane(Pace::Prompt), lane(Pace::Parked)), (Lane::Control, Lane::Control));
+        assert_eq!((lane(Pace::Bulk), lane(Pace::Commit)), (Lane::Bulk, Lane::Bulk));
+    }
+}
