@@ -59,6 +59,7 @@ metrics! {
     PROXY_TLS_CERTIFICATE_UNTIL = "switchyard_proxy_tls_certificate_until_seconds" ["listener"] "When the first of a listener's certificates ends, in seconds since 1970.";
     PROXY_TLS_LIST_UNTIL = "switchyard_proxy_tls_revocation_list_until_seconds" ["listener"] "When the first of a listener's revocation lists is too old to be believed, in seconds since 1970.";
     PROXY_ACCESS_DROPPED = "switchyard_proxy_access_lines_dropped_total" [] "Access lines that were dropped because the log could not keep up.";
+    PROXY_ZERO_COPY = "switchyard_proxy_zero_copy_bytes_total" [] "Bytes of bodies that passed without being copied.";
     PROXY_LEASE = "switchyard_proxy_lease_seconds" ["service"] "What is left of the lease on the writer's log; 0 without one, and then reads go to the writer.";
     PROXY_REGISTRY_FRESH = "switchyard_proxy_registry_fresh" ["service", "upstream"] "1 while the registry is up and known to have the newest change; not without a lease.";
     PROXY_REGISTRY_LAG = "switchyard_proxy_registry_lag_entries" ["service", "upstream"] "Changes that the registry has not applied yet, as it told within the last 30 s; none when it has not.";

@@ -27,3 +27,4 @@ mod streaming;
 mod strict;
 mod tls;
 mod tls_upstream;
+mod zero_copy;

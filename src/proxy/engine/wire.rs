@@ -11,6 +11,7 @@ use std::{
 use tokio::time::timeout;
 
 use super::{lanes::Turns, splice::Pipes, stream::Stream};
+use crate::proxy::record::metrics::ZeroCopy;
 
 /// Read at once at most.
 pub(super) const SCRATCH: usize = 256 * 1024;
@@ -31,10 +32,10 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    /// `zero_copy`: bodies may move through pipes.
-    pub(super) fn new(zero_copy: bool) -> Self {
+    /// `zero_copy`: bodies may move through pipes; `counted` there.
+    pub(super) fn new(zero_copy: bool, counted: ZeroCopy) -> Self {
         let room = Mutex::new(vec![0; SCRATCH].into_boxed_slice());
-        Self { room, pipes: Pipes::new(zero_copy), turns: Turns::default() }
+        Self { room, pipes: Pipes::new(zero_copy, counted), turns: Turns::default() }
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Box<[u8]>> {

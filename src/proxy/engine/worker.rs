@@ -107,7 +107,7 @@ pub(super) struct Socket {
 impl Worker {
     pub(super) fn new(shared: Shared) -> Arc<Self> {
         let own = Own { snapshot: Held::of(shared.live.load()), chance: SmallRng::from_os_rng() };
-        let scratch = Scratch::new(shared.zero_copy);
+        let scratch = Scratch::new(shared.zero_copy, shared.metrics.zero_copy());
         Arc::new(Self {
             shared,
             timers: Arc::new(Timers::new()),

@@ -1,6 +1,6 @@
 //! The proxy's numbers, under the names of `telemetry::names`.
 
-use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::numbers::{ServiceNumbers, UpstreamNumbers};
 use crate::{
@@ -36,6 +36,7 @@ pub struct ProxyMetrics {
     certificate_until: IntGaugeVec,
     list_until: IntGaugeVec,
     access_dropped: IntCounterVec,
+    zero_copy: IntCounterVec,
     lease: GaugeVec,
     fresh: IntGaugeVec,
     lag: IntGaugeVec,
@@ -67,6 +68,17 @@ impl Drop for Open {
     }
 }
 
+/// Counts bytes that passed without being copied.
+#[derive(Debug, Clone)]
+pub struct ZeroCopy(IntCounter);
+
+impl ZeroCopy {
+    /// So many more did.
+    pub fn add(&self, bytes: u64) {
+        self.0.inc_by(bytes);
+    }
+}
+
 impl ProxyMetrics {
     /// Registers all of them.
     pub fn new() -> Result<Self, MetricsError> {
@@ -88,6 +100,7 @@ impl ProxyMetrics {
             certificate_until: registry.gauges(names::PROXY_TLS_CERTIFICATE_UNTIL)?,
             list_until: registry.gauges(names::PROXY_TLS_LIST_UNTIL)?,
             access_dropped: registry.counters(names::PROXY_ACCESS_DROPPED)?,
+            zero_copy: registry.counters(names::PROXY_ZERO_COPY)?,
             lease: registry.float_gauges(names::PROXY_LEASE)?,
             fresh: registry.gauges(names::PROXY_REGISTRY_FRESH)?,
             lag: registry.gauges(names::PROXY_REGISTRY_LAG)?,
@@ -99,6 +112,7 @@ impl ProxyMetrics {
         };
         made.reload_ok.set(1.0);
         made.access_dropped.with_label_values::<&str>(&[]).inc_by(0);
+        made.zero_copy().add(0);
         Ok(made)
     }
 
@@ -155,6 +169,11 @@ impl ProxyMetrics {
     /// The open connections of one listener.
     pub fn connections(&self, listener: &str) -> Connections {
         Connections(self.connections.with_label_values(&[listener]))
+    }
+
+    /// What passed without being copied.
+    pub fn zero_copy(&self) -> ZeroCopy {
+        ZeroCopy(self.zero_copy.with_label_values::<&str>(&[]))
     }
 
     /// An access line was dropped.

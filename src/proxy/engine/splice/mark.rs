@@ -92,6 +92,7 @@ impl Mark {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     const MS: Duration = Duration::from_millis(1);
     const MIB: u64 = 1024 * 1024;
@@ -104,7 +105,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sender_proves_itself_before_it_has_a_mark() {
-        let mut now = Instant::now();
+        let mut now = clock::now();
         let mut mark = Mark::default();
         for _ in 0..100 {
             assert_eq!(mark.moved(MIB / 8, 100 * MIB, now), None, "2.5 MB/s is not fast");
@@ -122,7 +123,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_sender_that_falls_behind_is_listened_to_again() {
-        let now = Instant::now();
+        let now = clock::now();
         let mut mark = fast(now);
         mark.waits(now + MS);
         mark.waits(now + 40 * MS);
@@ -136,7 +137,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_mark_is_never_above_what_is_left() {
-        let now = Instant::now();
+        let now = clock::now();
         let mut mark = fast(now);
         assert_eq!(mark.of(MARK + 1), MARK);
         assert_eq!(mark.moved(MIB, 1000, now), Some(1000));

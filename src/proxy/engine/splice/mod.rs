@@ -103,6 +103,7 @@ impl Splice {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         };
+        pipes.counted.add(moved as u64);
         if pipe.is_empty() {
             pipes.give_back(pipe);
         } else {

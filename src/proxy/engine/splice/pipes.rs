@@ -10,7 +10,10 @@ use std::{
 use tokio::time::Instant;
 
 use super::system;
-use crate::proxy::limit::{Gate, Inside};
+use crate::proxy::{
+    limit::{Gate, Inside},
+    record::metrics::ZeroCopy,
+};
 
 /// Pipes of one thread at most; each takes two descriptors. Full: bodies are copied.
 pub(in super::super) const MOST: usize = 64;
@@ -61,6 +64,7 @@ impl Pipe {
 pub(in super::super) struct Pipes {
     /// Bodies may move this way.
     pub(in super::super) offered: bool,
+    pub(super) counted: ZeroCopy,
     alive: Gate,
     unused: Mutex<Unused>,
 }
@@ -74,9 +78,9 @@ struct Unused {
 }
 
 impl Pipes {
-    /// None yet; and never any unless they are `offered`.
-    pub(in super::super) fn new(offered: bool) -> Self {
-        Self { offered, alive: Gate::default(), unused: Mutex::default() }
+    /// None yet; and never any unless they are `offered`. What goes through them is `counted`.
+    pub(in super::super) fn new(offered: bool, counted: ZeroCopy) -> Self {
+        Self { offered, counted, alive: Gate::default(), unused: Mutex::default() }
     }
 
     /// An empty pipe. `None`: there are too many already, or the system gives no more.
@@ -125,10 +129,15 @@ impl Pipes {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
+    use crate::{clock, proxy::record::ProxyMetrics};
+
+    fn pipes() -> Pipes {
+        Pipes::new(true, ProxyMetrics::new().unwrap().zero_copy())
+    }
 
     #[test]
     fn there_are_so_many_and_no_more_and_what_nobody_needs_is_closed() {
-        let (pipes, now) = (Pipes::new(true), Instant::now());
+        let (pipes, now) = (pipes(), clock::now());
         let mut taken: Vec<_> = (0..MOST).map(|_| pipes.take(now).unwrap()).collect();
         assert!(pipes.take(now).is_none());
         pipes.give_back(taken.pop().unwrap());
@@ -148,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_pipe_with_something_in_it_is_not_used_again() {
-        let (pipes, now) = (Pipes::new(true), Instant::now());
+        let (pipes, now) = (pipes(), clock::now());
         let mut pipe = pipes.take(now).unwrap();
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
         rustix::io::write(&theirs, b"abc").unwrap();
