@@ -58,6 +58,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 /// A path of another crate and the only places that may name it.
 const FENCES: &[(&str, &[&str], &str)] = &[
     ("pingora_core", &["proxy/engine/"], "the engine alone knows Pingora"),
+    ("nix", &["proxy/engine/splice/"], "what rustix lacks is needed in one place"),
     ("httparse", &["proxy/h1/", "proxy/engine/"], "heads are read in one place and shown as `Fields`"),
     (
         "rustls",

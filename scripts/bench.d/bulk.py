@@ -112,6 +112,7 @@ rules = [
 OURS_SERVICE = """
 [service.{name}]
 kind = "{kind}"
+{storage}
 balance = "round-robin"
 upstreams = [
   {{ name = "u1", address = "127.0.0.1:{up[0]}" }}, {{ name = "u2", address = "127.0.0.1:{up[1]}" }},
@@ -178,7 +179,9 @@ def launch(machine: Machine, contender: Contender, up: Behind, threads: int) -> 
         assert contender.binary is not None
         services = (("control", "controller", up.control), ("pull", "registry", up.pull), ("push", "registry", up.push))
         text = OURS.format(**values) + "".join(
-            OURS_SERVICE.format(name=name, kind=kind, up=ports) for name, kind, ports in services)
+            OURS_SERVICE.format(name=name, kind=kind, up=ports,
+                                storage='storage = "shared"' if kind == "registry" else "")
+            for name, kind, ports in services)
         command = [contender.binary, "proxy", "-c", config]
     config.write_text(text)
     process = machine.start(f"{contender.name}-{port}", command, machine.proxy_cpus)

@@ -202,7 +202,8 @@ impl Pump {
 
     /// When it should be polled again although nothing has happened.
     pub(super) fn look_at(&self) -> Option<Instant> {
-        self.pipe().and_then(Splice::look_at)
+        // Its turn comes by itself.
+        self.pipe().filter(|_| self.ticket.is_none()).and_then(Splice::look_at)
     }
 
     fn pipe(&self) -> Option<&Splice> {

@@ -175,9 +175,10 @@ impl Stage {
     }
 }
 
-/// Registries that hold the blob, and a front before them.
+/// Registries that hold the blob, and two fronts before them: one that copies nothing it need not, one that copies all.
 struct Blobs {
     front: Front,
+    copying: Front,
     stage: Arc<Stage>,
     _upstreams: Vec<Upstream>,
 }
@@ -194,15 +195,26 @@ impl Blobs {
         let addresses: Vec<_> = upstreams.iter().map(|upstream| upstream.address).collect();
         let mut config = front::config(Kind::Registry, &addresses);
         config.services[0].timeouts.idle = Duration::from_millis(600);
-        Self { front: Front::start(config), stage, _upstreams: upstreams }
+        let copying = Front::start(switchyard::config::proxy::Proxy { zero_copy: false, ..config.clone() });
+        Self { front: Front::start(config), copying, stage, _upstreams: upstreams }
     }
 
     /// Asks for the blob while the upstreams answer so, in the order in which they are asked; the head, and what came
     /// of the body.
     fn get(&self, gives: &[Gives], path: &str, fields: &str) -> (Head, Result<Vec<u8>, Vec<u8>>) {
+        self.get_from(&self.front, gives, path, fields)
+    }
+
+    fn get_from(
+        &self,
+        front: &Front,
+        gives: &[Gives],
+        path: &str,
+        fields: &str,
+    ) -> (Head, Result<Vec<u8>, Vec<u8>>) {
         *self.stage.gives.lock().unwrap() = gives.to_vec();
         self.stage.asked.lock().unwrap().clear();
-        let mut wire = Wire::connect(self.front.address);
+        let mut wire = Wire::connect(front.address);
         wire.send(format!("GET {path} HTTP/1.1\r\nHost: front\r\n{fields}\r\n")).unwrap();
         let head = wire.head().unwrap().unwrap_or_else(|| panic!("{gives:?}: no head"));
         let mut got = Vec::new();
@@ -218,7 +230,13 @@ impl Blobs {
 
     /// The client gets the whole blob; each upstream was asked for what was missing then.
     fn goes_on(&self, gives: &[Gives], starts: &[usize]) {
-        let (head, got) = self.get(gives, &path(), "");
+        for front in [&self.front, &self.copying] {
+            self.goes_on_at(front, gives, starts);
+        }
+    }
+
+    fn goes_on_at(&self, front: &Front, gives: &[Gives], starts: &[usize]) {
+        let (head, got) = self.get_from(front, gives, &path(), "");
         let got = got.unwrap_or_else(|got| {
             panic!("{gives:?}: cut after {} bytes, asked {:?}", got.len(), self.asked())
         });
@@ -238,7 +256,12 @@ impl Blobs {
 
     /// The client's connection is cut, after bytes of the blob alone.
     fn is_cut(&self, gives: &[Gives], path: &str, fields: &str) -> Vec<Asked> {
-        let (head, got) = self.get(gives, path, fields);
+        self.is_cut_at(&self.copying, gives, path, fields);
+        self.is_cut_at(&self.front, gives, path, fields)
+    }
+
+    fn is_cut_at(&self, front: &Front, gives: &[Gives], path: &str, fields: &str) -> Vec<Asked> {
+        let (head, got) = self.get_from(front, gives, path, fields);
         let got = got.err().unwrap_or_else(|| panic!("{gives:?}: ended cleanly, {:?}", self.asked()));
         if head.get("content-encoding").is_none() && !fields.contains("Range") {
             assert!(blob().starts_with(&got), "{gives:?}: other bytes");
