@@ -134,6 +134,7 @@ fn config(upstream: SocketAddr) -> Proxy {
             trusted: Vec::new(),
             proxy_protocol: Vec::new(),
             expose: Vec::new(),
+            http2: false,
         }],
         services: vec![Service {
             name: ServiceName::parse("controllers").expect("a valid name"),

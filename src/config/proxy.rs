@@ -61,6 +61,8 @@ pub struct Listener {
     pub proxy_protocol: Vec<Network>,
     /// Paths of ours that are otherwise hidden: `/metrics`, `/replication/`.
     pub expose: Vec<String>,
+    /// HTTP/2 is spoken with clients that begin with it.
+    pub http2: bool,
 }
 
 /// One routing rule. `service = "x"` in the file is one rule that matches everything.
@@ -339,6 +341,8 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Requests held at once, per service.
     pub held: usize,
+    /// Requests at once of one HTTP/2 connection.
+    pub streams: usize,
 }
 
 impl Default for Limits {
@@ -350,6 +354,7 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(150),
             held: 1024,
+            streams: 128,
         }
     }
 }

@@ -40,6 +40,28 @@ pub struct Arrival {
     pub chance: u128,
 }
 
+/// In which a request is asked and answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1.
+    Http11,
+    /// HTTP/2.
+    Http2,
+}
+
+impl Protocol {
+    /// The word of the access log.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http10 => "HTTP/1.0",
+            Self::Http11 => "HTTP/1.1",
+            Self::Http2 => "HTTP/2.0",
+        }
+    }
+}
+
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
@@ -101,6 +123,8 @@ pub struct Ctx {
     pub listener: usize,
     /// The other end of the connection.
     pub peer: SocketAddr,
+    /// In which it was asked.
+    pub protocol: Protocol,
     /// Who is calling.
     pub client: Client,
     /// What the connection's TLS says of that.

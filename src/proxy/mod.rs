@@ -49,7 +49,7 @@ use ::http::Method;
 use self::{
     answer::Answer,
     attempt::{answer_until, connected, failed, is_retry_status, passed_on, received, sent, waits_on},
-    ctx::{Arrival, Ctx, End},
+    ctx::{Arrival, Ctx, End, Protocol},
     guard::path::Target,
     h1::{Fields, Framing},
     next::{NoNext, next_upstream},
@@ -63,8 +63,8 @@ pub use role::{Handle, Proxy, ProxyError, ReloadRefused};
 struct Head<'a> {
     method: &'a str,
     target: &'a str,
-    /// It is of HTTP/1.0.
-    old: bool,
+    /// In which it was asked.
+    protocol: Protocol,
     fields: Fields<'a>,
     framing: Framing,
     /// Address of the other end, as it is written.
@@ -77,7 +77,8 @@ struct Head<'a> {
 /// in any case, for it is recorded also when it was turned away.
 fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer>) {
     let Arrival { snapshot, listener, peer, unnamed, secured, started, chance } = arrival;
-    let Head { fields, .. } = head;
+    let Head { fields, protocol, .. } = head;
+    let old = *protocol == Protocol::Http10;
     let listed = snapshot.listeners.get(listener).filter(|_| !unnamed);
     let trusted = listed.map_or(&[][..], |listener| &listener.trusted);
     let client = identify::client(peer, *fields, trusted);
@@ -96,6 +97,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         snapshot,
         listener,
         peer,
+        protocol: *protocol,
         client,
         secured,
         method,
@@ -104,8 +106,8 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         request: given.unwrap_or_else(|| RequestId::of(chance)),
         started,
         // RFC 9110 §7.8: HTTP/1.0 knows no other protocols.
-        upgrade: !head.old && forward::is_upgrade(fields),
-        expects: !head.old && fields.lists("expect", "100-continue"),
+        upgrade: !old && forward::is_upgrade(fields),
+        expects: !old && fields.lists("expect", "100-continue"),
         service: None,
         deadline: None,
         key: fields.text(headers::IDEMPOTENCY_KEY).map(str::to_owned),
@@ -144,7 +146,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
             request: &ctx.request,
             upgrade: ctx.upgrade,
             framing: head.framing,
-            old: head.old,
+            old,
         };
         forward::request(head.method, &Target { path, query }, fields, &about, &mut out);
         Ok(out)

@@ -53,6 +53,7 @@ metrics! {
     PROXY_UPSTREAM_UP = "switchyard_proxy_upstream_up" ["service", "upstream"] "1 while the upstream passes its probes.";
     PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" ["service", "upstream"] "Requests under way at the upstream.";
     PROXY_CONNECTIONS = "switchyard_proxy_connections" ["listener"] "Open client connections.";
+    PROXY_STREAMS = "switchyard_proxy_streams" ["listener"] "Requests under way on connections of HTTP/2.";
     PROXY_FIRST_BYTE = "switchyard_proxy_first_byte_seconds" ["service", "class"] "Time from request head to the head of the answer.";
     PROXY_TLS_HANDSHAKES = "switchyard_proxy_tls_handshakes_total" ["listener", "kind"] "Handshakes with clients that were finished: full, resumed. Those that were not are refused, with their reason.";
     PROXY_TLS_FILES_OK = "switchyard_proxy_tls_files_ok" ["kind", "name"] "1 if the certificates, keys and lists that a listener or service names were fine when they were last looked at; at 0 those before them are in use.";

@@ -58,6 +58,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             trusted: Vec::new(),
             proxy_protocol: Vec::new(),
             expose: Vec::new(),
+            http2: false,
         }],
         services: vec![Service {
             name: ServiceName::parse("pool").unwrap(),

@@ -19,6 +19,7 @@ mod failures;
 mod forwarding;
 mod freshness;
 mod guarding;
+mod h2;
 mod holding;
 mod hostile;
 mod operating;

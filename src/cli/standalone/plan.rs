@@ -163,6 +163,7 @@ fn listener(name: &str, bind: SocketAddr, service: usize) -> Listener {
         trusted: Vec::new(),
         proxy_protocol: Vec::new(),
         expose: Vec::new(),
+        http2: false,
     }
 }
 

@@ -87,6 +87,7 @@ fn limits(table: &Table<'_>) -> Limits {
         ),
         keep_alive: table.or("keep_alive", default.keep_alive, duration_in(Duration::ZERO..=DAY)),
         held: table.or("held", default.held, whole(0..=1_000_000)),
+        streams: table.or("streams", default.streams, whole(1..=1000)),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::config::{
     raw::{Raw, Table, quoted},
     report::Place,
     suggest,
-    value::{Given, Wrong, listen, named, text},
+    value::{Given, Wrong, flag, listen, named, text},
 };
 use crate::model::ServiceName;
 
@@ -38,6 +38,7 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
     let proxy_protocol = table.list("proxy_protocol", network).unwrap_or_default();
     let expose = table.list("expose", exposed).unwrap_or_default();
     let tls = super::tls::server(table);
+    let http2 = table.or("http2", false, flag);
     let single = table.opt("service", |given| service(given, known));
     let rules = table.tables("rules", "{ service = \"controllers\" }");
     let rules = match (table.has("service"), table.has("rules")) {
@@ -70,6 +71,7 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
         trusted: trusted.into_iter().map(|(network, _)| network).collect(),
         proxy_protocol: proxy_protocol.into_iter().map(|(network, _)| network).collect(),
         expose: expose.into_iter().map(|(path, _)| path).collect(),
+        http2,
     };
     Read { listener, places, name_place }
 }

@@ -76,7 +76,7 @@ impl Exchange {
         if from == Framing::Upgraded && !(self.ctx.upgrade && progress.whole) {
             return Taken::Garbled;
         }
-        let to = forward::framing_to(from, self.old);
+        let to = forward::framing_to(from, self.chunks);
         let mut pump = Pump::answer(from, to, self.trailers);
         // Before anything is promised: a body that begins badly is no answer.
         let Ok((used, plain)) = pump.prepare_from(behind) else { return Taken::Garbled };

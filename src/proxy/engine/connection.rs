@@ -11,6 +11,7 @@ use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     exchange::{self, Begun},
+    http2::{self, Begins},
     opening, respond, secure,
     stream::Stream,
     timers::Slot,
@@ -43,7 +44,7 @@ const WATCHED: usize = 4 * 1024;
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) wire: Wire,
-    pub(super) from: From,
+    pub(super) from: Arc<From>,
     pub(super) slot: Slot,
 }
 
@@ -101,13 +102,16 @@ impl From {
 }
 
 impl Client {
-    pub(super) fn new(stream: Stream, from: From, slot: Slot) -> Self {
+    pub(super) fn new(stream: Stream, from: Arc<From>, slot: Slot) -> Self {
         Self { wire: Wire::new(stream), from, slot }
     }
 
     /// Completes when the client has closed while its answer is waited for. What it sends meanwhile is kept, as far as
     /// that is little; after that its closing is not seen.
     pub(super) fn poll_gone(&mut self, cx: &mut Context<'_>, scratch: &Scratch) -> Poll<()> {
+        if let Some(gone) = self.wire.stream.poll_refuses(cx) {
+            return gone;
+        }
         while self.wire.ahead.len() < WATCHED {
             match ready!(self.wire.poll_ahead(cx, scratch, WATCHED)) {
                 Ok(read) if read > 0 => {}
@@ -131,11 +135,17 @@ pub(super) async fn serve(worker: &Worker, listener: usize, tcp: TcpStream, peer
         return;
     }
     let Some((stream, asks)) = secure::begin(worker, listener, tcp) else { return };
-    let mut client = Client::new(stream, from, slot);
+    let mut client = Client::new(stream, Arc::new(from), slot);
     if let Some(asks) = asks
         && !Box::pin(secure::shake(worker, &mut client, &asks)).await
     {
         return Box::pin(client.wire.linger(&worker.scratch)).await;
+    }
+    match http2::begins(worker, &mut client).await {
+        Begins::Other => {}
+        // Boxed: what such a connection carries is large.
+        Begins::Http2 => return Box::pin(http2::serve(worker, client)).await,
+        Begins::Over => return,
     }
     let mut first = true;
     loop {
@@ -163,7 +173,7 @@ pub(super) async fn turn_away(worker: &Worker, listener: usize, tcp: TcpStream, 
     if let Some(at) = snapshot.listeners.get(listener).filter(|at| at.tls.is_some()) {
         return worker.shared.metrics.refused(&at.name, Answer::Busy.code());
     }
-    let mut client = Client::new(Stream::Plain(tcp), From::new(listener, peer), worker.timers.slot());
+    let mut client = Client::new(Stream::Plain(tcp), Arc::new(From::new(listener, peer)), worker.timers.slot());
     respond::refuse(worker, &mut client, &Answer::Busy).await;
     client.wire.linger(&worker.scratch).await;
 }

@@ -24,7 +24,7 @@ use crate::{
     proxy::{
         self, Head, NoNext,
         answer::Answer,
-        ctx::{Arrival, Ctx, End},
+        ctx::{Arrival, Ctx, End, Protocol},
         forward::{self, Limits, Then},
         guard::{
             Refusal,
@@ -50,6 +50,8 @@ pub(super) struct Exchange {
     pub(super) keeps: bool,
     /// The client is of HTTP/1.0.
     pub(super) old: bool,
+    /// The client takes a body in chunks; if not, one without a length ends with its connection or stream.
+    pub(super) chunks: bool,
     /// The client takes trailers.
     pub(super) trailers: bool,
 }
@@ -96,10 +98,25 @@ pub(super) struct Begun {
 pub(super) fn begin(worker: &Worker, from: &From, head: &[u8], limits: HeadLimits) -> Result<Begun, Refusal> {
     let framing = head::check(head, limits)?;
     // What the guard lets by the parser takes too; if not, then it knows better.
-    parse(worker, from, head, framing).ok_or(Refusal::BadRequestLine)
+    parse(worker, from, head, framing, false).ok_or(Refusal::BadRequestLine)
 }
 
-fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing) -> Option<Begun> {
+/// The same, on the head of an HTTP/2 stream, written as one of HTTP/1.1. `ended`: no body follows it.
+pub(super) fn begin_stream(
+    worker: &Worker,
+    from: &From,
+    head: &[u8],
+    limits: HeadLimits,
+    ended: bool,
+) -> Result<Begun, Refusal> {
+    let framing = match head::check(head, limits)? {
+        Framing::None if !ended => Framing::UntilClose,
+        framing => framing,
+    };
+    parse(worker, from, head, framing, true).ok_or(Refusal::BadRequestLine)
+}
+
+fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing, stream: bool) -> Option<Begun> {
     let mut room = [const { MaybeUninit::uninit() }; FIELDS];
     let mut parsed = httparse::Request::new(&mut []);
     let parser = httparse::ParserConfig::default();
@@ -108,7 +125,12 @@ fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing) -> Option<
         return None;
     }
     let fields = Fields::new(parsed.headers);
-    let old = parsed.version? == 0;
+    let protocol = match parsed.version? {
+        _ if stream => Protocol::Http2,
+        0 => Protocol::Http10,
+        _ => Protocol::Http11,
+    };
+    let old = protocol == Protocol::Http10;
     let (snapshot, chance) = worker.arrival();
     let arrival = Arrival {
         snapshot,
@@ -121,12 +143,16 @@ fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing) -> Option<
     };
     let peer = &from.address;
     let length = head.len();
-    let head = Head { method: parsed.method?, target: parsed.path?, old, fields, framing, peer, length };
+    // A body that ends with its stream goes on in chunks.
+    let to = if framing == Framing::UntilClose { Framing::Chunked } else { framing };
+    let head =
+        Head { method: parsed.method?, target: parsed.path?, protocol, fields, framing: to, peer, length };
     let (ctx, admitted) = proxy::admit(arrival, &head);
     // RFC 9112 §9.3.
     let keeps = !fields.lists("connection", "close") && (!old || fields.lists("connection", "keep-alive"));
     let trailers = !old && fields.lists("te", "trailers");
-    let exchange = Exchange { ctx, bytes: record::Bytes::default(), framing, keeps, old, trailers };
+    let chunks = protocol == Protocol::Http11;
+    let exchange = Exchange { ctx, bytes: record::Bytes::default(), framing, keeps, old, chunks, trailers };
     Some(Begun { exchange, admitted })
 }
 
@@ -379,8 +405,8 @@ impl Exchange {
             }
         }
         self.bytes.sent = answer.payload;
-        if by_close {
-            client.wire.stream.uncut();
+        if by_close && client.wire.stream.finish(&answer.passed_trailers()).is_err() {
+            return self.client_gone();
         }
         if answered.from == Framing::Upgraded {
             let Some(service) = self.ctx.service() else { return Next::Over(After::Cut) };

@@ -5,6 +5,7 @@
 //!   worker       what one thread shares among its connections; accepts
 //!   opening      the PROXY header, in and out: before TLS, before the first head
 //!   connection   one client: heads in, one exchange after the other
+//!   http2        one client of HTTP/2: many exchanges at a time
 //!   exchange     one request: calls the steps in order, attempt by attempt
 //!     upstream     a connection to where the steps said, new or from the thread's pool
 //!     ask          the request goes out, until the head of an answer is there
@@ -26,6 +27,7 @@ mod answered;
 mod ask;
 mod connection;
 mod exchange;
+mod http2;
 mod lanes;
 mod opening;
 mod pass;

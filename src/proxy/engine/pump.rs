@@ -98,10 +98,11 @@ pub(super) struct Pump {
 }
 
 impl Pump {
-    /// A request's body, which goes on framed as it comes, behind `head`, to which each attempt adds. `keep`: it may
-    /// have to be sent again.
+    /// A request's body, which goes on framed as it comes, behind `head`, to which each attempt adds; one that ends with
+    /// its stream goes on in chunks. `keep`: it may have to be sent again.
     pub(super) fn request(head: Vec<u8>, framing: Framing, keep: bool) -> Self {
-        Self { shared: head.len(), lead: head, ..Self::new(framing, framing, keep, false) }
+        let to = if framing == Framing::UntilClose { Framing::Chunked } else { framing };
+        Self { shared: head.len(), lead: head, ..Self::new(framing, to, keep, false) }
     }
 
     /// The body of an answer; `trailers`: they may go on.
@@ -429,12 +430,17 @@ impl Pump {
     }
 
     fn end(&mut self) {
-        let Encode::Chunked = self.encode else { return };
-        let trailers = match &self.decode {
+        if let Encode::Chunked = self.encode {
+            chunked::encode_end(&self.passed_trailers(), &mut self.waiting);
+        }
+    }
+
+    /// The trailers that may go on, as lines. In chunks they have gone on with the last one.
+    pub(super) fn passed_trailers(&self) -> Vec<u8> {
+        match &self.decode {
             Decode::Chunked(decoder) if self.trailers => forward::trailers(decoder.trailers()),
             _ => Vec::new(),
-        };
-        chunked::encode_end(&trailers, &mut self.waiting);
+        }
     }
 }
 

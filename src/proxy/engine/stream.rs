@@ -13,7 +13,7 @@ use futures_util::FutureExt;
 use rustix::net::{RecvFlags, SendFlags};
 use tokio::{io::Interest, net::TcpStream, time::timeout};
 
-use super::tls::Tls;
+use super::{http2::End, tls::Tls};
 
 /// While a client has sent more than was read, its closing cannot be waited for, only looked for.
 const LOOK: Duration = Duration::from_millis(100);
@@ -25,6 +25,8 @@ pub(super) enum Stream {
     Plain(TcpStream),
     /// Inside TLS.
     Tls(Box<Tls>),
+    /// One stream of an HTTP/2 connection; clients only.
+    Http2(Box<End>),
 }
 
 /// How an unused connection stands.
@@ -45,6 +47,7 @@ impl Stream {
             Self::Plain(tcp) => tcp.poll_read_ready(cx),
             Self::Tls(tls) if tls.has_plain() => Poll::Ready(Ok(())),
             Self::Tls(tls) => tls.tcp().poll_read_ready(cx),
+            Self::Http2(end) => end.poll_readable(cx),
         }
     }
 
@@ -58,6 +61,7 @@ impl Stream {
         match self {
             Self::Plain(tcp) => poll_recv(tcp, cx, room, most),
             Self::Tls(tls) => tls.poll_read(cx, room, most),
+            Self::Http2(end) => end.poll_read(cx, room, most),
         }
     }
 
@@ -66,6 +70,7 @@ impl Stream {
         match self {
             Self::Plain(tcp) => poll_send(tcp, cx, bytes),
             Self::Tls(tls) => tls.poll_write(cx, bytes),
+            Self::Http2(end) => end.poll_write(cx, bytes),
         }
     }
 
@@ -85,16 +90,31 @@ impl Stream {
                 Poll::Ready(rustix::net::shutdown(tcp, rustix::net::Shutdown::Write).map_err(io::Error::from))
             }
             Self::Tls(tls) => tls.poll_shut(cx),
+            // It ends with its answer.
+            Self::Http2(_) => Poll::Ready(Ok(())),
         }
     }
 
     /// Completes when the other side has closed. Reads nothing.
     pub(super) async fn gone(&self) {
+        let tcp = match self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.tcp(),
+            Self::Http2(end) => return poll_fn(|cx| end.poll_reset(cx)).await,
+        };
         loop {
-            match self.tcp().ready(Interest::READABLE).await {
+            match tcp.ready(Interest::READABLE).await {
                 Ok(ready) if !ready.is_read_closed() => tokio::time::sleep(LOOK).await,
                 _ => return,
             }
+        }
+    }
+
+    /// Completes when the other side will take no answer, if that can be known without reading what it sends.
+    pub(super) fn poll_refuses(&self, cx: &mut Context<'_>) -> Option<Poll<()>> {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => None,
+            Self::Http2(end) => Some(end.poll_reset(cx)),
         }
     }
 
@@ -103,26 +123,35 @@ impl Stream {
         if let Self::Tls(tls) = self {
             tls.set_cut(true);
         }
-        if let Err(error) = self.tcp().set_zero_linger() {
+        // A stream of HTTP/2 is reset unless its answer was ended.
+        let Some(tcp) = self.tcp() else { return };
+        if let Err(error) = tcp.set_zero_linger() {
             tracing::debug!(error = %error, "connection could not be reset");
         }
     }
 
-    /// Takes [`Stream::cut`] back.
-    pub(super) fn uncut(&mut self) {
-        if let Self::Tls(tls) = self {
-            tls.set_cut(false);
+    /// Ends an answer that has no length, after [`Stream::cut`]: all of it was written. `trailers` are whole lines, of
+    /// which HTTP/1 has no more here.
+    pub(super) fn finish(&mut self, trailers: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Http2(end) => return end.finish(trailers),
+            Self::Tls(tls) => tls.set_cut(false),
+            Self::Plain(_) => {}
         }
-        if let Err(error) = rustix::net::sockopt::set_socket_linger(self.tcp(), None) {
+        if let Some(tcp) = self.tcp()
+            && let Err(error) = rustix::net::sockopt::set_socket_linger(tcp, None)
+        {
             tracing::debug!(error = %error, "connection could not be kept from being reset");
         }
+        Ok(())
     }
 
     /// Whether something has come, or the other side has closed, as far as the runtime knows: no system call, and no
     /// matter how much the task has done in its turn already.
     pub(super) fn is_readable(&self) -> bool {
+        // What is left of a stream's request disturbs no other.
         matches!(self, Self::Tls(tls) if tls.has_plain())
-            || self.tcp().try_io(Interest::READABLE, || Ok(())).is_ok()
+            || self.tcp().is_some_and(|tcp| tcp.try_io(Interest::READABLE, || Ok(())).is_ok())
     }
 
     /// How it stands while it is unused, as far as the runtime knows; the system is asked only if that has heard of
@@ -139,7 +168,9 @@ impl Stream {
             Self::Tls(tls) if tls.has_plain() => return State::Speaks,
             _ => {}
         }
-        match rustix::net::recv(self.tcp(), &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
+        // No stream is ever kept for later.
+        let Some(tcp) = self.tcp() else { return State::Closed };
+        match rustix::net::recv(tcp, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT) {
             Err(rustix::io::Errno::AGAIN) => State::Open,
             Ok((_, 0)) | Err(_) => State::Closed,
             Ok(_) => State::Speaks,
@@ -148,12 +179,12 @@ impl Stream {
 
     /// Our own address on it.
     pub(super) fn local(&self) -> io::Result<SocketAddr> {
-        self.tcp().local_addr()
+        self.tcp().ok_or(io::ErrorKind::Unsupported)?.local_addr()
     }
 
     /// Whether the other side has closed, as far as the runtime knows.
     fn is_shut(&self) -> bool {
-        let ready = self.tcp().ready(Interest::READABLE).now_or_never();
+        let ready = self.tcp().and_then(|tcp| tcp.ready(Interest::READABLE).now_or_never());
         ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
@@ -161,15 +192,16 @@ impl Stream {
     pub(super) fn plain(&self) -> Option<&TcpStream> {
         match self {
             Self::Plain(tcp) => Some(tcp),
-            Self::Tls(_) => None,
+            Self::Tls(_) | Self::Http2(_) => None,
         }
     }
 
-    /// The socket under it.
-    pub(super) fn tcp(&self) -> &TcpStream {
+    /// The socket under it; a stream of HTTP/2 has none of its own.
+    pub(super) fn tcp(&self) -> Option<&TcpStream> {
         match self {
-            Self::Plain(tcp) => tcp,
-            Self::Tls(tls) => tls.tcp(),
+            Self::Plain(tcp) => Some(tcp),
+            Self::Tls(tls) => Some(tls.tcp()),
+            Self::Http2(_) => None,
         }
     }
 }

@@ -324,13 +324,13 @@ pub enum Then {
     Close,
 }
 
-/// How a body that comes framed as `framing` goes to a client. An old one knows no chunks: its body ends with the
-/// connection.
-pub fn framing_to(framing: Framing, old: bool) -> Framing {
+/// How a body that comes framed as `framing` goes to a client. One that takes no `chunks` gets it until its connection,
+/// or the stream of HTTP/2, ends.
+pub fn framing_to(framing: Framing, chunks: bool) -> Framing {
     match framing {
         Framing::None | Framing::Length(_) | Framing::Upgraded => framing,
-        Framing::Chunked | Framing::UntilClose if old => Framing::UntilClose,
-        Framing::Chunked | Framing::UntilClose => Framing::Chunked,
+        Framing::Chunked | Framing::UntilClose if chunks => Framing::Chunked,
+        Framing::Chunked | Framing::UntilClose => Framing::UntilClose,
     }
 }
 

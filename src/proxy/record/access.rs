@@ -32,6 +32,7 @@ struct Line<'a> {
     request: &'a str,
     listener: &'a str,
     client: String,
+    protocol: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     tls: Option<TlsLine<'a>>,
     method: &'a str,
@@ -104,6 +105,7 @@ pub fn line(ctx: &Ctx, bytes: Bytes, now: Instant, at: Timestamp) -> Vec<u8> {
             verify: secured.peer.as_ref().map(|peer| peer.verify.value()),
             subject: secured.peer.as_ref().and_then(|peer| peer.subject.as_deref()),
         }),
+        protocol: ctx.protocol.as_str(),
         method: ctx.method.as_str(),
         path: &ctx.path,
         service: ctx.service().map(|service| service.name.as_str()),

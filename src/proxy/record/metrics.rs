@@ -30,6 +30,7 @@ pub struct ProxyMetrics {
     up: IntGaugeVec,
     outstanding: IntGaugeVec,
     connections: IntGaugeVec,
+    streams: IntGaugeVec,
     first_byte: HistogramVec,
     handshakes: IntCounterVec,
     tls_ok: IntGaugeVec,
@@ -46,7 +47,7 @@ pub struct ProxyMetrics {
     reload_ok: Gauge,
 }
 
-/// Counts the open connections of one listener.
+/// Counts what is open on one listener: connections, or requests of HTTP/2.
 #[derive(Debug, Clone)]
 pub struct Connections(IntGauge);
 
@@ -94,6 +95,7 @@ impl ProxyMetrics {
             up: registry.gauges(names::PROXY_UPSTREAM_UP)?,
             outstanding: registry.gauges(names::PROXY_UPSTREAM_OUTSTANDING)?,
             connections: registry.gauges(names::PROXY_CONNECTIONS)?,
+            streams: registry.gauges(names::PROXY_STREAMS)?,
             first_byte: registry.histograms(names::PROXY_FIRST_BYTE, &FIRST_BYTE)?,
             handshakes: registry.counters(names::PROXY_TLS_HANDSHAKES)?,
             tls_ok: registry.gauges(names::PROXY_TLS_FILES_OK)?,
@@ -174,6 +176,11 @@ impl ProxyMetrics {
     /// What passed without being copied.
     pub fn zero_copy(&self) -> ZeroCopy {
         ZeroCopy(self.zero_copy.with_label_values::<&str>(&[]))
+    }
+
+    /// The requests under way on one listener's connections of HTTP/2.
+    pub fn streams(&self, listener: &str) -> Connections {
+        Connections(self.streams.with_label_values(&[listener]))
     }
 
     /// An access line was dropped.

@@ -4,7 +4,7 @@
 //! by the letter, and [`judge`] sends a case with a sentinel behind it and holds the two against each other. The
 //! rest are cases, a family of them per file.
 
-mod origin;
+pub mod origin;
 mod oracle;
 mod judge;
 
