@@ -59,6 +59,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const FENCES: &[(&str, &[&str], &str)] = &[
     ("pingora_core", &["proxy/engine/"], "the engine alone knows Pingora"),
     ("nix", &["proxy/engine/splice/"], "what rustix lacks is needed in one place"),
+    ("h2", &["proxy/engine/http2/"], "to the rest of the engine a stream is a connection"),
     ("httparse", &["proxy/h1/", "proxy/engine/"], "heads are read in one place and shown as `Fields`"),
     (
         "rustls",

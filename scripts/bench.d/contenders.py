@@ -22,6 +22,7 @@ http {{
   }}
   server {{
     listen 127.0.0.1:{port} {tls} reuseport backlog=4096; {certificate}
+    {h2}
     location / {{
       proxy_pass http://u; proxy_http_version 1.1; proxy_set_header Connection "";
       proxy_request_buffering off; proxy_max_temp_file_size 0;
@@ -57,6 +58,7 @@ defaults
   {retry}
 frontend f
   bind 127.0.0.1:{port} backlog 4096 {tls}
+  {h2}
   {extra}
   default_backend b
 backend b
@@ -97,6 +99,7 @@ name = "controllers"
 bind = ["127.0.0.1:{port}"]
 service = "controllers"
 {tls}
+{h2}
 [service.controllers]
 kind = "controller"
 balance = "round-robin"
@@ -106,6 +109,17 @@ upstreams = [
 ]
 [service.controllers.health]
 path = "{health}"
+"""
+
+# A second port for HTTP/2 by prior knowledge, each in its own words.
+NGINX_H2 = "listen 127.0.0.1:{h2_port} http2 reuseport backlog=4096; http2_max_concurrent_streams 128;"
+HAPROXY_H2 = "bind 127.0.0.1:{h2_port} proto h2 backlog 4096"
+OURS_H2 = """
+[[listener]]
+name = "h2"
+bind = ["127.0.0.1:{h2_port}"]
+service = "controllers"
+http2 = true
 """
 
 
@@ -140,13 +154,14 @@ class Contender:
     retry: bool = False
 
     def launch(self, machine: Machine, up: tuple[int, int], threads: int,
-               health: str = "/healthz", *, tls: bool = False) -> tuple[Process, int]:
-        """Starts it before these two upstreams; returns when it answers, with its port."""
-        port = machine.free_port()
+               health: str = "/healthz", *, tls: bool = False, h2: bool = False) -> tuple[Process, int]:
+        """Starts it before these two upstreams; returns when it answers, with its port, or its port for HTTP/2."""
+        port, h2_port = machine.free_port(), machine.free_port()
         home = machine.scratch / f"{self.name}-{port}"
         home.mkdir()
         config = home / "config"
-        values = {"threads": threads, "port": port, "up": up, "home": home, "health": health, "extra": "", "retry": "", "tls": "", "certificate": ""}
+        values = {"threads": threads, "port": port, "up": up, "home": home, "health": health, "extra": "", "retry": "",
+                  "tls": "", "certificate": "", "h2": ""}
         if tls:
             how = {"nginx": NGINX_TLS, "haproxy": HAPROXY_TLS}.get(self.kind, OURS_TLS)
             files = certificate(machine)
@@ -162,10 +177,13 @@ class Contender:
         else:
             assert self.binary is not None
             text, command = OURS, [self.binary, "proxy", "-c", config]
+        if h2:
+            words = {"nginx": NGINX_H2, "haproxy": HAPROXY_H2}.get(self.kind, OURS_H2)
+            values["h2"] = words.format(h2_port=h2_port)
         config.write_text(text.format(**values))
         process = machine.start(f"{self.name}-{port}", command, machine.proxy_cpus)
         wait_until_serving(process, port, "/healthz", tls=tls)
-        return process, port
+        return process, h2_port if h2 else port
 
 
 PEERS = {

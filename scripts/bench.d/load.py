@@ -87,6 +87,19 @@ def wrk(machine: Machine, proxy: Process, upstreams: Sequence[Process], port: in
             "failed": failed if requests else 1}
 
 
+def h2load_all(machine: Machine, proxy: Process, upstreams: Sequence[Process], port: int, seconds: int) -> Sample:
+    """As many GETs over HTTP/2 as get answered on 8 connections with 8 streams at a time."""
+    command = ["h2load", "-t1", "-c8", "-m8", f"-D{seconds}", f"http://{LOOPBACK}:{port}{READ}"]
+    meter = Meter(proxy, upstreams)
+    meter.start()
+    out = run(command, machine.load_cpus, seconds)
+    meter.stop()
+    requests = int(number(out, r"(\d+) succeeded"))
+    failed = int(number(out, r"(\d+) failed")) + int(number(out, r"status codes: .* (\d+) 5xx"))
+    return {**meter.sample(requests), "req/s": number(out, r"finished in .*, ([\d.]+) req/s"),
+            "failed": failed if requests else 1}
+
+
 def quantile(ordered: Sequence[int], part: float) -> float:
     return float(ordered[min(len(ordered) - 1, int(len(ordered) * part))])
 

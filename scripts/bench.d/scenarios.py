@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from contenders import PEERS, Contender
-from load import Crowd, Sample, h2load, quantile, wrk
+from load import Crowd, Sample, h2load, h2load_all, quantile, wrk
 from machine import Machine, Process, ServeError, kill, wait_until_quiet, wait_until_serving
 
 HERE = Path(__file__).parent
@@ -126,11 +126,12 @@ class Field:
 
 
 @contextmanager
-def live(machine: Machine, settings: Settings, threads: int, *, tls: bool = False) -> Iterator[Field]:
+def live(machine: Machine, settings: Settings, threads: int, *, tls: bool = False,
+         h2: bool = False) -> Iterator[Field]:
     """Starts everybody, and waits until their checks have seen the upstreams twice."""
     machine.place(threads)
     upstream, up = nginx_upstream(machine)
-    running = {contender.name: contender.launch(machine, up, threads, tls=tls) for contender in settings.all}
+    running = {contender.name: contender.launch(machine, up, threads, tls=tls, h2=h2) for contender in settings.all}
     time.sleep(0.5 if settings.quick else 3)
     try:
         yield Field(upstream, up, running)
@@ -175,13 +176,15 @@ def failures(group: Group) -> None:
             group.broken.append(f"{name}: {bad} requests failed")
 
 
-def saturated(machine: Machine, settings: Settings, group: Group, threads: int, wanted: int, *, close: bool,
-              tls: bool = False) -> Group:
+def saturated(machine: Machine, settings: Settings, group: Group, threads: int, wanted: int, *, close: bool = False,
+              tls: bool = False, h2: bool = False) -> Group:
     """Turns of one second each, at full load; one before them warms up and does not count."""
     turns = Turns(wanted, settings)
-    with live(machine, settings, threads, tls=tls) as here:
+    with live(machine, settings, threads, tls=tls, h2=h2) as here:
         def measure(name: str) -> Sample:
             process, port = here.running[name]
+            if h2:
+                return h2load_all(machine, process, [here.upstream], port, 1)
             return wrk(machine, process, [here.upstream], port, 1, close=close, tls=tls)
 
         for name in here.running:
@@ -200,6 +203,11 @@ def small(machine: Machine, settings: Settings) -> Iterator[Group]:
         title = f"Small GET, keep-alive, {threads} thread{'s' if threads > 1 else ''}"
         figures = (Figure("CPU us/req", 0.90), Figure("req/s", 1.05, more=True))
         yield saturated(machine, settings, Group(f"small-{threads}", title, figures), threads, turns, close=False)
+
+
+def h2(machine: Machine, settings: Settings) -> Iterator[Group]:
+    group = Group("h2", "Small GET over HTTP/2, 8 connections with 8 streams, 1 thread", (Figure("CPU us/req", 1.0),))
+    yield saturated(machine, settings, group, 1, settings.turns(12), h2=True)
 
 
 def connect(machine: Machine, settings: Settings) -> Iterator[Group]:
@@ -365,4 +373,4 @@ def judge_kill(calls: dict[str, object], gone: float, ran: Path) -> Sample:
 
 
 SCENARIOS: dict[str, Callable[[Machine, Settings], Iterator[Group]]] = {
-    "small": small, "connect": connect, "tls": tls, "latency": latency, "idle": idle, "killed": killed}
+    "small": small, "h2": h2, "connect": connect, "tls": tls, "latency": latency, "idle": idle, "killed": killed}

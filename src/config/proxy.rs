@@ -61,7 +61,7 @@ pub struct Listener {
     pub proxy_protocol: Vec<Network>,
     /// Paths of ours that are otherwise hidden: `/metrics`, `/replication/`.
     pub expose: Vec<String>,
-    /// HTTP/2 is spoken with clients that begin with it.
+    /// HTTP/2 is spoken with clients that begin with it, besides HTTP/1.1.
     pub http2: bool,
 }
 

@@ -173,7 +173,8 @@ pub(super) async fn turn_away(worker: &Worker, listener: usize, tcp: TcpStream, 
     if let Some(at) = snapshot.listeners.get(listener).filter(|at| at.tls.is_some()) {
         return worker.shared.metrics.refused(&at.name, Answer::Busy.code());
     }
-    let mut client = Client::new(Stream::Plain(tcp), Arc::new(From::new(listener, peer)), worker.timers.slot());
+    let mut client =
+        Client::new(Stream::Plain(tcp), Arc::new(From::new(listener, peer)), worker.timers.slot());
     respond::refuse(worker, &mut client, &Answer::Busy).await;
     client.wire.linger(&worker.scratch).await;
 }

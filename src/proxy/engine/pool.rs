@@ -196,6 +196,7 @@ mod tests {
         match stream {
             Stream::Plain(tcp) => tcp.local_addr().unwrap(),
             Stream::Tls(tls) => tls.tcp().local_addr().unwrap(),
+            Stream::Http2(_) => panic!("no connection to an upstream is a stream"),
         }
     }
 

@@ -4,7 +4,13 @@
 mod hpack;
 mod peer;
 
+mod answers;
 mod passing;
+mod rules;
+mod mutations;
+mod streams;
+mod floods;
+mod ending;
 
 use switchyard::config::proxy::{Kind, Proxy};
 

@@ -4,10 +4,13 @@ use std::mem::MaybeUninit;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::proxy::h1::{
-    Fields, Framing,
-    answer::{self, Garbled},
-    framing,
+use crate::{
+    proxy::h1::{
+        Fields, Framing,
+        answer::{self, Garbled},
+        framing,
+    },
+    wire::headers,
 };
 
 /// Fields of an answer at most: those of an upstream, and what is added here.
@@ -62,8 +65,9 @@ fn fields(given: &Fields<'_>) -> Result<HeaderMap, Garbled> {
 fn add(to: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), Garbled> {
     let name = HeaderName::from_bytes(name).map_err(|_| Garbled)?;
     let mut value = HeaderValue::from_bytes(value).map_err(|_| Garbled)?;
-    // RFC 7541 §7.1.3: a secret in the table could be guessed at.
-    value.set_sensitive(name == header::SET_COOKIE);
+    // RFC 7541 §7.1.3: a secret in the table could be guessed at. And an id that never comes again would only push out
+    // of it what does.
+    value.set_sensitive(name == header::SET_COOKIE || name == headers::REQUEST_ID);
     to.try_append(name, value).map_err(|_| Garbled)?;
     Ok(())
 }

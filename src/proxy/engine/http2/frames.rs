@@ -1,6 +1,9 @@
 //! The frames that go over a connection, told one by one as their bytes pass (RFC 9113 §4.1). Looks only; the library
 //! reads and writes them.
 
+/// Bytes of one setting.
+const SETTING: usize = 6;
+
 /// Bytes before a frame's payload.
 const HEAD: usize = 9;
 
@@ -10,7 +13,10 @@ const CODE: usize = 4;
 pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
+pub(super) const SETTINGS: u8 = 4;
 pub(super) const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 pub(super) const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 1;
@@ -37,6 +43,18 @@ impl Frame {
     /// The echo of a `PING` or `SETTINGS`.
     pub(super) fn is_ack(self) -> bool {
         self.flags & ACK != 0
+    }
+
+    /// Whether it has the length that its kind has. Where only its stream is to be reset for that, the library does it.
+    pub(super) fn fits(self) -> bool {
+        match self.kind {
+            RST_STREAM | WINDOW_UPDATE => self.length == 4,
+            SETTINGS if self.is_ack() => self.length == 0,
+            SETTINGS => self.length.is_multiple_of(SETTING),
+            PING => self.length == 8,
+            GOAWAY => self.length >= 8,
+            _ => true,
+        }
     }
 
     /// Data that is none, and ends nothing.

@@ -21,6 +21,10 @@ pub(super) fn write(parts: &Parts, limits: HeadLimits) -> Result<Vec<u8>, Refusa
         return Err(Refusal::BadRequestLine);
     }
     let target = parts.uri.path_and_query().ok_or(Refusal::BadRequestLine)?;
+    // RFC 9113 §8.3.1: there is no absolute form.
+    if !target.as_str().starts_with(['/', '*']) {
+        return Err(Refusal::BadRequestLine);
+    }
     let mut out = Vec::with_capacity(LINE + parts.headers.len() * 32);
     for part in [parts.method.as_str(), " ", target.as_str(), " HTTP/1.1\r\n"] {
         out.extend_from_slice(part.as_bytes());
@@ -33,13 +37,17 @@ pub(super) fn write(parts: &Parts, limits: HeadLimits) -> Result<Vec<u8>, Refusa
         if out.len() > limits.bytes {
             return Err(Refusal::HeadTooLong);
         }
-        match name {
-            &header::COOKIE => {}
+        // RFC 9113 §8.2.1: white space around a value makes it another one.
+        if value.as_bytes().trim_ascii().len() < value.len() {
+            return Err(Refusal::ForbiddenByte);
+        }
+        match *name {
+            header::COOKIE => {}
             // RFC 9113 §8.3.1: it says the same, or the request is malformed.
-            &header::HOST if authority.is_some_and(|authority| authority.as_bytes() != value.as_bytes()) => {
+            header::HOST if authority.is_some_and(|authority| authority.as_bytes() != value.as_bytes()) => {
                 return Err(Refusal::OtherHost);
             }
-            &header::HOST if authority.is_some() => {}
+            header::HOST if authority.is_some() => {}
             _ => line(&mut out, name.as_str(), value.as_bytes()),
         }
     }
@@ -116,6 +124,7 @@ mod tests {
     fn what_is_no_request_for_a_proxy_is_refused() {
         assert_eq!(of("CONNECT", "a:80", &[]), Err(Refusal::Connect));
         assert_eq!(of("GET", "ftp://a/", &[]), Err(Refusal::BadRequestLine));
+        assert_eq!(of("GET", "http://a/", &[("x", "y ")]), Err(Refusal::ForbiddenByte));
         assert_eq!(of("GET", "http://a/", &[("x", &"y".repeat(400))]), Err(Refusal::HeadTooLong));
     }
 }

@@ -59,7 +59,7 @@ impl Shared {
 
 impl Io {
     fn poll_read(&mut self, cx: &mut Context<'_>, to: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.meter.flood().is_some() {
+        if self.meter.fault().is_some() {
             // No more of it is looked at; who drives the connection ends it.
             return Poll::Pending;
         }

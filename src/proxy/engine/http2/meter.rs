@@ -1,14 +1,15 @@
-//! How much one connection may cost that carries no request. Pure: looks at frames, is told the time.
+//! What one connection may not do, beyond what the library sees to. Pure: looks at frames, is told the time.
 //!
-//! The library bounds what a client can make it keep: blocks of fields in many parts, small data, streams that it
+//! The library takes any frame first, and tells of a wrong length with the wrong code. And it bounds what a client can make it keep: blocks of fields in many parts, small data, streams that it
 //! resets itself. What it answers or forgets at once it takes without end: pings, settings, priorities, windows that
 //! grow byte by byte, requests that are taken back. Those have an allowance here, which real work and time fill up.
 
 use std::time::Duration;
 
+use h2::Reason;
 use tokio::time::Instant;
 
-use super::frames::{CONTINUATION, DATA, Frame, Frames, HEADERS, PING, RST_STREAM};
+use super::frames::{CONTINUATION, DATA, Frame, Frames, HEADERS, PING, RST_STREAM, SETTINGS};
 
 /// Length of what a client says first.
 pub(super) const PREFACE: usize = 24;
@@ -41,21 +42,35 @@ const REFUSED_STREAM: u32 = 7;
 /// The codes that say a stream went wrong: protocol, flow control, closed, compression.
 const WRONG: [u32; 5] = [1, 3, 5, 6, 9];
 
-/// What a client does too much of.
+/// What a connection is ended for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flood {
-    /// It takes its requests back.
+pub(super) enum Fault {
+    /// It takes too many of its requests back.
     Resets,
-    /// It sends what carries nothing.
+    /// It sends too much that carries nothing.
     Idle,
+    /// A frame has not the length that its kind has.
+    Size,
+    /// It does not begin with its settings.
+    NoSettings,
 }
 
-impl Flood {
+impl Fault {
     /// The label of metrics.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Resets => "h2-resets",
             Self::Idle => "h2-idle-frames",
+            Self::Size | Self::NoSettings => "h2-protocol-error",
+        }
+    }
+
+    /// What the client is told.
+    pub(super) fn code(self) -> Reason {
+        match self {
+            Self::Resets | Self::Idle => Reason::ENHANCE_YOUR_CALM,
+            Self::Size => Reason::FRAME_SIZE_ERROR,
+            Self::NoSettings => Reason::PROTOCOL_ERROR,
         }
     }
 }
@@ -114,7 +129,9 @@ pub(super) struct Meter {
     open: bool,
     /// Since then a frame, or a block, is not whole.
     amid: Option<Instant>,
-    flood: Option<Flood>,
+    /// Its settings have come.
+    begun: bool,
+    fault: Option<Fault>,
     refused: Refused,
 }
 
@@ -128,36 +145,35 @@ impl Meter {
             taken: 0,
             open: false,
             amid: None,
-            flood: None,
+            begun: false,
+            fault: None,
             refused: Refused::default(),
         }
     }
 
-    /// These bytes came. They are not to be looked at if it is too much.
-    pub(super) fn came(&mut self, bytes: &[u8], now: Instant) -> Result<(), Flood> {
-        let Self { came, resets, idle, open, flood, .. } = self;
+    /// These bytes came. They are not to be looked at if there is something wrong with them.
+    pub(super) fn came(&mut self, bytes: &[u8], now: Instant) -> Result<(), Fault> {
+        let Self { came, resets, idle, open, begun, fault, .. } = self;
         let mut another = false;
         came.pass(bytes, |frame: Frame| {
             *open = frame.leaves_open();
             another |= frame.kind != CONTINUATION;
-            let within = match frame.kind {
-                HEADERS => {
-                    idle.grow(IDLE_A_REQUEST);
-                    true
-                }
-                // The library counts them.
-                CONTINUATION => true,
-                DATA => !frame.is_empty_data() || idle.take(1, now),
-                RST_STREAM if !resets.take(1, now) => {
-                    flood.get_or_insert(Flood::Resets);
-                    true
-                }
-                PING if frame.is_ack() => idle.take(IDLE_AN_ECHO, now),
-                _ => idle.take(1, now),
-            };
-            if !within {
-                flood.get_or_insert(Flood::Idle);
+            if frame.kind == HEADERS {
+                idle.grow(IDLE_A_REQUEST);
             }
+            let settings = frame.kind == SETTINGS && !frame.is_ack();
+            let found = if !std::mem::replace(begun, true) && !settings {
+                Some(Fault::NoSettings)
+            } else if !frame.fits() {
+                Some(Fault::Size)
+            } else if frame.kind == RST_STREAM && !resets.take(1, now) {
+                Some(Fault::Resets)
+            } else if !idle.take(cost(frame), now) {
+                Some(Fault::Idle)
+            } else {
+                None
+            };
+            *fault = fault.or(found);
         });
         if !(self.open || self.came.is_amid()) {
             self.amid = None;
@@ -165,7 +181,7 @@ impl Meter {
             // It began only now, and has its time before it.
             self.amid = Some(now);
         }
-        self.flood.map_or(Ok(()), Err)
+        self.fault.map_or(Ok(()), Err)
     }
 
     /// These bytes go.
@@ -184,9 +200,9 @@ impl Meter {
         });
     }
 
-    /// What the client does too much of.
-    pub(super) fn flood(&self) -> Option<Flood> {
-        self.flood
+    /// What the connection is to be ended for.
+    pub(super) fn fault(&self) -> Option<Fault> {
+        self.fault
     }
 
     /// Since when the rest of a frame or of a block of fields is waited for.
@@ -197,6 +213,17 @@ impl Meter {
     /// What was refused since the last call.
     pub(super) fn refused(&mut self) -> Refused {
         std::mem::take(&mut self.refused)
+    }
+}
+
+/// What a frame takes of the allowance for those that carry nothing.
+fn cost(frame: Frame) -> u32 {
+    match frame.kind {
+        // The library counts these.
+        HEADERS | CONTINUATION => 0,
+        DATA => u32::from(frame.is_empty_data()),
+        PING if frame.is_ack() => IDLE_AN_ECHO,
+        _ => 1,
     }
 }
 
@@ -211,20 +238,30 @@ mod tests {
         out
     }
 
+    /// One that has begun as it should.
+    fn begun(now: Instant) -> Meter {
+        let mut meter = Meter::new(now);
+        meter.came(&[0; PREFACE], now).unwrap();
+        meter.came(&frame(SETTINGS, 0, b""), now).unwrap();
+        meter
+    }
+
     /// How many of these frames, one after the other at once, are let by.
     fn let_by(frame: &[u8]) -> usize {
         let now = clock::now();
-        let mut meter = Meter::new(now);
-        meter.came(&[0; PREFACE], now).unwrap();
+        let mut meter = begun(now);
         (0..10_000).take_while(|_| meter.came(frame, now).is_ok()).count()
     }
 
     #[tokio::test(start_paused = true)]
     async fn frames_that_carry_nothing_have_a_bound_and_requests_have_none() {
-        for kind in [2, 4, 6, 7, 8, 0x20] {
-            assert_eq!(let_by(&frame(kind, 0, &[0; 8])), IDLE as usize, "{kind}");
+        // The settings at the beginning are one.
+        let most = IDLE as usize - 1;
+        for (kind, length) in [(2, 5), (4, 6), (6, 8), (7, 8), (8, 4), (0x20, 3)] {
+            assert_eq!(let_by(&frame(kind, 0, &vec![0; length])), most, "{kind}");
         }
-        assert_eq!(let_by(&frame(DATA, 0, b"")), IDLE as usize, "data that is none");
+        assert_eq!(let_by(&frame(DATA, 0, b"")), most, "data that is none");
+        assert_eq!(let_by(&frame(PING, 1, &[0; 8])), most / IDLE_AN_ECHO as usize);
         assert_eq!(let_by(&frame(RST_STREAM, 0, &[0; 4])), RESETS as usize);
         for free in [frame(DATA, 0, b"x"), frame(DATA, 1, b""), frame(HEADERS, 5, b"x")] {
             assert_eq!(let_by(&free), 10_000, "{free:?}");
@@ -236,9 +273,8 @@ mod tests {
         let ping = frame(6, 0, &[0; 8]);
         let now = clock::now();
         let used_up = || {
-            let mut meter = Meter::new(now);
-            meter.came(&[0; PREFACE], now).unwrap();
-            for _ in 0..IDLE {
+            let mut meter = begun(now);
+            for _ in 1..IDLE {
                 meter.came(&ping, now).unwrap();
             }
             meter
@@ -260,19 +296,43 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_block_that_is_not_whole_is_known_since_it_began() {
         let (now, later) = (clock::now(), clock::now() + Duration::from_secs(3));
-        let mut meter = Meter::new(now);
-        meter.came(&[0; PREFACE], now).unwrap();
+        let mut meter = begun(now);
         assert_eq!(meter.amid(), None);
         meter.came(&frame(HEADERS, 0, b"ab"), now).unwrap();
         meter.came(&frame(CONTINUATION, 0, b"ab"), later).unwrap();
         assert_eq!(meter.amid(), Some(now));
         meter.came(&frame(CONTINUATION, 4, b"ab"), later).unwrap();
         assert_eq!(meter.amid(), None);
-        meter.came(&frame(4, 0, &[0; 6])[..5], now).unwrap();
-        meter.came(&frame(4, 0, &[0; 6])[5..12], later).unwrap();
+        meter.came(&frame(4, 0, &[0; 6])[..10], now).unwrap();
+        meter.came(&frame(4, 0, &[0; 6])[10..12], later).unwrap();
         assert_eq!(meter.amid(), Some(now));
-        meter.came(&[&frame(4, 0, &[0; 6])[12..], &[0]].concat(), later).unwrap();
+        meter.came(&[&frame(4, 0, &[0; 6])[12..], &frame(6, 0, &[0; 8])[..9]].concat(), later).unwrap();
         assert_eq!(meter.amid(), Some(later), "another one has begun");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_frame_has_the_length_of_its_kind_and_settings_come_first() {
+        let now = clock::now();
+        for (kind, flags, length, fits) in [
+            (2, 0, 5, true),
+            (2, 0, 4, true),
+            (3, 0, 4, true),
+            (3, 0, 5, false),
+            (4, 0, 12, true),
+            (4, 0, 5, false),
+            (4, 1, 0, true),
+            (4, 1, 6, false),
+            (6, 0, 7, false),
+            (7, 0, 7, false),
+            (7, 0, 20, true),
+            (8, 0, 5, false),
+        ] {
+            let came = begun(now).came(&frame(kind, flags, &vec![1; length]), now);
+            assert_eq!(came, if fits { Ok(()) } else { Err(Fault::Size) }, "{kind} {length}");
+        }
+        let mut meter = Meter::new(now);
+        meter.came(&[0; PREFACE], now).unwrap();
+        assert_eq!(meter.came(&frame(4, 1, b""), now), Err(Fault::NoSettings));
     }
 
     #[tokio::test(start_paused = true)]

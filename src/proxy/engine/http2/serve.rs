@@ -35,6 +35,7 @@ use crate::{
     proxy::{
         answer::Answer,
         guard::{Refusal, head::HeadLimits},
+        record::metrics::Open,
     },
 };
 
@@ -138,12 +139,7 @@ impl Serving<'_> {
         let Some(connection) = self.handshake().await else { return };
         let under_way = self.worker.shared.metrics.streams(&self.listener());
         let start = |request, respond| {
-            let open = under_way.open();
-            let served = one(self.worker, self.from.clone(), self.limits.head, request, respond);
-            async move {
-                served.await;
-                drop(open);
-            }
+            one(self.worker, self.from.clone(), self.limits.head, under_way.open(), request, respond)
         };
         let mut driven = Driven {
             serving: &self,
@@ -213,14 +209,16 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
         if busy && self.streams.is_empty() {
             self.idle_until = now + self.serving.limits.keep_alive;
         }
-        self.look(now);
+        if self.look(now) {
+            // What the client is told has to go out.
+            cx.waker().wake_by_ref();
+        }
         loop {
             let Some(until) = self.until(now) else { return Poll::Ready(()) };
             ready!(self.serving.slot.poll(cx, until, now));
             if !self.late(now) {
                 return Poll::Ready(());
             }
-            // What the client is told has to go out.
             cx.waker().wake_by_ref();
         }
     }
@@ -251,11 +249,11 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
         self.streams.len() > before
     }
 
-    /// Sees to what has happened: too much of something, or a stop.
-    fn look(&mut self, now: Instant) {
-        let (flood, refused) = {
+    /// Sees to what has happened: something that may not be, or a stop. Whether the client is to be told.
+    fn look(&mut self, now: Instant) -> bool {
+        let (fault, refused) = {
             let meter = &mut self.serving.io.lock().meter;
-            (meter.flood(), meter.refused())
+            (meter.fault(), meter.refused())
         };
         for _ in 0..refused.too_many {
             self.serving.count("h2-too-many-streams");
@@ -263,15 +261,22 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
         for _ in 0..refused.malformed {
             self.serving.count("h2-malformed");
         }
-        match (self.phase, flood) {
-            (Phase::Open | Phase::Leaving(_), Some(flood)) => self.end(flood.reason(), now),
-            (Phase::Open, None) if self.serving.worker.is_stopping() => self.leave(),
-            _ => {}
-        }
+        let told = match (self.phase, fault) {
+            (Phase::Open | Phase::Leaving(_), Some(fault)) => {
+                self.end(fault.reason(), fault.code(), now);
+                true
+            }
+            (Phase::Open, None) if self.serving.worker.is_stopping() => {
+                self.leave();
+                true
+            }
+            _ => false,
+        };
         if let Phase::Leaving(until) = &mut self.phase {
             let idle = self.streams.is_empty() && !self.connection.has_streams();
             *until = if idle { until.or(Some(now + LEAVE)) } else { None };
         }
+        told
     }
 
     /// Until when nothing needs to be done; `None` if nothing is left to be done at all.
@@ -293,7 +298,9 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
         match self.phase {
             Phase::Over(_) | Phase::Ending(_) | Phase::Leaving(Some(_)) => return false,
             Phase::Open if self.streams.is_empty() && self.idle_until <= now => self.leave(),
-            Phase::Open | Phase::Leaving(None) => self.end(Refusal::HeadTooSlow.reason(), now),
+            Phase::Open | Phase::Leaving(None) => {
+                self.end(Refusal::HeadTooSlow.reason(), Reason::ENHANCE_YOUR_CALM, now);
+            }
         }
         true
     }
@@ -305,10 +312,10 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
     }
 
     /// The client does what it may not do to the end.
-    fn end(&mut self, why: &str, now: Instant) {
+    fn end(&mut self, why: &str, code: Reason, now: Instant) {
         tracing::debug!(client.address = %self.serving.from.peer, why, "a connection of HTTP/2 was ended");
         self.serving.count(why);
-        self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
+        self.connection.abrupt_shutdown(code);
         self.phase = Phase::Ending(now + LEAVE);
     }
 
@@ -327,6 +334,7 @@ async fn one(
     worker: &Worker,
     from: Arc<From>,
     limits: HeadLimits,
+    under_way: Open,
     request: Request<RecvStream>,
     respond: SendResponse<Bytes>,
 ) {
@@ -337,9 +345,11 @@ async fn one(
     let begun = head::write(&parts, limits)
         .and_then(|head| exchange::begin_stream(worker, &client.from, &head, limits, ended));
     drop(parts);
-    // How the connection goes on is not the stream's to say; and what was not ended is reset.
+    // How the connection goes on is not the stream's to say; and what was not ended is reset. Boxed: what is moved to
+    // where streams are kept is small.
     match begun {
-        Ok(begun) => drop(exchange::run(worker, &mut client, begun).await),
+        Ok(begun) => drop(Box::pin(exchange::run(worker, &mut client, begun)).await),
         Err(refusal) => Box::pin(respond::refuse(worker, &mut client, &Answer::Refused(refusal))).await,
     }
+    drop(under_way);
 }
