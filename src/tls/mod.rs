@@ -38,8 +38,9 @@ pub use suites::Suite;
 pub use upstream::{Upstream, untrusting};
 
 /// What is spoken inside TLS, best first. The one list of both sides.
-fn protocols() -> Vec<Vec<u8>> {
-    vec![b"http/1.1".to_vec()]
+fn protocols(http2: bool) -> Vec<Vec<u8>> {
+    let all: [&[u8]; 2] = [b"h2", b"http/1.1"];
+    all.into_iter().filter(|name| http2 || *name != b"h2").map(<[u8]>::to_vec).collect()
 }
 
 /// The cryptography, with these suites in this order; all of them if none is named.

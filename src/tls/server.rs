@@ -217,7 +217,7 @@ fn load(setting: &ServerSetting, tickets: &Arc<dyn ProducesTickets>) -> Result<L
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(Arc::new(ByName::new(pairs)));
-    config.alpn_protocols = protocols();
+    config.alpn_protocols = protocols(setting.http2);
     config.ticketer = tickets.clone();
     config.send_tls13_tickets = TICKETS;
     // Tickets hold all that a session needs: nothing is kept here, and nothing shared between threads is locked.

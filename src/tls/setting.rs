@@ -15,6 +15,8 @@ pub struct ServerSetting {
     pub least: Least,
     /// Cipher suites, best first; all that are safe, in the client's order, if there are none.
     pub suites: Vec<Suite>,
+    /// HTTP/2 is offered, before HTTP/1.1.
+    pub http2: bool,
 }
 
 /// A certificate and its key.

@@ -43,6 +43,7 @@ impl World {
             client_auth: ClientAuth::Off,
             least: Least::Tls12,
             suites: Vec::new(),
+            http2: false,
         }
     }
 

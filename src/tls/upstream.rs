@@ -147,7 +147,7 @@ fn load(setting: &UpstreamSetting) -> Result<(ClientConfig, [u8; 32]), Vec<Probl
         }
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = protocols();
+    config.alpn_protocols = protocols(false);
     Ok((config, files.digest()))
 }
 

@@ -69,6 +69,7 @@ impl Files {
             client_auth: ClientAuth::Off,
             least: Least::Tls12,
             suites: Vec::new(),
+            http2: false,
         }
     }
 

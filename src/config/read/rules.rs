@@ -37,8 +37,8 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
     let trusted = table.list("trusted", network).unwrap_or_default();
     let proxy_protocol = table.list("proxy_protocol", network).unwrap_or_default();
     let expose = table.list("expose", exposed).unwrap_or_default();
-    let tls = super::tls::server(table);
     let http2 = table.or("http2", false, flag);
+    let tls = super::tls::server(table, http2);
     let single = table.opt("service", |given| service(given, known));
     let rules = table.tables("rules", "{ service = \"controllers\" }");
     let rules = match (table.has("service"), table.has("rules")) {

@@ -34,8 +34,8 @@ struct Places {
     lists: Option<Place>,
 }
 
-/// `listener.tls`; `None` also when it has faults, which are noted.
-pub(super) fn server(of: &Table<'_>) -> Option<Server> {
+/// `listener.tls`, of a listener that speaks HTTP/2 or does not; `None` also when it has faults, which are noted.
+pub(super) fn server(of: &Table<'_>, http2: bool) -> Option<Server> {
     let table = of.sub("tls");
     let given = table.is_given();
     let mut places = Places::default();
@@ -73,7 +73,7 @@ pub(super) fn server(of: &Table<'_>) -> Option<Server> {
         (Auth::Optional, Some(ca)) => Some(ClientAuth::Optional(Trust { ca, crl })),
         (Auth::Required, Some(ca)) => Some(ClientAuth::Required(Trust { ca, crl })),
     };
-    let setting = ServerSetting { pairs: pairs?, client_auth: client_auth?, least, suites: suites? };
+    let setting = ServerSetting { pairs: pairs?, client_auth: client_auth?, least, suites: suites?, http2 };
     match Server::load(setting) {
         Ok(server) => Some(server),
         Err(problems) => {

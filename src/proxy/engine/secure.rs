@@ -53,7 +53,10 @@ pub(super) async fn shake(worker: &Worker, client: &mut Client, asks: &Asks) -> 
                 let is_12 = state.protocol_version() == Some(ProtocolVersion::TLSv1_2);
                 let resumed = state.handshake_kind() == Some(HandshakeKind::Resumed);
                 let version = if is_12 { "1.2" } else { "1.3" };
-                from.secured = Some(Arc::new(Secured { version, resumed, peer }));
+                // Nobody has it yet but its connection.
+                if let Some(from) = Arc::get_mut(from) {
+                    from.secured = Some(Arc::new(Secured { version, resumed, peer }));
+                }
                 count(worker, from.listener, if resumed { Handshake::Resumed } else { Handshake::Full });
                 return true;
             }

@@ -6,7 +6,13 @@ use super::{
     controllers,
     peer::{Ended, Peer, request, request_with},
 };
-use crate::strict::origin::{Origin, Request};
+use switchyard::tls::ServerSetting;
+
+use crate::{
+    front::Front,
+    secure::Files,
+    strict::origin::{Origin, Request},
+};
 
 fn last(origin: &Origin) -> Request {
     origin.last().expect("a request has reached the origin")
@@ -72,6 +78,26 @@ fn curl_is_served() {
         if args.len() > 2 {
             assert_eq!(last(&origin).body.len(), body.len());
         }
+    }
+}
+
+#[test]
+fn inside_tls_it_is_agreed_on() {
+    let (files, origin) = (Files::new(), Origin::start());
+    for (http2, wanted) in [(true, "200 2"), (false, "200 1.1")] {
+        let mut config = files.front(ServerSetting { http2, ..files.setting() }, &[origin.address]);
+        config.listeners[0].http2 = http2;
+        let front = Front::start(config);
+        let out = Command::new("curl")
+            .args(["-sk", "--max-time", "20", "--http2", "-w", "\n%{http_code} %{http_version}"])
+            .arg(format!("https://{}/api/v1/vm", front.address))
+            .output();
+        let Ok(out) = out else {
+            eprintln!("there is no curl here: it was not tried");
+            return;
+        };
+        assert_eq!(String::from_utf8_lossy(&out.stdout).lines().last(), Some(wanted), "{out:?}");
+        assert_eq!(last(&origin).get("x-forwarded-proto"), Some("https"));
     }
 }
 
