@@ -132,7 +132,7 @@ mod tests {
     use crate::{clock, proxy::record::ProxyMetrics};
 
     fn pipes() -> Pipes {
-        Pipes::new(true, ProxyMetrics::new().unwrap().zero_copy())
+        Pipes::new(true, ProxyMetrics::new().expect("the names are right").zero_copy())
     }
 
     #[test]
