@@ -10,8 +10,8 @@ use switchyard::{
     config::{
         Address, Log,
         proxy::{
-            Access, Balance, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Reads, Rule, Service,
-            Upstream, UpstreamTimeouts,
+            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Reads, Rule,
+            Service, Upstream, UpstreamTimeouts,
         },
     },
     health::{Found, verdict::Tracker},
@@ -156,7 +156,8 @@ fn config(upstream: SocketAddr) -> Proxy {
             attempts: 3,
         }],
         limits: Limits::default(),
-        grace: Duration::from_secs(1),
+        endings: Endings { grace: Duration::from_secs(1), ..Endings::default() },
+        run_dir: None,
     }
 }
 

@@ -93,7 +93,12 @@ const FENCES: &[(&str, &[&str], &str)] = &[
     ("tokio::spawn", &["supervise/"], "a task must be named and stopped"),
     ("tokio::task::spawn", &["supervise/"], "a task must be named and stopped"),
     ("std::process::Command", &["agent/driver/", "cli/"], "child processes stand for VMs"),
-    ("tokio::process", &["agent/driver/", "cli/"], "child processes stand for VMs"),
+    (
+        "tokio::process",
+        &["agent/driver/", "cli/", "proxy/handover/"],
+        "child processes stand for VMs, and one for its predecessor",
+    ),
+    ("listenfd", &["proxy/handover/"], "sockets are inherited in one place"),
     ("std::time::Instant::now", &["clock.rs"], "one reader of time"),
     ("tokio::time::Instant::now", &["clock.rs"], "one reader of time"),
     ("std::time::SystemTime::now", &["clock.rs"], "one reader of time"),

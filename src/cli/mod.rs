@@ -8,6 +8,7 @@ mod check;
 mod controller;
 mod registry;
 mod proxy;
+mod upgrade;
 mod standalone;
 mod role;
 mod output;
@@ -40,6 +41,8 @@ enum Command {
     Standalone(standalone::Args),
     /// Run a proxy in front of controllers and registries
     Proxy(proxy::Args),
+    /// Replace a running proxy by the binary now on disk, without a connection being lost
+    Upgrade(upgrade::Args),
     /// Validate config files of any role; exit 2 and point at file:line:column if one is wrong
     Check(check::Check),
     /// Run a controller: stateless, its state is in etcd
@@ -70,6 +73,14 @@ impl Failure {
         Self::Runtime { error: format!("{what}: {}", crate::telemetry::chain(error)), hint: None }
     }
 
+    /// What went wrong, in one line.
+    pub(crate) fn error(&self) -> &str {
+        match self {
+            Self::Shown => "its config is wrong; its log has the faults",
+            Self::Usage { error, .. } | Self::Runtime { error, .. } => error,
+        }
+    }
+
     pub(crate) fn show(&self, printer: Printer) {
         match self {
             Self::Shown => {}
@@ -98,6 +109,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match &cli.command {
         Command::Standalone(args) => standalone::run(args, printer),
         Command::Proxy(args) => proxy::run(args, printer),
+        Command::Upgrade(args) => upgrade::run(args, printer),
         Command::Check(args) => check::run(args, printer),
         Command::Controller(args) => controller::run(args, printer),
         Command::Registry(args) => registry::run(args, printer),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -31,6 +32,24 @@ pub(super) trait Hooks {
 
     /// `SIGUSR1`.
     fn reopen_logs(&mut self) {}
+
+    /// `SIGUSR2`.
+    fn upgrade(&mut self) {
+        warn!("only a proxy is upgraded while it runs: restart this process");
+    }
+
+    /// Completes when another process has taken over; its id.
+    fn replaced(&self) -> impl Future<Output = u32> {
+        std::future::pending()
+    }
+
+    /// How long the end may take, if that is not what it was at the start.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
+
+    /// A stop was asked for while the end after a replacement was waited for.
+    fn hurry(&self) {}
 }
 
 /// Runs a role from its opening to its end: `open` binds and starts it in the tree, and gives its hooks.
@@ -64,6 +83,9 @@ pub(super) fn once<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
     Ok(done)
 }
 
+/// After the time that requests have, so that what cuts them can say so.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// What is left to blocking calls after everything else has stopped.
 const LAST_MOMENT: Duration = Duration::from_millis(200);
 
@@ -92,29 +114,73 @@ where
         () = stop_asked(&mut asked) => return Ok(()),
     };
     info!(process.id = std::process::id(), version = crate::model::OURS, "started");
-    announce(&[sd_notify::NotifyState::Ready]);
+    announce(&[NotifyState::Ready]);
     let end = loop {
         tokio::select! {
             ended = tree.ended() => {
-                break Err(Failure::Runtime { error: ended.to_string(), hint: None });
+                break End::Failed(Failure::Runtime { error: ended.to_string(), hint: None });
             }
+            by = hooks.replaced() => break End::Replaced(by),
             signal = asked.recv() => match signal {
-                Some(Signal::Reload) => hooks.reload(),
+                Some(Signal::Reload) => reload(&mut hooks),
                 Some(Signal::ReopenLogs) => hooks.reopen_logs(),
-                Some(Signal::Stop) | None => break Ok(()),
+                Some(Signal::Upgrade) => hooks.upgrade(),
+                Some(Signal::Stop) | None => break End::Stop,
             }
         }
     };
-    announce(&[sd_notify::NotifyState::Stopping]);
-    info!(grace.seconds = grace.as_secs_f64(), "stopping");
+    let patience = hooks.patience().unwrap_or(grace);
+    match end {
+        // The service goes on, in another process.
+        End::Replaced(by) => {
+            announce(&[NotifyState::MainPid(by)]);
+            info!(
+                successor.pid = by,
+                drain.seconds = patience.as_secs_f64(),
+                "replaced, and ends with its last connection"
+            );
+        }
+        End::Stop | End::Failed(_) => {
+            announce(&[NotifyState::Stopping]);
+            info!(grace.seconds = patience.as_secs_f64(), "stopping");
+        }
+    }
+    let hurried = async {
+        if matches!(end, End::Replaced(_)) {
+            stop_asked(&mut asked).await;
+            info!("a replaced process is to stop: what it has left gets the grace");
+            hooks.hurry();
+        }
+        stop_asked(&mut asked).await;
+    };
     tokio::select! {
-        () = tree.shut_down(grace) => info!("stopped"),
-        () = stop_asked(&mut asked) => {
+        () = tree.shut_down(patience + LAST_WORDS) => info!("stopped"),
+        () = hurried => {
             warn!("stopped at once, on a second signal");
             printer.note("stopped at once: what was running is cut");
         }
     }
-    end
+    match end {
+        End::Failed(failure) => Err(failure),
+        End::Stop | End::Replaced(_) => Ok(()),
+    }
+}
+
+/// Why a process ends.
+enum End {
+    Stop,
+    Replaced(u32),
+    Failed(Failure),
+}
+
+/// Told to the service manager, for it knows when a reload is over only from that.
+fn reload(hooks: &mut impl Hooks) {
+    match NotifyState::monotonic_usec_now() {
+        Ok(now) => announce(&[NotifyState::Reloading, now]),
+        Err(error) => warn!(%error, "the service manager was not told of the reload"),
+    }
+    hooks.reload();
+    announce(&[NotifyState::Ready]);
 }
 
 async fn stop_asked(asked: &mut mpsc::Receiver<Signal>) {
@@ -127,7 +193,7 @@ async fn stop_asked(asked: &mut mpsc::Receiver<Signal>) {
 }
 
 /// Tells the service manager, if there is one.
-fn announce(state: &[sd_notify::NotifyState<'_>]) {
+fn announce(state: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(state) {
         warn!(%error, "the service manager could not be told");
     }

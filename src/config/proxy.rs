@@ -29,8 +29,27 @@ pub struct Proxy {
     pub services: Vec<Service>,
     /// `[limits]`.
     pub limits: Limits,
-    /// How long a stop may take.
+    /// `[shutdown]`.
+    pub endings: Endings,
+    /// Where its control socket and pid file are, if it can be upgraded. What the file does not say is chosen by whoever
+    /// starts it.
+    pub run_dir: Option<PathBuf>,
+}
+
+/// `[shutdown]`: how long what runs may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Endings {
+    /// When the process is told to stop.
     pub grace: Duration,
+    /// When a successor has taken over, or a reload has removed the listener.
+    pub drain: Duration,
+}
+
+impl Default for Endings {
+    fn default() -> Self {
+        // A template of 100 GiB takes most of an hour at 300 Mbit/s.
+        Self { grace: super::DEFAULT_GRACE, drain: Duration::from_secs(3600) }
+    }
 }
 
 /// Where access lines go.

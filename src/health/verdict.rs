@@ -1,10 +1,12 @@
 //! From the outcomes of probes to a verdict with its evidence. Pure: time comes in as an argument.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::{
     model::{RouteClass, Timestamp},
-    wire::ready::Ready,
+    wire::{handover::Known, ready::Ready},
 };
 
 /// What one probe found.
@@ -23,6 +25,9 @@ pub enum Found {
         why: String,
     },
 }
+
+/// Letters of one sentence, and entries of one list, that a successor is told.
+const HANDED: usize = 512;
 
 /// Where an upstream stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +110,47 @@ impl Verdict {
         }
     }
 
+    /// What a successor is told; nothing while nothing is known. Words and lists are cut to [`HANDED`].
+    pub fn known(&self, now: Instant) -> Option<Known> {
+        let cut = |text: &str| text.chars().take(HANDED).collect::<String>();
+        let may = |may: &May| match may {
+            May::Yes => None,
+            May::No(why) => Some(cut(why)),
+        };
+        Some(Known {
+            up: match self.state {
+                State::Unknown => return None,
+                State::Up => true,
+                State::Down => false,
+            },
+            for_ms: u64::try_from(now.saturating_duration_since(self.since).as_millis()).unwrap_or(u64::MAX),
+            since: self.since_wall,
+            evidence: cut(&self.evidence),
+            read: may(&self.read),
+            write: may(&self.write),
+            poll: may(&self.poll),
+            supports: self.supports.iter().take(HANDED).map(|ability| cut(ability)).collect(),
+            name: self.name.clone(),
+        })
+    }
+
+    /// One that a predecessor has found.
+    pub fn handed(known: &Known, now: Instant) -> Self {
+        let may = |why: &Option<String>| why.clone().map_or(May::Yes, May::No);
+        Self {
+            state: if known.up { State::Up } else { State::Down },
+            // A clock that has not run for so long yet knows no earlier moment than its first.
+            since: now.checked_sub(Duration::from_millis(known.for_ms)).unwrap_or(now),
+            since_wall: known.since,
+            evidence: known.evidence.clone(),
+            read: may(&known.read),
+            write: may(&known.write),
+            poll: may(&known.poll),
+            supports: known.supports.clone(),
+            name: known.name.clone(),
+        }
+    }
+
     /// Whether it says of itself that it can serve such a request. Says nothing about [`Verdict::state`].
     pub fn may(&self, class: RouteClass, access: Access) -> &May {
         match (class, access) {
@@ -151,7 +197,12 @@ pub struct Tracker {
 impl Tracker {
     /// Nothing seen yet. `rise` good ones in a row make it up, `fall` bad ones down.
     pub fn new(rise: u32, fall: u32, now: Instant, wall: Timestamp) -> Self {
-        Self { rise: rise.max(1), fall: fall.max(1), against: 0, verdict: Verdict::unknown(now, wall) }
+        Self::from(rise, fall, Verdict::unknown(now, wall))
+    }
+
+    /// Beginning with a verdict that was found before.
+    pub fn from(rise: u32, fall: u32, verdict: Verdict) -> Self {
+        Self { rise: rise.max(1), fall: fall.max(1), against: 0, verdict }
     }
 
     /// What is held to be true.
@@ -313,6 +364,29 @@ mod tests {
         tracker.record(bad(), clock::now(), clock::wall());
         tracker.record(good(), clock::now(), clock::wall());
         assert_eq!(tracker.verdict().name(), Some("r1"));
+    }
+
+    #[test]
+    fn a_successor_begins_with_what_was_found_and_goes_on_from_there() {
+        let mut before = tracker();
+        assert_eq!(before.verdict().known(clock::now()), None);
+        let ready = Ready {
+            ready: true,
+            write: Some(false),
+            why: vec!["disk full".into()],
+            supports: vec!["idempotency-key".into()],
+            name: Some("r1".into()),
+            ..Ready::default()
+        };
+        before.record(Found::Good { seen: "200".into(), ready: Some(ready) }, clock::now(), clock::wall());
+        let known = before.verdict().known(clock::now()).unwrap();
+        let verdict = Verdict::handed(&known, clock::now());
+        assert_eq!(verdict.known(clock::now()).unwrap(), known);
+        assert_eq!(verdict.may(RouteClass::RegistryUpload, Access::Write), &May::No("disk full".into()));
+        // One bad probe does not make it down, as it would after a start.
+        let mut after = Tracker::from(2, 3, verdict);
+        assert_eq!(after.record(bad(), clock::now(), clock::wall()), None);
+        assert_eq!(after.verdict().state, State::Up);
     }
 
     proptest! {

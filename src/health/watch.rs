@@ -17,6 +17,7 @@ use crate::{
     model::proxy_protocol::Version,
     supervise::{Handle, Stage, StopSource},
     tls::Upstream,
+    wire::handover::Known,
 };
 
 /// While outcomes disagree with the verdict, it is asked so many times as often.
@@ -36,22 +37,24 @@ pub struct Prober {
 
 impl Prober {
     /// Starts probing at once. `name` is `service/upstream`, for logs; `wrapping` the PROXY header that its
-    /// connections begin with, and the TLS that they are inside of.
+    /// connections begin with, and the TLS that they are inside of; `known` what a predecessor has found.
     pub fn start(
         tasks: &Handle,
         name: &str,
         address: &Address,
         health: &Health,
         wrapping: (Option<Version>, Option<Upstream>),
+        known: Option<&Known>,
     ) -> Self {
-        let first = Verdict::unknown(clock::now(), clock::wall());
-        let verdict = Arc::new(ArcSwap::from_pointee(first));
+        let unknown = || Verdict::unknown(clock::now(), clock::wall());
+        let first = known.map_or_else(unknown, |known| Verdict::handed(known, clock::now()));
+        let verdict = Arc::new(ArcSwap::from_pointee(first.clone()));
         let (changes, changed) = watch::channel(());
         let (stop, nudge) = (StopSource::new(), Arc::new(Notify::new()));
         let work = Work {
             name: name.to_owned(),
             probe: Probe::new(address.clone(), health.kind.clone(), health.timeout, wrapping),
-            tracker: Tracker::new(health.rise, health.fall, clock::now(), clock::wall()),
+            tracker: Tracker::from(health.rise, health.fall, first),
             interval: health.interval.max(LEAST),
             verdict: verdict.clone(),
             changes,

@@ -43,26 +43,57 @@ pub fn bind(address: SocketAddr, key: &str) -> Result<TcpListener, BindError> {
     open().map_err(|source| failed(source, address, key))
 }
 
+/// Who else may listen on the port that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beside {
+    /// Nobody: another program there is an error.
+    Nobody,
+    /// This process, or the one that it takes over from: the one address contains the other.
+    Ours,
+}
+
 /// Listens on `address` once for each of `threads`: the system deals new connections out among them. Connections that
 /// are accepted send small packets at once.
 pub fn bind_for_threads(
     address: SocketAddr,
     key: &str,
     threads: usize,
+    beside: Beside,
 ) -> Result<Vec<std::net::TcpListener>, BindError> {
     let open = || {
         let first = socket(address)?;
-        first.bind(address)?;
-        // Only now: a port that is shared from the first could be had although another program listens there.
-        share(&first, threads)?;
-        let mut all = vec![listen(first)?];
-        let address = all[0].local_addr()?;
-        for _ in 1..threads {
-            all.push(another(&all[0], address)?);
+        if beside == Beside::Ours {
+            share(&first)?;
         }
+        first.bind(address)?;
+        // Only now: a port that is shared from the first could be had although another program listens there. And for
+        // one thread too: a successor may have more.
+        share(&first)?;
+        let first = listen(first)?;
+        let mut all = more(&first, threads.saturating_sub(1))?;
+        all.insert(0, first);
         Ok(all)
     };
     open().map_err(|source| failed(source, address, key))
+}
+
+/// Opens so many more sockets of the same port, among which new connections are dealt out. An error when `first` was
+/// opened by somebody else, the service manager say: then its queue has to be shared.
+pub fn more(first: &std::net::TcpListener, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+    let address = first.local_addr()?;
+    (0..count).map(|_| another(first, address)).collect()
+}
+
+/// Brings a socket that another process has opened into the state of one of ours.
+pub fn adopt(socket: &std::net::TcpListener) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    rustix::net::sockopt::set_tcp_nodelay(socket, true)?;
+    Ok(())
+}
+
+/// The port cannot be had, for this reason.
+pub fn not_bound(source: io::Error, address: SocketAddr, key: &str) -> BindError {
+    failed(source, address, key)
 }
 
 fn socket(address: SocketAddr) -> io::Result<TcpSocket> {
@@ -78,12 +109,14 @@ fn listen(socket: TcpSocket) -> io::Result<std::net::TcpListener> {
 }
 
 #[cfg(target_os = "linux")]
-fn share(first: &TcpSocket, threads: usize) -> io::Result<()> {
-    first.set_reuseport(threads > 1)
+fn share(first: &TcpSocket) -> io::Result<()> {
+    first.set_reuseport(true)
 }
 
 #[cfg(target_os = "linux")]
-fn another(_first: &std::net::TcpListener, address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn another(first: &std::net::TcpListener, address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    // One that was inherited may not be shared yet.
+    rustix::net::sockopt::set_socket_reuseport(first, true)?;
     let socket = socket(address)?;
     socket.set_reuseport(true)?;
     socket.bind(address)?;
@@ -92,7 +125,7 @@ fn another(_first: &std::net::TcpListener, address: SocketAddr) -> io::Result<st
 
 // Elsewhere connections are not dealt out among sockets of one port: the threads take turns at one socket.
 #[cfg(not(target_os = "linux"))]
-fn share(_first: &TcpSocket, _threads: usize) -> io::Result<()> {
+fn share(_first: &TcpSocket) -> io::Result<()> {
     Ok(())
 }
 
@@ -161,12 +194,28 @@ mod tests {
 
     #[tokio::test]
     async fn every_thread_has_a_socket_and_nobody_else_gets_the_port() {
-        let sockets = bind_for_threads("127.0.0.1:0".parse().unwrap(), "x", 3).unwrap();
+        let sockets = bind_for_threads("127.0.0.1:0".parse().unwrap(), "x", 3, Beside::Nobody).unwrap();
         let address = sockets[0].local_addr().unwrap();
         assert!(sockets.iter().all(|socket| socket.local_addr().unwrap() == address));
-        for error in [bind(address, "x").err(), bind_for_threads(address, "x", 3).err()] {
+        for error in [bind(address, "x").err(), bind_for_threads(address, "x", 3, Beside::Nobody).err()] {
             assert!(matches!(error, Some(BindError::InUse { .. })), "{error:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_port_of_one_thread_can_be_opened_for_more_later() {
+        let first = bind_for_threads("127.0.0.1:0".parse().unwrap(), "x", 1, Beside::Nobody).unwrap();
+        let address = first[0].local_addr().unwrap();
+        let others = more(&first[0], 2).unwrap();
+        assert!(others.iter().all(|socket| socket.local_addr().unwrap() == address));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_contains_one_of_ours_can_be_had_beside_it() {
+        let first = bind_for_threads("127.0.0.1:0".parse().unwrap(), "x", 2, Beside::Nobody).unwrap();
+        let all = SocketAddr::new("0.0.0.0".parse().unwrap(), first[0].local_addr().unwrap().port());
+        assert!(bind_for_threads(all, "x", 2, Beside::Nobody).is_err());
+        assert!(bind_for_threads(all, "x", 2, Beside::Ours).is_ok());
     }
 
     #[tokio::test]

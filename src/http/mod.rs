@@ -9,7 +9,7 @@ mod health_routes;
 mod request_id;
 mod serve;
 
-pub use bind::{BindError, bind, bind_for_threads, write_address_file};
+pub use bind::{Beside, BindError, adopt, bind, bind_for_threads, more, not_bound, write_address_file};
 pub use body::{BodyError, read_bounded};
 pub use body_room::{BodyRoom, RoomError, WholeBody, linger};
 pub use health_routes::{Readiness, health_routes};

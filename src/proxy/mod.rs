@@ -39,6 +39,7 @@ pub mod snapshot;
 pub mod freshness;
 pub mod follow;
 pub mod reload;
+pub mod handover;
 mod certificates;
 mod engine;
 mod admin;

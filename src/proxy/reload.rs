@@ -1,57 +1,71 @@
 //! From a checked config to the next snapshot. What did not change keeps its verdicts and its counts.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use super::{
+    engine::{Listeners, tell_if_short},
     follow::Follow,
+    handover::verdict_of,
     record::ProxyMetrics,
     snapshot::{Live, Service, Snapshot, Upstream},
 };
 use crate::{
-    config::proxy::{Access, Listener, Proxy, Service as ServiceConfig},
+    config::proxy::{Access, Proxy, Service as ServiceConfig},
     discovery::fixed::Fixed,
     health::Prober,
     supervise::Handle as Tasks,
+    telemetry::chain,
+    wire::handover::Verdict,
 };
 
 /// Why a config that is valid in itself was not taken. The old one goes on.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReloadError {
     /// A part that is fixed at start has changed.
-    #[error("`{key}` cannot be changed by a reload; restart the proxy, or put back `{old}`")]
-    NeedsRestart {
+    #[error(
+        "`{key}` cannot be changed by a reload, it needs an upgrade: run `switchyard upgrade`, restart the proxy, or put back `{old}`"
+    )]
+    NeedsUpgrade {
         /// The key.
         key: String,
         /// What it was.
         old: String,
     },
+    /// A new address cannot be had. Nothing else was changed either.
+    #[error("{0}")]
+    Bind(String),
+    /// The listeners are being handed over.
+    #[error("an upgrade is under way: the successor reads the config")]
+    Upgrading,
+    /// The listeners are a successor's.
+    #[error("this process was replaced and only ends what it has begun: ask its successor")]
+    Replaced,
 }
 
-/// What only a restart can change.
+/// What only another process can have otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fixtures {
     threads: usize,
     zero_copy: bool,
     admin: SocketAddr,
     access: Access,
-    binds: Vec<(String, Vec<SocketAddr>)>,
+    run_dir: Option<PathBuf>,
 }
 
 impl Fixtures {
     /// Of this config.
     pub fn of(config: &Proxy) -> Self {
-        let binds = |listener: &Listener| (listener.name.clone(), listener.bind.clone());
         Self {
             threads: config.threads,
             zero_copy: config.zero_copy,
             admin: config.admin,
             access: config.access.clone(),
-            binds: config.listeners.iter().map(binds).collect(),
+            run_dir: config.run_dir.clone(),
         }
     }
 
     fn allow(&self, next: &Self) -> Result<(), ReloadError> {
-        let refuse = |key: &str, old: String| Err(ReloadError::NeedsRestart { key: key.into(), old });
+        let refuse = |key: &str, old: String| Err(ReloadError::NeedsUpgrade { key: key.into(), old });
         if self.threads != next.threads {
             return refuse("proxy.threads", self.threads.to_string());
         }
@@ -64,42 +78,68 @@ impl Fixtures {
         if self.access != next.access {
             return refuse("log.access", format!("{:?}", self.access));
         }
-        if self.binds != next.binds {
-            let old = self.binds.iter().map(|(name, bind)| format!("{name} on {bind:?}"));
-            return refuse("listener.bind", old.collect::<Vec<_>>().join(", "));
+        if self.run_dir != next.run_dir {
+            let old = self.run_dir.as_ref().map_or_else(|| "none".into(), |dir| dir.display().to_string());
+            return refuse("proxy.run_dir", old);
         }
         Ok(())
     }
 }
 
-/// The snapshot of a config. Upstreams that stand in `before` with the same name, address, probe and PROXY
-/// header are taken over alive.
-pub fn snapshot(
-    config: &Proxy,
-    before: Option<&Snapshot>,
-    tasks: &Tasks,
-    metrics: &ProxyMetrics,
-) -> Snapshot {
+/// What the next snapshot takes over.
+#[derive(Debug, Clone, Copy)]
+pub enum Before<'a> {
+    /// Upstreams with the same name, address, probe, PROXY header and TLS, alive.
+    Snapshot(&'a Snapshot),
+    /// What another process has found out.
+    Verdicts(&'a [Verdict]),
+}
+
+impl Before<'_> {
+    fn snapshot(&self) -> Option<&Snapshot> {
+        match self {
+            Self::Snapshot(before) => Some(before),
+            Self::Verdicts(_) => None,
+        }
+    }
+
+    fn verdicts(&self) -> &[Verdict] {
+        match self {
+            Self::Snapshot(_) => &[],
+            Self::Verdicts(verdicts) => verdicts,
+        }
+    }
+}
+
+/// The snapshot of a config.
+pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &ProxyMetrics) -> Snapshot {
     let services = config.services.iter().map(|service| {
-        let old = before.and_then(|b| b.services.iter().find(|s| s.name == service.name));
-        Arc::new(self::service(service, old.map(Arc::as_ref), tasks, metrics))
+        let old = before.snapshot().and_then(|b| b.services.iter().find(|s| s.name == service.name));
+        Arc::new(self::service(service, old.map(Arc::as_ref), before.verdicts(), tasks, metrics))
     });
     // Certificates that were read anew go to where they are used already, so that sessions go on.
     let listeners = config.listeners.iter().cloned().map(|mut listener| {
-        let old = before.and_then(|b| b.listeners.iter().find(|l| l.name == listener.name));
+        let old = before.snapshot().and_then(|b| b.listeners.iter().find(|l| l.name == listener.name));
         let old = old.and_then(|old| old.tls.as_ref());
         listener.tls = listener.tls.map(|tls| tls.after(old));
         listener
     });
     Snapshot {
-        generation: before.map_or(0, |before| before.generation + 1),
+        generation: before.snapshot().map_or(0, |before| before.generation + 1),
         listeners: listeners.collect(),
         services: services.collect(),
         limits: config.limits.clone(),
+        endings: config.endings,
     }
 }
 
-fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks, metrics: &ProxyMetrics) -> Service {
+fn service(
+    config: &ServiceConfig,
+    old: Option<&Service>,
+    verdicts: &[Verdict],
+    tasks: &Tasks,
+    metrics: &ProxyMetrics,
+) -> Service {
     let list = Fixed::new(&config.upstreams).now();
     let tls = config.tls.clone().map(|tls| tls.after(old.and_then(|old| old.tls.as_ref())));
     let upstreams = list.iter().map(|wanted| {
@@ -113,7 +153,9 @@ fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks, metrics
         old.and_then(|old| old.upstreams.iter().find(same)).cloned().unwrap_or_else(|| {
             let title = format!("{}/{}", config.name, wanted.name);
             let wrapping = (config.proxy_protocol, tls.clone());
-            let prober = Prober::start(tasks, &title, &wanted.address, &config.health, wrapping.clone());
+            let known = verdict_of(verdicts, config, wanted);
+            let prober =
+                Prober::start(tasks, &title, &wanted.address, &config.health, wrapping.clone(), known);
             Arc::new(Upstream::new(
                 wanted.name.clone(),
                 wanted.address.clone(),
@@ -147,15 +189,19 @@ fn service(config: &ServiceConfig, old: Option<&Service>, tasks: &Tasks, metrics
 }
 
 /// Puts the next config in place, whole, or says why not.
-pub fn reload(
+pub(super) fn reload(
     live: &Live,
+    listeners: &Listeners,
     fixtures: &Fixtures,
     config: &Proxy,
     tasks: &Tasks,
     metrics: &ProxyMetrics,
 ) -> Result<(), ReloadError> {
     fixtures.allow(&Fixtures::of(config))?;
+    let change = listeners.prepare(&config.listeners).map_err(|error| ReloadError::Bind(chain(&error)))?;
+    tell_if_short(config.limits.connections, config.threads.max(1));
     let before = live.load();
-    live.put(snapshot(config, Some(&before), tasks, metrics));
+    let next = snapshot(config, Before::Snapshot(&before), tasks, metrics);
+    listeners.change(change, &before, next, config.endings.drain, |next| live.put(next));
     Ok(())
 }

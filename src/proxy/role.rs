@@ -8,20 +8,26 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 
 use super::{
     admin, certificates,
-    engine::{Engine, EngineEnded},
+    engine::{Engine, EngineEnded, Running},
+    handover::{
+        self, Handover, Inherited, Link, Phase, Program, RunDir, RunDirError, TakeError, UpgradeError,
+    },
     record::{AccessLog, ProxyMetrics, access::Writer},
-    reload::{self, Fixtures, ReloadError},
+    reload::{self, Before, Fixtures, ReloadError},
     snapshot::Live,
 };
 use crate::{
+    clock,
     config::proxy::{self, Access},
-    http::{BindError, bind, write_address_file},
-    supervise::{Handle as Tasks, Stage, Stop},
+    http::{BindError, adopt, bind, not_bound, write_address_file},
+    model::OURS,
+    supervise::{Handle as Tasks, Stage, Stop, StopSource},
     telemetry::MetricsError,
+    wire::handover::Process,
 };
 
 /// Why a proxy does not start or does not go on.
@@ -57,6 +63,15 @@ pub enum ProxyError {
     /// The admin server ended.
     #[error("the admin server ended")]
     Admin(#[source] io::Error),
+    /// The directory for upgrades.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// This process was to take over from another.
+    #[error(transparent)]
+    Take(#[from] TakeError),
+    /// What would be started at an upgrade.
+    #[error("the path of this program could not be found out")]
+    Program(#[source] io::Error),
 }
 
 /// A proxy with its ports open.
@@ -64,16 +79,16 @@ pub struct Proxy {
     engine: Engine,
     admin: TcpListener,
     admin_address: SocketAddr,
-    listeners: Vec<(String, SocketAddr)>,
     handle: Handle,
     log: AccessLog,
-    grace: Duration,
+    link: Option<Link>,
+    control: Option<UnixListener>,
 }
 
 impl std::fmt::Debug for Proxy {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Proxy")
-            .field("listeners", &self.listeners)
+            .field("listeners", &self.addresses().listeners)
             .field("admin", &self.admin_address)
             .finish()
     }
@@ -98,11 +113,31 @@ impl Addresses {
 impl Proxy {
     /// Opens ports and logs and begins probing. An error leaves nothing behind.
     pub async fn open(config: proxy::Proxy, tasks: Tasks) -> Result<Self, ProxyError> {
-        let engine = Engine::bind(&config)?;
-        let admin = bind(config.admin, "admin.listen")?;
-        let unknown = |source| BindError::Other { address: config.admin, key: "admin.listen".into(), source };
-        let admin_address = admin.local_addr().map_err(unknown)?;
+        Self::open_with(config, tasks, Inherited::default()).await
+    }
+
+    /// The same, with what another process had before.
+    pub async fn open_with(
+        config: proxy::Proxy,
+        tasks: Tasks,
+        inherited: Inherited,
+    ) -> Result<Self, ProxyError> {
+        let Inherited { listeners, admin, verdicts, generation, link } = inherited;
+        let dir = config.run_dir.as_deref().map(RunDir::open).transpose()?;
+        if let Some(dir) = dir.as_ref().filter(|_| link.is_none()) {
+            dir.is_free().await?;
+        }
         let metrics = ProxyMetrics::new()?;
+        let engine = Engine::bind(&config, listeners, &metrics)?;
+        let unknown = |source| not_bound(source, config.admin, "admin.listen");
+        let admin = match admin {
+            Some(socket) => {
+                adopt(&socket).map_err(unknown)?;
+                TcpListener::from_std(socket).map_err(unknown)?
+            }
+            None => bind(config.admin, "admin.listen")?,
+        };
+        let admin_address = admin.local_addr().map_err(unknown)?;
         let (log, writer) = AccessLog::open(&config.access).await.map_err(|source| {
             let path = match &config.access {
                 Access::File(path) => path.clone(),
@@ -114,15 +149,19 @@ impl Proxy {
             write_address_file(path, admin_address)
                 .map_err(|source| ProxyError::AddressFile { path: path.clone(), source })?;
         }
-        let name = |place: usize| config.listeners.get(place).map_or_else(String::new, |l| l.name.clone());
-        let listeners =
-            engine.addresses().into_iter().map(|(place, address)| (name(place), address)).collect();
+        let kept = duplicate(&admin).map_err(unknown)?;
+        let program = dir.as_ref().map(|_| Program::of_process()).transpose().map_err(ProxyError::Program)?;
+        // A successor does that when it serves.
+        let control = match &dir {
+            Some(dir) if link.is_none() => Some(dir.listen()?),
+            _ => None,
+        };
         // Nothing fails any more: now tasks may begin.
         if let Some(writer) = writer {
             start_writer(&tasks, writer);
         }
-        let live = Arc::new(Live::new(reload::snapshot(&config, None, &tasks, &metrics)));
-        let fixtures = Arc::new(Fixtures::of(&config));
+        let live =
+            Arc::new(Live::new(reload::snapshot(&config, Before::Verdicts(&verdicts), &tasks, &metrics)));
         let watched = live.clone();
         tasks.finish_at(Stage::Loops, "certificates", |stop| async move {
             tokio::select! {
@@ -130,13 +169,42 @@ impl Proxy {
                 () = certificates::watch(watched) => {}
             }
         });
-        let handle = Handle { live, fixtures, metrics, log: log.clone(), tasks, source: Arc::default() };
-        Ok(Self { engine, admin, admin_address, listeners, handle, log, grace: config.grace })
+        let running = engine.handle();
+        let phase: Arc<Mutex<Phase>> = Arc::default();
+        let handover = dir.zip(program).map(|(dir, program)| {
+            Arc::new(Handover {
+                dir,
+                program,
+                generation,
+                running: running.clone(),
+                live: live.clone(),
+                metrics: metrics.clone(),
+                admin: (config.admin, kept),
+                tasks: tasks.clone(),
+                phase: phase.clone(),
+                expecting: Mutex::default(),
+                replaced: StopSource::new(),
+                by: Mutex::default(),
+            })
+        });
+        let handle = Handle {
+            live,
+            fixtures: Arc::new(Fixtures::of(&config)),
+            metrics,
+            log: log.clone(),
+            tasks,
+            source: Arc::default(),
+            running,
+            phase,
+            handover,
+            serving: StopSource::new(),
+        };
+        Ok(Self { engine, admin, admin_address, handle, log, link, control })
     }
 
     /// Where it is reached; port 0 is resolved here.
     pub fn addresses(&self) -> Addresses {
-        Addresses { listeners: self.listeners.clone(), admin: self.admin_address }
+        Addresses { listeners: self.handle.running.listeners.addresses(), admin: self.admin_address }
     }
 
     /// For reloads and log rotation.
@@ -144,16 +212,45 @@ impl Proxy {
         self.handle.clone()
     }
 
-    /// Serves until `stop`, then drains within the grace.
+    /// Serves until `stop`, then drains: within the grace, or, if a successor serves, in its own time.
     pub async fn run(self, stop: Stop) -> Result<(), ProxyError> {
-        let routes = admin::routes(self.handle.clone());
-        let Handle { live, metrics, .. } = self.handle;
-        let engine = self.engine.run(live, metrics, self.log, stop.clone(), self.grace);
-        let admin = crate::http::serve(self.admin, routes, stop, self.grace);
-        let (engine, admin) = tokio::join!(engine, admin);
-        engine.map_err(|EngineEnded| ProxyError::Engine)?;
-        admin.map_err(ProxyError::Admin)
+        let Self { engine, admin, handle, log, mut link, control, .. } = self;
+        if let Some(link) = &mut link {
+            tokio::select! {
+                ready = link.ready() => ready?,
+                () = stop.requested() => return Ok(()),
+            }
+        }
+        let routes = admin::routes(handle.clone());
+        let (running, grace) = (handle.running.clone(), handle.live.load().endings.grace);
+        let engine = engine.run(handle.live.clone(), handle.metrics.clone(), log, running.ending.clone());
+        // A successor answers for this process at once, whatever else waits for the stop.
+        let admin_stop = StopSource::new();
+        let admin = crate::http::serve(admin, routes, admin_stop.stop(), grace);
+        let beside = async {
+            running.up.requested().await;
+            handle.begin(link, control).await;
+            handle.replaced().await;
+        };
+        let engine = async { engine.await.map_err(|EngineEnded| ProxyError::Engine) };
+        let admin = async { admin.await.map_err(ProxyError::Admin) };
+        let beside = async {
+            // A stop may come before it is up.
+            tokio::select! {
+                () = beside => {}
+                () = stop.requested() => {}
+            }
+            handle.end();
+            admin_stop.request();
+            Ok(())
+        };
+        tokio::try_join!(engine, admin, beside).map(|_| ())
     }
+}
+
+fn duplicate(admin: &TcpListener) -> io::Result<std::net::TcpListener> {
+    use std::os::fd::AsFd;
+    Ok(admin.as_fd().try_clone_to_owned()?.into())
 }
 
 /// The last to stop: it writes the lines of the requests that end while everything else does.
@@ -201,6 +298,10 @@ pub struct Handle {
     log: AccessLog,
     tasks: Tasks,
     source: Arc<Source>,
+    running: Running,
+    phase: Arc<Mutex<Phase>>,
+    handover: Option<Arc<Handover>>,
+    serving: StopSource,
 }
 
 impl Handle {
@@ -208,13 +309,26 @@ impl Handle {
     ///
     /// Errors leave the old config in place.
     pub fn reload(&self, config: &proxy::Proxy) -> Result<(), ReloadError> {
-        let taken = reload::reload(&self.live, &self.fixtures, config, &self.tasks, &self.metrics);
+        let taken = {
+            // Held to the end: two at once must not change the same listeners, nor one while they are handed over.
+            let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+            match *phase {
+                Phase::Serving => self.put(config),
+                Phase::Upgrading => Err(ReloadError::Upgrading),
+                Phase::Replaced => Err(ReloadError::Replaced),
+            }
+        };
         self.metrics.reloaded(taken.is_ok());
         match &taken {
             Ok(()) => tracing::info!(generation = self.live.load().generation, "config reloaded"),
             Err(error) => tracing::error!(error = %error, "config not taken, the old one goes on"),
         }
         taken
+    }
+
+    fn put(&self, config: &proxy::Proxy) -> Result<(), ReloadError> {
+        let (live, listeners) = (&self.live, &self.running.listeners);
+        reload::reload(live, listeners, &self.fixtures, config, &self.tasks, &self.metrics)
     }
 
     /// Names what [`Handle::reload_again`] reads. The first call counts.
@@ -239,8 +353,105 @@ impl Handle {
         }
     }
 
-    /// Opens the access log anew: it was moved away.
+    /// Opens the access log anew: it was moved away. Processes that this one has replaced are told to as well, for nobody
+    /// else knows of them.
     pub fn reopen_logs(&self) {
         self.log.reopen();
+        if let Some(handover) = &self.handover {
+            handover.tell_old_to_reopen();
+        }
+    }
+
+    /// Completes when it accepts, and whoever it takes over from does no more.
+    pub async fn serves(&self) {
+        self.serving.stop().requested().await;
+    }
+
+    /// Replaces this process by the binary now on disk, in a task of its own. What comes of it is logged.
+    pub fn upgrade(&self) {
+        match &self.handover {
+            Some(handover) => {
+                let handover = handover.clone();
+                self.tasks.finish("upgrade", async move {
+                    // Logged and counted where it happens.
+                    drop(handover.upgrade().await);
+                });
+            }
+            None => tracing::error!(error = %UpgradeError::NoRunDir, "no upgrade"),
+        }
+    }
+
+    /// Completes when a successor serves; its process id. Then this process is to be stopped.
+    pub async fn replaced(&self) -> u32 {
+        match &self.handover {
+            Some(handover) => {
+                handover.replaced.stop().requested().await;
+                handover.by.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or_default()
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// How long its end may take: of a replaced process longer than of one that stops.
+    pub fn patience(&self) -> Duration {
+        let endings = self.live.peek().endings;
+        if self.is_replaced() { endings.drain } else { endings.grace }
+    }
+
+    /// A replaced process that drains is to stop: what it has left gets the grace.
+    pub fn hurry(&self) {
+        self.running.ending.ask(clock::now() + self.live.peek().endings.grace);
+    }
+
+    /// This process and those it has replaced.
+    pub(super) fn process(&self) -> Process {
+        match &self.handover {
+            Some(handover) => handover.process(),
+            None => Process {
+                pid: std::process::id(),
+                version: OURS.into(),
+                generation: 0,
+                listeners: handover::listed(&self.running),
+                connections: self.running.connections.inside() as u64,
+                old: Vec::new(),
+            },
+        }
+    }
+
+    fn is_replaced(&self) -> bool {
+        *self.phase.lock().unwrap_or_else(PoisonError::into_inner) == Phase::Replaced
+    }
+
+    /// It accepts: whoever it takes over from may stop to, and it may be upgraded itself.
+    async fn begin(&self, link: Option<Link>, control: Option<UnixListener>) {
+        if let Some(link) = link
+            && let Err(error) = link.serving().await
+        {
+            // It has died meanwhile: so much the less may this one end.
+            tracing::warn!(error = %crate::telemetry::chain(&error), "the replaced process was not told that this one serves");
+        }
+        if let Some(handover) = &self.handover {
+            match control.map_or_else(|| handover.dir.listen(), Ok) {
+                Ok(control) => {
+                    let (handover, tasks) = (handover.clone(), self.tasks.clone());
+                    self.tasks.finish_at(Stage::Edge, "control socket", move |stop| async move {
+                        handover::serve(control, handover.clone(), tasks, stop).await;
+                        if !handover.replaced.stop().is_requested() {
+                            handover.dir.leave();
+                        }
+                    });
+                }
+                Err(error) => {
+                    tracing::error!(error = %crate::telemetry::chain(&error), "this process cannot be upgraded: it has no control socket");
+                }
+            }
+        }
+        self.serving.request();
+    }
+
+    /// A stop was asked for.
+    fn end(&self) {
+        let (ending, until) = (&self.running.ending, clock::now() + self.patience());
+        if self.is_replaced() { ending.ask_gently(until) } else { ending.ask(until) }
     }
 }

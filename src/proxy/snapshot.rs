@@ -24,7 +24,7 @@ use super::{
 use crate::{
     config::{
         Address,
-        proxy::{Balance, Health, Hold, Kind, Limits, Listener, Reads, UpstreamTimeouts},
+        proxy::{Balance, Endings, Health, Hold, Kind, Limits, Listener, Reads, UpstreamTimeouts},
     },
     health::{Prober, State, Verdict},
     model::{ServiceName, UpstreamName, proxy_protocol::Version},
@@ -99,12 +99,21 @@ pub struct Apart<T>(pub T);
 pub struct Snapshot {
     /// Counts reloads.
     pub generation: u64,
-    /// In config order; never changed in number or address by a reload.
+    /// In config order.
     pub listeners: Vec<Listener>,
     /// In config order.
     pub services: Vec<Arc<Service>>,
     /// Bounds.
     pub limits: Limits,
+    /// How long what runs may go on at the end.
+    pub endings: Endings,
+}
+
+impl Snapshot {
+    /// Place of the listener of this name.
+    pub fn place_of(&self, listener: &str) -> Option<usize> {
+        self.listeners.iter().position(|known| known.name == listener)
+    }
 }
 
 /// A service with its upstreams.

@@ -12,6 +12,8 @@ pub enum Signal {
     Reload,
     /// `SIGUSR1`: reopen log files.
     ReopenLogs,
+    /// `SIGUSR2`: be replaced by the binary now on disk.
+    Upgrade,
 }
 
 /// Listens for signals from now on. Must be called inside a runtime.
@@ -22,6 +24,7 @@ pub fn signals(tree: &super::Tree) -> std::io::Result<mpsc::Receiver<Signal>> {
     let mut int = signal(SignalKind::interrupt())?;
     let mut hup = signal(SignalKind::hangup())?;
     let mut usr1 = signal(SignalKind::user_defined1())?;
+    let mut usr2 = signal(SignalKind::user_defined2())?;
     // Bounded: a burst of the same signal means no more than one of it.
     let (sender, receiver) = mpsc::channel(8);
     tree.handle().finish_at(super::Stage::Store, "signals", move |stop| async move {
@@ -32,6 +35,7 @@ pub fn signals(tree: &super::Tree) -> std::io::Result<mpsc::Receiver<Signal>> {
                 _ = int.recv() => Signal::Stop,
                 _ = hup.recv() => Signal::Reload,
                 _ = usr1.recv() => Signal::ReopenLogs,
+                _ = usr2.recv() => Signal::Upgrade,
             };
             if sender.try_send(signal).is_err() && sender.is_closed() {
                 break;

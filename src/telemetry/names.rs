@@ -67,5 +67,8 @@ metrics! {
     PROXY_FRESH_WAITS = "switchyard_proxy_fresh_waits_total" ["service", "outcome"] "Reads that waited for a lagging replica, by what came of it: caught-up, writer, stale, refused, client-gone.";
     PROXY_BEHIND_ANSWERS = "switchyard_proxy_behind_answers_total" ["service", "upstream"] "Answers that were dropped because they were older than what was needed.";
     PROXY_STALE_ANSWERS = "switchyard_proxy_stale_answers_total" ["service", "why"] "Answers that were passed on although they may miss the last pushes: unknown, behind.";
+    PROXY_UPGRADE_OK = "switchyard_proxy_last_upgrade_success" [] "0 if the last upgrade came to nothing and this process goes on.";
+    PROXY_GENERATION = "switchyard_proxy_upgrade_generation" [] "How many upgrades led to this process.";
+    PROXY_OLD_PROCESSES = "switchyard_proxy_old_processes" [] "Replaced processes that still have connections.";
     CONFIG_RELOAD_OK = "switchyard_config_last_reload_success" [] "1 if the last reload was taken.";
 }

@@ -15,3 +15,4 @@ pub mod upstreams;
 pub mod registries;
 pub mod oci;
 pub mod replication;
+pub mod handover;

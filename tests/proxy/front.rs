@@ -7,8 +7,8 @@ use switchyard::{
     config::{
         Address, Log,
         proxy::{
-            Access, Balance, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Reads, Rule, Service,
-            Upstream, UpstreamTimeouts,
+            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Reads, Rule,
+            Service, Upstream, UpstreamTimeouts,
         },
     },
     model::{ServiceName, UpstreamName},
@@ -88,7 +88,8 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             attempts: 3,
         }],
         limits: Limits::default(),
-        grace: Duration::from_secs(5),
+        endings: Endings { grace: Duration::from_secs(5), ..Endings::default() },
+        run_dir: None,
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 };
 
 use switchyard::{
-    config::{self, proxy::Kind},
+    config::{
+        self,
+        proxy::{self, Kind},
+    },
     proxy::ReloadError,
 };
 
@@ -55,7 +58,7 @@ fn reloads_under_load_lose_nothing() {
 }
 
 #[test]
-fn a_reload_keeps_verdicts_and_refuses_what_needs_a_restart() {
+fn a_reload_keeps_verdicts_and_refuses_what_it_cannot_have() {
     let a = Upstream::start(|_| ok("a"));
     let front = Front::controllers(&[a.address]);
     let since = front.view().services[0].upstreams[0].since;
@@ -67,9 +70,13 @@ fn a_reload_keeps_verdicts_and_refuses_what_needs_a_restart() {
     assert_eq!(front.view().services[0].upstreams[0].since, since);
     front.reload(&front.config).unwrap();
     let mut other = front.config.clone();
-    other.listeners[0].bind = vec!["127.0.0.1:1".parse().unwrap()];
-    let ReloadError::NeedsRestart { key, .. } = front.reload(&other).unwrap_err();
-    assert_eq!(key, "listener.bind");
+    other.listeners[0].bind = vec!["192.0.2.1:80".parse().unwrap()];
+    let ReloadError::Bind(why) = front.reload(&other).unwrap_err() else { panic!("it was no port") };
+    assert!(why.contains("cannot listen on 192.0.2.1:80 (`listener `front`, bind`)"), "{why}");
+    let threads = proxy::Proxy { threads: 7, ..front.config.clone() };
+    let refused = front.reload(&threads).unwrap_err();
+    assert!(matches!(&refused, ReloadError::NeedsUpgrade { key, .. } if key == "proxy.threads"));
+    assert!(refused.to_string().contains("switchyard upgrade"), "{refused}");
     assert_eq!(front.get("/api/v1/vm").status(), 200);
     assert!(front.metrics().contains("switchyard_config_last_reload_success 0"));
 }
@@ -106,7 +113,7 @@ fn a_stop_ends_within_its_grace_whatever_happens() {
         Then::Close
     });
     let mut config = front::config(Kind::Controller, &[mute.address]);
-    config.grace = Duration::from_secs(1);
+    config.endings.grace = Duration::from_secs(1);
     let mut front = Front::start(config);
     let mut parked = Wire::connect(front.address);
     parked.send("GET /switchyard/v1/tasks HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();

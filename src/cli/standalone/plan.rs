@@ -13,8 +13,8 @@ use crate::{
         agent::{self, Driver, ProcessDriver, Reserve},
         controller::{self, Registries, StoreKind},
         proxy::{
-            Access, Balance, Health, Hold, Kind, Limits, Listener, Proxy, Reads, Rule, Service, Upstream,
-            UpstreamTimeouts,
+            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, Proxy, Reads, Rule, Service,
+            Upstream, UpstreamTimeouts,
         },
         registry::{self, LOG_KEEP, Replication, Role, Storage},
     },
@@ -117,7 +117,8 @@ pub(super) fn proxy(args: &Args, registries: &[SocketAddr]) -> Proxy {
         // A request that comes before the controllers are known is held, as when none is healthy.
         services: vec![service(CONTROLLERS, Kind::Controller, Vec::new()), registries],
         limits: Limits::default(),
-        grace: DEFAULT_GRACE,
+        endings: Endings::default(),
+        run_dir: None,
     }
 }
 

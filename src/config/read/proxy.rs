@@ -9,7 +9,7 @@ use super::{
 };
 use crate::config::{
     Address,
-    proxy::{Access, Limits, Listener, Proxy},
+    proxy::{Access, Endings, Limits, Listener, Proxy},
     raw::{Raw, Table},
     report::Place,
     value::{Given, Wrong, duration_in, flag, listen, path, size, text, whole},
@@ -30,7 +30,12 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
     let log_table = raw.section("log");
     let access = log_table.or("access", Access::Stdout, access);
     let log = server::log_of(&log_table);
-    let grace = server::grace(raw);
+    let run_dir = own.opt("run_dir", path);
+    let shutdown = raw.section("shutdown");
+    let endings = Endings {
+        grace: server::grace_of(&shutdown),
+        drain: shutdown.or("drain", Endings::default().drain, duration_in(Duration::ZERO..=DAY)),
+    };
     let admin_table = raw.section("admin");
     let admin = admin_table.or("listen", ADMIN, listen);
     let admin_place = admin_table.at("listen");
@@ -58,7 +63,8 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
         listeners,
         services: found.services,
         limits,
-        grace,
+        endings,
+        run_dir,
     })
 }
 

@@ -46,12 +46,15 @@ pub(super) fn host_name() -> String {
 
 /// `[shutdown]`.
 pub(super) fn grace<'r>(raw: &'r Raw<'r>) -> Duration {
-    raw.section("shutdown").or(
-        "grace",
-        DEFAULT_GRACE,
-        duration_in(Duration::ZERO..=Duration::from_secs(24 * 3600)),
-    )
+    grace_of(&raw.section("shutdown"))
 }
+
+/// What every `[shutdown]` has.
+pub(super) fn grace_of(table: &Table<'_>) -> Duration {
+    table.or("grace", DEFAULT_GRACE, duration_in(Duration::ZERO..=DAY))
+}
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// `[log]`, of a role without an access log.
 pub(super) fn log<'r>(raw: &'r Raw<'r>) -> Log {

@@ -21,13 +21,16 @@ use crate::{http::health_routes, telemetry::Metrics};
 pub(super) fn routes(handle: Handle) -> Router {
     let (live, metrics) = (handle.live.clone(), handle.metrics.clone());
     let (pools, copies, numbers) = (live.clone(), live.clone(), live.clone());
+    let (shown, counted) = (handle.clone(), handle.clone());
     Router::new()
+        .route("/admin/v1/process", get(async move || Json(shown.process())))
         .route("/admin/v1/reload", post(async move || reload::now(&handle)))
         .route("/admin/v1/upstreams", get(async move || Json(upstreams::view(&pools.load()))))
         .route("/admin/v1/registries", get(async move || Json(registries::view(&copies.load()))))
         .route(
             "/metrics",
             get(async move || {
+                metrics.processes(&counted.process());
                 let text = metrics.text(&numbers.load());
                 ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response()
             }),

@@ -62,6 +62,7 @@ impl Exchange {
         end: usize,
         progress: Progress,
         body: &Pump,
+        last: bool,
     ) -> Taken {
         let read = std::mem::take(&mut connection.wire.ahead);
         let Some((head, behind)) = read.split_at_checked(end) else { return Taken::Garbled };
@@ -91,7 +92,7 @@ impl Exchange {
             return Taken::Unfit(verdict, if read { reuse } else { Reuse::No });
         }
         proxy::passed_on(&mut self.ctx, status, progress.touched, &worker.shared.metrics);
-        let closes = !self.keeps || worker.is_stopping() || !progress.whole || to == Framing::UntilClose;
+        let closes = !self.keeps || last || !progress.whole || to == Framing::UntilClose;
         let then = if closes { Then::Close } else { Then::KeepAlive };
         let stale = self.ctx.stale.map(|stale| stale.as_str());
         let about = Passing { old: self.old, then, request: &self.ctx.request, stale };

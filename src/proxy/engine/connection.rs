@@ -12,6 +12,7 @@ use tokio::{net::TcpStream, time::Instant};
 use super::{
     exchange::{self, Begun},
     http2::{self, Begins},
+    listeners::Door,
     opening, respond, secure,
     stream::Stream,
     timers::Slot,
@@ -59,8 +60,8 @@ pub(super) struct From {
     pub(super) unnamed: bool,
     /// Where the client connected to, if the PROXY header says so; else it is our end.
     pub(super) to: Option<SocketAddr>,
-    /// Place of the listener.
-    pub(super) listener: usize,
+    /// Where it came in.
+    pub(super) door: Arc<Door>,
     /// What its TLS says of the client.
     pub(super) secured: Option<Arc<Secured>>,
 }
@@ -90,14 +91,14 @@ enum Read {
 }
 
 impl From {
-    pub(super) fn new(listener: usize, peer: SocketAddr) -> Self {
+    pub(super) fn new(door: Arc<Door>, peer: SocketAddr) -> Self {
         let address = peer.ip().to_canonical().to_string();
-        Self { peer, address, unnamed: false, to: None, listener, secured: None }
+        Self { peer, address, unnamed: false, to: None, door, secured: None }
     }
 
     /// Somebody else than the one who connected.
     pub(super) fn is_of(&mut self, Ends { source, destination }: Ends) {
-        *self = Self { to: Some(destination), ..Self::new(self.listener, source) };
+        *self = Self { to: Some(destination), ..Self::new(self.door.clone(), source) };
     }
 }
 
@@ -129,12 +130,12 @@ impl Client {
 }
 
 /// Serves a connection to its end: PROXY header, TLS, then heads.
-pub(super) async fn serve(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) {
-    let (mut from, slot) = (From::new(listener, peer), worker.timers.slot());
+pub(super) async fn serve(worker: &Worker, door: Arc<Door>, tcp: TcpStream, peer: SocketAddr) {
+    let (mut from, slot) = (From::new(door, peer), worker.timers.slot());
     if opening::is_due(worker, &from) && !Box::pin(opening::read(worker, &tcp, &slot, &mut from)).await {
         return;
     }
-    let Some((stream, asks)) = secure::begin(worker, listener, tcp) else { return };
+    let Some((stream, asks)) = secure::begin(worker, &from.door, tcp) else { return };
     let mut client = Client::new(stream, Arc::new(from), slot);
     if let Some(asks) = asks
         && !Box::pin(secure::shake(worker, &mut client, &asks)).await
@@ -168,13 +169,11 @@ pub(super) async fn serve(worker: &Worker, listener: usize, tcp: TcpStream, peer
 }
 
 /// Tells a connection too many that it is one. Inside TLS it would take a handshake to say so: there it is closed.
-pub(super) async fn turn_away(worker: &Worker, listener: usize, tcp: TcpStream, peer: SocketAddr) {
-    let snapshot = worker.shared.live.load();
-    if let Some(at) = snapshot.listeners.get(listener).filter(|at| at.tls.is_some()) {
-        return worker.shared.metrics.refused(&at.name, Answer::Busy.code());
+pub(super) async fn turn_away(worker: &Worker, door: Arc<Door>, tcp: TcpStream, peer: SocketAddr) {
+    if door.look(&worker.shared.live, |at| at.tls.is_some()).unwrap_or(true) {
+        return worker.shared.metrics.refused(&door.listener, Answer::Busy.code());
     }
-    let mut client =
-        Client::new(Stream::Plain(tcp), Arc::new(From::new(listener, peer)), worker.timers.slot());
+    let mut client = Client::new(Stream::Plain(tcp), Arc::new(From::new(door, peer)), worker.timers.slot());
     respond::refuse(worker, &mut client, &Answer::Busy).await;
     client.wire.linger(&worker.scratch).await;
 }
@@ -226,10 +225,10 @@ async fn read_head(worker: &Worker, client: &mut Client, first: bool) -> Read {
             drop(room);
             let now = clock::now();
             if client.wire.ahead.is_empty() {
-                if worker.is_stopping() {
+                let Some(patience) = worker.patience(&client.from, patience, first) else {
                     return Poll::Ready(Read::Over);
-                }
-                ready!(client.slot.poll(cx, *idle.get_or_insert(now + patience), now));
+                };
+                ready!(client.slot.poll(cx, *idle.get_or_insert(now) + patience, now));
                 return Poll::Ready(Read::Over);
             }
             ready!(client.slot.poll(cx, *late.get_or_insert(now + header_timeout), now));

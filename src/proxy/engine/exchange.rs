@@ -132,9 +132,10 @@ fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing, stream: bo
     };
     let old = protocol == Protocol::Http10;
     let (snapshot, chance) = worker.arrival();
+    let (snapshot, listener) = from.door.find(snapshot);
     let arrival = Arrival {
         snapshot,
-        listener: from.listener,
+        listener,
         peer: from.peer,
         unnamed: from.unnamed,
         secured: from.secured.clone(),
@@ -162,7 +163,7 @@ impl Exchange {
         let unread = !matches!(self.framing, Framing::None | Framing::Length(0));
         let refused = matches!(ours, Answer::Refused(_));
         // An old client would have to be told in words of its own that the connection goes on.
-        let goes_on = self.keeps && !self.old && !unread && !refused && !worker.is_stopping();
+        let goes_on = self.keeps && !self.old && !unread && !refused && !worker.is_last(&client.from);
         let then = if goes_on { Then::KeepAlive } else { Then::Close };
         self.bytes.sent = respond(client, &mut self.ctx, ours, then).await;
         match then {
@@ -361,7 +362,8 @@ impl Exchange {
         body: &mut Pump,
     ) -> Next {
         let Attempt { mut connection, limits, progress, end } = attempt;
-        let taken = self.take_head(worker, &mut connection, end, progress, body);
+        let last = worker.is_last(&client.from);
+        let taken = self.take_head(worker, &mut connection, end, progress, body, last);
         let (answered, mut answer) = match taken {
             Taken::Garbled => return self.failed(worker, client, Event::NoAnswer(What::Garbled), body).await,
             Taken::Unfit(verdict, reuse) => {

@@ -1,7 +1,9 @@
 //! Moves bytes and decides nothing: our own HTTP/1.1 forwarding path. The only room that knows Pingora.
 //!
 //! ```text
-//!   service      binds; one single-threaded Pingora service per core; stops and drains
+//!   service      one single-threaded Pingora service per core; stops and drains
+//!   listeners    which sockets are open, and how a reload changes that
+//!   ending       that something ends, and until when what runs may go on
 //!   worker       what one thread shares among its connections; accepts
 //!   opening      the PROXY header, in and out: before TLS, before the first head
 //!   connection   one client: heads in, one exchange after the other
@@ -26,9 +28,11 @@
 mod answered;
 mod ask;
 mod connection;
+mod ending;
 mod exchange;
 mod http2;
 mod lanes;
+mod listeners;
 mod opening;
 mod pass;
 mod pool;
@@ -46,4 +50,5 @@ mod upstream;
 mod wire;
 mod worker;
 
-pub(super) use service::{Engine, EngineEnded};
+pub(super) use listeners::{Listeners, Spot, Taken};
+pub(super) use service::{Engine, EngineEnded, Running, tell_if_short};

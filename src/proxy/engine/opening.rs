@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     clock,
+    config::proxy::Network,
     model::proxy_protocol::{self, Ends, Header, Malformed},
     proxy::snapshot::Upstream,
 };
@@ -73,15 +74,14 @@ impl Bad {
 
 /// Whether a connection from there begins with a header.
 pub(super) fn is_due(worker: &Worker, from: &From) -> bool {
-    let snapshot = worker.shared.live.peek();
-    let senders = snapshot.listeners.get(from.listener).map_or(&[][..], |listener| &listener.proxy_protocol);
-    senders.iter().any(|network| network.contains(from.peer.ip()))
+    let sends = |senders: &[Network]| senders.iter().any(|network| network.contains(from.peer.ip()));
+    from.door.look(&worker.shared.live, |listener| sends(&listener.proxy_protocol)).unwrap_or(false)
 }
 
 /// Reads the header, and not a byte more: whatever follows is still in the socket, for TLS or for the first head. False:
 /// there is no good one, and the connection is to be closed without an answer, for nobody knows what it speaks.
 pub(super) async fn read(worker: &Worker, tcp: &TcpStream, slot: &Slot, from: &mut From) -> bool {
-    match header(worker, tcp, slot).await {
+    match header(worker, tcp, slot, from).await {
         Ok(Some(Header { ends: Some(ends), .. })) => {
             from.is_of(ends);
             true
@@ -92,8 +92,7 @@ pub(super) async fn read(worker: &Worker, tcp: &TcpStream, slot: &Slot, from: &m
         }
         Ok(None) => false,
         Err(bad) => {
-            let snapshot = worker.shared.live.peek();
-            let listener = snapshot.listeners.get(from.listener).map_or("", |listener| &listener.name);
+            let listener = from.door.listener.as_str();
             worker.shared.metrics.refused(listener, bad.reason());
             if worker.complaints.is_due(clock::now()) {
                 let reason = bad.reason();
@@ -105,19 +104,21 @@ pub(super) async fn read(worker: &Worker, tcp: &TcpStream, slot: &Slot, from: &m
 }
 
 /// Nothing: it was closed before its first byte, or we stop.
-async fn header(worker: &Worker, tcp: &TcpStream, slot: &Slot) -> Result<Option<Header>, Bad> {
+async fn header(worker: &Worker, tcp: &TcpStream, slot: &Slot, from: &From) -> Result<Option<Header>, Bad> {
     let patience = worker.shared.live.peek().limits.header_timeout;
-    let late = clock::now() + patience;
+    let began = clock::now();
     let mut held = Vec::new();
     poll_fn(|cx| {
         loop {
             match tcp.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => return Poll::Ready(ended(&held)),
-                Poll::Pending if held.is_empty() && worker.is_stopping() => return Poll::Ready(Ok(None)),
                 Poll::Pending => {
-                    ready!(slot.poll(cx, late, clock::now()));
-                    return Poll::Ready(Err(Bad::Slow));
+                    let idle = held.is_empty();
+                    let patience = worker.patience(from, patience, idle).unwrap_or(patience);
+                    ready!(slot.poll(cx, began + patience, clock::now()));
+                    let stopping = idle && worker.is_stopping();
+                    return Poll::Ready(if stopping { Ok(None) } else { Err(Bad::Slow) });
                 }
             }
             let mut room = [0; PIECE];

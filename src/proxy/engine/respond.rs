@@ -11,14 +11,16 @@ use crate::{
         answer::{self, Answer, Rendered},
         ctx::{Ctx, End},
         forward::{self, Then},
+        snapshot::Held,
     },
 };
 
 /// Answers what never became a request. Best effort: the connection is closed after it anyway.
 pub(super) async fn refuse(worker: &Worker, client: &mut Client, refused: &Answer) {
-    let snapshot = worker.shared.live.load();
-    let at = snapshot.listeners.get(client.from.listener);
-    worker.shared.metrics.refused(at.map_or("", |at| &at.name), refused.code());
+    let door = &client.from.door;
+    let (snapshot, place) = door.find(Held::of(worker.shared.live.load()));
+    let at = snapshot.listeners.get(place);
+    worker.shared.metrics.refused(&door.listener, refused.code());
     let service = at.and_then(|at| at.rules.last()).and_then(|rule| snapshot.services.get(rule.service));
     let kind = service.map_or(Kind::Controller, |service| service.kind);
     let path = if kind == Kind::Registry { "/v2/" } else { "/" };

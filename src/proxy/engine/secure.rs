@@ -8,6 +8,7 @@ use tokio::net::TcpStream;
 
 use super::{
     connection::Client,
+    listeners::Door,
     respond,
     stream::Stream,
     tls::{Failed, Tls},
@@ -21,11 +22,11 @@ use crate::{
 
 /// A connection before its first byte; and who says who the client is, if it is to be inside TLS. `None`: it cannot be
 /// served.
-pub(super) fn begin(worker: &Worker, listener: usize, tcp: TcpStream) -> Option<(Stream, Option<Asks>)> {
-    let snapshot = worker.shared.live.peek();
-    let at = snapshot.listeners.get(listener);
-    let Some(server) = at.and_then(|at| at.tls.as_ref()) else { return Some((Stream::Plain(tcp), None)) };
-    match server.accept() {
+pub(super) fn begin(worker: &Worker, door: &Door, tcp: TcpStream) -> Option<(Stream, Option<Asks>)> {
+    let accepted = door.look(&worker.shared.live, |at| at.tls.as_ref().map(|server| server.accept()));
+    // It is known by somebody, now or before; if not, then nothing is known of how it may be spoken to.
+    let Some(accepted) = accepted? else { return Some((Stream::Plain(tcp), None)) };
+    match accepted {
         Ok((session, asks)) => {
             let tls = Tls::server(tcp, session, worker.crypt.clone());
             Some((Stream::Tls(Box::new(tls)), Some(asks)))
@@ -57,7 +58,7 @@ pub(super) async fn shake(worker: &Worker, client: &mut Client, asks: &Asks) -> 
                 if let Some(from) = Arc::get_mut(from) {
                     from.secured = Some(Arc::new(Secured { version, resumed, peer }));
                 }
-                count(worker, from.listener, if resumed { Handshake::Resumed } else { Handshake::Full });
+                count(worker, &from.door, if resumed { Handshake::Resumed } else { Handshake::Full });
                 return true;
             }
             Err(denied) => denied.reason(),
@@ -71,7 +72,7 @@ pub(super) async fn shake(worker: &Worker, client: &mut Client, asks: &Asks) -> 
         None => "tls-too-slow",
     };
     tls.give_up();
-    count(worker, from.listener, Handshake::Refused(why));
+    count(worker, &from.door, Handshake::Refused(why));
     tracing::debug!(client.address = %from.peer, why, "no handshake with a client");
     false
 }
@@ -83,9 +84,8 @@ enum Handshake {
     Refused(&'static str),
 }
 
-fn count(worker: &Worker, listener: usize, ended: Handshake) {
-    let snapshot = worker.shared.live.peek();
-    let name = snapshot.listeners.get(listener).map_or("", |at| &at.name);
+fn count(worker: &Worker, door: &Door, ended: Handshake) {
+    let name = door.listener.as_str();
     match ended {
         Handshake::Full => worker.shared.metrics.shaken(name, "full"),
         Handshake::Resumed => worker.shared.metrics.shaken(name, "resumed"),

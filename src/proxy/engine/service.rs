@@ -3,7 +3,7 @@
 //! Each thread has sockets, connections and unused upstream connections of its own, so that no event of a connection
 //! ever crosses threads.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::sync::{Arc, atomic::AtomicUsize};
 
 use async_trait::async_trait;
 use pingora_core::{
@@ -17,19 +17,21 @@ use tokio::sync::{Mutex, mpsc};
 use tracing::{info, warn};
 
 use super::{
+    ending::Ending,
+    listeners::{Listeners, Taken},
     splice,
     upstream::Names,
-    worker::{Shared, Socket, Worker},
+    worker::{Shared, Worker},
 };
 use crate::{
     config::proxy::Proxy,
-    http::{BindError, bind_for_threads},
+    http::BindError,
     proxy::{
         limit::Gate,
         record::{AccessLog, ProxyMetrics},
         snapshot::Live,
     },
-    supervise::Stop,
+    supervise::{Stop, StopSource},
 };
 
 /// Descriptors that are not for connections: listeners, logs, probes, the store of names.
@@ -41,71 +43,83 @@ pub(in crate::proxy) struct EngineEnded;
 
 /// Open listeners, not yet served.
 pub(in crate::proxy) struct Engine {
-    /// By thread: place of the listener, and its socket.
-    sockets: Vec<Vec<(usize, std::net::TcpListener)>>,
-    most: usize,
+    listeners: Arc<Listeners>,
+    threads: usize,
     zero_copy: bool,
+    connections: Gate,
+    up: StopSource,
+}
+
+/// What a running engine is followed and ended by. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(in crate::proxy) struct Running {
+    /// Its listeners.
+    pub(in crate::proxy) listeners: Arc<Listeners>,
+    /// Its end.
+    pub(in crate::proxy) ending: Arc<Ending>,
+    /// Its connections.
+    pub(in crate::proxy) connections: Gate,
+    /// Asked for when every thread accepts.
+    pub(in crate::proxy) up: Stop,
 }
 
 impl Engine {
-    /// Opens every listener, once for each thread. An error leaves none open.
-    pub(in crate::proxy) fn bind(config: &Proxy) -> Result<Self, BindError> {
+    /// Opens every listener, once for each thread; what was `taken` over is open already. An error leaves none open.
+    pub(in crate::proxy) fn bind(
+        config: &Proxy,
+        taken: Vec<Taken>,
+        metrics: &ProxyMetrics,
+    ) -> Result<Self, BindError> {
         let threads = config.threads.max(1);
-        let mut sockets: Vec<Vec<_>> = (0..threads).map(|_| Vec::new()).collect();
-        for (place, listener) in config.listeners.iter().enumerate() {
-            for address in &listener.bind {
-                let key = format!("listener `{}`, bind", listener.name);
-                let bound = bind_for_threads(*address, &key, threads)?;
-                for (of_thread, socket) in sockets.iter_mut().zip(bound) {
-                    of_thread.push((place, socket));
-                }
-            }
-        }
-        let most = descriptor_cap(config.limits.connections, threads);
-        Ok(Self { sockets, most, zero_copy: config.zero_copy })
+        let listeners = Arc::new(Listeners::open(&config.listeners, threads, taken, metrics)?);
+        tell_if_short(config.limits.connections, threads);
+        let (connections, up) = (Gate::default(), StopSource::new());
+        Ok(Self { listeners, threads, zero_copy: config.zero_copy, connections, up })
     }
 
-    /// Where it listens: place of the listener and address, in config order.
-    pub(in crate::proxy) fn addresses(&self) -> Vec<(usize, SocketAddr)> {
-        let first = self.sockets.first().into_iter().flatten();
-        first.filter_map(|(place, socket)| Some((*place, socket.local_addr().ok()?))).collect()
+    /// To follow it by and to end it.
+    pub(in crate::proxy) fn handle(&self) -> Running {
+        let (listeners, connections) = (self.listeners.clone(), self.connections.clone());
+        Running { listeners, connections, ending: Arc::default(), up: self.up.stop() }
     }
 
-    /// Serves until `stop`, then lets running requests end within `grace`.
+    /// Serves until the end is asked for, then lets what runs go on until it is over.
     pub(in crate::proxy) async fn run(
         self,
         live: Arc<Live>,
         metrics: ProxyMetrics,
         log: AccessLog,
-        stop: Stop,
-        grace: Duration,
+        ending: Arc<Ending>,
     ) -> Result<(), EngineEnded> {
         let shared = Shared {
             live,
             metrics,
             log,
             names: Arc::new(Names::default()),
-            connections: Gate::default(),
-            most: self.most,
-            stop: stop.clone(),
-            grace,
+            connections: self.connections,
+            most: descriptors_allow(self.threads),
+            listeners: self.listeners.clone(),
+            ending: ending.clone(),
+            starting: Arc::new(AtomicUsize::new(self.threads)),
+            up: self.up,
             zero_copy: self.zero_copy,
         };
         let conf = ServerConf { threads: 1, work_stealing: false, ..ServerConf::default() };
         let mut server = Server::new_with_opt_and_conf(None, conf);
         let (alive, ends) = mpsc::channel(1);
-        for (number, sockets) in self.sockets.into_iter().enumerate() {
+        for number in 0..self.threads {
             let (shared, alive) = (shared.clone(), Alive(alive.clone()));
-            server.add_service(Thread { name: format!("proxy {number}"), sockets, shared, _alive: alive });
+            server.add_service(Thread { name: format!("proxy {number}"), number, shared, _alive: alive });
         }
         drop(alive);
-        let ended = Ended { ends: Mutex::new(ends), stop: stop.clone() };
+        let ended = Ended { ends: Mutex::new(ends), ending: ending.clone() };
         let connections = shared.connections.clone();
         // It blocks its thread until all services have ended.
         let served =
             tokio::task::spawn_blocking(move || server.run(RunArgs { shutdown_signal: Box::new(ended) }));
         let told = async {
-            stop.requested().await;
+            ending.asked().await;
+            self.listeners.let_go();
             info!(connections = connections.inside(), "proxy stopped accepting and drains");
             std::future::pending::<()>().await;
         };
@@ -116,7 +130,7 @@ impl Engine {
         if let Err(error) = joined {
             warn!(error = %error, "the engine's threads ended badly");
         }
-        if stop.is_requested() { Ok(()) } else { Err(EngineEnded) }
+        if ending.is_asked() { Ok(()) } else { Err(EngineEnded) }
     }
 }
 
@@ -124,14 +138,14 @@ impl Engine {
 /// length; or one has that should not.
 struct Ended {
     ends: Mutex<mpsc::Receiver<()>>,
-    stop: Stop,
+    ending: Arc<Ending>,
 }
 
 #[async_trait]
 impl ShutdownSignalWatch for Ended {
     async fn recv(&self) -> ShutdownSignal {
         let mut ends = self.ends.lock().await;
-        while ends.recv().await.is_some() && self.stop.is_requested() {}
+        while ends.recv().await.is_some() && self.ending.is_asked() {}
         ShutdownSignal::FastShutdown
     }
 }
@@ -150,7 +164,7 @@ impl Drop for Alive {
 /// One thread, as Pingora runs it.
 struct Thread {
     name: String,
-    sockets: Vec<(usize, std::net::TcpListener)>,
+    number: usize,
     shared: Shared,
     _alive: Alive,
 }
@@ -158,10 +172,7 @@ struct Thread {
 #[async_trait]
 impl Service for Thread {
     async fn start_service(&mut self, _fds: Option<ListenFds>, _stop: ShutdownWatch, _tasks: usize) {
-        match self.sockets() {
-            Ok(sockets) => Worker::new(self.shared.clone()).run(sockets).await,
-            Err(error) => tracing::error!(error = %error, "a listener could not be served"),
-        }
+        Worker::new(self.shared.clone()).run(self.number).await;
     }
 
     fn name(&self) -> &str {
@@ -173,34 +184,19 @@ impl Service for Thread {
     }
 }
 
-impl Thread {
-    /// Its sockets, known to its runtime.
-    fn sockets(&mut self) -> std::io::Result<Vec<Socket>> {
-        let snapshot = self.shared.live.load();
-        let known = |(listener, socket): (usize, std::net::TcpListener)| {
-            let name = snapshot.listeners.get(listener).map_or("", |listener| &listener.name);
-            let (open, tcp) =
-                (self.shared.metrics.connections(name), tokio::net::TcpListener::from_std(socket)?);
-            Ok(Socket { listener, tcp, open })
-        };
-        std::mem::take(&mut self.sockets).into_iter().map(known).collect()
-    }
-}
-
 /// The connections that the system's descriptor limit allows: each needs one, and one to an upstream; each thread some
 /// for its pipes.
-fn descriptor_cap(wanted: usize, threads: usize) -> usize {
+fn descriptors_allow(threads: usize) -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let Some(limit) = limit else { return wanted };
     let kept = DESCRIPTORS_KEPT + (threads * 2 * splice::MOST) as u64;
-    let allowed = usize::try_from(limit.saturating_sub(kept) / 2).unwrap_or(wanted).max(1);
+    let allowed = limit.map(|limit| limit.saturating_sub(kept) / 2);
+    allowed.map_or(usize::MAX, |allowed| usize::try_from(allowed).unwrap_or(usize::MAX).max(1))
+}
+
+/// Warns of a config that wants more connections than there can be.
+pub(in crate::proxy) fn tell_if_short(wanted: usize, threads: usize) {
+    let allowed = descriptors_allow(threads);
     if allowed < wanted {
-        warn!(
-            wanted,
-            allowed,
-            descriptors = limit,
-            "fewer connections than configured: raise the descriptor limit"
-        );
+        warn!(wanted, allowed, "fewer connections than configured: raise the descriptor limit");
     }
-    wanted.min(allowed)
 }

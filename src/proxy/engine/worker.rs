@@ -1,11 +1,12 @@
 //! What one thread shares among its connections; accepting them.
 
 use std::{
+    collections::HashSet,
     net::SocketAddr,
     pin::pin,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -16,11 +17,13 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{
-    connection,
+    connection::{self, From},
+    ending::Ending,
     lanes::{Lane, Lanes},
+    listeners::{Door, Group, Listeners},
     opening::Complaints,
     pool::Pool,
     timers::{TICK, Timers},
@@ -33,10 +36,10 @@ use crate::{
     model::UpstreamName,
     proxy::{
         limit::Gate,
-        record::{AccessLog, ProxyMetrics, metrics::Connections},
+        record::{AccessLog, ProxyMetrics},
         snapshot::{Held, Live},
     },
-    supervise::Stop,
+    supervise::StopSource,
 };
 
 /// After a failed accept (out of descriptors, mostly) it is tried again so much later.
@@ -48,7 +51,14 @@ const ACCEPT_TOLD: Duration = Duration::from_secs(5);
 /// Connections too many that are told so at once, by each thread. Full: further ones are closed without a word.
 const TURNED_AWAY: usize = 256;
 
-/// A thread that has not ended so long after the grace is not waited for.
+/// What a closing listener's queue may still hold; more than that comes only while it is emptied.
+const QUEUED: usize = 4096;
+
+/// So long a connection waits at most for one more request when a successor serves, or its listener is gone: long enough
+/// for a client in the middle of its work, which learns with the answer that it was the last.
+const LULL: Duration = Duration::from_secs(5);
+
+/// A thread that has not ended so long after the end is not waited for.
 const LATE: Duration = Duration::from_secs(1);
 
 /// Connections that have ended are cleared away with the next one that comes, and so often if none does. Not at once:
@@ -66,9 +76,14 @@ pub(super) struct Shared {
     pub(super) log: AccessLog,
     pub(super) names: Arc<Names>,
     pub(super) connections: Gate,
+    /// Connections that there can be, whatever the config allows.
     pub(super) most: usize,
-    pub(super) stop: Stop,
-    pub(super) grace: Duration,
+    pub(super) listeners: Arc<Listeners>,
+    pub(super) ending: Arc<Ending>,
+    /// Threads that do not accept yet.
+    pub(super) starting: Arc<AtomicUsize>,
+    /// Asked for when all do.
+    pub(super) up: StopSource,
     /// `[proxy] zero_copy`.
     pub(super) zero_copy: bool,
 }
@@ -95,15 +110,6 @@ struct Own {
     chance: SmallRng,
 }
 
-/// One of a thread's listening sockets.
-#[derive(Debug)]
-pub(super) struct Socket {
-    /// Place of its listener in the config.
-    pub(super) listener: usize,
-    pub(super) tcp: TcpListener,
-    pub(super) open: Connections,
-}
-
 impl Worker {
     pub(super) fn new(shared: Shared) -> Arc<Self> {
         let own = Own { snapshot: Held::of(shared.live.load()), chance: SmallRng::from_os_rng() };
@@ -125,6 +131,21 @@ impl Worker {
     /// Whether a stop was asked for: every answer is then the last of its connection.
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Whether the next answer on a connection is its last: we stop, or its listener closes.
+    pub(super) fn is_last(&self, from: &From) -> bool {
+        self.is_stopping() || from.door.ending.is_asked()
+    }
+
+    /// For how long a connection may go on to wait for its next request that was to have `patience`; none when that is
+    /// over now.
+    pub(super) fn patience(&self, from: &From, patience: Duration, first: bool) -> Option<Duration> {
+        if self.shared.ending.is_at_once() {
+            return None;
+        }
+        // A client that has only just connected has not been told anything yet.
+        Some(if !first && self.is_last(from) { patience.min(LULL) } else { patience })
     }
 
     /// Unused connections to upstreams, of one lane.
@@ -150,25 +171,50 @@ impl Worker {
         }
     }
 
-    /// Serves until a stop is asked for, then lets what runs end within the grace.
-    pub(super) async fn run(self: Arc<Self>, sockets: Vec<Socket>) {
+    /// Serves what is this thread's of every listener until the end is asked for, then lets what runs go on until it is
+    /// over.
+    pub(super) async fn run(self: Arc<Self>, number: usize) {
+        let ending = self.shared.ending.clone();
         let mut tasks = JoinSet::new();
-        for socket in sockets {
-            tasks.spawn(self.clone().accept(socket));
-        }
-        let mut ticking = pin!(async { tokio::join!(self.tick(), self.scratch.turns.rounds()) });
-        tokio::select! {
-            _ = &mut ticking => {}
-            () = self.shared.stop.requested() => {}
+        {
+            let mut open = self.shared.listeners.follow();
+            let (mut served, mut began) = (HashSet::new(), false);
+            let (mut ticking, mut asked) = (pin!(self.keep_time()), pin!(ending.asked()));
+            loop {
+                let groups = open.borrow_and_update().clone();
+                self.serve_new(&groups, number, &mut served, &mut tasks);
+                drop(groups);
+                if !std::mem::replace(&mut began, true)
+                    && self.shared.starting.fetch_sub(1, Ordering::AcqRel) == 1
+                {
+                    self.shared.up.request();
+                }
+                tokio::select! {
+                    () = &mut ticking => {}
+                    () = &mut asked => break,
+                    Ok(()) = open.changed() => {}
+                    Some(ended) = tasks.join_next(), if !tasks.is_empty() => told(ended, "a listener's"),
+                }
+            }
         }
         self.stopping.store(true, Ordering::Relaxed);
         self.timers.wake_all();
         let ended = async { while tasks.join_next().await.is_some() {} };
+        let late = async {
+            ending.over().await;
+            // Each waits for that by itself.
+            tokio::time::sleep(LATE).await;
+        };
         tokio::select! {
-            _ = ticking => {}
-            // Each waits for the grace by itself.
-            _ = tokio::time::timeout(self.shared.grace + LATE, ended) => {}
+            () = self.keep_time() => {}
+            () = ended => {}
+            () = late => {}
         }
+    }
+
+    /// What a thread does by the clock; never ends.
+    async fn keep_time(&self) {
+        tokio::join!(self.tick(), self.scratch.turns.rounds());
     }
 
     async fn tick(&self) {
@@ -191,64 +237,108 @@ impl Worker {
         }
     }
 
-    /// Accepts until a stop is asked for, then waits for the connections.
-    async fn accept(self: Arc<Self>, socket: Socket) {
+    /// Accepts until the end is asked for, ours or the listener's, then waits for the connections.
+    async fn accept(self: Arc<Self>, door: Arc<Door>, tcp: TcpListener) {
         let mut connections = JoinSet::new();
-        let mut told: Option<Instant> = None;
+        let mut told_at: Option<Instant> = None;
         {
-            let mut stop = pin!(self.shared.stop.requested());
+            let ending = self.shared.ending.clone();
+            let (mut stop, mut closing) = (pin!(ending.asked()), pin!(door.ending.asked()));
             let mut reaping = tokio::time::interval(REAP);
             loop {
                 let next = tokio::select! {
                     biased;
-                    next = socket.tcp.accept() => next,
+                    next = tcp.accept() => next,
                     _ = reaping.tick() => {
                         reap(&mut connections);
                         continue;
                     }
                     () = &mut stop => break,
+                    () = &mut closing => break,
                 };
                 reap(&mut connections);
                 match next {
                     Ok((tcp, peer)) => {
-                        self.clone().serve_in(&mut connections, &socket, tcp, peer);
-                        // While more come than can be served, the stop is never polled.
-                        if self.is_stopping() {
+                        self.clone().serve_in(&mut connections, &door, tcp, peer);
+                        // While more come than can be served, the end is never polled.
+                        if self.is_stopping() || door.ending.is_asked() {
                             break;
                         }
                     }
                     Err(error) => {
                         let now = clock::now();
-                        if told.is_none_or(|told| now.duration_since(told) >= ACCEPT_TOLD) {
+                        if told_at.is_none_or(|told| now.duration_since(told) >= ACCEPT_TOLD) {
                             warn!(error = %error, "connections could not be accepted");
-                            told = Some(now);
+                            told_at = Some(now);
                         }
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
             }
         }
-        drop(socket);
-        let drained = async { while connections.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.shared.grace, drained).await.is_err() {
+        for (tcp, peer) in queued(tcp) {
+            self.clone().serve_in(&mut connections, &door, tcp, peer);
+        }
+        // Those that wait for a request look again whether they should.
+        self.timers.wake_all();
+        let late = tokio::select! {
+            () = async { while connections.join_next().await.is_some() {} } => false,
+            () = self.shared.ending.over() => true,
+            () = door.ending.over() => true,
+        };
+        if late {
             let late = connections.len();
-            warn!(connections = late, "connections were still busy at the end of the grace and were cut");
+            warn!(
+                connections = late,
+                listener.name = door.listener,
+                "connections were still busy at the end and were cut"
+            );
             connections.shutdown().await;
         }
     }
 
-    fn serve_in(self: Arc<Self>, tasks: &mut JoinSet<()>, socket: &Socket, tcp: TcpStream, peer: SocketAddr) {
-        let listener = socket.listener;
+    /// Begins to accept from what is new among the open listeners.
+    fn serve_new(
+        self: &Arc<Self>,
+        groups: &[Arc<Group>],
+        number: usize,
+        served: &mut HashSet<u64>,
+        tasks: &mut JoinSet<()>,
+    ) {
+        served.retain(|id| groups.iter().any(|group| group.id == *id));
+        for group in groups {
+            if !served.insert(group.id) {
+                continue;
+            }
+            for socket in group.of_thread(number) {
+                match TcpListener::from_std(socket) {
+                    Ok(tcp) => drop(tasks.spawn(self.clone().accept(group.door.clone(), tcp))),
+                    Err(error) => {
+                        error!(error = %error, listener.name = group.door.listener, "a listener is not served by one of the threads");
+                    }
+                }
+            }
+        }
+    }
+
+    fn serve_in(
+        self: Arc<Self>,
+        tasks: &mut JoinSet<()>,
+        door: &Arc<Door>,
+        tcp: TcpStream,
+        peer: SocketAddr,
+    ) {
+        let door = door.clone();
         let most = self.shared.most.min(self.shared.live.peek().limits.connections);
         if let Some(inside) = self.shared.connections.enter(most) {
-            let open = socket.open.open();
+            let open = door.open.open();
             tasks.spawn(async move {
-                connection::serve(&self, listener, tcp, peer).await;
+                connection::serve(&self, door, tcp, peer).await;
                 drop((open, inside));
             });
         } else if let Some(inside) = self.turned_away.enter(TURNED_AWAY) {
             tasks.spawn(async move {
-                connection::turn_away(&self, listener, tcp, peer).await;
+                connection::turn_away(&self, door, tcp, peer).await;
                 drop(inside);
             });
         }
@@ -258,8 +348,24 @@ impl Worker {
 /// Clears away what has ended.
 fn reap(tasks: &mut JoinSet<()>) {
     while let Some(ended) = tasks.try_join_next() {
-        if let Err(error) = ended {
-            warn!(error = %error, "a connection's task ended badly");
-        }
+        told(ended, "a connection's");
     }
+}
+
+fn told(ended: Result<(), tokio::task::JoinError>, whose: &str) {
+    if let Err(error) = ended {
+        warn!(error = %error, "{whose} task ended badly");
+    }
+}
+
+/// What waits in the queue of a socket that is closed now: closing it would reset those. The queue may be shared with a
+/// successor, who then has the rest.
+fn queued(tcp: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    let Ok(tcp) = tcp.into_std() else { return Vec::new() };
+    let next = || {
+        let (stream, peer) = tcp.accept().ok()?;
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, peer))
+    };
+    std::iter::from_fn(next).take(QUEUED).collect()
 }

@@ -11,6 +11,7 @@ use crate::{
         snapshot::{Service, Snapshot},
     },
     telemetry::{Metrics, MetricsError, names},
+    wire::handover::Process,
 };
 
 /// Upper bounds of time to first byte, in seconds: fine where users feel it, then up to the deadlines.
@@ -45,6 +46,9 @@ pub struct ProxyMetrics {
     behind_answers: IntCounterVec,
     stale_answers: IntCounterVec,
     reload_ok: Gauge,
+    upgrade_ok: Gauge,
+    generation: IntGaugeVec,
+    old: IntGaugeVec,
 }
 
 /// Counts what is open on one listener: connections, or requests of HTTP/2.
@@ -110,9 +114,13 @@ impl ProxyMetrics {
             behind_answers: registry.counters(names::PROXY_BEHIND_ANSWERS)?,
             stale_answers: registry.counters(names::PROXY_STALE_ANSWERS)?,
             reload_ok: registry.gauge(names::CONFIG_RELOAD_OK)?,
+            upgrade_ok: registry.gauge(names::PROXY_UPGRADE_OK)?,
+            generation: registry.gauges(names::PROXY_GENERATION)?,
+            old: registry.gauges(names::PROXY_OLD_PROCESSES)?,
             registry,
         };
         made.reload_ok.set(1.0);
+        made.upgrade_ok.set(1.0);
         made.access_dropped.with_label_values::<&str>(&[]).inc_by(0);
         made.zero_copy().add(0);
         Ok(made)
@@ -206,6 +214,18 @@ impl ProxyMetrics {
     /// How the last reload ended.
     pub fn reloaded(&self, taken: bool) {
         self.reload_ok.set(if taken { 1.0 } else { 0.0 });
+    }
+
+    /// How the last upgrade ended.
+    pub fn upgraded(&self, done: bool) {
+        self.upgrade_ok.set(if done { 1.0 } else { 0.0 });
+    }
+
+    /// How many upgrades led here, and what they left.
+    pub fn processes(&self, process: &Process) {
+        let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.generation.with_label_values::<&str>(&[]).set(count(process.generation));
+        self.old.with_label_values::<&str>(&[]).set(count(process.old.len() as u64));
     }
 
     /// Everything, in Prometheus' text format. What is a state rather than an event is read off `snapshot`.

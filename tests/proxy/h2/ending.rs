@@ -72,7 +72,7 @@ fn a_request_that_was_on_its_way_is_served() {
 fn what_is_not_over_by_the_end_of_the_grace_is_cut() {
     let upstream = slow(Duration::from_secs(5));
     let mut config = config(Kind::Controller, &[upstream.address]);
-    config.grace = Duration::from_secs(1);
+    config.endings.grace = Duration::from_secs(1);
     let mut front = Front::start(config);
     let mut peer = Peer::connect(front.address);
     let stream = peer.begin(&request("GET", "/api/v1/vm"), true);
@@ -88,7 +88,7 @@ fn what_is_not_over_by_the_end_of_the_grace_is_cut() {
 fn a_client_that_never_answers_holds_up_no_stop() {
     let upstream = slow(Duration::ZERO);
     let mut config = config(Kind::Controller, &[upstream.address]);
-    config.grace = Duration::from_secs(10);
+    config.endings.grace = Duration::from_secs(10);
     let mut front = Front::start(config);
     let mut peer = Peer::connect(front.address);
     peer.polite = false;

@@ -28,15 +28,10 @@ pub(in crate::proxy::engine) enum Begins {
 
 /// Reads no more than it takes to know. What was read is read ahead.
 pub(in crate::proxy::engine) async fn begins(worker: &Worker, client: &mut Client) -> Begins {
-    let patience = {
-        let snapshot = worker.shared.live.peek();
-        let listener = snapshot.listeners.get(client.from.listener);
-        if !listener.is_some_and(|listener| listener.http2) {
-            return Begins::Other;
-        }
-        snapshot.limits.header_timeout
-    };
-    let until = clock::now() + patience;
+    if !client.from.door.look(&worker.shared.live, |listener| listener.http2).unwrap_or(false) {
+        return Begins::Other;
+    }
+    let (began, patience) = (clock::now(), worker.shared.live.peek().limits.header_timeout);
     poll_fn(|cx| {
         loop {
             let known = client.wire.ahead.len().min(SAYS.len());
@@ -53,10 +48,13 @@ pub(in crate::proxy::engine) async fn begins(worker: &Worker, client: &mut Clien
                     _ => return Poll::Ready(Begins::Over),
                 }
             }
-            if worker.is_stopping() && client.wire.ahead.is_empty() {
-                return Poll::Ready(Begins::Over);
-            }
-            ready!(client.slot.poll(cx, until, clock::now()));
+            let waits = if client.wire.ahead.is_empty() {
+                worker.patience(&client.from, patience, true)
+            } else {
+                Some(patience)
+            };
+            let Some(patience) = waits else { return Poll::Ready(Begins::Over) };
+            ready!(client.slot.poll(cx, began + patience, clock::now()));
             return Poll::Ready(Begins::Over);
         }
     })

@@ -137,7 +137,7 @@ struct Serving<'a> {
 impl Serving<'_> {
     async fn run(self) {
         let Some(connection) = self.handshake().await else { return };
-        let under_way = self.worker.shared.metrics.streams(&self.listener());
+        let under_way = self.worker.shared.metrics.streams(&self.from.door.listener);
         let start = |request, respond| {
             one(self.worker, self.from.clone(), self.limits.head, under_way.open(), request, respond)
         };
@@ -169,13 +169,8 @@ impl Serving<'_> {
         made
     }
 
-    fn listener(&self) -> String {
-        let snapshot = self.worker.shared.live.peek();
-        snapshot.listeners.get(self.from.listener).map_or_else(String::new, |listener| listener.name.clone())
-    }
-
     fn count(&self, reason: &str) {
-        self.worker.shared.metrics.refused(&self.listener(), reason);
+        self.worker.shared.metrics.refused(&self.from.door.listener, reason);
     }
 }
 
@@ -266,7 +261,7 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
                 self.end(fault.reason(), fault.code(), now);
                 true
             }
-            (Phase::Open, None) if self.serving.worker.is_stopping() => {
+            (Phase::Open, None) if self.serving.worker.is_last(self.serving.from) => {
                 self.leave();
                 true
             }

@@ -1,0 +1,61 @@
+//! One process takes over from another without a connection being lost: binary upgrade, and sockets from the service
+//! manager.
+//!
+//! ```text
+//!   running process                                    successor
+//!   SIGUSR2, or `upgrade` over the control socket
+//!     starts the binary now on disk ─────────────────▶ reads its config
+//!                                   ◀── take over ───  connects to the control socket in `run_dir`
+//!     what there is, then every listening socket ────▶ opens what its config has besides, learns the verdicts
+//!                                   ◀──── ready ─────  accepts nothing yet
+//!     go ────────────────────────────────────────────▶ accepts
+//!                                   ◀─── serving ────  takes control socket and pid file
+//!     stops accepting; what runs ends in its own time
+//! ```
+//!
+//! Until `serving` has come the running process accepts as if nothing happened, so whatever goes wrong before, it goes
+//! on. Both have the same sockets, not two of a kind: what waits in a queue is accepted by whoever is there, and closing
+//! one end of it loses nothing.
+//!
+//! [`frame`] moves messages and descriptors, [`run_dir`] is the directory, [`control`] the socket in it, [`upgrade`] the
+//! running side, [`successor`] the other, [`systemd`] what the service manager opened, [`program`] what is started,
+//! [`verdicts`] what is known of upstreams, [`client`] how the command line asks.
+
+mod client;
+mod control;
+mod frame;
+mod program;
+mod run_dir;
+mod successor;
+mod systemd;
+mod upgrade;
+mod verdicts;
+
+use std::net::TcpListener;
+
+use super::engine::Taken;
+use crate::wire::handover::Verdict;
+
+pub use client::{AskError, ask_upgrade};
+pub use program::Program;
+pub use run_dir::{RunDirError, default_run_dir};
+pub use successor::{Predecessor, TakeError};
+pub use systemd::{Passed, PassedError, passed};
+pub use upgrade::UpgradeError;
+
+pub(super) use control::serve;
+pub(super) use run_dir::RunDir;
+pub(super) use successor::Link;
+pub(super) use upgrade::{Handover, Phase, listed};
+pub(super) use verdicts::{all as verdicts, of as verdict_of};
+
+/// What a proxy begins with that somebody else had before. Nothing, mostly.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    pub(super) listeners: Vec<Taken>,
+    pub(super) admin: Option<TcpListener>,
+    pub(super) verdicts: Vec<Verdict>,
+    /// How many upgrades led here.
+    pub(super) generation: u64,
+    pub(super) link: Option<Link>,
+}

@@ -1,0 +1,79 @@
+//! How the end comes: of a process that stops, and of one that was replaced.
+
+use std::time::Duration;
+
+use rustix::process::Signal;
+use switchyard::clock;
+
+use crate::{
+    raw::Wire,
+    rig::{PARKED, Rig, until},
+};
+
+const POLL: &str = "GET /switchyard/v1/tasks HTTP/1.1\r\nHost: a\r\n\r\n";
+
+#[test]
+fn a_parked_poll_ends_at_its_natural_moment_when_the_proxy_stops() {
+    let mut rig = Rig::start("parked");
+    let mut idle = Wire::connect(rig.controllers);
+    assert_eq!(idle.ask("GET /api/v1/status HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().status(), 200);
+    let mut parked = Wire::connect(rig.controllers);
+    let begun = clock::now();
+    parked.send(POLL).unwrap();
+    rig.until("it is parked", || {
+        let view = rig.admin("GET", "/admin/v1/upstreams").json();
+        (view["services"][0]["upstreams"][0]["outstanding"] == 1).then_some(())
+    });
+    rig.signal(rig.view().pid, Signal::TERM);
+    assert!(idle.closed());
+    assert!(begun.elapsed() < PARKED, "an idle connection is closed at once");
+    let answer = parked.answer(false).unwrap();
+    assert!(begun.elapsed() >= PARKED);
+    assert_eq!((answer.text().as_str(), answer.head.get("connection")), ("nothing yet", Some("close")));
+    assert!(parked.closed());
+    let status = until("it ends", || rig.first.has_ended().flatten());
+    assert!(status.success() && begun.elapsed() < PARKED + Duration::from_secs(4));
+    assert!(!rig.run_dir().join("control.sock").exists() && !rig.run_dir().join("proxy.pid").exists());
+}
+
+#[test]
+fn a_replaced_process_keeps_what_it_began_and_ends_with_it() {
+    let rig = Rig::start("replaced");
+    let old = rig.view().pid;
+    let mut parked = Wire::connect(rig.controllers);
+    parked.send(POLL).unwrap();
+    let mut kept = Wire::connect(rig.controllers);
+    assert_eq!(kept.ask("GET /api/v1/status HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().status(), 200);
+    rig.upgraded(&[]);
+    let view = rig.view();
+    assert_eq!(view.old.iter().map(|old| old.pid).collect::<Vec<_>>(), [old]);
+    let last = kept.ask("GET /api/v1/status HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    assert_eq!(
+        (last.status(), last.head.get("connection")),
+        (200, Some("close")),
+        "one more, and it is told"
+    );
+    let answer = parked.answer(false).unwrap();
+    assert_eq!((answer.text().as_str(), answer.head.get("connection")), ("nothing yet", Some("close")));
+    rig.until("it ends with its last connection", || (!rig.lives(old)).then_some(()));
+    assert!(rig.view().old.is_empty());
+}
+
+#[test]
+fn a_replaced_process_that_is_told_to_stop_has_the_grace() {
+    let rig = Rig::start("hurried");
+    let old = rig.view().pid;
+    let mut stuck = Wire::connect(rig.registries);
+    stuck.send("PUT /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n1").unwrap();
+    rig.until("it is under way", || {
+        let view = rig.admin("GET", "/admin/v1/upstreams").json();
+        (view["services"][1]["upstreams"][0]["outstanding"] == 1).then_some(())
+    });
+    let new = rig.upgraded(&[]);
+    let begun = clock::now();
+    rig.signal(old, Signal::TERM);
+    rig.until("it ends", || (!rig.lives(old)).then_some(()));
+    let took = begun.elapsed();
+    assert!(took > Duration::from_secs(4) && took < Duration::from_secs(15), "{took:?}");
+    assert!(rig.lives(new));
+}

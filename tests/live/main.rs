@@ -1,0 +1,24 @@
+//! A proxy that is changed while it serves: listeners by reload, the binary by an upgrade, sockets from systemd. Real
+//! processes, and clients that take every broken connection for a failure.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a test that waits for a real process waits on the real clock")]
+#![allow(unreachable_pub, reason = "`pub` marks what the modules share; a test binary has no outside")]
+
+#[path = "../proxy/raw.rs"]
+#[allow(dead_code, reason = "the proxy's tests use the rest of it")]
+mod raw;
+#[path = "../support/mod.rs"]
+mod support;
+#[path = "../proxy/upstream.rs"]
+#[allow(dead_code, reason = "the proxy's tests use the rest of it")]
+mod upstream;
+
+mod clients;
+mod rig;
+
+mod drain;
+mod failing;
+mod reload;
+mod systemd;
+mod upgrade;
