@@ -77,3 +77,48 @@ fn a_replaced_process_that_is_told_to_stop_has_the_grace() {
     assert!(took > Duration::from_secs(4) && took < Duration::from_secs(15), "{took:?}");
     assert!(rig.lives(new));
 }
+
+/// Connections with their requests, in the queue of a process that is frozen.
+fn queue(to: std::net::SocketAddr) -> Vec<Wire> {
+    let ask = |_| {
+        let mut wire = Wire::connect(to);
+        wire.send("GET /api/v1/status HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        wire
+    };
+    (0..40).map(ask).collect()
+}
+
+#[track_caller]
+fn all_answered(queued: Vec<Wire>) {
+    for (number, mut wire) in queued.into_iter().enumerate() {
+        let answer =
+            wire.answer(false).unwrap_or_else(|error| panic!("the {number}th in the queue: {error}"));
+        assert_eq!((answer.status(), answer.head.get("connection")), (200, Some("close")));
+    }
+}
+
+#[test]
+fn what_waits_in_a_queue_is_answered_when_the_proxy_stops() {
+    let rig = Rig::start("queue");
+    rig.first.freeze();
+    let queued = queue(rig.controllers);
+    rig.first.signal(Signal::TERM);
+    rig.first.thaw();
+    all_answered(queued);
+}
+
+#[test]
+fn what_waits_in_the_queue_of_a_listener_that_goes_is_answered() {
+    let mut rig = Rig::start("going");
+    let extra = rig.free(&[]);
+    rig.more = format!("[[listener]]\nname = \"extra\"\nbind = [\"{extra}\"]\nservice = \"controllers\"\n");
+    assert_eq!(rig.reload().status(), 200);
+    rig.more = String::new();
+    rig.write();
+    rig.first.freeze();
+    let queued = queue(extra);
+    rig.first.signal(Signal::HUP);
+    rig.first.thaw();
+    all_answered(queued);
+    until("nobody accepts there any more", || std::net::TcpStream::connect(extra).err());
+}

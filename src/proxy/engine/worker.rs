@@ -58,6 +58,9 @@ const QUEUED: usize = 4096;
 /// for a client in the middle of its work, which learns with the answer that it was the last.
 const LULL: Duration = Duration::from_secs(5);
 
+/// So long one has that has asked for nothing yet, when we stop.
+const FIRST: Duration = Duration::from_secs(1);
+
 /// A thread that has not ended so long after the end is not waited for.
 const LATE: Duration = Duration::from_secs(1);
 
@@ -142,7 +145,8 @@ impl Worker {
     /// over now.
     pub(super) fn patience(&self, from: &From, patience: Duration, first: bool) -> Option<Duration> {
         if self.shared.ending.is_at_once() {
-            return None;
+            // One that has only just come out of the queue has sent its request already, mostly: it is not known yet.
+            return first.then(|| patience.min(FIRST));
         }
         // A client that has only just connected has not been told anything yet.
         Some(if !first && self.is_last(from) { patience.min(LULL) } else { patience })

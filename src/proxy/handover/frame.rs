@@ -180,4 +180,21 @@ mod tests {
         assert!(receive_fds(&b, 1).await.is_err());
         assert!(receive_fds(&b, DESCRIPTORS + 1).await.is_err());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_sent_is_read_or_refused(bytes: Vec<u8>, length in 0_u32..64) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                for bytes in [bytes.clone(), [&length.to_be_bytes()[..], &bytes].concat()] {
+                    let (mut a, mut b) = UnixStream::pair().unwrap();
+                    a.write_all(&bytes).await.unwrap();
+                    drop(a);
+                    if let Ok(ask) = receive::<Ask>(&mut b).await {
+                        assert!(!encode(&ask).unwrap().is_empty());
+                    }
+                }
+            });
+        }
+    }
 }

@@ -109,3 +109,78 @@ impl Inherited {
         Ok(inherited)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::proxy::{Access, Endings, Limits, Listener};
+
+    fn socket(name: &str) -> Passed {
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        Passed { name: name.into(), address: socket.local_addr().unwrap(), socket }
+    }
+
+    fn config(binds: &[(&str, &[SocketAddr])], admin: SocketAddr) -> Proxy {
+        let listener = |(name, bind): &(&str, &[SocketAddr])| Listener {
+            name: (*name).into(),
+            bind: bind.to_vec(),
+            rules: Vec::new(),
+            trusted: Vec::new(),
+            proxy_protocol: Vec::new(),
+            expose: Vec::new(),
+        };
+        Proxy {
+            threads: 1,
+            log: Default::default(),
+            access: Access::Off,
+            admin,
+            address_file: None,
+            listeners: binds.iter().map(listener).collect(),
+            services: Vec::new(),
+            limits: Limits::default(),
+            endings: Endings::default(),
+            run_dir: None,
+        }
+    }
+
+    /// Listener, its address in the config, and how many sockets it got.
+    fn placed(inherited: &Inherited) -> Vec<(String, SocketAddr, usize)> {
+        let of = |taken: &Taken| (taken.spot.listener.clone(), taken.spot.bind, taken.sockets.len());
+        inherited.listeners.iter().map(of).collect()
+    }
+
+    #[test]
+    fn a_name_goes_before_an_address_and_each_place_is_taken_once() {
+        let (a, b, c, admin) = (socket("web"), socket("web"), socket("unknown"), socket("x"));
+        let elsewhere: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        let config = config(&[("web", &[elsewhere, b.address]), ("other", &[c.address])], admin.address);
+        let (second, third) = (b.address, c.address);
+        let inherited = Inherited::passed(&config, vec![a, b, c, admin]).unwrap();
+        assert_eq!(
+            placed(&inherited),
+            [("web".into(), elsewhere, 1), ("web".into(), second, 1), ("other".into(), third, 1)]
+        );
+        assert!(inherited.admin.is_some());
+    }
+
+    #[test]
+    fn several_sockets_of_one_port_are_all_served() {
+        let one = socket("web");
+        let same =
+            Passed { name: "web".into(), address: one.address, socket: one.socket.try_clone().unwrap() };
+        let address = one.address;
+        let config = config(&[("web", &[address])], "127.0.0.1:1".parse().unwrap());
+        let inherited = Inherited::passed(&config, vec![one, same]).unwrap();
+        assert_eq!(placed(&inherited), [("web".into(), address, 2)]);
+    }
+
+    #[test]
+    fn what_fits_nowhere_is_named_with_what_would() {
+        let (one, two) = (socket("admin"), socket("admin"));
+        let config = config(&[("web", &["127.0.0.1:80".parse().unwrap()])], "127.0.0.1:1".parse().unwrap());
+        let error = Inherited::passed(&config, vec![one, two]).unwrap_err().to_string();
+        for part in ["`admin` on 127.0.0.1:", "known are `web` on 127.0.0.1:80, and `admin` on 127.0.0.1:1"] {
+            assert!(error.contains(part), "{part} is not in: {error}");
+        }
+    }
+}
