@@ -109,12 +109,16 @@ where
     let tree = Tree::new();
     let mut asked = signals(&tree).map_err(|error| Failure::runtime("signals cannot be received", &error))?;
     // A store that does not answer must not make the process deaf to a stop.
+    let mut early = Vec::new();
     let (tree, mut hooks) = tokio::select! {
         opened = open(tree) => opened?,
-        () = stop_asked(&mut asked) => return Ok(()),
+        () = stop_asked_early(&mut asked, &mut early) => return Ok(()),
     };
     info!(process.id = std::process::id(), version = crate::model::OURS, "started");
     announce(&[NotifyState::Ready]);
+    for signal in early {
+        act(&mut hooks, signal);
+    }
     let end = loop {
         tokio::select! {
             ended = tree.ended() => {
@@ -122,10 +126,8 @@ where
             }
             by = hooks.replaced() => break End::Replaced(by),
             signal = asked.recv() => match signal {
-                Some(Signal::Reload) => reload(&mut hooks),
-                Some(Signal::ReopenLogs) => hooks.reopen_logs(),
-                Some(Signal::Upgrade) => hooks.upgrade(),
                 Some(Signal::Stop) | None => break End::Stop,
+                Some(signal) => act(&mut hooks, signal),
             }
         }
     };
@@ -166,6 +168,16 @@ where
     }
 }
 
+/// Does what a signal other than the stop asks for.
+fn act(hooks: &mut impl Hooks, signal: Signal) {
+    match signal {
+        Signal::Reload => reload(hooks),
+        Signal::ReopenLogs => hooks.reopen_logs(),
+        Signal::Upgrade => hooks.upgrade(),
+        Signal::Stop => {}
+    }
+}
+
 /// Why a process ends.
 enum End {
     Stop,
@@ -181,6 +193,19 @@ fn reload(hooks: &mut impl Hooks) {
     }
     hooks.reload();
     announce(&[NotifyState::Ready]);
+}
+
+/// The same while the role opens; what else is asked for meanwhile is kept, each once.
+async fn stop_asked_early(asked: &mut mpsc::Receiver<Signal>, early: &mut Vec<Signal>) {
+    while let Some(signal) = asked.recv().await {
+        if signal == Signal::Stop {
+            return;
+        }
+        if !early.contains(&signal) {
+            early.push(signal);
+        }
+    }
+    std::future::pending().await
 }
 
 async fn stop_asked(asked: &mut mpsc::Receiver<Signal>) {

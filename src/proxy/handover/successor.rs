@@ -6,7 +6,7 @@ use std::{
     net::TcpListener,
     os::fd::{AsFd, OwnedFd},
     os::unix::net::UnixStream as BlockingStream,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -177,9 +177,4 @@ impl Link {
         let sent = frame::send(&mut self.stream, &Said::Serving).await;
         sent.map_err(|source| TakeError::Io { socket: self.socket.clone(), source })
     }
-}
-
-/// The variable as it is given to a successor.
-pub(super) fn variable(socket: &Path) -> (&'static str, &Path) {
-    (VARIABLE, socket)
 }

@@ -127,6 +127,7 @@ mod tests {
             rules: Vec::new(),
             trusted: Vec::new(),
             proxy_protocol: Vec::new(),
+            tls: None,
             expose: Vec::new(),
         };
         Proxy {

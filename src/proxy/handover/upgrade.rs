@@ -19,7 +19,7 @@ use super::{
     frame,
     program::Program,
     run_dir::{OldMark, RunDir},
-    successor::variable,
+    successor::VARIABLE,
     verdicts,
 };
 use crate::{
@@ -232,13 +232,10 @@ impl Handover {
     }
 
     fn start(&self) -> Result<Child, UpgradeError> {
-        let (name, socket) = (self.dir.socket(), &self.program.path);
-        let (variable, value) = variable(&name);
-        let mut command = Command::new(socket);
-        command.args(&self.program.arguments).env(variable, value).stdin(Stdio::null());
-        command
-            .spawn()
-            .map_err(|source| UpgradeError::Start { program: socket.display().to_string(), source })
+        let Program { path, arguments } = &self.program;
+        let mut command = Command::new(path);
+        command.args(arguments).env(VARIABLE, self.dir.socket()).stdin(Stdio::null());
+        command.spawn().map_err(|source| UpgradeError::Start { program: path.display().to_string(), source })
     }
 
     /// Sends who has come to the upgrade that waits; gives it back when none does.
