@@ -128,10 +128,12 @@ mod tests {
             trusted: Vec::new(),
             proxy_protocol: Vec::new(),
             tls: None,
+            http2: false,
             expose: Vec::new(),
         };
         Proxy {
             threads: 1,
+            zero_copy: true,
             log: Default::default(),
             access: Access::Off,
             admin,

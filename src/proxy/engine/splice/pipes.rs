@@ -126,13 +126,14 @@ impl Pipes {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use crate::{clock, proxy::record::ProxyMetrics};
 
     fn pipes() -> Pipes {
-        Pipes::new(true, ProxyMetrics::new().expect("the names are right").zero_copy())
+        Pipes::new(true, ProxyMetrics::new().unwrap().zero_copy())
     }
 
     #[test]
