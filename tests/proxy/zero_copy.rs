@@ -510,3 +510,30 @@ fn a_hundred_transfers_at_once_pass_whole_and_leave_room_for_small_requests() {
         });
     }
 }
+
+/// A client that is refused in the middle of a fast upload may have sent a little more; what is left unread would reset
+/// the connection, and the refusal with it.
+#[test]
+fn what_comes_behind_a_refusal_in_the_middle_is_read() {
+    const TAKEN: usize = 6 * MIB;
+    let registry = Upstream::raw(|wire, _| {
+        let part = Head { first: String::new(), fields: vec![("content-length".into(), TAKEN.to_string())] };
+        wire.body(&part, false, |_| {}).unwrap();
+        wire.send("HTTP/1.1 507 Full\r\nContent-Length: 4\r\nConnection: close\r\n\r\nfull").unwrap();
+        Then::Close
+    });
+    for front in fronts(&[registry.address], |_| {}) {
+        let mut client = Wire::connect(front.address);
+        client.send(push(64 * MIB)).unwrap();
+        client.send(pattern(TAKEN)).unwrap();
+        let answer = client.answer(false).unwrap();
+        assert_eq!((answer.status(), answer.text().as_str()), (507, "full"));
+        client.send(pattern(100 * KIB)).unwrap();
+        let mut end = [0];
+        assert_eq!(client.tcp.read(&mut end).unwrap(), 0, "it ends");
+        eventually("the proxy has closed it", || {
+            front.metrics().contains("switchyard_proxy_connections{listener=\"front\"} 0")
+        });
+        assert!(client.tcp.take_error().unwrap().is_none(), "it was reset");
+    }
+}

@@ -207,6 +207,8 @@ impl Exchange {
             }
         };
         self.bytes.received = body.payload;
+        // A client that is turned away in the middle may send on, and what it sends is read without a mark.
+        body.release(&client.wire.stream);
         after
     }
 

@@ -207,6 +207,15 @@ impl Pump {
         self.pipe().filter(|_| self.ticket.is_none()).and_then(Splice::look_at)
     }
 
+    /// No more of it will be asked for: the sender's socket is as it was before, for whoever reads it next.
+    pub(super) fn release(&mut self, from: &Stream) {
+        if let (Some(splice), Some(from)) = (&mut self.splice, from.plain())
+            && let Err(error) = splice.release(from)
+        {
+            tracing::debug!(error = %error, "a socket kept its low-water mark");
+        }
+    }
+
     fn pipe(&self) -> Option<&Splice> {
         self.splice.as_deref()
     }
