@@ -1,6 +1,7 @@
 //! The pipes of one thread.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsFd, OwnedFd},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -33,6 +34,7 @@ pub(in super::super) struct Pipe {
     read: OwnedFd,
     write: OwnedFd,
     held: usize,
+    size: usize,
     _inside: Inside,
 }
 
@@ -71,7 +73,8 @@ pub(in super::super) struct Pipes {
 
 #[derive(Debug, Default)]
 struct Unused {
-    pipes: Vec<Pipe>,
+    /// The large ones last: they are taken first, and closed last.
+    pipes: VecDeque<Pipe>,
     /// As few have been unused since the last sweep: nobody missed them.
     fewest: usize,
     not_before: Option<Instant>,
@@ -86,7 +89,7 @@ impl Pipes {
     /// An empty pipe. `None`: there are too many already, or the system gives no more.
     pub(super) fn take(&self, now: Instant) -> Option<Pipe> {
         let unused = &mut *self.unused();
-        if let Some(pipe) = unused.pipes.pop() {
+        if let Some(pipe) = unused.pipes.pop_back() {
             unused.fewest = unused.fewest.min(unused.pipes.len());
             return Some(pipe);
         }
@@ -96,7 +99,7 @@ impl Pipes {
         let inside = self.alive.enter(MOST)?;
         let size = if self.alive.inside() <= FIRST { LARGE } else { SMALL };
         match system::pipe(size) {
-            Ok((read, write)) => Some(Pipe { read, write, held: 0, _inside: inside }),
+            Ok((read, write)) => Some(Pipe { read, write, held: 0, size, _inside: inside }),
             Err(error) => {
                 tracing::debug!(error = %error, bytes = size, "no pipe could be made; bodies are copied meanwhile");
                 unused.not_before = Some(now + PAUSE);
@@ -107,17 +110,18 @@ impl Pipes {
 
     /// Keeps an empty pipe for the next one who needs it.
     pub(super) fn give_back(&self, pipe: Pipe) {
-        if pipe.is_empty() {
-            self.unused().pipes.push(pipe);
+        match pipe.is_empty() {
+            true if pipe.size >= LARGE => self.unused().pipes.push_back(pipe),
+            true => self.unused().pipes.push_front(pipe),
+            false => {}
         }
     }
 
     /// Closes those that nobody has needed since it was called last.
     pub(in super::super) fn sweep(&self) {
         let unused = &mut *self.unused();
-        let kept = unused.pipes.len() - unused.fewest.min(unused.pipes.len());
-        unused.pipes.truncate(kept);
-        unused.fewest = kept;
+        unused.pipes.drain(..unused.fewest.min(unused.pipes.len()));
+        unused.fewest = unused.pipes.len();
     }
 
     fn unused(&self) -> MutexGuard<'_, Unused> {
@@ -154,6 +158,23 @@ mod tests {
         assert_eq!(pipes.alive.inside(), 3);
         drop(taken);
         assert_eq!(pipes.alive.inside(), 0);
+    }
+
+    #[test]
+    fn a_transfer_among_few_has_a_large_pipe_whatever_was_needed_before() {
+        let (pipes, now) = (pipes(), clock::now());
+        let many: Vec<_> = (0..FIRST * 3).map(|_| pipes.take(now).unwrap()).collect();
+        // The large ones were made first, and come back first.
+        for pipe in many {
+            pipes.give_back(pipe);
+        }
+        for _ in 0..3 {
+            let pipe = pipes.take(now).unwrap();
+            assert_eq!(pipe.size, LARGE);
+            pipes.give_back(pipe);
+            pipes.sweep();
+        }
+        assert_eq!(pipes.alive.inside(), 1);
     }
 
     #[test]
