@@ -19,7 +19,7 @@
 //!
 //! [`frame`] moves messages and descriptors, [`run_dir`] is the directory, [`control`] the socket in it, [`upgrade`] the
 //! running side, [`successor`] the other, [`systemd`] what the service manager opened, [`program`] what is started,
-//! [`verdicts`] what is known of upstreams, [`client`] how the command line asks.
+//! [`mod@verdicts`] what is known of upstreams, [`client`] how the command line asks.
 
 mod client;
 mod control;

@@ -3,7 +3,7 @@
 //!
 //! The library has refused by then what is malformed by RFC 9113 §8: pseudo-fields that are missing, repeated, unknown
 //! or behind others, names in upper case, fields of one connection, `TE` with anything but `trailers`, lengths that
-//! contradict each other or the data. What is left is for [`write`] and the guard behind it.
+//! contradict each other or the data. What is left is for [`write()`] and the guard behind it.
 
 use http::{Method, header, request::Parts};
 
