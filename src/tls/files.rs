@@ -11,7 +11,7 @@ use rustls::{
     },
     sign::CertifiedKey,
 };
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{CertificateRevocationList, FromDer, GeneralName, X509Certificate};
 
 use super::Pair;
@@ -49,6 +49,16 @@ pub struct Problem {
     pub right: String,
 }
 
+/// What tells the contents of files from any other.
+pub(super) type Digest = [u8; 32];
+
+/// Of these files, in this order; `None` if one of them cannot be read.
+pub(super) fn digest(paths: &[&Path]) -> Option<Digest> {
+    let mut files = Reader::default();
+    let whole = paths.iter().all(|path| files.read(path, Part::Whole).is_ok());
+    whole.then(|| files.digest())
+}
+
 /// Reads files, and remembers what was in them.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
@@ -64,8 +74,8 @@ pub(super) struct Certified {
 }
 
 impl Reader {
-    /// What tells the contents read so far from any other.
-    pub(super) fn digest(self) -> [u8; 32] {
+    /// Of what was read so far.
+    pub(super) fn digest(self) -> Digest {
         self.digest.finalize().into()
     }
 

@@ -7,6 +7,7 @@
 //!   setting        what a config says
 //!   files          PEM, bounded; a key that fits its certificate; what is wrong with it, and what would be right
 //!   suites         cipher suites by their standard names
+//!   kept           what was made of files, until they change
 //!   names          which certificate for which name
 //!   client         whether a client's certificate is good, and what is told of it
 //!   pass           what servers behind a proxy are told of it
@@ -17,6 +18,7 @@
 
 mod setting;
 mod files;
+mod kept;
 mod suites;
 mod names;
 mod client;

@@ -1,9 +1,8 @@
 //! A listener's side of TLS. Certificates, keys, versions, suites, authorities and lists are one thing that is swapped
 //! whole: a handshake begins and ends under the same.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::{
     CommonState, ServerConfig,
     pki_types::UnixTime,
@@ -11,8 +10,12 @@ use rustls::{
 };
 
 use super::{
-    ClientAuth, Denied, Least, Part, Peer, Problem, ServerSetting, client::Judge, files::Reader,
-    names::ByName, protocols, provider,
+    ClientAuth, Denied, Least, Part, Peer, Problem, ServerSetting,
+    client::Judge,
+    files::Reader,
+    kept::{Kept, Made},
+    names::ByName,
+    protocols, provider,
 };
 use crate::{clock, model::Timestamp};
 
@@ -26,19 +29,16 @@ pub struct Server(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     setting: ServerSetting,
-    current: ArcSwap<Loaded>,
+    kept: Kept<Loaded>,
     /// Keys of session tickets, new ones every six hours; they outlive new files, so that these cost no client a full
     /// handshake.
     tickets: Arc<dyn ProducesTickets>,
-    /// What the last look at the files has found wrong; one look at a time.
-    trouble: Mutex<Vec<Problem>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Loaded {
     config: Arc<ServerConfig>,
     judge: Option<Arc<Judge>>,
-    digest: [u8; 32],
     facts: Facts,
 }
 
@@ -65,8 +65,8 @@ impl Server {
             let what = format!("cannot be used: the system gave no random numbers ({error})");
             vec![Problem { part: Part::Whole, name: "tls".into(), what, right: "try again".into() }]
         })?;
-        let current = ArcSwap::from_pointee(load(&setting, &tickets)?);
-        Ok(Self(Arc::new(Inner { setting, current, tickets, trouble: Mutex::default() })))
+        let kept = Kept::new(load(&setting, &tickets)?);
+        Ok(Self(Arc::new(Inner { setting, kept, tickets })))
     }
 
     /// What the config says.
@@ -76,60 +76,53 @@ impl Server {
 
     /// What is told of the files in use.
     pub fn facts(&self) -> Facts {
-        self.0.current.load().facts
+        self.0.kept.now().it.facts
     }
 
     /// Looks at the files again; whether there was something new, which new handshakes take. Blocks while it reads.
     ///
     /// Errors leave everything as it was.
     pub fn refresh(&self) -> Result<bool, Vec<Problem>> {
-        let mut trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = load(&self.0.setting, &self.0.tickets).inspect_err(|wrong| trouble.clone_from(wrong))?;
-        trouble.clear();
-        let new = next.digest != self.0.current.load().digest;
-        if new {
-            self.0.current.store(Arc::new(next));
-        }
-        Ok(new)
+        let Inner { setting, kept, tickets } = &*self.0;
+        kept.refresh(&setting.files(), || load(setting, tickets))
     }
 
     /// What the last look at the files has found wrong: those before them are in use.
     pub fn trouble(&self) -> Vec<Problem> {
-        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.kept.trouble().clone()
     }
 
     /// The one to go on with after a reload: `before` with what was read now, if the config says the same, so that
     /// clients can still resume.
     pub fn after(self, before: Option<&Self>) -> Self {
         let Some(before) = before.filter(|before| **before == self) else { return self };
-        let mut trouble = before.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.clear();
-        let next = self.0.current.load();
-        if next.digest != before.0.current.load().digest {
-            let mut config = ServerConfig::clone(&next.config);
+        before.0.kept.take(&self.0.kept, |read| {
+            let mut config = ServerConfig::clone(&read.config);
             config.ticketer = before.0.tickets.clone();
-            let (judge, digest, facts) = (next.judge.clone(), next.digest, next.facts);
-            before.0.current.store(Arc::new(Loaded { config: Arc::new(config), judge, digest, facts }));
-        }
-        drop(trouble);
+            Loaded { config: Arc::new(config), ..read }
+        });
         before.clone()
     }
 
     #[cfg(test)]
     pub(super) fn config_for_tests(&self) -> Arc<ServerConfig> {
-        self.0.current.load().config.clone()
+        self.0.kept.now().it.config.clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn digest_for_tests(&self) -> super::files::Digest {
+        self.0.kept.now().of
     }
 
     #[cfg(test)]
     pub(super) fn judge_for_tests(&self) -> Option<Arc<Judge>> {
-        self.0.current.load().judge.clone()
+        self.0.kept.now().it.judge.clone()
     }
 
     /// Begins a handshake: its state, and who says who the client is once it is over.
     pub fn accept(&self) -> Result<(UnbufferedServerConnection, Asks), rustls::Error> {
-        let loaded = self.0.current.load();
-        let connection = UnbufferedServerConnection::new(loaded.config.clone())?;
-        Ok((connection, Asks(loaded.judge.clone())))
+        let Loaded { config, judge, .. } = &self.0.kept.now().it;
+        Ok((UnbufferedServerConnection::new(config.clone())?, Asks(judge.clone())))
     }
 }
 
@@ -151,7 +144,7 @@ fn now() -> UnixTime {
     UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
 }
 
-fn load(setting: &ServerSetting, tickets: &Arc<dyn ProducesTickets>) -> Result<Loaded, Vec<Problem>> {
+fn load(setting: &ServerSetting, tickets: &Arc<dyn ProducesTickets>) -> Result<Made<Loaded>, Vec<Problem>> {
     let provider = provider(&setting.suites);
     let (mut files, mut problems) = (Reader::default(), Vec::new());
     let mut pairs = Vec::with_capacity(setting.pairs.len());
@@ -226,5 +219,5 @@ fn load(setting: &ServerSetting, tickets: &Arc<dyn ProducesTickets>) -> Result<L
     config.ignore_client_order = !setting.suites.is_empty();
     let certificate_until = certificate_until.unwrap_or(Timestamp::NEVER);
     let facts = Facts { certificate_until, list_until };
-    Ok(Loaded { config: Arc::new(config), judge, digest: files.digest(), facts })
+    Ok(Made { of: files.digest(), it: Loaded { config: Arc::new(config), judge, facts } })
 }

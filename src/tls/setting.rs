@@ -1,6 +1,6 @@
 //! What a config says about TLS. Compared to see whether a reload changes anything.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::Suite;
 
@@ -19,6 +19,16 @@ pub struct ServerSetting {
     pub http2: bool,
 }
 
+impl ServerSetting {
+    /// The files that it names, in the order in which they are read.
+    pub(super) fn files(&self) -> Vec<&Path> {
+        let trust = self.client_auth.trust();
+        let pairs = self.pairs.iter().flat_map(Pair::files);
+        let trusted = trust.into_iter().flat_map(|trust| [Some(&*trust.ca), trust.crl.as_deref()]);
+        pairs.chain(trusted.flatten()).collect()
+    }
+}
+
 /// A certificate and its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pair {
@@ -26,6 +36,12 @@ pub struct Pair {
     pub cert: PathBuf,
     /// The key of the first of them.
     pub key: PathBuf,
+}
+
+impl Pair {
+    fn files(&self) -> [&Path; 2] {
+        [&self.cert, &self.key]
+    }
 }
 
 /// Whether clients show certificates.
@@ -78,6 +94,14 @@ pub struct UpstreamSetting {
     pub identity: Option<Pair>,
     /// Whether certificates are looked at.
     pub verify: bool,
+}
+
+impl UpstreamSetting {
+    /// The files that it names, in the order in which they are read.
+    pub(super) fn files(&self) -> Vec<&Path> {
+        let ca = self.ca.as_deref().filter(|_| self.verify);
+        ca.into_iter().chain(self.identity.iter().flat_map(Pair::files)).collect()
+    }
 }
 
 impl Default for UpstreamSetting {

@@ -261,6 +261,36 @@ fn new_files_are_taken_and_bad_ones_are_not() {
 }
 
 #[test]
+fn every_file_is_looked_at_in_the_order_in_which_it_is_read() {
+    let world = World::new();
+    write(world.at(), "clients.crl", &world.clients.list(&[], 30));
+    world.ca.leaf(&["other.example"]).write(world.at(), "other");
+    let pair = |name: &str| Pair {
+        cert: world.path(&format!("{name}.pem")),
+        key: world.path(&format!("{name}.key")),
+    };
+    let setting = ServerSetting {
+        pairs: vec![pair("front"), pair("other")],
+        client_auth: ClientAuth::Required(world.trust(Some("clients.crl"))),
+        ..world.setting()
+    };
+    assert_eq!(setting.files().len(), 6);
+    let server = Server::load(setting.clone()).unwrap();
+    assert_eq!(super::files::digest(&setting.files()), Some(server.digest_for_tests()));
+    for verify in [true, false] {
+        let setting = UpstreamSetting {
+            ca: Some(world.path("ca.pem")),
+            identity: Some(pair("other")),
+            server_name: None,
+            verify,
+        };
+        assert_eq!(setting.files().len(), if verify { 3 } else { 2 });
+        let upstream = Upstream::load(setting.clone()).unwrap();
+        assert_eq!(super::files::digest(&setting.files()), Some(upstream.digest_for_tests()));
+    }
+}
+
+#[test]
 fn a_reload_with_the_same_words_keeps_sessions_and_takes_new_files() {
     let world = World::new();
     let before = world.server(ClientAuth::Off);

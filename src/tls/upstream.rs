@@ -1,9 +1,8 @@
 //! The client's side of TLS: towards the upstreams of one service. Certificates are checked unless a config says in so
 //! many words that they are not.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
@@ -15,7 +14,12 @@ use rustls::{
     sign::{CertifiedKey, SingleCertAndKey},
 };
 
-use super::{Part, Problem, UpstreamSetting, files::Reader, protocols, provider};
+use super::{
+    Part, Problem, UpstreamSetting,
+    files::Reader,
+    kept::{Kept, Made},
+    protocols, provider,
+};
 
 /// What connections to the upstreams of a service need. Cheap to clone; what one clone learns from new files, all have.
 #[derive(Debug, Clone)]
@@ -25,9 +29,7 @@ pub struct Upstream(Arc<Inner>);
 struct Inner {
     setting: UpstreamSetting,
     /// With what was in the files.
-    current: ArcSwap<(Arc<ClientConfig>, [u8; 32])>,
-    /// What the last look at the files has found wrong; one look at a time.
-    trouble: Mutex<Vec<Problem>>,
+    kept: Kept<Arc<ClientConfig>>,
 }
 
 /// By what the config says; not by what is in the files.
@@ -40,9 +42,8 @@ impl PartialEq for Upstream {
 impl Upstream {
     /// Reads and checks every file. Errors hold all that is wrong.
     pub fn load(setting: UpstreamSetting) -> Result<Self, Vec<Problem>> {
-        let (config, digest) = load(&setting)?;
-        let current = ArcSwap::from_pointee((Arc::new(config), digest));
-        Ok(Self(Arc::new(Inner { setting, current, trouble: Mutex::default() })))
+        let kept = Kept::new(load(&setting)?);
+        Ok(Self(Arc::new(Inner { setting, kept })))
     }
 
     /// What the config says.
@@ -54,37 +55,30 @@ impl Upstream {
     ///
     /// Errors leave everything as it was.
     pub fn refresh(&self) -> Result<bool, Vec<Problem>> {
-        let mut trouble = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        let (config, digest) = load(&self.0.setting).inspect_err(|wrong| trouble.clone_from(wrong))?;
-        trouble.clear();
-        let new = digest != self.0.current.load().1;
-        if new {
-            self.0.current.store(Arc::new((Arc::new(config), digest)));
-        }
-        Ok(new)
+        let Inner { setting, kept } = &*self.0;
+        kept.refresh(&setting.files(), || load(setting))
     }
 
     /// What the last look at the files has found wrong: those before them are in use.
     pub fn trouble(&self) -> Vec<Problem> {
-        self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.kept.trouble().clone()
     }
 
     /// The one to go on with after a reload: `before` with what was read now, if the config says the same.
     pub fn after(self, before: Option<&Self>) -> Self {
         let Some(before) = before.filter(|before| **before == self) else { return self };
-        let mut trouble = before.0.trouble.lock().unwrap_or_else(PoisonError::into_inner);
-        trouble.clear();
-        let next = self.0.current.load_full();
-        if next.1 != before.0.current.load().1 {
-            before.0.current.store(next);
-        }
-        drop(trouble);
+        before.0.kept.take(&self.0.kept, |read| read);
         before.clone()
     }
 
     /// As it stands now, for other libraries' clients.
     pub fn config(&self) -> Arc<ClientConfig> {
-        self.0.current.load().0.clone()
+        self.0.kept.now().it.clone()
+    }
+
+    #[cfg(test)]
+    pub(super) fn digest_for_tests(&self) -> super::files::Digest {
+        self.0.kept.now().of
     }
 
     /// The name that the certificate of an upstream at this host must be for.
@@ -113,7 +107,7 @@ pub fn untrusting() -> ClientConfig {
     builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
 }
 
-fn load(setting: &UpstreamSetting) -> Result<(ClientConfig, [u8; 32]), Vec<Problem>> {
+fn load(setting: &UpstreamSetting) -> Result<Made<Arc<ClientConfig>>, Vec<Problem>> {
     let provider = provider(&[]);
     let (mut files, mut problems) = (Reader::default(), Vec::new());
     let roots = match (&setting.ca, setting.verify) {
@@ -148,7 +142,7 @@ fn load(setting: &UpstreamSetting) -> Result<(ClientConfig, [u8; 32]), Vec<Probl
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = protocols(false);
-    Ok((config, files.digest()))
+    Ok(Made { of: files.digest(), it: Arc::new(config) })
 }
 
 fn whole(what: impl Into<String>, right: impl Into<String>) -> Problem {
