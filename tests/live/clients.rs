@@ -15,7 +15,7 @@ use switchyard::clock;
 
 use crate::{
     raw::{Answer, Wire},
-    rig::{BLOB, blob_byte},
+    rig::{BLOB, blob_byte, until},
 };
 
 /// What the clients of one test have seen.
@@ -91,6 +91,13 @@ impl Clients {
     /// So many transfers are over.
     pub fn transfers(&self) -> usize {
         self.seen.transfers.load(Ordering::SeqCst)
+    }
+
+    /// Until some more small requests were answered.
+    pub fn go_on(&self) {
+        let small = || self.seen.small.load(Ordering::SeqCst);
+        let before = small();
+        until("requests go on", || (small() > before + 100).then_some(()));
     }
 
     /// Ends all of them after what they are at; panics if anything went wrong.

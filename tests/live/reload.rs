@@ -107,10 +107,10 @@ fn an_address_can_be_widened_and_narrowed() {
     for _ in 0..2 {
         rig.controllers = SocketAddr::new("0.0.0.0".parse().unwrap(), narrow.port());
         assert_eq!(rig.reload().status(), 200);
-        thread::sleep(Duration::from_millis(300));
+        clients.go_on();
         rig.controllers = narrow;
         assert_eq!(rig.reload().status(), 200);
-        thread::sleep(Duration::from_millis(300));
+        clients.go_on();
     }
     // A whole transfer and poll at the end, too.
     let before = clients.transfers();
