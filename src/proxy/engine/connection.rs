@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     net::SocketAddr,
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
@@ -129,25 +130,48 @@ impl Client {
     }
 }
 
-/// Serves a connection to its end: PROXY header, TLS, then heads.
-pub(super) async fn serve(worker: &Worker, door: Arc<Door>, tcp: TcpStream, peer: SocketAddr) {
+/// A connection that is open, and what is spoken on it.
+#[derive(Debug)]
+pub(super) enum Opened {
+    /// One request after the other.
+    Http1(Client),
+    /// Many at a time.
+    Http2(Client),
+    /// Nothing: it is not served.
+    Not,
+}
+
+/// Opens a connection: PROXY header, TLS, and what is spoken inside.
+pub(super) async fn open(worker: Arc<Worker>, door: Arc<Door>, tcp: TcpStream, peer: SocketAddr) -> Opened {
+    let worker = &*worker;
     let (mut from, slot) = (From::new(door, peer), worker.timers.slot());
-    if opening::is_due(worker, &from) && !Box::pin(opening::read(worker, &tcp, &slot, &mut from)).await {
-        return;
+    if opening::is_due(worker, &from) && !opening::read(worker, &tcp, &slot, &mut from).await {
+        return Opened::Not;
     }
-    let Some((stream, asks)) = secure::begin(worker, &from.door, tcp) else { return };
+    let Some((stream, asks)) = secure::begin(worker, &from.door, tcp) else { return Opened::Not };
     let mut client = Client::new(stream, Arc::new(from), slot);
     if let Some(asks) = asks
-        && !Box::pin(secure::shake(worker, &mut client, &asks)).await
+        && !secure::shake(worker, &mut client, &asks).await
     {
-        return Box::pin(client.wire.linger(&worker.scratch)).await;
+        client.wire.linger(&worker.scratch).await;
+        return Opened::Not;
     }
     match http2::begins(worker, &mut client).await {
-        Begins::Other => {}
-        // Boxed: what such a connection carries is large.
-        Begins::Http2 => return Box::pin(http2::serve(worker, client)).await,
-        Begins::Over => return,
+        Begins::Other => Opened::Http1(client),
+        Begins::Http2 => Opened::Http2(client),
+        Begins::Over => Opened::Not,
     }
+}
+
+/// Serves a connection to its end. What it takes to open it is `opening`, boxed, and gone when it is open: a connection
+/// that waits is small.
+pub(super) async fn serve(worker: &Worker, opening: Pin<Box<impl Future<Output = Opened>>>) {
+    let mut client = match opening.await {
+        Opened::Http1(client) => client,
+        // Boxed: what such a connection carries is large.
+        Opened::Http2(client) => return Box::pin(http2::serve(worker, client)).await,
+        Opened::Not => return,
+    };
     let mut first = true;
     loop {
         let after = match read_head(worker, &mut client, first).await {

@@ -80,7 +80,7 @@ pub(super) async fn run(worker: &Worker, client: &mut Client, begun: Begun) -> A
     let Begun { mut exchange, admitted } = begun;
     let after = match admitted {
         Ok(head) => exchange.forward(worker, client, head).await,
-        Err(ours) => Box::pin(exchange.turn_away(worker, client, ours)).await,
+        Err(ours) => Box::pin(exchange.turn_away(worker, client, *ours)).await,
     };
     exchange.ctx.current = None;
     record::done(&exchange.ctx, exchange.bytes, &worker.shared.metrics, &worker.shared.log);
@@ -91,7 +91,8 @@ pub(super) async fn run(worker: &Worker, client: &mut Client, begun: Begun) -> A
 #[derive(Debug)]
 pub(super) struct Begun {
     exchange: Exchange,
-    admitted: Result<Vec<u8>, Answer>,
+    /// Boxed: an answer of ours is large, and nearly no request has one.
+    admitted: Result<Vec<u8>, Box<Answer>>,
 }
 
 /// Steps 2 to 5, on a whole head.
@@ -154,7 +155,7 @@ fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing, stream: bo
     let trailers = !old && fields.lists("te", "trailers");
     let chunks = protocol == Protocol::Http11;
     let exchange = Exchange { ctx, bytes: record::Bytes::default(), framing, keeps, old, chunks, trailers };
-    Some(Begun { exchange, admitted })
+    Some(Begun { exchange, admitted: admitted.map_err(Box::new) })
 }
 
 impl Exchange {
@@ -214,15 +215,28 @@ impl Exchange {
 
     /// One attempt, at the upstream that was chosen.
     async fn attempt(&mut self, worker: &Worker, client: &mut Client, body: &mut Pump) -> Next {
+        match self.asked(worker, client, body).await {
+            Ok(attempt) => self.answered(worker, client, attempt, body).await,
+            Err(next) => next,
+        }
+    }
+
+    /// Until the head of an answer is there, or what comes of it that there is none.
+    async fn asked(
+        &mut self,
+        worker: &Worker,
+        client: &mut Client,
+        body: &mut Pump,
+    ) -> Result<Attempt, Next> {
         let mut fresh = self.ctx.sends > 0;
         loop {
             let (mut connection, limits) = match self.connection(worker, client, fresh).await {
                 Ok(found) => found,
-                Err(()) => return self.failed(worker, client, Event::ConnectFailed, body).await,
+                Err(()) => return Err(self.failed(worker, client, Event::ConnectFailed, body).await),
             };
             let now = self.connected(&connection);
             if body.take_ahead(&mut client.wire).is_err() {
-                return self.refuse(client, Refusal::BadBody).await;
+                return Err(self.refuse(client, Refusal::BadBody).await);
             }
             body.begin(|out| self.complete(out, now));
             let mut asking = Asking {
@@ -244,13 +258,12 @@ impl Exchange {
                     continue;
                 }
                 Asked::Nothing(what) => {
-                    return self.failed(worker, client, Event::NoAnswer(what), body).await;
+                    return Err(self.failed(worker, client, Event::NoAnswer(what), body).await);
                 }
-                Asked::Refused(refusal) => return self.refuse(client, refusal).await,
-                Asked::ClientGone => return self.client_gone(),
+                Asked::Refused(refusal) => return Err(self.refuse(client, refusal).await),
+                Asked::ClientGone => return Err(self.client_gone()),
             };
-            let attempt = Attempt { connection, limits, progress, end };
-            return self.answered(worker, client, attempt, body).await;
+            return Ok(Attempt { connection, limits, progress, end });
         }
     }
 
@@ -442,5 +455,35 @@ impl Exchange {
             let lane = Lane::of(self.ctx.route);
             worker.pool(lane).put(upstream, wire.stream, service.timeouts.keep_alive, told, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{Future, Ready},
+        pin::Pin,
+    };
+
+    use super::*;
+    use crate::proxy::engine::connection::{Opened, serve};
+
+    fn size_of_future<A, B, C, F: Future>(_: impl FnOnce(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// The allocator has classes, and what is a byte over one takes the next: thousands of parked polls would each take
+    /// half a KiB more.
+    #[test]
+    fn what_waits_is_small() {
+        let serve = size_of_future(|worker: &'static Worker, opening: Pin<Box<Ready<Opened>>>, ()| {
+            serve(worker, opening)
+        });
+        assert!(serve <= 512, "a connection: {serve}");
+        let run = size_of_future(|worker: &'static Worker, client: &'static mut Client, begun| {
+            run(worker, client, begun)
+        });
+        assert!(run <= 2048, "an exchange: {run}");
+        assert!(size_of::<Ctx>() <= 896, "what a request carries: {}", size_of::<Ctx>());
     }
 }

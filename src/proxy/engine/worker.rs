@@ -336,8 +336,9 @@ impl Worker {
         let most = self.shared.most.min(self.shared.live.peek().limits.connections);
         if let Some(inside) = self.shared.connections.enter(most) {
             let open = door.open.open();
+            let opening = Box::pin(connection::open(self.clone(), door, tcp, peer));
             tasks.spawn(async move {
-                connection::serve(&self, door, tcp, peer).await;
+                connection::serve(&self, opening).await;
                 drop((open, inside));
             });
         } else if let Some(inside) = self.turned_away.enter(TURNED_AWAY) {
