@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from contenders import Contender
+from contenders import OURS_ALWAYS, Contender
 from load import Meter, Sample, h2load, run
 from machine import Machine, Process, ServeError, wait_until_serving
 from scenarios import HERE, Field, Figure, Group, Settings, Turns, failures, nginx_upstream
@@ -92,16 +92,7 @@ backend push
   server s2 127.0.0.1:{push[1]}
 """
 
-OURS = """
-[proxy]
-threads = {threads}
-[shutdown]
-grace = "1s"
-[log]
-access = "off"
-filter = "warn"
-[admin]
-listen = "127.0.0.1:0"
+OURS = OURS_ALWAYS + """\
 [[listener]]
 name = "all"
 bind = ["127.0.0.1:{port}"]
@@ -165,28 +156,16 @@ def behind(machine: Machine) -> Iterator[Behind]:
 
 
 def launch(machine: Machine, contender: Contender, up: Behind, threads: int) -> tuple[Process, int]:
-    port = machine.free_port()
-    home = machine.scratch / f"{contender.name}-{port}"
-    home.mkdir()
-    config = home / "config"
+    port, home = contender.place(machine)
     values = {"threads": threads, "port": port, "home": home, "control": up.control, "pull": up.pull, "push": up.push}
-    command: list[str | Path]
-    if contender.kind == "nginx":
-        text, command = NGINX.format(**values), ["nginx", "-p", home, "-e", home / "error.log", "-c", config]
-    elif contender.kind == "haproxy":
-        text, command = HAPROXY.format(**values), ["haproxy", "-db", "-f", config]
-    else:
-        assert contender.binary is not None
+    text = {"nginx": NGINX, "haproxy": HAPROXY}.get(contender.kind, OURS).format(**values)
+    if contender.kind == "ours":
         services = (("control", "controller", up.control), ("pull", "registry", up.pull), ("push", "registry", up.push))
-        text = OURS.format(**values) + "".join(
+        text += "".join(
             OURS_SERVICE.format(name=name, kind=kind, up=ports,
                                 storage='storage = "shared"' if kind == "registry" else "")
             for name, kind, ports in services)
-        command = [contender.binary, "proxy", "-c", config]
-    config.write_text(text)
-    process = machine.start(f"{contender.name}-{port}", command, machine.proxy_cpus)
-    wait_until_serving(process, port, "/healthz")
-    return process, port
+    return contender.run(machine, port, home, text), port
 
 
 @contextmanager

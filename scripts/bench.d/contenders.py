@@ -83,8 +83,8 @@ HAPROXY_HEADERS = """
 # Repeats whatever got no answer, a POST too: it may run twice.
 HAPROXY_RETRY = "retry-on conn-failure empty-response response-timeout"
 
-# As in real life: checks, metrics, forwarding headers and header rules are on without being asked for.
-OURS = """
+# What every config of ours begins with.
+OURS_ALWAYS = """\
 [proxy]
 threads = {threads}
 [shutdown]
@@ -94,6 +94,10 @@ access = "off"
 filter = "warn"
 [admin]
 listen = "127.0.0.1:0"
+"""
+
+# As in real life: checks, metrics, forwarding headers and header rules are on without being asked for.
+OURS = OURS_ALWAYS + """\
 [[listener]]
 name = "controllers"
 bind = ["127.0.0.1:{port}"]
@@ -156,34 +160,46 @@ class Contender:
     def launch(self, machine: Machine, up: tuple[int, int], threads: int,
                health: str = "/healthz", *, tls: bool = False, h2: bool = False) -> tuple[Process, int]:
         """Starts it before these two upstreams; returns when it answers, with its port, or its port for HTTP/2."""
-        port, h2_port = machine.free_port(), machine.free_port()
-        home = machine.scratch / f"{self.name}-{port}"
-        home.mkdir()
-        config = home / "config"
+        (port, home), h2_port = self.place(machine), machine.free_port()
         values = {"threads": threads, "port": port, "up": up, "home": home, "health": health, "extra": "", "retry": "",
                   "tls": "", "certificate": "", "h2": ""}
         if tls:
             how = {"nginx": NGINX_TLS, "haproxy": HAPROXY_TLS}.get(self.kind, OURS_TLS)
             files = certificate(machine)
             values |= {"tls": how.format(**files), "certificate": NGINX_CERTIFICATE.format(**files)}
-        command: list[str | Path]
-        if self.kind == "nginx":
-            values["extra"] = NGINX_HEADERS if self.headers else ""
-            text, command = NGINX, ["nginx", "-p", home, "-e", home / "error.log", "-c", config]
-        elif self.kind == "haproxy":
-            values["extra"] = HAPROXY_HEADERS if self.headers else ""
-            values["retry"] = HAPROXY_RETRY if self.retry else ""
-            text, command = HAPROXY, ["haproxy", "-db", "-f", config]
-        else:
-            assert self.binary is not None
-            text, command = OURS, [self.binary, "proxy", "-c", config]
+        text = {"nginx": NGINX, "haproxy": HAPROXY}.get(self.kind, OURS)
+        if self.headers:
+            values["extra"] = {"nginx": NGINX_HEADERS, "haproxy": HAPROXY_HEADERS}[self.kind]
+        if self.retry:
+            values["retry"] = HAPROXY_RETRY
         if h2:
             words = {"nginx": NGINX_H2, "haproxy": HAPROXY_H2}.get(self.kind, OURS_H2)
             values["h2"] = words.format(h2_port=h2_port)
-        config.write_text(text.format(**values))
+        process = self.run(machine, port, home, text.format(**values), tls=tls)
+        return process, h2_port if h2 else port
+
+    def place(self, machine: Machine) -> tuple[int, Path]:
+        """A port, and a directory of its own."""
+        port = machine.free_port()
+        home = machine.scratch / f"{self.name}-{port}"
+        home.mkdir()
+        return port, home
+
+    def run(self, machine: Machine, port: int, home: Path, text: str, *, tls: bool = False) -> Process:
+        """Starts it with this configuration; returns when it answers."""
+        config = home / "config"
+        config.write_text(text)
+        command: list[str | Path]
+        if self.kind == "nginx":
+            command = ["nginx", "-p", home, "-e", home / "error.log", "-c", config]
+        elif self.kind == "haproxy":
+            command = ["haproxy", "-db", "-f", config]
+        else:
+            assert self.binary is not None
+            command = [self.binary, "proxy", "-c", config]
         process = machine.start(f"{self.name}-{port}", command, machine.proxy_cpus)
         wait_until_serving(process, port, "/healthz", tls=tls)
-        return process, h2_port if h2 else port
+        return process
 
 
 PEERS = {
