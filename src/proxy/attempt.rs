@@ -66,7 +66,7 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, fields: &Fields<'_>) -> Optio
         (Access::Write, RouteClass::RegistryWrite) if status < 300 => at,
         (Access::Write, _) => None,
     };
-    let needs_position = current.asked.needs != Needs::Nothing;
+    let needs_position = matches!(current.asked.needs, Needs::Repository | Needs::All | Needs::Blob);
     let said = Said {
         position: at,
         changed: changed.filter(|_| shows),

@@ -137,7 +137,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         end: End::Done,
     });
     let admitted = normal.map_err(Answer::Refused).and_then(|path| {
-        route(&mut ctx, host)?;
+        route(&mut ctx, host, query)?;
         let mut out = Vec::with_capacity(head.length + ADDED);
         let about = forward::About {
             client,
@@ -159,7 +159,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
 const ADDED: usize = 224;
 
 /// Step 5.
-fn route(ctx: &mut Ctx, host: &str) -> Result<(), Answer> {
+fn route(ctx: &mut Ctx, host: &str, query: &str) -> Result<(), Answer> {
     let listener = ctx.snapshot.listeners.get(ctx.listener).ok_or(Answer::NoRoute)?;
     if classify::is_hidden(&ctx.path, &listener.expose) {
         return Err(Answer::NoRoute);
@@ -168,7 +168,7 @@ fn route(ctx: &mut Ctx, host: &str) -> Result<(), Answer> {
     let service = ctx.service().ok_or(Answer::NoRoute)?;
     let kind = service.kind;
     let closed = service.maintenance.then(|| Answer::Maintenance { service: service.name.to_string() });
-    ctx.route = classify::route(kind, &ctx.method, &ctx.path);
+    ctx.route = classify::of_target(kind, &ctx.method, &ctx.path, query);
     if kind == Kind::Registry {
         ctx.repository = classify::repository(&ctx.path);
         ctx.session = classify::session(&ctx.path).map(str::to_owned);

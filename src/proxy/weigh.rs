@@ -41,7 +41,7 @@ pub fn weigh(asked: &Asked, status: u16, has: Option<Position>) -> Weighed {
     }
     let covers = asked.needed.is_some_and(|needed| has.is_some_and(|has| has >= needed));
     match (asked.needs, asked.stale) {
-        (Needs::Nothing, _) => Weighed::Good,
+        (Needs::Nothing | Needs::Unsaid | Needs::Keys | Needs::Logs, _) => Weighed::Good,
         (Needs::Blob, _) if status == 404 => Weighed::NotHere,
         (Needs::Blob, _) => Weighed::Good,
         (Needs::Repository | Needs::All, Some(_)) if status == 404 => Weighed::NotHere,

@@ -86,7 +86,7 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
     if is_writer && (!former || want.write_only) {
         // A push begins with a question that needs nothing, and a blob that no replica has yet may be there: rather
         // the writer than nobody.
-        let none = want.route.needs == Needs::Nothing;
+        let none = !matches!(want.route.needs, Needs::Repository | Needs::All | Needs::Blob);
         let rather = none || want.route.needs == Needs::Blob;
         return match (want.write_only && want.route.access == Access::Read, &want.fresh) {
             (true, _) if !rather => Err(Reason::WriteOnly),

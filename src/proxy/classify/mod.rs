@@ -3,6 +3,8 @@
 //! The two tables below are the only place that knows routes. Where a table is silent a request is taken
 //! for the worst: it may change something, may not be sent twice, and may take long.
 
+pub mod vendor;
+
 use ::http::Method;
 
 use crate::{
@@ -20,8 +22,15 @@ pub enum Needs {
     Repository,
     /// The newest state of all repositories: lists, and what names a template by an id.
     All,
-    /// A blob of the repository that the path names. A digest means the same bytes everywhere.
+    /// A blob of the repository that the path names, or a layer file of the vendor's. Its name means the same bytes
+    /// everywhere.
     Blob,
+    /// It cannot be told. Where lists are compared, the newest state of all; by positions nothing.
+    Unsaid,
+    /// API keys, sessions, permissions. Registries of the vendor each have their own, and those of the writer count.
+    Keys,
+    /// The logs, which one registry collects.
+    Logs,
 }
 
 /// How long an answer may take to begin.
@@ -83,12 +92,17 @@ const R_WRITE: Route = Route { class: RouteClass::RegistryWrite, to_writer: true
 const R_OF_ONE: Route = Route { needs: Needs::Repository, ..R_READ };
 const R_OF_ALL: Route = Route { needs: Needs::All, ..R_READ };
 const R_BLOB: Route = Route { needs: Needs::Blob, ..R_READ };
+const R_KEYS: Route = Route { needs: Needs::Keys, ..R_READ };
+const R_SHAKE: Route = Route { needs: Needs::Keys, ..HANDSHAKE };
+const LOG_ROW: Route = Route { needs: Needs::Logs, to_writer: false, ..R_WRITE };
+const LOG_STREAM: Route = Route { needs: Needs::Logs, pace: Pace::Bulk, repeatable: false, ..R_READ };
 const UPLOAD: Route = Route { class: RouteClass::RegistryUpload, pace: Pace::Commit, ..R_WRITE };
 
 const GET: &[Method] = &[Method::GET, Method::HEAD];
 const ONLY_GET: &[Method] = &[Method::GET];
 const ONLY_HEAD: &[Method] = &[Method::HEAD];
 const POST: &[Method] = &[Method::POST];
+const PUT: &[Method] = &[Method::PUT];
 const DELETE: &[Method] = &[Method::DELETE];
 const ANY: &[Method] = &[];
 
@@ -99,10 +113,22 @@ const CONTROLLER: &[Row] = &[
     Row { methods: ANY, path: "/api/v1/**", route: WRITE },
     Row { methods: ONLY_GET, path: "/switchyard/v1/tasks", route: POLL },
     Row { methods: ANY, path: "/switchyard/v1/**", route: WRITE },
-    Row { methods: ONLY_GET, path: "/queue/v1/cmd/task", route: POLL },
+    // Queue clients wait for a task as nodes do; of the vendor's queue only two paths are public.
+    Row { methods: ONLY_GET, path: "/queue/v1/**", route: POLL },
     Row { methods: ANY, path: "/queue/v1/**", route: WRITE },
     Row { methods: ANY, path: "/tap/v1/**", route: HANDSHAKE },
     Row { methods: GET, path: "/config/v1/auth", route: READ },
+    // A code is good once, and for the controller that has sent the browser for it.
+    Row { methods: ANY, path: "/oidc/**", route: HANDSHAKE },
+    Row { methods: GET, path: "/admin/v1/api/permission/**", route: READ },
+    Row { methods: GET, path: "/admin/api/v1/permission/**", route: READ },
+    Row { methods: ANY, path: "/admin/v1/api/permission/**", route: WRITE },
+    Row { methods: ANY, path: "/admin/api/v1/permission/**", route: WRITE },
+    // The other spelling of the API in one of the vendor's pages.
+    Row { methods: ANY, path: "/v1/node/update", route: WRITE },
+    // Agents' packages and the web page: files of one version of the controller.
+    Row { methods: GET, path: "/pkg/**", route: Route { pace: Pace::Bulk, ..READ } },
+    Row { methods: GET, path: "/", route: Route { pace: Pace::Bulk, ..READ } },
     Row { methods: GET, path: "/livez", route: READ },
     Row { methods: GET, path: "/healthz", route: READ },
     Row { methods: GET, path: "/readyz", route: READ },
@@ -129,14 +155,30 @@ const REGISTRY: &[Row] = &[
     Row { methods: GET, path: "/registry/vm/info", route: R_OF_ALL },
     Row { methods: DELETE, path: "/registry/vm", route: R_WRITE },
     Row { methods: DELETE, path: "/registry/revert", route: R_WRITE },
-    Row { methods: ANY, path: "/tap/v1/**", route: HANDSHAKE },
+    Row { methods: PUT, path: "/registry/vm/arch", route: R_WRITE },
+    Row { methods: GET, path: "/v1/apikey", route: R_KEYS },
+    Row { methods: ANY, path: "/v1/apikey", route: R_WRITE },
+    Row { methods: GET, path: "/admin/v1/api/permission/**", route: R_KEYS },
+    Row { methods: GET, path: "/admin/api/v1/permission/**", route: R_KEYS },
+    Row { methods: ANY, path: "/admin/v1/api/permission/**", route: R_WRITE },
+    Row { methods: ANY, path: "/admin/api/v1/permission/**", route: R_WRITE },
+    Row { methods: ANY, path: "/tap/v1/**", route: R_SHAKE },
+    Row { methods: POST, path: "/log", route: LOG_ROW },
+    Row { methods: GET, path: "/log/**", route: LOG_STREAM },
+    Row { methods: GET, path: "/", route: Route { pace: Pace::Bulk, ..R_READ } },
     Row { methods: GET, path: "/livez", route: R_READ },
     Row { methods: GET, path: "/healthz", route: R_READ },
     Row { methods: GET, path: "/readyz", route: R_READ },
 ];
 
-/// What a request to a service of this kind is. `path` is in the form of [`super::guard::path::normalise`].
+/// What a request without a query to a service of this kind is.
 pub fn route(kind: Kind, method: &Method, path: &str) -> Route {
+    of_target(kind, method, path, "")
+}
+
+/// What a request to a service of this kind is. `path` is in the form of [`super::guard::path::normalise`], `query`
+/// as it came.
+pub fn of_target(kind: Kind, method: &Method, path: &str, query: &str) -> Route {
     let table = match kind {
         Kind::Controller => CONTROLLER,
         Kind::Registry => REGISTRY,
@@ -151,19 +193,31 @@ pub fn route(kind: Kind, method: &Method, path: &str) -> Route {
                     && (row.route.access == Access::Read || !(row.route.repeatable || row.route.creates))
                     && matches(row.path, bare)))
     };
-    table.iter().find(fits).map_or_else(|| unknown(kind, method), |row| row.route)
+    table.iter().find(fits).map_or_else(|| unknown(kind, method, path, query), |row| row.route)
 }
 
-/// What the tables do not know: web pages, packages, log streams, the vendor's own transfer protocol.
-fn unknown(kind: Kind, method: &Method) -> Route {
+/// What the tables do not know: web pages, log streams, the vendor's own transfer protocol. Only what is told by the
+/// name of a file is taken for more than the worst.
+fn unknown(kind: Kind, method: &Method, path: &str, query: &str) -> Route {
     let looks = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
-    let base = match (kind, looks) {
-        (Kind::Controller, true) => Route { pace: Pace::Bulk, ..READ },
-        (Kind::Controller, false) => Route { pace: Pace::Commit, ..WRITE },
-        (Kind::Registry, true) => Route { pace: Pace::Bulk, ..R_READ },
-        (Kind::Registry, false) => Route { pace: Pace::Commit, ..R_WRITE },
-    };
-    Route { repeatable: false, ..base }
+    let gets = matches!(*method, Method::GET | Method::HEAD);
+    match kind {
+        Kind::Controller if gets && vendor::is_asset(path) => Route { pace: Pace::Bulk, ..READ },
+        Kind::Controller if looks => Route { pace: Pace::Bulk, repeatable: false, ..READ },
+        Kind::Controller => Route { pace: Pace::Commit, ..WRITE },
+        // A question that brings no content asks what a push need not bring.
+        Kind::Registry if *method == Method::HEAD => {
+            Route { pace: Pace::Bulk, repeatable: false, to_writer: true, ..R_READ }
+        }
+        Kind::Registry if gets && vendor::layer(path, query).is_some() => {
+            Route { pace: Pace::Bulk, ..R_BLOB }
+        }
+        Kind::Registry if looks => {
+            Route { pace: Pace::Bulk, repeatable: false, needs: Needs::Unsaid, ..R_READ }
+        }
+        // A file of a push, of any size and in one body.
+        Kind::Registry => UPLOAD,
+    }
 }
 
 /// The repository that a path of the OCI API names; `None` when it names none that there can be.
@@ -241,5 +295,7 @@ pub fn is_hidden(path: &str, expose: &[String]) -> bool {
     HIDDEN.iter().any(|hidden| below(hidden, path)) && !expose.iter().any(|open| below(open, path))
 }
 
+#[cfg(test)]
+mod documented;
 #[cfg(test)]
 mod tests;

@@ -36,7 +36,7 @@ fn every_documented_route_has_its_class() {
         (R, "GET /registry/v2/vm", K::RegistryRead),
         (R, "DELETE /registry/revert", K::RegistryWrite),
         (R, "POST /tap/v1/shake", K::AuthHandshake),
-        (R, "POST /upload/whatever", K::RegistryWrite),
+        (R, "POST /upload/whatever", K::RegistryUpload),
     ] {
         assert_eq!(of(kind, line).class, class, "{line}");
     }
@@ -60,7 +60,7 @@ fn exactly_these_are_repeatable() {
         (C, "GET /queue/v1/cmd/task", false),
         (C, "POST /switchyard/v1/report", false),
         (C, "POST /tap/v1/hand", false),
-        (C, "GET /pkg/AnkaAgent.pkg", false),
+        (C, "GET /pkg/AnkaAgent.pkg", true),
         (R, "GET /v2/a/blobs/sha256:1", true),
         (R, "HEAD /v2/a/blobs/sha256:1", true),
         (R, "GET /v2/a/manifests/x", true),
@@ -101,7 +101,7 @@ fn writes_uploads_and_unknown_changes_belong_to_the_writer() {
 
 #[test]
 fn each_read_needs_what_it_is_about() {
-    use Needs::{All, Blob, Nothing, Repository};
+    use Needs::{All, Blob, Nothing, Repository, Unsaid};
     for (line, needs, name) in [
         ("GET /v2/a/manifests/latest", Repository, Some("a")),
         ("HEAD /v2/team/app/manifests/sha256:1", Repository, Some("team/app")),
@@ -121,7 +121,7 @@ fn each_read_needs_what_it_is_about() {
         ("GET /registry/status", Nothing, None),
         ("GET /v2/", Nothing, None),
         ("GET /readyz", Nothing, None),
-        ("GET /strange", Nothing, None),
+        ("GET /strange", Unsaid, None),
         ("DELETE /registry/vm", Nothing, None),
         ("GET /v2/%C3%BC/manifests/x", Repository, None),
     ] {
@@ -211,7 +211,8 @@ proptest! {
         let safe = matches!(method, Method::GET | Method::HEAD);
         for kind in [Kind::Controller, Kind::Registry] {
             let route = route(kind, &method, &path);
-            prop_assert!(route.needs == Needs::Nothing || route.access == Access::Read);
+            let of_all = matches!(route.needs, Needs::Nothing | Needs::Keys | Needs::Logs);
+            prop_assert!(of_all || route.access == Access::Read);
             let _names = (repository(&path), session(&path));
             prop_assert!(safe || !route.repeatable || (method == Method::DELETE && path == "/api/v1/vm"));
         }
