@@ -6,8 +6,10 @@ use rustix::process::Signal;
 use switchyard::clock;
 
 use crate::{
+    h2::peer::{Ended, NO_ERROR},
     raw::Wire,
     rig::{PARKED, Rig, until},
+    ways::Way,
 };
 
 const POLL: &str = "GET /switchyard/v1/tasks HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -57,6 +59,26 @@ fn a_replaced_process_keeps_what_it_began_and_ends_with_it() {
     assert_eq!((answer.text().as_str(), answer.head.get("connection")), ("nothing yet", Some("close")));
     rig.until("it ends with its last connection", || (!rig.lives(old)).then_some(()));
     assert!(rig.view().old.is_empty());
+}
+
+/// It was told to go and has not heard of it yet: what it sends then is no request too late.
+#[test]
+fn a_client_of_http2_that_hears_late_of_an_upgrade_is_still_served() {
+    let rig = Rig::start_secured("late");
+    let secured = rig.secured.as_ref().unwrap();
+    let ways = [(Way::plain(), rig.controllers), (secured.certificates.way(true), secured.controllers)];
+    let mut peers = ways.map(|(way, to)| way.peer(to).unwrap().hello(&[]));
+    for peer in &mut peers {
+        assert_eq!(peer.get("/api/v1/status").status(), 200);
+    }
+    rig.upgraded(&[]);
+    // Longer than the way to a client and back takes.
+    std::thread::sleep(Duration::from_secs(2));
+    for peer in &mut peers {
+        let got = peer.get("/api/v1/status");
+        assert_eq!((got.status(), got.ended), (200, Ended::Whole), "told {:?}", peer.goaways);
+        assert_eq!(peer.close(), Some(NO_ERROR));
+    }
 }
 
 #[test]

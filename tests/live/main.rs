@@ -8,6 +8,14 @@
 #[path = "../proxy/raw.rs"]
 #[allow(dead_code, reason = "the proxy's tests use the rest of it")]
 mod raw;
+#[path = "../support/certificates.rs"]
+mod certificates;
+#[path = "../proxy/h2"]
+#[allow(dead_code, reason = "the proxy's tests use the rest of it")]
+mod h2 {
+    pub mod hpack;
+    pub mod peer;
+}
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../proxy/upstream.rs"]
@@ -16,6 +24,8 @@ mod upstream;
 
 mod clients;
 mod rig;
+mod streams;
+mod ways;
 
 mod drain;
 mod failing;

@@ -11,7 +11,7 @@ use switchyard::clock;
 use crate::{
     clients::Clients,
     raw::{self, Wire},
-    rig::Rig,
+    rig::{Rig, Secured},
     support::scale::scaled,
 };
 
@@ -21,8 +21,20 @@ fn listener(name: &str, address: SocketAddr) -> String {
 
 #[test]
 fn a_reload_every_second_breaks_nothing() {
-    let mut rig = Rig::start("reloads");
+    let rig = Rig::start("reloads");
     let clients = Clients::start(rig.controllers, rig.registries);
+    println!("{}", reload_every_second(rig, clients));
+}
+
+/// Each reload finds other certificates, and the next connection is shown them.
+#[test]
+fn a_reload_every_second_breaks_nothing_inside_tls_or_over_http2() {
+    let rig = Rig::start_secured("secured-reloads");
+    let clients = rig.secured_clients();
+    println!("{}", reload_every_second(rig, clients));
+}
+
+fn reload_every_second(mut rig: Rig, clients: Clients) -> String {
     let extra = rig.free(&[]);
     let second = rig.free(&[extra]);
     let (begun, mut round) = (clock::now(), 0);
@@ -35,8 +47,20 @@ fn a_reload_every_second_breaks_nothing() {
             _ => listener("extra", extra),
         };
         rig.beside = if round % 2 == 0 { vec![second] } else { Vec::new() };
+        if let Some(secured) = &rig.secured {
+            secured.certificates.renew(&rig.place);
+        }
         let answer = rig.reload();
         assert_eq!(answer.status(), 200, "{}", answer.text());
+        if let Some(Secured { certificates, controllers, registries }) = &rig.secured {
+            for address in [*controllers, *registries] {
+                let (shown, _) = certificates.way(false).shake(address).unwrap();
+                assert!(
+                    shown == certificates.shown(),
+                    "round {round}: a new connection was shown the old certificate"
+                );
+            }
+        }
         for (address, serves) in [(extra, round % 4 != 2), (second, round % 2 == 0)] {
             if !serves {
                 // Each thread closes its own.
@@ -51,7 +75,7 @@ fn a_reload_every_second_breaks_nothing() {
         thread::sleep(Duration::from_secs(1));
     }
     let done = clients.end();
-    println!("{round} reloads under {done:?}");
+    format!("{round} reloads under {done:?}")
 }
 
 #[test]

@@ -13,12 +13,14 @@ use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use switchyard::{clock, wire::handover::Process as View};
 
 use crate::{
+    clients::Clients,
     raw::{self, Wire},
     support::{
         place::{MARK, Place},
         process::{BINARY, Process},
     },
     upstream::{Then, Upstream, ok},
+    ways::Certificates,
 };
 
 /// Bytes of a blob.
@@ -49,9 +51,18 @@ pub struct Rig {
     pub upstream: Upstream,
     pub first: Process,
     pub threads: usize,
+    /// With listeners inside TLS too, and HTTP/2 on all: where those are, and who certifies them.
+    pub secured: Option<Secured>,
     /// More listeners, whole tables; and more addresses for the controllers' one.
     pub more: String,
     pub beside: Vec<SocketAddr>,
+}
+
+/// Listeners inside TLS.
+pub struct Secured {
+    pub controllers: SocketAddr,
+    pub registries: SocketAddr,
+    pub certificates: Certificates,
 }
 
 impl Rig {
@@ -60,6 +71,25 @@ impl Rig {
         rig.first.spawn();
         rig.up();
         rig
+    }
+
+    /// The same, which speaks TLS as well, and HTTP/2.
+    pub fn start_secured(name: &str) -> Self {
+        let mut rig = Self::prepare(name);
+        let controllers = rig.free(&[]);
+        let registries = rig.free(&[controllers]);
+        let certificates = Certificates::new(&rig.place);
+        rig.secured = Some(Secured { controllers, registries, certificates });
+        rig.write();
+        rig.first.spawn();
+        rig.up();
+        rig
+    }
+
+    /// Clients of every kind that it serves besides plain HTTP/1.1.
+    pub fn secured_clients(&self) -> Clients {
+        let Secured { controllers, registries, certificates } = self.secured.as_ref().unwrap();
+        Clients::start_secured(certificates, (self.controllers, self.registries), (*controllers, *registries))
     }
 
     /// The same, not started yet.
@@ -73,9 +103,20 @@ impl Rig {
         let registries = another(&place, &[controllers]);
         let admin = another(&place, &[controllers, registries]);
         let upstream = Upstream::raw(serve);
-        let (threads, more, beside) = (2, String::new(), Vec::new());
-        let rig =
-            Self { place, controllers, registries, admin, binary, upstream, first, threads, more, beside };
+        let (threads, more, beside, secured) = (2, String::new(), Vec::new(), None);
+        let rig = Self {
+            place,
+            controllers,
+            registries,
+            admin,
+            binary,
+            upstream,
+            first,
+            threads,
+            secured,
+            more,
+            beside,
+        };
         rig.write();
         rig
     }
@@ -90,7 +131,9 @@ impl Rig {
 
     /// An address that nobody has.
     pub fn free(&self, but: &[SocketAddr]) -> SocketAddr {
-        another(&self.place, &[but, &[self.controllers, self.registries, self.admin]].concat())
+        let secured = self.secured.iter().flat_map(|secured| [secured.controllers, secured.registries]);
+        let ours: Vec<SocketAddr> = secured.chain([self.controllers, self.registries, self.admin]).collect();
+        another(&self.place, &[but, &ours].concat())
     }
 
     /// Writes the config as it should be now.
@@ -99,6 +142,8 @@ impl Rig {
         let beside: String = self.beside.iter().map(|address| format!(", \"{address}\"")).collect();
         let (run_dir, log) = (self.run_dir(), self.place.path("access.log"));
         let (run_dir, log, upstream) = (run_dir.display(), log.display(), self.upstream.address);
+        let http2 = self.secured.is_some();
+        let secured: String = self.secured.iter().map(|secured| self.listeners_inside_tls(secured)).collect();
         let config = format!(
             r#"
 [proxy]
@@ -115,10 +160,13 @@ listen = "{admin}"
 name = "controllers"
 bind = ["{controllers}"{beside}]
 service = "controllers"
+http2 = {http2}
 [[listener]]
 name = "registries"
 bind = ["{registries}"]
 service = "registries"
+http2 = {http2}
+{secured}
 {more}
 [service.controllers]
 upstreams = [{{ name = "u", address = "{upstream}" }}]
@@ -128,6 +176,18 @@ upstreams = [{{ name = "u", address = "{upstream}" }}]
 "#
         );
         fs::write(self.file(), config).unwrap();
+    }
+
+    fn listeners_inside_tls(&self, secured: &Secured) -> String {
+        let (cert, key) = (self.place.path("front.pem"), self.place.path("front.key"));
+        let tls = format!("{{ cert = \"{}\", key = \"{}\" }}", cert.display(), key.display());
+        let one = |service: &str, address: SocketAddr| {
+            format!(
+                "[[listener]]\nname = \"secured-{service}\"\nbind = [\"{address}\"]\nservice = \"{service}\"\n\
+                 http2 = true\ntls = {tls}\n"
+            )
+        };
+        one("controllers", secured.controllers) + &one("registries", secured.registries)
     }
 
     /// Waits until it serves and finds its upstream well.

@@ -13,13 +13,28 @@ use crate::{
 
 #[test]
 fn upgrades_in_a_row_break_nothing() {
-    let mut rig = Rig::start("upgrades");
+    let rig = Rig::start("upgrades");
     let clients = Clients::start(rig.controllers, rig.registries);
+    println!("{}", upgrade_in_a_row(rig, clients));
+}
+
+/// The certificates are other ones after each.
+#[test]
+fn upgrades_in_a_row_break_nothing_inside_tls_or_over_http2() {
+    let rig = Rig::start_secured("secured-upgrades");
+    let clients = rig.secured_clients();
+    println!("{}", upgrade_in_a_row(rig, clients));
+}
+
+fn upgrade_in_a_row(mut rig: Rig, clients: Clients) -> String {
     let rounds: u32 = scaled(3, 10);
     for round in 1..=rounds {
         // Fewer threads than sockets, and more.
         rig.threads = [1, 3, 2][(round as usize - 1) % 3];
         rig.write();
+        if let Some(secured) = &rig.secured {
+            secured.certificates.renew(&rig.place);
+        }
         let before = rig.view().pid;
         if round % 2 == 0 {
             rig.upgraded(&["--wait", "60s"]);
@@ -43,9 +58,9 @@ fn upgrades_in_a_row_break_nothing() {
         thread::sleep(Duration::from_millis(500));
     }
     let done = clients.end();
-    println!("{rounds} upgrades under {done:?}");
     rig.until("all old processes have ended", || (rig.processes().len() == 1).then_some(()));
     assert!(rig.view().old.is_empty());
+    format!("{rounds} upgrades under {done:?}")
 }
 
 #[test]

@@ -33,7 +33,8 @@ impl Head {
 /// A connection, from either side.
 pub struct Wire {
     pub tcp: TcpStream,
-    read: BufReader<TcpStream>,
+    read: Box<dyn BufRead + Send>,
+    write: Box<dyn Write + Send>,
 }
 
 /// A whole answer.
@@ -59,10 +60,20 @@ impl Answer {
 
 impl Wire {
     pub fn new(tcp: TcpStream) -> Self {
+        let halves = (tcp.try_clone().unwrap(), tcp.try_clone().unwrap());
+        Self::over(tcp, halves.0, halves.1)
+    }
+
+    /// What is read and written over a socket in another way than as it is.
+    pub fn over(
+        tcp: TcpStream,
+        read: impl Read + Send + 'static,
+        write: impl Write + Send + 'static,
+    ) -> Self {
         tcp.set_read_timeout(Some(PATIENCE)).unwrap();
         tcp.set_write_timeout(Some(PATIENCE)).unwrap();
         tcp.set_nodelay(true).unwrap();
-        Self { read: BufReader::new(tcp.try_clone().unwrap()), tcp }
+        Self { read: Box::new(BufReader::new(read)), write: Box::new(write), tcp }
     }
 
     pub fn connect(to: SocketAddr) -> Self {
@@ -70,7 +81,7 @@ impl Wire {
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-        self.tcp.write_all(bytes.as_ref())
+        self.write.write_all(bytes.as_ref())
     }
 
     /// `None`: closed before the first byte.

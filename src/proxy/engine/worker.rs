@@ -152,6 +152,12 @@ impl Worker {
         Some(if !first && self.is_last(from) { patience.min(LULL) } else { patience })
     }
 
+    /// How long a connection that was told to ask no more has to hear of it, instead of `short`: where somebody else goes
+    /// on, a request that comes late is still served.
+    pub(super) fn farewell(&self, from: &From, short: Duration) -> Duration {
+        if self.is_last(from) && !self.shared.ending.is_at_once() { LULL } else { short }
+    }
+
     /// Unused connections to upstreams, of one lane.
     pub(super) fn pool(&self, lane: Lane) -> MutexGuard<'_, Pool> {
         // A pool that a panic left half changed is a pool with a connection less.

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use rustls::ClientConnection;
 use switchyard::clock;
 
 use super::hpack::{self, Fields, Reader};
@@ -57,6 +58,14 @@ pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 /// One setting's bytes.
 pub fn setting(id: u16, value: u32) -> Vec<u8> {
     [&id.to_be_bytes()[..], &value.to_be_bytes()].concat()
+}
+
+/// All that is encrypted goes out.
+fn write_tls(tls: &mut ClientConnection, tcp: &mut TcpStream) -> std::io::Result<()> {
+    while tls.wants_write() {
+        tls.write_tls(tcp)?;
+    }
+    Ok(())
 }
 
 /// The fields that every request has.
@@ -114,6 +123,8 @@ impl Got {
 /// A connection.
 pub struct Peer {
     pub tcp: TcpStream,
+    /// It is inside TLS.
+    tls: Option<Box<ClientConnection>>,
     input: Vec<u8>,
     reader: Reader,
     /// Which stream's block of fields goes on, and how it ends.
@@ -146,11 +157,16 @@ pub struct Peer {
 impl Peer {
     /// Connects and sends nothing yet.
     pub fn bare(to: SocketAddr) -> Self {
-        let tcp = TcpStream::connect(to).unwrap();
+        Self::over(TcpStream::connect(to).unwrap(), None)
+    }
+
+    /// The same over a connection that is there; `tls`: whose hands are shaken.
+    pub fn over(tcp: TcpStream, tls: Option<ClientConnection>) -> Self {
         tcp.set_nodelay(true).unwrap();
         tcp.set_write_timeout(Some(PATIENCE)).unwrap();
         Self {
             tcp,
+            tls: tls.map(Box::new),
             input: Vec::new(),
             reader: Reader::default(),
             block: None,
@@ -178,7 +194,12 @@ impl Peer {
 
     /// The same, with these settings.
     pub fn with(to: SocketAddr, settings: &[(u16, u32)]) -> Self {
-        let mut peer = Self::bare(to);
+        Self::bare(to).hello(settings)
+    }
+
+    /// Says hello.
+    pub fn hello(self, settings: &[(u16, u32)]) -> Self {
+        let mut peer = self;
         let payload: Vec<u8> = settings.iter().flat_map(|(id, value)| setting(*id, *value)).collect();
         peer.send(&[PREFACE, &frame(SETTINGS, 0, 0, &payload)].concat());
         if let Some((_, window)) = settings.iter().find(|(id, _)| *id == 4) {
@@ -195,7 +216,15 @@ impl Peer {
 
     /// Sends bytes; a connection that is closed meanwhile is seen when it is read.
     pub fn send(&mut self, bytes: &[u8]) {
-        self.tcp.write_all(bytes).ok();
+        let Some(tls) = &mut self.tls else {
+            self.tcp.write_all(bytes).ok();
+            return;
+        };
+        for piece in bytes.chunks(16_384) {
+            if tls.writer().write_all(piece).is_err() || write_tls(tls, &mut self.tcp).is_err() {
+                return;
+            }
+        }
     }
 
     /// The id of the next stream.
@@ -299,7 +328,11 @@ impl Peer {
         let left = end.saturating_duration_since(clock::now()).max(Duration::from_millis(1));
         self.tcp.set_read_timeout(Some(left)).unwrap();
         let mut piece = [0; 32 * 1024];
-        match self.tcp.read(&mut piece) {
+        let read = match &mut self.tls {
+            Some(tls) => rustls::Stream::new(tls.as_mut(), &mut self.tcp).read(&mut piece),
+            None => self.tcp.read(&mut piece),
+        };
+        match read {
             Ok(0) => self.closed = true,
             Ok(read) => self.input.extend_from_slice(&piece[..read]),
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}

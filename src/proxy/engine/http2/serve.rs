@@ -52,7 +52,7 @@ const FRAME: u32 = 16 * 1024;
 /// What a field costs beside its text, RFC 9113 §6.5.2.
 const FIELD: usize = 32;
 
-/// A client that was told to go has so long to close once nothing is under way.
+/// A client that was told to go has so long to close once nothing is under way, unless somebody else goes on.
 const LEAVE: Duration = Duration::from_secs(1);
 
 /// When the connection is gone, its requests have so long to notice. Connecting to an upstream is not given up for it.
@@ -269,7 +269,8 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
         };
         if let Phase::Leaving(until) = &mut self.phase {
             let idle = self.streams.is_empty() && !self.connection.has_streams();
-            *until = if idle { until.or(Some(now + LEAVE)) } else { None };
+            let latest = now + self.serving.worker.farewell(self.serving.from, LEAVE);
+            *until = idle.then(|| until.map_or(latest, |until| until.min(latest)));
         }
         told
     }
