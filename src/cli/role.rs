@@ -1,6 +1,6 @@
 //! What every role's process does around the role itself: log, tasks, signals, readiness, stopping.
 
-use std::time::Duration;
+use std::{pin::pin, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::sync::mpsc;
@@ -86,6 +86,9 @@ pub(super) fn once<T>(work: impl Future<Output = T>) -> Result<T, Failure> {
 /// After the time that requests have, so that what cuts them can say so.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// A role that is asked to stop while it opens has so long to be open, and to stop in order then.
+const NEARLY: Duration = Duration::from_millis(500);
+
 /// What is left to blocking calls after everything else has stopped.
 const LAST_MOMENT: Duration = Duration::from_millis(200);
 
@@ -109,10 +112,16 @@ where
     let tree = Tree::new();
     let mut asked = signals(&tree).map_err(|error| Failure::runtime("signals cannot be received", &error))?;
     // A store that does not answer must not make the process deaf to a stop.
-    let mut early = Vec::new();
+    let (mut early, mut stopped) = (Vec::new(), false);
+    let mut opening = pin!(open(tree));
     let (tree, mut hooks) = tokio::select! {
-        opened = open(tree) => opened?,
-        () = stop_asked_early(&mut asked, &mut early) => return Ok(()),
+        opened = &mut opening => opened?,
+        () = stop_asked_early(&mut asked, &mut early) => {
+            // One that is nearly open serves already, and what it serves ends as at any stop.
+            let Ok(Ok(opened)) = tokio::time::timeout(NEARLY, opening).await else { return Ok(()) };
+            stopped = true;
+            opened
+        }
     };
     info!(process.id = std::process::id(), version = crate::model::OURS, "started");
     announce(&[NotifyState::Ready]);
@@ -120,6 +129,9 @@ where
         act(&mut hooks, signal);
     }
     let end = loop {
+        if stopped {
+            break End::Stop;
+        }
         tokio::select! {
             ended = tree.ended() => {
                 break End::Failed(Failure::Runtime { error: ended.to_string(), hint: None });
