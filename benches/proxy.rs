@@ -86,7 +86,13 @@ fn choose(c: &mut Criterion) {
                 turn = turn.wrapping_add(1);
                 let candidates: Vec<_> = names
                     .iter()
-                    .map(|name| Candidate { name, verdict, outstanding: 3, standing: Standing::Unclaimed })
+                    .map(|name| Candidate {
+                        name,
+                        verdict,
+                        outstanding: 3,
+                        standing: Standing::Unclaimed,
+                        apart: false,
+                    })
                     .collect();
                 let draw = Draw { turn, chance: turn as u64 };
                 choose::next(&candidates, &want, &Tried::default(), Balance::LeastRequests, false, draw)
@@ -154,6 +160,7 @@ fn config(upstream: SocketAddr) -> Proxy {
             health: Health { kind: status, ..Health::default() },
             timeouts: UpstreamTimeouts::default(),
             attempts: 3,
+            cohorts: None,
         }],
         limits: Limits::default(),
         endings: Endings { grace: Duration::from_secs(1), ..Endings::default() },

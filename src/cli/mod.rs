@@ -5,6 +5,7 @@
 
 mod agent;
 mod check;
+mod cohort;
 mod controller;
 mod registry;
 mod proxy;
@@ -43,6 +44,8 @@ enum Command {
     Proxy(proxy::Args),
     /// Replace a running proxy by the binary now on disk, without a connection being lost
     Upgrade(upgrade::Args),
+    /// Show which version a proxy serves the agents of a service from, or say which it is to be
+    Cohort(cohort::Args),
     /// Validate config files of any role; exit 2 and point at file:line:column if one is wrong
     Check(check::Check),
     /// Run a controller: stateless, its state is in etcd
@@ -110,6 +113,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Standalone(args) => standalone::run(args, printer),
         Command::Proxy(args) => proxy::run(args, printer),
         Command::Upgrade(args) => upgrade::run(args, printer),
+        Command::Cohort(args) => cohort::run(args, printer),
         Command::Check(args) => check::run(args, printer),
         Command::Controller(args) => controller::run(args, printer),
         Command::Registry(args) => registry::run(args, printer),

@@ -4,7 +4,6 @@
 const PLANNED: &[&str] = &[
     "service.*.discovery",
     "service.*.transfer",
-    "service.*.cohorts",
     "service.*.panic_threshold",
     "service.*.slow_start",
     "service.*.max_ejected",

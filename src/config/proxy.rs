@@ -182,6 +182,26 @@ pub struct Service {
     pub timeouts: UpstreamTimeouts,
     /// Most attempts of one request.
     pub attempts: u32,
+    /// Agents are served from one version at a time.
+    pub cohorts: Option<Cohorts>,
+}
+
+/// `cohort`: when a version takes over from another one. There with `cohorts = true` alone.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cohorts {
+    /// Share of the upstreams that must be healthy and of it.
+    pub quorum: f64,
+    /// For so long.
+    pub settle: Duration,
+    /// Nobody of the version that agents are served from is there for so long: then whoever is.
+    pub fallback: Duration,
+}
+
+impl Default for Cohorts {
+    fn default() -> Self {
+        // With half of them a cloud of two can be upgraded one after the other, and no other cloud is left with less.
+        Self { quorum: 0.5, settle: Duration::from_secs(60), fallback: Duration::from_secs(30) }
+    }
 }
 
 /// Which registry may answer a read; the rules are those of `docs/replication.md`.

@@ -137,6 +137,7 @@ impl Readiness for Health {
                 write: Some(write),
                 poll: Some(write),
                 why,
+                version: Some(crate::model::full_version()),
                 supports: vec![SUPPORTS_IDEMPOTENCY.to_owned()],
                 ..Ready::default()
             }

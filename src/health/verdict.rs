@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::{
-    model::{RouteClass, Timestamp},
+    model::{RouteClass, ServerVersion, Timestamp},
     wire::{handover::Known, ready::Ready},
 };
 
@@ -92,6 +92,7 @@ pub struct Verdict {
     poll: May,
     supports: Vec<String>,
     name: Option<String>,
+    version: Option<ServerVersion>,
 }
 
 impl Verdict {
@@ -107,6 +108,7 @@ impl Verdict {
             poll: May::Yes,
             supports: Vec::new(),
             name: None,
+            version: None,
         }
     }
 
@@ -131,6 +133,7 @@ impl Verdict {
             poll: may(&self.poll),
             supports: self.supports.iter().take(HANDED).map(|ability| cut(ability)).collect(),
             name: self.name.clone(),
+            version: self.version.as_ref().map(ToString::to_string),
         })
     }
 
@@ -148,6 +151,7 @@ impl Verdict {
             poll: may(&known.poll),
             supports: known.supports.clone(),
             name: known.name.clone(),
+            version: known.version.as_deref().and_then(ServerVersion::parse),
         }
     }
 
@@ -170,6 +174,11 @@ impl Verdict {
     /// What it calls itself, if it ever said so; one that is down keeps its name.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
+    }
+
+    /// The version that it said it is, if it ever did.
+    pub fn version(&self) -> Option<&ServerVersion> {
+        self.version.as_ref()
     }
 }
 
@@ -265,6 +274,8 @@ impl Tracker {
         };
         (verdict.read, verdict.write, verdict.poll, verdict.supports) = (read, write, poll, ready.supports);
         verdict.name = ready.name.or(verdict.name.take());
+        let version = ready.version.as_deref().and_then(ServerVersion::parse);
+        verdict.version = version.or(verdict.version.take());
         moved
     }
 

@@ -1,6 +1,12 @@
 //! One prober per upstream and process, and the verdict that everybody follows.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use arc_swap::{ArcSwap, Guard};
 use rand::Rng;
@@ -9,7 +15,7 @@ use tracing::{info, warn};
 
 use super::{
     probe::Probe,
-    verdict::{State, Tracker, Verdict},
+    verdict::{Found, State, Tracker, Verdict},
 };
 use crate::{
     clock,
@@ -32,7 +38,16 @@ pub struct Prober {
     verdict: Arc<ArcSwap<Verdict>>,
     changed: watch::Receiver<()>,
     nudge: Arc<Notify>,
+    doubts: Arc<Doubts>,
     stop: StopSource,
+}
+
+/// How often traffic has seen something that the verdict does not say, and up to which time of that a probe was good
+/// that began behind it.
+#[derive(Debug, Default)]
+struct Doubts {
+    raised: AtomicU64,
+    cleared: AtomicU64,
 }
 
 impl Prober {
@@ -50,7 +65,7 @@ impl Prober {
         let first = known.map_or_else(unknown, |known| Verdict::handed(known, clock::now()));
         let verdict = Arc::new(ArcSwap::from_pointee(first.clone()));
         let (changes, changed) = watch::channel(());
-        let (stop, nudge) = (StopSource::new(), Arc::new(Notify::new()));
+        let (stop, nudge, doubts) = (StopSource::new(), Arc::new(Notify::new()), Arc::<Doubts>::default());
         let work = Work {
             name: name.to_owned(),
             probe: Probe::new(address.clone(), health.kind.clone(), health.timeout, wrapping),
@@ -59,6 +74,7 @@ impl Prober {
             verdict: verdict.clone(),
             changes,
             nudge: nudge.clone(),
+            doubts: doubts.clone(),
         };
         let removed = stop.stop();
         tasks.finish_at(Stage::Loops, format!("prober of {name}"), move |stop| async move {
@@ -68,7 +84,7 @@ impl Prober {
                 () = work.run() => {}
             }
         });
-        Self { verdict, changed, nudge, stop }
+        Self { verdict, changed, nudge, doubts, stop }
     }
 
     /// What is held to be true now. To look at, not to keep: every request does, on every thread, and counts no
@@ -84,7 +100,15 @@ impl Prober {
 
     /// Asks for a probe now: traffic has seen something that the verdict does not say.
     pub fn nudge(&self) {
+        self.doubts.raised.fetch_add(1, Ordering::Relaxed);
         self.nudge.notify_one();
+    }
+
+    /// Whether the server may be another one than the verdict was about: connections to it have failed, or a probe has,
+    /// and no probe that began after that was good. Whoever cares which version it is does not believe the last word.
+    pub fn is_doubtful(&self) -> bool {
+        let cleared = self.doubts.cleared.load(Ordering::Acquire);
+        cleared != self.doubts.raised.load(Ordering::Relaxed)
     }
 }
 
@@ -102,14 +126,24 @@ struct Work {
     verdict: Arc<ArcSwap<Verdict>>,
     changes: watch::Sender<()>,
     nudge: Arc<Notify>,
+    doubts: Arc<Doubts>,
 }
 
 impl Work {
     async fn run(mut self) {
         loop {
+            let raised = self.doubts.raised.load(Ordering::Relaxed);
             let found = self.probe.ask().await;
+            let good = matches!(found, Found::Good { .. });
             let change = self.tracker.record(found, clock::now(), clock::wall());
             self.verdict.store(Arc::new(self.tracker.verdict().clone()));
+            // Behind the verdict: who sees that there is no doubt also sees what the probe said.
+            match good && self.tracker.verdict().state == State::Up {
+                true => self.doubts.cleared.store(raised, Ordering::Release),
+                false => {
+                    self.doubts.raised.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             // Evidence may be newer without a change, but nobody who waits for one has to wake up for that.
             if let Some(change) = change {
                 let (from, to) = (change.from.as_str(), change.to.as_str());

@@ -21,4 +21,4 @@ pub use node::{Arch, NodeState};
 pub use position::{Mark, MarkError, Position, PositionError};
 pub use route::RouteClass;
 pub use timestamp::{Timestamp, TimestampError};
-pub use version::{COMPATIBILITY, OURS, full as full_version};
+pub use version::{COMPATIBILITY, OURS, ServerVersion, full as full_version};

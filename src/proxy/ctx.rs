@@ -145,6 +145,8 @@ pub struct Ctx {
     pub repository: Option<RepositoryName>,
     /// The registry that its upload session is at.
     pub session: Option<String>,
+    /// It is an agent's, and the service serves agents from one version at a time.
+    pub of_agent: bool,
     /// Whether the client asks for another protocol.
     pub upgrade: bool,
     /// Whether the client waits for an interim answer before it sends the body.

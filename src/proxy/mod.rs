@@ -38,6 +38,7 @@ pub mod ctx;
 pub mod snapshot;
 pub mod freshness;
 pub mod follow;
+pub mod cohort;
 pub mod reload;
 pub mod handover;
 mod certificates;
@@ -115,6 +116,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         key_made: false,
         repository: None,
         session: None,
+        of_agent: false,
         ability: None,
         tried: Default::default(),
         hold_over: false,
@@ -167,8 +169,10 @@ fn route(ctx: &mut Ctx, host: &str, query: &str) -> Result<(), Answer> {
     ctx.service = classify::service(&listener.rules, bare_host(host), &ctx.path);
     let service = ctx.service().ok_or(Answer::NoRoute)?;
     let kind = service.kind;
+    let of_agent = service.cohort.is_some() && cohort::is_of_agents(&ctx.path);
     let closed = service.maintenance.then(|| Answer::Maintenance { service: service.name.to_string() });
     ctx.route = classify::of_target(kind, &ctx.method, &ctx.path, query);
+    ctx.of_agent = of_agent;
     if kind == Kind::Registry {
         ctx.repository = classify::repository(&ctx.path);
         ctx.session = classify::session(&ctx.path).map(str::to_owned);

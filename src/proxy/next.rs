@@ -50,7 +50,8 @@ impl Waiting {
             verdict
         };
         let news = service.follow.as_ref().map(|follow| follow.news());
-        let verdicts = service.upstreams.iter().map(follow).collect();
+        let mut verdicts: Vec<_> = service.upstreams.iter().map(follow).collect();
+        verdicts.extend(service.cohort.as_ref().map(|cohort| cohort.follow()));
         Some(Self { _inside: inside, tick: now + hold::TICK, verdicts, news })
     }
 }
@@ -192,7 +193,8 @@ fn subject(ctx: &Ctx) -> String {
 fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, NoneLeft> {
     let look = ctx.look(service);
     let verdicts = service.verdicts();
-    let candidates = service.candidates(&verdicts, &look);
+    let mut candidates = service.candidates(&verdicts, &look);
+    service.keep_to_cohort(&mut candidates, ctx.of_agent);
     let want = ctx.want(service, &look);
     let hold = forward::hold(ctx.route, service.hold);
     let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
@@ -246,6 +248,8 @@ pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str
     let want = Want { ability: ability.or(ctx.ability), ..ctx.want(service, &look) };
     let draw = Draw { turn: 0, chance: 0 };
     let verdicts = service.verdicts();
-    choose::next(&service.candidates(&verdicts, &look), &want, &ctx.tried, service.balance, false, draw)
+    let mut candidates = service.candidates(&verdicts, &look);
+    service.keep_to_cohort(&mut candidates, ctx.of_agent);
+    choose::next(&candidates, &want, &ctx.tried, service.balance, false, draw)
         .is_ok_and(|chosen| chosen.place != than)
 }

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
 use super::{
+    cohort::Cohort,
     engine::{Listeners, tell_if_short},
     follow::Follow,
     handover::verdict_of,
@@ -185,6 +186,13 @@ fn service(
         held: old.map(|old| old.held.clone()).unwrap_or_default(),
         twins_told: Default::default(),
         numbers: old.map_or_else(|| Arc::new(metrics.of_service(&config.name)), |old| old.numbers.clone()),
+        cohort: config.cohorts.map(|rules| match old.and_then(|old| old.cohort.clone()) {
+            Some(cohort) => {
+                cohort.obey(&rules);
+                cohort
+            }
+            None => Arc::new(Cohort::new(&rules)),
+        }),
     }
 }
 

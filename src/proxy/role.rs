@@ -11,7 +11,7 @@ use std::{
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{
-    admin, certificates,
+    admin, certificates, cohort,
     engine::{Engine, EngineEnded, Running},
     handover::{
         self, Handover, Inherited, Link, Phase, Program, RunDir, RunDirError, TakeError, UpgradeError,
@@ -122,7 +122,7 @@ impl Proxy {
         tasks: Tasks,
         inherited: Inherited,
     ) -> Result<Self, ProxyError> {
-        let Inherited { listeners, admin, verdicts, generation, link } = inherited;
+        let Inherited { listeners, admin, verdicts, cohorts, generation, link } = inherited;
         let dir = config.run_dir.as_deref().map(RunDir::open).transpose()?;
         if let Some(dir) = dir.as_ref().filter(|_| link.is_none()) {
             dir.is_free().await?;
@@ -162,6 +162,19 @@ impl Proxy {
         }
         let live =
             Arc::new(Live::new(reload::snapshot(&config, Before::Verdicts(&verdicts), &tasks, &metrics)));
+        for known in &cohorts {
+            let service = live.peek().services.iter().find(|s| s.name.as_str() == known.service).cloned();
+            if let Some(cohort) = service.as_ref().and_then(|service| service.cohort.as_ref()) {
+                cohort.handed(known);
+            }
+        }
+        let (looked_at, counted) = (live.clone(), metrics.clone());
+        tasks.finish_at(Stage::Loops, "cohorts", |stop| async move {
+            tokio::select! {
+                () = stop.requested() => {}
+                () = cohort::keep(looked_at, counted) => {}
+            }
+        });
         let watched = live.clone();
         tasks.finish_at(Stage::Loops, "certificates", |stop| async move {
             tokio::select! {

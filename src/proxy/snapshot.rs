@@ -16,6 +16,7 @@ use tracing::warn;
 
 use super::{
     choose::{Candidate, FEW, Fresh},
+    cohort::{Cohort, Served},
     follow::{Follow, Look},
     freshness::Standing,
     limit::Gate,
@@ -153,6 +154,8 @@ pub struct Service {
     pub twins_told: AtomicBool,
     /// What is counted of its requests; goes on over a reload.
     pub numbers: Arc<ServiceNumbers>,
+    /// From which version agents are served, if that matters; goes on over a reload.
+    pub cohort: Option<Arc<Cohort>>,
 }
 
 /// What probes say of the upstreams of a service.
@@ -175,8 +178,19 @@ impl Service {
                 verdict,
                 outstanding: upstream.outstanding(),
                 standing: look.standings.get(place).copied().unwrap_or(Standing::Unclaimed),
+                apart: false,
             })
             .collect()
+    }
+
+    /// Keeps a request of an agent to the version that agents are served from.
+    pub fn keep_to_cohort(&self, candidates: &mut [Candidate<'_>], of_agent: bool) {
+        let Some(cohort) = self.cohort.as_ref().filter(|_| of_agent) else { return };
+        let served = cohort.served();
+        for (candidate, upstream) in candidates.iter_mut().zip(&self.upstreams) {
+            let doubtful = upstream.prober.is_doubtful() && **served != Served::Everywhere;
+            candidate.apart = doubtful || !served.by(candidate.verdict.version());
+        }
     }
 
     /// How freshness bears on requests to this service.

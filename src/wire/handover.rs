@@ -70,6 +70,9 @@ pub struct Inventory {
     /// What is held to be true of the upstreams.
     #[serde(default)]
     pub verdicts: Vec<Verdict>,
+    /// From where agents are served.
+    #[serde(default)]
+    pub cohorts: Vec<Cohort>,
 }
 
 /// A listening socket.
@@ -119,6 +122,23 @@ pub struct Known {
     pub supports: Vec<String>,
     /// What it calls itself.
     pub name: Option<String>,
+    /// The version that it says it is.
+    #[serde(default)]
+    pub version: Option<String>,
+}
+
+/// The version that the agents of one service are served from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cohort {
+    /// The service.
+    pub service: String,
+    /// The version.
+    pub version: String,
+    /// Since when, for people.
+    pub since: Timestamp,
+    /// What an operator has named.
+    #[serde(default)]
+    pub pin: Option<String>,
 }
 
 /// What the successor says after it has the sockets.

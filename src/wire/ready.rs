@@ -22,6 +22,9 @@ pub struct Ready {
     /// The server's own name: what a registry's upload sessions begin with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// The version that it is, as its status says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// What this server understands beyond the public API; see [`SUPPORTS_IDEMPOTENCY`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub supports: Vec<String>,

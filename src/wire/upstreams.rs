@@ -20,8 +20,51 @@ pub struct Service {
     pub kind: String,
     /// Requests that wait for an eligible upstream.
     pub held: u64,
+    /// From which version agents are served; none where it does not matter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cohort: Option<Cohort>,
     /// In config order.
     pub upstreams: Vec<Upstream>,
+}
+
+/// From which version the agents of a service are served.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Cohort {
+    /// The version, once one is chosen.
+    pub version: Option<String>,
+    /// Why that one: `first`, `settled`, `fallback`, `ordered`, `told`; or why none is.
+    pub why: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// What an operator has named.
+    pub ordered: Option<String>,
+    /// Healthy upstreams that a version needs to take over.
+    pub needed: u64,
+    /// Every version that there is, the highest first.
+    pub versions: Vec<CohortVersion>,
+}
+
+/// One version among the upstreams.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CohortVersion {
+    /// Which.
+    pub version: String,
+    /// Agents are served from it.
+    pub served: bool,
+    /// Upstreams that are of it.
+    pub upstreams: u64,
+    /// Those of them that could serve agents.
+    pub able: u64,
+    /// For so many seconds so many of them have been as are needed; none while too few are.
+    pub settled_seconds: Option<u64>,
+}
+
+/// What `POST /admin/v1/services/NAME/cohort` takes.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CohortOrder {
+    /// Serve agents from this version; none: go by the rule again.
+    pub version: Option<String>,
 }
 
 /// One upstream.
@@ -43,6 +86,9 @@ pub struct Upstream {
     pub outstanding: u64,
     /// It is the write registry.
     pub writer: bool,
+    /// The version that it says it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// The verdict for one route class.

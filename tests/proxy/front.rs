@@ -86,6 +86,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             },
             timeouts: UpstreamTimeouts::default(),
             attempts: 3,
+            cohorts: None,
         }],
         limits: Limits::default(),
         endings: Endings { grace: Duration::from_secs(5), ..Endings::default() },

@@ -13,6 +13,7 @@ mod upstream;
 mod certificates;
 
 mod attacks;
+mod cohorts;
 mod corpus;
 mod errors;
 mod failures;

@@ -10,6 +10,8 @@
 mod agent;
 mod chaos;
 mod client;
+#[path = "policy/cohort.rs"]
+mod cohort;
 mod observer;
 mod replication;
 mod world;

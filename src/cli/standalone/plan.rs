@@ -184,6 +184,7 @@ fn service(name: &str, kind: Kind, upstreams: Vec<Upstream>) -> Service {
         health: Health { interval: PROBE, rise: 1, ..Health::default() },
         timeouts: UpstreamTimeouts::default(),
         attempts: 3,
+        cohorts: None,
     }
 }
 

@@ -76,6 +76,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let health = health(&table.sub("health"), table.has("tls"));
     let timeouts = timeouts(&table.sub("timeouts"));
     let attempts = table.or("attempts", ATTEMPTS, whole(1..=10));
+    let cohorts = super::cohorts::read(table, kind);
     let (upstreams, places) = upstreams?.into_iter().unzip();
     let kind = kind?;
     let service = Service {
@@ -93,6 +94,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         health,
         timeouts,
         attempts,
+        cohorts,
     };
     Some((service, places))
 }

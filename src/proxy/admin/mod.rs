@@ -1,5 +1,6 @@
 //! The admin listener: the live view of the pools, metrics, and how the proxy itself is.
 
+mod cohort;
 mod ready;
 mod reload;
 mod upstreams;
@@ -9,6 +10,8 @@ use std::sync::Arc;
 
 use axum::{
     Json, Router,
+    body::Bytes,
+    extract::Path,
     http::header,
     response::IntoResponse,
     routing::{get, post},
@@ -21,10 +24,15 @@ use crate::{http::health_routes, telemetry::Metrics};
 pub(super) fn routes(handle: Handle) -> Router {
     let (live, metrics) = (handle.live.clone(), handle.metrics.clone());
     let (pools, copies, numbers) = (live.clone(), live.clone(), live.clone());
+    let ordered = handle.clone();
     let (shown, counted) = (handle.clone(), handle.clone());
     Router::new()
         .route("/admin/v1/process", get(async move || Json(shown.process())))
         .route("/admin/v1/reload", post(async move || reload::now(&handle)))
+        .route(
+            "/admin/v1/services/{name}/cohort",
+            post(async move |Path(name): Path<String>, body: Bytes| cohort::order(&ordered, &name, &body)),
+        )
         .route("/admin/v1/upstreams", get(async move || Json(upstreams::view(&pools.load()))))
         .route("/admin/v1/registries", get(async move || Json(registries::view(&copies.load()))))
         .route(

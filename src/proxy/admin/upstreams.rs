@@ -13,6 +13,7 @@ pub(super) fn view(snapshot: &Snapshot) -> Upstreams {
     let services = snapshot.services.iter().map(|service| Service {
         name: service.name.to_string(),
         kind: service.kind.as_str().into(),
+        cohort: service.cohort.as_ref().map(|cohort| cohort.view(service)),
         held: u64::try_from(service.held.inside()).unwrap_or(u64::MAX),
         upstreams: service
             .upstreams
@@ -29,6 +30,7 @@ pub(super) fn view(snapshot: &Snapshot) -> Upstreams {
                     classes: classes(service.kind, &verdict),
                     outstanding: upstream.outstanding(),
                     writer: service.writer == Some(place),
+                    version: verdict.version().map(ToString::to_string),
                 }
             })
             .collect(),

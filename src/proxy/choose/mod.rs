@@ -37,6 +37,8 @@ pub struct Candidate<'a> {
     pub outstanding: u64,
     /// Whether it has what the request needs; read only when [`Want::fresh`] is given.
     pub standing: Standing,
+    /// It is of another version than the request, which is an agent's, may be served from.
+    pub apart: bool,
 }
 
 /// What the request needs.

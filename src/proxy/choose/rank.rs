@@ -66,6 +66,9 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
     if want.only.is_some_and(|only| only != place) {
         return Err(Reason::Elsewhere);
     }
+    if candidate.apart {
+        return Err(Reason::Apart);
+    }
     let writer = want.writer.filter(|_| want.only.is_none());
     let is_writer = writer == Some(place);
     let instead = lost && want.fresh.is_some() && want.route.needs == Needs::Blob;

@@ -94,6 +94,8 @@ pub enum Reason {
     Absent,
     /// Its answer was older than what is needed.
     Older,
+    /// It is of another version than agents are served from, or which one it is, is not sure.
+    Apart,
 }
 
 impl Reason {
@@ -125,6 +127,7 @@ impl fmt::Display for Reason {
             Self::WriteOnly => f.write_str("write-only"),
             Self::Absent => f.write_str("does not have it"),
             Self::Older => f.write_str("its answer was older than what is needed"),
+            Self::Apart => f.write_str("not known to be of the version that agents are served from"),
         }
     }
 }

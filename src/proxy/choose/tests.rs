@@ -76,6 +76,7 @@ impl Case {
                 verdict,
                 outstanding: 0,
                 standing: *standing,
+                apart: false,
             })
             .collect();
         let draw = Draw { turn, chance: 0 };
@@ -177,7 +178,13 @@ fn failing_is_reckoned_from_the_last_one_that_fell() {
         let candidates: Vec<_> = names
             .iter()
             .zip(&verdicts)
-            .map(|(name, verdict)| Candidate { name, verdict, outstanding: 0, standing: Standing::Unclaimed })
+            .map(|(name, verdict)| Candidate {
+                name,
+                verdict,
+                outstanding: 0,
+                standing: Standing::Unclaimed,
+                apart: false,
+            })
             .collect();
         failing_for(&candidates, &case("+", READ).want, &Tried::default(), now + Duration::from_secs(60))
     };

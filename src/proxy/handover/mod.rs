@@ -34,7 +34,7 @@ mod verdicts;
 use std::net::TcpListener;
 
 use super::engine::Taken;
-use crate::wire::handover::Verdict;
+use crate::wire::handover::{Cohort, Verdict};
 
 pub use client::{AskError, ask_upgrade};
 pub use program::Program;
@@ -55,6 +55,7 @@ pub struct Inherited {
     pub(super) listeners: Vec<Taken>,
     pub(super) admin: Option<TcpListener>,
     pub(super) verdicts: Vec<Verdict>,
+    pub(super) cohorts: Vec<Cohort>,
     /// How many upgrades led here.
     pub(super) generation: u64,
     pub(super) link: Option<Link>,

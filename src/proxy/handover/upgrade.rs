@@ -419,6 +419,7 @@ impl Talk<'_> {
             generation: from.generation,
             sockets,
             verdicts: verdicts::all(&from.live.load()),
+            cohorts: verdicts::cohorts(&from.live.load()),
         };
         frame::send(stream, &inventory).await?;
         frame::send_fds(stream, &fds).await?;
@@ -482,6 +483,7 @@ impl Inventory {
             generation: 0,
             sockets: Vec::new(),
             verdicts: Vec::new(),
+            cohorts: Vec::new(),
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::{
     config::proxy::{Health, Service, Upstream},
     model::proxy_protocol::Version,
     proxy::snapshot::Snapshot,
-    wire::handover::{Known, Verdict},
+    wire::handover::{Cohort, Known, Verdict},
 };
 
 /// Upstreams whose verdicts are handed on at most. The rest begins unknown, as after a start.
@@ -27,6 +27,14 @@ pub(in crate::proxy) fn all(snapshot: &Snapshot) -> Vec<Verdict> {
         known.collect::<Vec<_>>()
     };
     snapshot.services.iter().flat_map(|service| of(service)).take(MOST).collect()
+}
+
+/// From where the agents of each service are served.
+pub(in crate::proxy) fn cohorts(snapshot: &Snapshot) -> Vec<Cohort> {
+    let of = |service: &std::sync::Arc<crate::proxy::snapshot::Service>| {
+        service.cohort.as_ref()?.known(service.name.as_str())
+    };
+    snapshot.services.iter().filter_map(of).collect()
 }
 
 /// That of one upstream, if it is asked in the same way as before.

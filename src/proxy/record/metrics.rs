@@ -45,6 +45,8 @@ pub struct ProxyMetrics {
     fresh_waits: IntCounterVec,
     behind_answers: IntCounterVec,
     stale_answers: IntCounterVec,
+    cohort_served: IntGaugeVec,
+    cohort_changes: IntCounterVec,
     reload_ok: Gauge,
     upgrade_ok: Gauge,
     generation: IntGaugeVec,
@@ -113,6 +115,8 @@ impl ProxyMetrics {
             fresh_waits: registry.counters(names::PROXY_FRESH_WAITS)?,
             behind_answers: registry.counters(names::PROXY_BEHIND_ANSWERS)?,
             stale_answers: registry.counters(names::PROXY_STALE_ANSWERS)?,
+            cohort_served: registry.gauges(names::PROXY_COHORT_SERVED)?,
+            cohort_changes: registry.counters(names::PROXY_COHORT_CHANGES)?,
             reload_ok: registry.gauge(names::CONFIG_RELOAD_OK)?,
             upgrade_ok: registry.gauge(names::PROXY_UPGRADE_OK)?,
             generation: registry.gauges(names::PROXY_GENERATION)?,
@@ -211,6 +215,11 @@ impl ProxyMetrics {
         self.stale_answers.with_label_values(&[service, why]).inc();
     }
 
+    /// Agents are served from another version.
+    pub fn cohort_changed(&self, service: &str, why: &str) {
+        self.cohort_changes.with_label_values(&[service, why]).inc();
+    }
+
     /// How the last reload ended.
     pub fn reloaded(&self, taken: bool) {
         self.reload_ok.set(if taken { 1.0 } else { 0.0 });
@@ -237,6 +246,7 @@ impl ProxyMetrics {
         self.lease.reset();
         self.fresh.reset();
         self.lag.reset();
+        self.cohort_served.reset();
         self.set_tls(snapshot);
         for service in &snapshot.services {
             let name = service.name.as_str();
@@ -244,6 +254,10 @@ impl ProxyMetrics {
             let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             self.held.with_label_values(&[name]).set(count(service.held.inside() as u64));
             self.set_freshness(service);
+            for version in service.cohort.iter().flat_map(|cohort| cohort.view(service).versions) {
+                let labels = [name, version.version.as_str()];
+                self.cohort_served.with_label_values(&labels).set(i64::from(version.served));
+            }
             for upstream in &service.upstreams {
                 let labels = [name, upstream.name.as_str()];
                 upstream.numbers.put_together();

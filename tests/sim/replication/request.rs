@@ -142,6 +142,7 @@ impl Proxy {
             verdict,
             outstanding: 0,
             standing: look.standings[place],
+            apart: false,
         };
         let candidates: Vec<Candidate<'_>> = verdicts.iter().enumerate().map(one).collect();
         let want = self.want(ctx, look);
