@@ -141,6 +141,7 @@ fn config(upstream: SocketAddr) -> Proxy {
             proxy_protocol: Vec::new(),
             expose: Vec::new(),
             http2: false,
+            limits: Default::default(),
         }],
         services: vec![Service {
             name: ServiceName::parse("controllers").expect("a valid name"),

@@ -116,6 +116,8 @@ const PURE: &[(&str, &[&str])] = &[
     ("health/verdict.rs", &["tokio::net", "tokio::sync", "std::net", "tracing", "crate::clock"]),
     ("proxy/h1/", &["tokio", "std::net", "std::fs", "tracing", "crate::clock"]),
     ("proxy/guard/", &["tokio::net", "crate::clock"]),
+    ("proxy/limit/gcra.rs", &["tokio", "std::net", "std::fs", "tracing", "crate::clock"]),
+    ("proxy/limit/who.rs", &["tokio", "std::fs", "tracing", "crate::clock"]),
     ("proxy/classify/", &["tokio", "std::net", "std::fs", "crate::clock"]),
     ("proxy/choose/", &["tokio::net", "tokio::sync", "std::fs", "crate::clock"]),
     ("proxy/forward/", &["tokio::net", "tokio::sync", "std::fs", "crate::clock"]),

@@ -5,6 +5,7 @@
 //! file; `standalone` makes them in code.
 
 mod address;
+pub mod bounds;
 pub mod agent;
 pub mod controller;
 pub mod proxy;

@@ -2,7 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use super::{Address, Log};
+use super::{
+    Address, Log,
+    bounds::{BodyCaps, Bounds},
+};
 use crate::{
     model::{ServiceName, UpstreamName, proxy_protocol::Version},
     tls,
@@ -82,6 +85,17 @@ pub struct Listener {
     pub expose: Vec<String>,
     /// HTTP/2 is spoken with clients that begin with it, besides HTTP/1.1.
     pub http2: bool,
+    /// What its clients may take.
+    pub limits: ListenerLimits,
+}
+
+/// `limits` of a listener, besides those of all of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListenerLimits {
+    /// Connections at once.
+    pub connections: Option<usize>,
+    /// Of one client.
+    pub bounds: Bounds,
 }
 
 /// One routing rule. `service = "x"` in the file is one rule that matches everything.
@@ -382,6 +396,12 @@ pub struct Limits {
     pub held: usize,
     /// Requests at once of one HTTP/2 connection.
     pub streams: usize,
+    /// What one client may take, at all listeners together.
+    pub bounds: Bounds,
+    /// Leading bits of an IPv6 address that are one client.
+    pub ipv6_prefix: u8,
+    /// How large bodies may be.
+    pub body: BodyCaps,
 }
 
 impl Default for Limits {
@@ -394,6 +414,10 @@ impl Default for Limits {
             keep_alive: Duration::from_secs(150),
             held: 1024,
             streams: 128,
+            bounds: Bounds::default(),
+            // What a provider gives to one customer at least: each has as many addresses in it as he likes.
+            ipv6_prefix: 64,
+            body: BodyCaps::default(),
         }
     }
 }

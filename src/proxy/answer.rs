@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{choose::NoneLeft, guard::Refusal};
+use super::{choose::NoneLeft, guard::Refusal, limit::Turned};
 use crate::{
     config::proxy::Kind,
     model::{Position, RequestId},
@@ -114,9 +114,9 @@ pub enum Answer {
         /// What another had answered.
         before: Option<Before>,
     },
-    /// Too many connections.
-    #[error("too many connections are open")]
-    Busy,
+    /// Not let in, or not with so much.
+    #[error("{0}")]
+    Turned(Turned),
     /// A mistake of ours.
     #[error("the proxy could not forward this request: {0}")]
     Internal(String),
@@ -132,13 +132,27 @@ impl Answer {
             | Self::NoUpstream { .. }
             | Self::NotFresh { .. }
             | Self::NotSure { .. }
-            | Self::HeldFull { .. }
-            | Self::Busy => 503,
+            | Self::HeldFull { .. } => 503,
+            Self::Turned(turned) => turned.status(),
             // The one answer that there was says more than that there was no second one.
             Self::NoAnswer { before: Some(before), .. } => before.status,
             Self::Unknown { .. } | Self::NoAnswer { .. } => 502,
             Self::Internal(_) => 500,
         }
+    }
+
+    /// Whether the connection it came on ends with it: nobody knows what follows, or nothing is to follow.
+    pub fn ends_connection(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            Self::Turned(turned) => !turned.keeps_connection(),
+            _ => false,
+        }
+    }
+
+    /// Whether it counts as refused: for what it is, and not for the state of the servers behind.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Turned(_))
     }
 
     /// A stable word for it.
@@ -153,7 +167,7 @@ impl Answer {
             Self::HeldFull { .. } => "held-full",
             Self::Unknown { .. } => "outcome-unknown",
             Self::NoAnswer { .. } => "no-answer",
-            Self::Busy => "too-many-connections",
+            Self::Turned(turned) => turned.reason(),
             Self::Internal(_) => "internal",
         }
     }
@@ -161,10 +175,12 @@ impl Answer {
     /// What the caller can do.
     fn next(&self) -> &'static str {
         match self {
+            Self::Refused(Refusal::BodyTooLarge) => "send less, or ask the operator to raise `limits.body`",
             Self::Refused(_) => "send one well-formed HTTP/1.1 request",
             Self::NoRoute => "check the address: controllers and registries have fronts of their own",
             Self::Maintenance { .. } => "wait until the operator ends it",
-            Self::NoUpstream { .. } | Self::HeldFull { .. } | Self::Busy => "try again shortly",
+            Self::NoUpstream { .. } | Self::HeldFull { .. } => "try again shortly",
+            Self::Turned(turned) => turned.next(),
             Self::NotFresh { .. } => {
                 "try again shortly; `GET /admin/v1/registries` of the proxy says what it waits for"
             }
@@ -176,10 +192,11 @@ impl Answer {
         }
     }
 
-    fn retry_after(&self) -> Option<&'static str> {
+    fn retry_after(&self) -> Option<String> {
         match self {
-            Self::Maintenance { .. } => Some(MAINTENANCE_RETRY_AFTER),
-            _ if self.status() == 503 => Some(RETRY_AFTER),
+            Self::Maintenance { .. } => Some(MAINTENANCE_RETRY_AFTER.into()),
+            Self::Turned(turned) if let Some(seconds) = turned.retry_after() => Some(seconds.to_string()),
+            _ if matches!(self.status(), 429 | 503) => Some(RETRY_AFTER.into()),
             _ => None,
         }
     }
@@ -189,6 +206,8 @@ impl Answer {
         match self.status() {
             503 => "UNAVAILABLE",
             404 => "NAME_UNKNOWN",
+            429 => "TOOMANYREQUESTS",
+            403 => "DENIED",
             405 | 501 | 505 => "UNSUPPORTED",
             _ => "UNKNOWN",
         }
@@ -227,7 +246,7 @@ pub fn render(answer: &Answer, kind: Kind, path: &str, request: &RequestId) -> R
         (headers::ANSWERED_BY, "proxy".to_owned()),
         (headers::REQUEST_ID, request.to_string()),
     ];
-    headers.extend(answer.retry_after().map(|seconds| ("retry-after", seconds.to_owned())));
+    headers.extend(answer.retry_after().map(|seconds| ("retry-after", seconds)));
     // Plain structs of strings always serialise.
     Rendered { status: answer.status(), headers, body: body.unwrap_or_default().into() }
 }
@@ -266,7 +285,8 @@ mod tests {
     fn every_503_says_when_to_come_back() {
         let none = NoneLeft::default();
         for answer in [
-            Answer::Busy,
+            Answer::Turned(Turned::Connections),
+            Answer::Turned(Turned::OfListener),
             Answer::Maintenance { service: "s".into() },
             Answer::NoUpstream { service: "s".into(), why: none.clone() },
             Answer::HeldFull { service: "s".into(), why: none },

@@ -261,6 +261,11 @@ impl Ctx {
         }
     }
 
+    /// The most that its body may have.
+    pub fn body_cap(&self) -> u64 {
+        self.snapshot.limits.body.of(self.route.class).unwrap_or(u64::MAX)
+    }
+
     /// Time left of the deadline.
     pub fn left(&self, now: Instant) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(now))

@@ -52,8 +52,9 @@ use self::{
     answer::Answer,
     attempt::{answer_until, connected, failed, is_retry_status, passed_on, received, sent, waits_on},
     ctx::{Arrival, Ctx, End, Protocol},
-    guard::path::Target,
+    guard::{Refusal, path::Target},
     h1::{Fields, Framing},
+    limit::who::Caller,
     next::{NoNext, next_upstream},
 };
 use crate::{config::proxy::Kind, model::RequestId, wire::headers};
@@ -94,6 +95,8 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         // RFC 9112 §3.2.2: then the target's is the host. The guard has let it by.
         None => guard::path::authority(head.target).unwrap_or_default(),
     };
+    let caller = Caller { client, secured: secured.as_deref(), fields: *fields };
+    let turned = limit::request(&snapshot, listener, &caller, !unnamed, started);
     let mut ctx = Box::new(Ctx {
         route: classify::UNROUTED,
         snapshot,
@@ -139,7 +142,11 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         end: End::Done,
     });
     let admitted = normal.map_err(Answer::Refused).and_then(|path| {
-        route(&mut ctx, host, query)?;
+        // Whom it was for decides in which form it is told that it goes no further.
+        let routed = route(&mut ctx, host, query);
+        turned.map_err(Answer::Turned)?;
+        routed?;
+        fits(&ctx, head.framing)?;
         let mut out = Vec::with_capacity(head.length + ADDED);
         let about = forward::About {
             client,
@@ -186,6 +193,14 @@ fn route(ctx: &mut Ctx, host: &str, query: &str) -> Result<(), Answer> {
         (ctx.key, ctx.key_made) = (Some(RequestId::random().to_string()), true);
     }
     closed.map_or(Ok(()), Err)
+}
+
+/// Whether a body of known length is one that its class may have.
+fn fits(ctx: &Ctx, framing: Framing) -> Result<(), Answer> {
+    match framing {
+        Framing::Length(length) if length > ctx.body_cap() => Err(Answer::Refused(Refusal::BodyTooLarge)),
+        _ => Ok(()),
+    }
 }
 
 fn bare_host(host: &str) -> &str {

@@ -15,7 +15,7 @@ use super::{
     ctx::{Ctx, Current, Note},
     follow::Look,
     forward, hold,
-    limit::Inside,
+    limit::gate::Inside,
     record::ProxyMetrics,
     retry::Traffic,
     snapshot::{self, Service, UnderWay},

@@ -7,10 +7,12 @@ use super::{
     engine::{Listeners, tell_if_short},
     follow::Follow,
     handover::verdict_of,
+    limit::{AtListener, Counts},
     record::ProxyMetrics,
     snapshot::{Live, Service, Snapshot, Upstream},
 };
 use crate::{
+    clock,
     config::proxy::{Access, Proxy, Service as ServiceConfig},
     discovery::fixed::Fixed,
     health::Prober,
@@ -125,7 +127,14 @@ pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &Pro
         listener.tls = listener.tls.map(|tls| tls.after(old));
         listener
     });
+    let now = clock::now();
+    let at_listener = config.listeners.iter().map(|listener| {
+        let old = before.snapshot().and_then(|b| b.at_listener.get(b.place_of(&listener.name)?));
+        AtListener::after(old, listener, now)
+    });
     Snapshot {
+        at_listener: at_listener.collect(),
+        counts: Counts::after(before.snapshot().map(|b| &b.counts), &config.limits.bounds, now),
         generation: before.snapshot().map_or(0, |before| before.generation + 1),
         listeners: listeners.collect(),
         services: services.collect(),

@@ -19,7 +19,7 @@ use super::{
     cohort::{Cohort, Served},
     follow::{Follow, Look},
     freshness::Standing,
-    limit::Gate,
+    limit::{AtListener, Counts, gate::Gate},
     record::{ServiceNumbers, UpstreamNumbers},
 };
 use crate::{
@@ -106,6 +106,10 @@ pub struct Snapshot {
     pub services: Vec<Arc<Service>>,
     /// Bounds.
     pub limits: Limits,
+    /// What is counted of clients: at all listeners together, and at each of them, in the same order.
+    pub counts: Counts,
+    /// The latter.
+    pub at_listener: Vec<AtListener>,
     /// How long what runs may go on at the end.
     pub endings: Endings,
 }

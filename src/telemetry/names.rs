@@ -44,7 +44,7 @@ metrics! {
     REGISTRY_FOLLOWERS = "switchyard_registry_followers" ["kind"] "Replicas and proxies that follow this registry's log.";
     REGISTRY_ASIDE = "switchyard_registry_set_aside" [] "Histories that were set aside because the writer's is another; an operator looks at each.";
     PROXY_REQUESTS = "switchyard_proxy_requests_total" ["service", "class", "status"] "Requests answered, by status class.";
-    PROXY_REFUSED = "switchyard_proxy_refused_total" ["listener", "reason"] "Requests turned away before they had a service.";
+    PROXY_REFUSED = "switchyard_proxy_refused_total" ["listener", "reason"] "Connections and requests that were refused for what they are, whom they are of or how many there are; and requests that no rule gives to a service.";
     PROXY_UPSTREAM_REQUESTS = "switchyard_proxy_upstream_requests_total" ["service", "upstream", "status"] "Answers of upstreams, by status class.";
     PROXY_UPSTREAM_FAILURES = "switchyard_proxy_upstream_failures_total" ["service", "upstream", "failure"] "Attempts that got no whole answer.";
     PROXY_RETRIES = "switchyard_proxy_retries_total" ["service", "why"] "Further attempts of a request.";

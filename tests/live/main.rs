@@ -29,6 +29,8 @@ mod ways;
 
 mod drain;
 mod failing;
+mod limits;
+mod refusals;
 mod reload;
 mod systemd;
 mod upgrade;

@@ -5,6 +5,10 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -49,6 +53,8 @@ pub struct Rig {
     /// A link to the binary: what an upgrade starts.
     pub binary: PathBuf,
     pub upstream: Upstream,
+    /// Requests that came to it whole.
+    saw: Arc<AtomicUsize>,
     pub first: Process,
     pub threads: usize,
     /// With listeners inside TLS too, and HTTP/2 on all: where those are, and who certifies them.
@@ -102,7 +108,9 @@ impl Rig {
         let controllers = place.address();
         let registries = another(&place, &[controllers]);
         let admin = another(&place, &[controllers, registries]);
-        let upstream = Upstream::raw(serve);
+        let saw = Arc::<AtomicUsize>::default();
+        let count = saw.clone();
+        let upstream = Upstream::raw(move |wire, head| serve(wire, head, &count));
         let (threads, more, beside, secured) = (2, String::new(), Vec::new(), None);
         let rig = Self {
             place,
@@ -111,6 +119,7 @@ impl Rig {
             admin,
             binary,
             upstream,
+            saw,
             first,
             threads,
             secured,
@@ -136,9 +145,19 @@ impl Rig {
         another(&self.place, &[but, &ours].concat())
     }
 
+    /// How many requests have come to the upstream whole.
+    pub fn upstream_saw(&self) -> usize {
+        self.saw.load(Ordering::SeqCst)
+    }
+
     /// Writes the config as it should be now.
     pub fn write(&self) {
-        let Self { controllers, registries, admin, threads, more, .. } = self;
+        self.write_with(&self.more);
+    }
+
+    /// The same, with these tables instead of `more`.
+    pub fn write_with(&self, more: &str) {
+        let Self { controllers, registries, admin, threads, .. } = self;
         let beside: String = self.beside.iter().map(|address| format!(", \"{address}\"")).collect();
         let (run_dir, log) = (self.run_dir(), self.place.path("access.log"));
         let (run_dir, log, upstream) = (run_dir.display(), log.display(), self.upstream.address);
@@ -303,11 +322,12 @@ pub fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-fn serve(wire: &mut Wire, head: raw::Head) -> Then {
+fn serve(wire: &mut Wire, head: raw::Head, saw: &AtomicUsize) -> Then {
     let mut received = 0;
     if wire.body(&head, false, |piece| received += piece.len()).is_err() {
         return Then::Close;
     }
+    saw.fetch_add(1, Ordering::SeqCst);
     let sent = match head.word(1) {
         "/switchyard/v1/tasks" => {
             thread::sleep(PARKED);

@@ -59,6 +59,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             proxy_protocol: Vec::new(),
             expose: Vec::new(),
             http2: false,
+            limits: Default::default(),
         }],
         services: vec![Service {
             name: ServiceName::parse("pool").unwrap(),

@@ -23,6 +23,7 @@ mod guarding;
 mod h2;
 mod holding;
 mod hostile;
+mod limits;
 mod operating;
 mod proxy_protocol;
 mod streaming;

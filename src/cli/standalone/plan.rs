@@ -165,6 +165,7 @@ fn listener(name: &str, bind: SocketAddr, service: usize) -> Listener {
         proxy_protocol: Vec::new(),
         expose: Vec::new(),
         http2: false,
+        limits: Default::default(),
     }
 }
 

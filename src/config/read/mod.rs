@@ -4,6 +4,7 @@
 //! cannot do without is missing or wrong.
 
 mod agent;
+mod bounds;
 mod cohorts;
 mod controller;
 mod proxy;

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, num::NonZero, time::Duration};
 
 use super::{
+    bounds,
     rules::{self, Known, Read},
     server,
     service::{self, Services},
@@ -82,8 +83,9 @@ fn access(given: &Given<'_>) -> Result<Access, Wrong> {
 
 fn limits(table: &Table<'_>) -> Limits {
     let default = Limits::default();
+    let connections = table.or("connections", default.connections, whole(bounds::CONNECTIONS));
     Limits {
-        connections: table.or("connections", default.connections, whole(1..=10_000_000)),
+        connections,
         header_bytes: table.or("header_bytes", default.header_bytes, size(HEADER_BYTES)),
         headers: table.or("headers", default.headers, whole(16..=256)),
         header_timeout: table.or(
@@ -94,6 +96,9 @@ fn limits(table: &Table<'_>) -> Limits {
         keep_alive: table.or("keep_alive", default.keep_alive, duration_in(Duration::ZERO..=DAY)),
         held: table.or("held", default.held, whole(0..=1_000_000)),
         streams: table.or("streams", default.streams, whole(1..=1000)),
+        bounds: bounds::bounds(table, Some(connections)),
+        ipv6_prefix: table.or("ipv6_prefix", default.ipv6_prefix, whole(16..=128)),
+        body: bounds::body(table),
     }
 }
 

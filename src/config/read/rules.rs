@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::bounds;
 use crate::config::{
-    proxy::{Listener, Network, Rule, Service},
+    proxy::{Listener, ListenerLimits, Network, Rule, Service},
     raw::{Raw, Table, quoted},
     report::Place,
     suggest,
-    value::{Given, Wrong, flag, listen, named, text},
+    value::{Given, Wrong, flag, listen, named, text, whole},
 };
 use crate::model::ServiceName;
 
@@ -39,6 +40,7 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
     let expose = table.list("expose", exposed).unwrap_or_default();
     let http2 = table.or("http2", false, flag);
     let tls = super::tls::server(table, http2);
+    let limits = limits(&table.sub("limits"));
     let single = table.opt("service", |given| service(given, known));
     let rules = table.tables("rules", "{ service = \"controllers\" }");
     let rules = match (table.has("service"), table.has("rules")) {
@@ -72,8 +74,14 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
         proxy_protocol: proxy_protocol.into_iter().map(|(network, _)| network).collect(),
         expose: expose.into_iter().map(|(path, _)| path).collect(),
         http2,
+        limits,
     };
     Read { listener, places, name_place }
+}
+
+fn limits(table: &Table<'_>) -> ListenerLimits {
+    let connections = table.opt("connections", whole(bounds::CONNECTIONS));
+    ListenerLimits { connections, bounds: bounds::bounds(table, connections) }
 }
 
 fn read_rules(tables: &[Table<'_>], known: &Known<'_>) -> Vec<Rule> {
@@ -173,7 +181,7 @@ fn exposed(given: &Given<'_>) -> Result<String, Wrong> {
     Err(Wrong::new(format!("has `{text}`"), "what is hidden and can be exposed: `/metrics`, `/replication/`"))
 }
 
-fn network(given: &Given<'_>) -> Result<Network, Wrong> {
+pub(super) fn network(given: &Given<'_>) -> Result<Network, Wrong> {
     let text = text(given)?;
     let wrong = |right: String| Err(Wrong::new(format!("has `{text}`"), right));
     let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
@@ -191,6 +199,11 @@ fn network(given: &Given<'_>) -> Result<Network, Wrong> {
         return wrong(format!("the network is `{start}/{bits}`; one address is `{address}`"));
     }
     Ok(Network { address, bits })
+}
+
+/// Whether all of `inner` is in `outer`.
+pub(super) fn contains(outer: &Network, inner: &Network) -> bool {
+    outer.bits <= inner.bits && outer.contains(inner.address)
 }
 
 fn network_start(address: IpAddr, bits: u8) -> IpAddr {

@@ -196,7 +196,9 @@ impl Asking<'_> {
             // It may have answered before it closed.
             Poll::Ready(Err(Fault::To)) => self.progress.sending = false,
             Poll::Ready(Err(Fault::From | Fault::Short)) => return Poll::Ready(Asked::ClientGone),
-            Poll::Ready(Err(Fault::Bad)) => return Poll::Ready(Asked::Refused(Refusal::BadBody)),
+            Poll::Ready(Err(fault @ (Fault::Bad | Fault::Large))) => {
+                return Poll::Ready(Asked::Refused(fault.refusal()));
+            }
         }
         Poll::Pending
     }

@@ -11,10 +11,11 @@ use std::{
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
+    entry::{self, Entered},
     exchange::{self, Begun},
     http2::{self, Begins},
     listeners::Door,
-    opening, respond, secure,
+    respond, secure,
     stream::Stream,
     timers::Slot,
     wire::{Scratch, Wire},
@@ -65,6 +66,8 @@ pub(super) struct From {
     pub(super) door: Arc<Door>,
     /// What its TLS says of the client.
     pub(super) secured: Option<Arc<Secured>>,
+    /// What it has taken places of; nothing, if it was not let in.
+    pub(super) entered: Option<Entered>,
 }
 
 /// How a connection goes on after an exchange.
@@ -92,14 +95,15 @@ enum Read {
 }
 
 impl From {
-    pub(super) fn new(door: Arc<Door>, peer: SocketAddr) -> Self {
+    pub(super) fn new(door: Arc<Door>, peer: SocketAddr, entered: Option<Entered>) -> Self {
         let address = peer.ip().to_canonical().to_string();
-        Self { peer, address, unnamed: false, to: None, door, secured: None }
+        Self { peer, address, unnamed: false, to: None, door, secured: None, entered }
     }
 
     /// Somebody else than the one who connected.
     pub(super) fn is_of(&mut self, Ends { source, destination }: Ends) {
-        *self = Self { to: Some(destination), ..Self::new(self.door.clone(), source) };
+        let entered = self.entered.take();
+        *self = Self { to: Some(destination), ..Self::new(self.door.clone(), source, entered) };
     }
 }
 
@@ -142,11 +146,15 @@ pub(super) enum Opened {
 }
 
 /// Opens a connection: PROXY header, TLS, and what is spoken inside.
-pub(super) async fn open(worker: Arc<Worker>, door: Arc<Door>, tcp: TcpStream, peer: SocketAddr) -> Opened {
-    let worker = &*worker;
-    let (mut from, slot) = (From::new(door, peer), worker.timers.slot());
-    if opening::is_due(worker, &from) && !opening::read(worker, &tcp, &slot, &mut from).await {
-        return Opened::Not;
+pub(super) async fn open(worker: Arc<Worker>, mut from: From, tcp: TcpStream) -> Opened {
+    let (worker, slot) = (&*worker, worker.timers.slot());
+    match entry::named(worker, &tcp, &slot, &mut from).await {
+        Ok(true) => {}
+        Ok(false) => return Opened::Not,
+        Err(why) => {
+            entry::turn_away(worker, from, tcp, why).await;
+            return Opened::Not;
+        }
     }
     let Some((stream, asks)) = secure::begin(worker, &from.door, tcp) else { return Opened::Not };
     let mut client = Client::new(stream, Arc::new(from), slot);
@@ -190,16 +198,6 @@ pub(super) async fn serve(worker: &Worker, opening: Pin<Box<impl Future<Output =
             After::Cut => return client.wire.stream.cut(),
         }
     }
-}
-
-/// Tells a connection too many that it is one. Inside TLS it would take a handshake to say so: there it is closed.
-pub(super) async fn turn_away(worker: &Worker, door: Arc<Door>, tcp: TcpStream, peer: SocketAddr) {
-    if door.look(&worker.shared.live, |at| at.tls.is_some()).unwrap_or(true) {
-        return worker.shared.metrics.refused(&door.listener, Answer::Busy.code());
-    }
-    let mut client = Client::new(Stream::Plain(tcp), Arc::new(From::new(door, peer)), worker.timers.slot());
-    respond::refuse(worker, &mut client, &Answer::Busy).await;
-    client.wire.linger(&worker.scratch).await;
 }
 
 /// Reads until a head is complete, and checks it.

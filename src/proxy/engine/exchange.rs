@@ -162,7 +162,7 @@ impl Exchange {
     /// An answer of ours to a request of which nothing was forwarded.
     async fn turn_away(&mut self, worker: &Worker, client: &mut Client, ours: Answer) -> After {
         let unread = !matches!(self.framing, Framing::None | Framing::Length(0));
-        let refused = matches!(ours, Answer::Refused(_));
+        let refused = ours.ends_connection();
         // An old client would have to be told in words of its own that the connection goes on.
         let goes_on = self.keeps && !self.old && !unread && !refused && !worker.is_last(&client.from);
         let then = if goes_on { Then::KeepAlive } else { Then::Close };
@@ -188,7 +188,8 @@ impl Exchange {
     /// Steps 6 to 9, as often as they say. `head` is the head as every upstream gets it.
     async fn forward(&mut self, worker: &Worker, client: &mut Client, head: Vec<u8>) -> After {
         let route = self.ctx.route;
-        let mut body = Pump::request(head, self.framing, route.repeatable || route.creates);
+        let mut body =
+            Pump::request(head, self.framing, route.repeatable || route.creates, self.ctx.body_cap());
         let after = loop {
             match proxy::next_upstream(&mut self.ctx, &worker.shared.metrics, || client.wire.stream.gone())
                 .await
@@ -235,8 +236,8 @@ impl Exchange {
                 Err(()) => return Err(self.failed(worker, client, Event::ConnectFailed, body).await),
             };
             let now = self.connected(&connection);
-            if body.take_ahead(&mut client.wire).is_err() {
-                return Err(self.refuse(client, Refusal::BadBody).await);
+            if let Err(fault) = body.take_ahead(&mut client.wire) {
+                return Err(self.refuse(client, fault.refusal()).await);
             }
             body.begin(|out| self.complete(out, now));
             let mut asking = Asking {

@@ -92,14 +92,19 @@ impl Door {
         (snapshot, place)
     }
 
-    /// Looks at what the config says of the listener: as it is now, or as it was at last.
-    pub(super) fn look<T>(&self, live: &Live, look: impl FnOnce(&Listener) -> T) -> Option<T> {
+    /// Looks at the snapshot that knows the listener, as it is now or as it was at last, and at its place in it.
+    pub(super) fn with<T>(&self, live: &Live, look: impl FnOnce(&Snapshot, usize) -> T) -> Option<T> {
         let now = live.peek();
         let of = |snapshot: &Snapshot| snapshot.place_of(&self.listener);
         match of(&now) {
-            Some(place) => now.listeners.get(place).map(look),
-            None => self.last.get().and_then(|last| last.listeners.get(of(last)?).map(look)),
+            Some(place) => Some(look(&now, place)),
+            None => self.last.get().and_then(|last| Some(look(last, of(last)?))),
         }
+    }
+
+    /// Looks at what the config says of the listener.
+    pub(super) fn look<T>(&self, live: &Live, look: impl FnOnce(&Listener) -> T) -> Option<T> {
+        self.with(live, |snapshot, place| snapshot.listeners.get(place).map(look)).flatten()
     }
 }
 
@@ -321,6 +326,7 @@ mod tests {
             tls: None,
             expose: Vec::new(),
             http2: false,
+            limits: Default::default(),
         }
     }
 

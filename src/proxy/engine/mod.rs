@@ -5,6 +5,7 @@
 //!   listeners    which sockets are open, and how a reload changes that
 //!   ending       that something ends, and until when what runs may go on
 //!   worker       what one thread shares among its connections; accepts
+//!   entry        who is let in, before anything is said
 //!   opening      the PROXY header, in and out: before TLS, before the first head
 //!   connection   one client: heads in, one exchange after the other
 //!   http2        one client of HTTP/2: many exchanges at a time
@@ -29,6 +30,7 @@ mod answered;
 mod ask;
 mod connection;
 mod ending;
+mod entry;
 mod exchange;
 mod http2;
 mod lanes;

@@ -7,16 +7,15 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    sync::{Mutex, PoisonError},
     task::{Poll, ready},
-    time::Duration,
 };
 
 use rustix::net::RecvFlags;
-use tokio::{io::Interest, net::TcpStream, time::Instant};
+use tokio::{io::Interest, net::TcpStream};
 
 use super::{
     connection::{Client, From},
+    entry,
     timers::Slot,
     worker::Worker,
 };
@@ -29,26 +28,6 @@ use crate::{
 
 /// Looked at at once. Nearly every header is shorter.
 const PIECE: usize = 512;
-
-/// How often a thread says what was wrong: a balancer that does not send the header sends many connections.
-const TOLD: Duration = Duration::from_secs(5);
-
-/// When this thread complained last.
-#[derive(Debug, Default)]
-pub(super) struct Complaints(Mutex<Option<Instant>>);
-
-impl Complaints {
-    /// Whether it is time for another one.
-    fn is_due(&self, now: Instant) -> bool {
-        // A time is never half written.
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let due = told.is_none_or(|told| now.duration_since(told) >= TOLD);
-        if due {
-            *told = Some(now);
-        }
-        due
-    }
-}
 
 /// Why a connection is not served.
 #[derive(Debug, thiserror::Error)]
@@ -92,12 +71,7 @@ pub(super) async fn read(worker: &Worker, tcp: &TcpStream, slot: &Slot, from: &m
         }
         Ok(None) => false,
         Err(bad) => {
-            let listener = from.door.listener.as_str();
-            worker.shared.metrics.refused(listener, bad.reason());
-            if worker.complaints.is_due(clock::now()) {
-                let reason = bad.reason();
-                tracing::warn!(listener, peer = %from.peer, reason, error = %bad, "a connection was closed");
-            }
+            entry::closed(worker, &from.door, from.peer, bad.reason(), &bad);
             false
         }
     }

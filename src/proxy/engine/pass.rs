@@ -42,7 +42,9 @@ fn poll(asking: &mut Asking<'_>, answer: &mut Pump, cx: &mut Context<'_>) -> Pol
             Poll::Ready(Ok(())) => (asking.progress.sending, asking.progress.whole) = (false, true),
             Poll::Ready(Err(Fault::From)) => return Poll::Ready(Passed::ClientGone),
             // The answer goes on all the same.
-            Poll::Ready(Err(Fault::To | Fault::Short | Fault::Bad)) => asking.progress.sending = false,
+            Poll::Ready(Err(Fault::To | Fault::Short | Fault::Bad | Fault::Large)) => {
+                asking.progress.sending = false
+            }
         }
     }
     let payload = answer.payload;
@@ -51,7 +53,7 @@ fn poll(asking: &mut Asking<'_>, answer: &mut Pump, cx: &mut Context<'_>) -> Pol
     match polled {
         Poll::Ready(Ok(())) => return Poll::Ready(Passed::Whole),
         Poll::Ready(Err(Fault::To)) => return Poll::Ready(Passed::ClientGone),
-        Poll::Ready(Err(Fault::Bad)) => return Poll::Ready(Passed::BrokeOff(What::Garbled)),
+        Poll::Ready(Err(Fault::Bad | Fault::Large)) => return Poll::Ready(Passed::BrokeOff(What::Garbled)),
         Poll::Ready(Err(Fault::From | Fault::Short)) => return Poll::Ready(Passed::BrokeOff(What::Closed)),
         Poll::Pending => {}
     }

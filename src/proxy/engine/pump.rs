@@ -16,6 +16,7 @@ use super::{
 };
 use crate::proxy::{
     forward,
+    guard::Refusal,
     h1::{
         Framing,
         chunked::{self, Decoder},
@@ -46,8 +47,20 @@ pub(super) enum Fault {
     Short,
     /// It is not framed as its head says.
     Bad,
+    /// It is longer than it may be.
+    Large,
     /// Its receiver takes no more.
     To,
+}
+
+impl Fault {
+    /// What a client is told whose body it is.
+    pub(super) fn refusal(self) -> Refusal {
+        match self {
+            Self::Large => Refusal::BodyTooLarge,
+            Self::From | Self::Short | Self::Bad | Self::To => Refusal::BadBody,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -81,6 +94,8 @@ pub(super) struct Pump {
     at: usize,
     /// What was written is kept in `waiting`, to be sent again.
     keep: bool,
+    /// Bytes of the body itself that there may be, where its head does not say how many there are.
+    most: u64,
     /// Something of the body is gone.
     dropped: bool,
     /// All of it was read.
@@ -99,10 +114,10 @@ pub(super) struct Pump {
 
 impl Pump {
     /// A request's body, which goes on framed as it comes, behind `head`, to which each attempt adds; one that ends with
-    /// its stream goes on in chunks. `keep`: it may have to be sent again.
-    pub(super) fn request(head: Vec<u8>, framing: Framing, keep: bool) -> Self {
+    /// its stream goes on in chunks. `keep`: it may have to be sent again; `most`: longer than that it may not be.
+    pub(super) fn request(head: Vec<u8>, framing: Framing, keep: bool, most: u64) -> Self {
         let to = if framing == Framing::UntilClose { Framing::Chunked } else { framing };
-        Self { shared: head.len(), lead: head, ..Self::new(framing, to, keep, false) }
+        Self { shared: head.len(), lead: head, most, ..Self::new(framing, to, keep, false) }
     }
 
     /// The body of an answer; `trailers`: they may go on.
@@ -128,6 +143,7 @@ impl Pump {
             waiting: Vec::new(),
             at: 0,
             keep,
+            most: u64::MAX,
             dropped: false,
             read_all,
             skip: 0,
@@ -416,6 +432,9 @@ impl Pump {
             };
             used += step;
             self.payload += data.len() as u64;
+            if self.payload > self.most {
+                return Err(Fault::Large);
+            }
             match self.encode {
                 Encode::Plain => self.waiting.extend_from_slice(&rest[data]),
                 Encode::Chunked => chunked::encode(&rest[data], &mut self.waiting),

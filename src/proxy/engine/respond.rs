@@ -11,6 +11,7 @@ use crate::{
         answer::{self, Answer, Rendered},
         ctx::{Ctx, End},
         forward::{self, Then},
+        record,
         snapshot::Held,
     },
 };
@@ -20,11 +21,12 @@ pub(super) async fn refuse(worker: &Worker, client: &mut Client, refused: &Answe
     let door = &client.from.door;
     let (snapshot, place) = door.find(Held::of(worker.shared.live.load()));
     let at = snapshot.listeners.get(place);
-    worker.shared.metrics.refused(&door.listener, refused.code());
+    let (shared, request) = (&worker.shared, RequestId::random());
+    record::refused(&door.listener, client.from.peer.ip(), refused, &request, &shared.metrics, &shared.log);
     let service = at.and_then(|at| at.rules.last()).and_then(|rule| snapshot.services.get(rule.service));
     let kind = service.map_or(Kind::Controller, |service| service.kind);
     let path = if kind == Kind::Registry { "/v2/" } else { "/" };
-    let rendered = answer::render(refused, kind, path, &RequestId::random());
+    let rendered = answer::render(refused, kind, path, &request);
     let bytes = whole(&rendered, Then::Close, false);
     if client.wire.stream.write_all(&bytes, snapshot.limits.header_timeout).await.is_err() {
         tracing::debug!(client.address = %client.from.peer, "client did not take its refusal");

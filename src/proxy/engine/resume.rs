@@ -112,7 +112,7 @@ impl Exchange {
         let (mut connection, limits) =
             self.connection(worker, client, true).await.map_err(|()| Some(Event::ConnectFailed))?;
         let now = self.connected(&connection);
-        let mut body = Pump::request(part::head(head, part, from), Framing::None, true);
+        let mut body = Pump::request(part::head(head, part, from), Framing::None, true, u64::MAX);
         body.begin(|out| self.complete(out, now));
         let mut asking = Asking {
             worker,

@@ -13,6 +13,7 @@ use pingora_core::{
     },
     services::Service,
 };
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{Mutex, mpsc};
 use tracing::{info, warn};
 
@@ -27,7 +28,7 @@ use crate::{
     config::proxy::Proxy,
     http::BindError,
     proxy::{
-        limit::Gate,
+        limit::gate::Gate,
         record::{AccessLog, ProxyMetrics},
         snapshot::Live,
     },
@@ -72,6 +73,7 @@ impl Engine {
     ) -> Result<Self, BindError> {
         let threads = config.threads.max(1);
         let listeners = Arc::new(Listeners::open(&config.listeners, threads, taken, metrics)?);
+        raise_descriptors();
         tell_if_short(config.limits.connections, threads);
         let (connections, up) = (Gate::default(), StopSource::new());
         Ok(Self { listeners, threads, zero_copy: config.zero_copy, connections, up })
@@ -184,10 +186,22 @@ impl Service for Thread {
     }
 }
 
+/// Most systems let an ordinary process open a thousand files, for the sake of programs from before there were more; it may
+/// raise that itself.
+fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(error = %error, "the descriptor limit stays as it is");
+    }
+}
+
 /// The connections that the system's descriptor limit allows: each needs one, and one to an upstream; each thread some
 /// for its pipes.
 fn descriptors_allow(threads: usize) -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = getrlimit(Resource::Nofile).current;
     let kept = DESCRIPTORS_KEPT + (threads * 2 * splice::MOST) as u64;
     let allowed = limit.map(|limit| limit.saturating_sub(kept) / 2);
     allowed.map_or(usize::MAX, |allowed| usize::try_from(allowed).unwrap_or(usize::MAX).max(1))

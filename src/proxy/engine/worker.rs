@@ -22,9 +22,9 @@ use tracing::{error, warn};
 use super::{
     connection::{self, From},
     ending::Ending,
+    entry::{self, Complaints},
     lanes::{Lane, Lanes},
     listeners::{Door, Group, Listeners},
-    opening::Complaints,
     pool::Pool,
     timers::{TICK, Timers},
     tls::Crypt,
@@ -35,7 +35,7 @@ use crate::{
     clock,
     model::UpstreamName,
     proxy::{
-        limit::Gate,
+        limit::gate::Gate,
         record::{AccessLog, ProxyMetrics},
         snapshot::{Held, Live},
     },
@@ -338,20 +338,22 @@ impl Worker {
         tcp: TcpStream,
         peer: SocketAddr,
     ) {
-        let door = door.clone();
-        let most = self.shared.most.min(self.shared.live.peek().limits.connections);
-        if let Some(inside) = self.shared.connections.enter(most) {
-            let open = door.open.open();
-            let opening = Box::pin(connection::open(self.clone(), door, tcp, peer));
-            tasks.spawn(async move {
-                connection::serve(&self, opening).await;
-                drop((open, inside));
-            });
-        } else if let Some(inside) = self.turned_away.enter(TURNED_AWAY) {
-            tasks.spawn(async move {
-                connection::turn_away(&self, door, tcp, peer).await;
-                drop(inside);
-            });
+        match entry::enter(&self, door, peer) {
+            Ok(entered) => {
+                let from = From::new(door.clone(), peer, Some(entered));
+                let opening = Box::pin(connection::open(self.clone(), from, tcp));
+                tasks.spawn(async move { connection::serve(&self, opening).await });
+            }
+            Err(why) => match self.turned_away.enter(TURNED_AWAY) {
+                Some(inside) => {
+                    let from = From::new(door.clone(), peer, None);
+                    tasks.spawn(async move {
+                        entry::turn_away(&self, from, tcp, why).await;
+                        drop(inside);
+                    });
+                }
+                None => entry::closed(&self, door, peer, why.reason(), &why),
+            },
         }
     }
 }

@@ -25,6 +25,9 @@ pub enum Refusal {
     /// Broken chunks, mostly.
     #[error("the request body is not framed as its head says")]
     BadBody,
+    /// Past what `limits.body` allows its class.
+    #[error("the request body is larger than this server allows")]
+    BodyTooLarge,
     /// No request line.
     #[error("the request line is not one of HTTP/1")]
     BadRequestLine,
@@ -77,6 +80,7 @@ impl Refusal {
     pub fn status(self) -> u16 {
         match self {
             Self::HeadTooLong | Self::TooManyHeaders => 431,
+            Self::BodyTooLarge => 413,
             Self::HeadTooSlow | Self::BodyTooSlow => 408,
             Self::BadVersion => 505,
             Self::Connect => 405,
@@ -93,6 +97,7 @@ impl Refusal {
             Self::HeadTooSlow => "head-too-slow",
             Self::BodyTooSlow => "body-too-slow",
             Self::BadBody => "bad-body",
+            Self::BodyTooLarge => "body-too-large",
             Self::BadRequestLine => "bad-request-line",
             Self::BadVersion => "bad-version",
             Self::Connect => "connect",
@@ -116,12 +121,13 @@ impl Refusal {
 mod tests {
     use super::*;
 
-    const ALL: [Refusal; 20] = [
+    const ALL: [Refusal; 21] = [
         Refusal::HeadTooLong,
         Refusal::TooManyHeaders,
         Refusal::HeadTooSlow,
         Refusal::BodyTooSlow,
         Refusal::BadBody,
+        Refusal::BodyTooLarge,
         Refusal::BadRequestLine,
         Refusal::BadVersion,
         Refusal::Connect,

@@ -10,7 +10,7 @@ use super::{
     upgrade::{Arrival, Handover},
 };
 use crate::{
-    proxy::limit::Gate,
+    proxy::limit::gate::Gate,
     supervise::{Handle as Tasks, Stop},
     wire::handover::{Ask, FAILED, Inventory, Outcome, PROTOCOL, TAKE_OVER, UPGRADE},
 };

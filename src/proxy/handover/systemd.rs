@@ -130,6 +130,7 @@ mod tests {
             tls: None,
             http2: false,
             expose: Vec::new(),
+            limits: Default::default(),
         };
         Proxy {
             threads: 1,

@@ -1,6 +1,6 @@
 //! The access log: one JSON line per request, written by one task from a bounded queue.
 
-use std::{io, os::fd::AsFd, path::PathBuf, sync::Arc};
+use std::{io, net::IpAddr, os::fd::AsFd, path::PathBuf, sync::Arc};
 
 use serde::Serialize;
 use tokio::{
@@ -14,8 +14,8 @@ use tracing::warn;
 use super::{Bytes, ProxyMetrics};
 use crate::{
     config::proxy::Access,
-    model::{Position, Timestamp},
-    proxy::{choose::Stale, ctx::Ctx},
+    model::{Position, RequestId, Timestamp},
+    proxy::{answer::Answer, choose::Stale, ctx::Ctx},
     supervise::Stop,
 };
 
@@ -50,6 +50,9 @@ struct Line<'a> {
     end: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// The word for an answer of ours, as in metrics and in its body.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     position: Option<Position>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -133,6 +136,7 @@ pub fn line(ctx: &Ctx, bytes: Bytes, now: Instant, at: Timestamp) -> Vec<u8> {
         },
         end: ctx.end.as_str(),
         error: ctx.ours.as_ref().map(ToString::to_string),
+        reason: ctx.ours.as_ref().map(Answer::code),
         position: ctx.said.position.filter(|_| ctx.ours.is_none()),
         stale: ctx.stale.map(Stale::as_str),
         bytes_received: bytes.received,
@@ -141,6 +145,44 @@ pub fn line(ctx: &Ctx, bytes: Bytes, now: Instant, at: Timestamp) -> Vec<u8> {
         connect_ms: ctx.connect.map(|took| took.as_secs_f64() * 1000.0),
         first_byte_ms: ctx.first_byte.map(|first| ms(ctx.started, first)),
         total_ms: ms(ctx.started, now),
+    };
+    let mut text = serde_json::to_vec(&line).unwrap_or_default();
+    text.push(b'\n');
+    text
+}
+
+/// What never became a request: its head was refused, or its connection.
+#[derive(Serialize)]
+struct RefusedLine<'a> {
+    at: Timestamp,
+    request: &'a str,
+    listener: &'a str,
+    client: String,
+    status: u16,
+    answered_by: &'a str,
+    end: &'a str,
+    error: String,
+    reason: &'a str,
+}
+
+/// The line of an answer of ours to what never became a request.
+pub fn refused(
+    listener: &str,
+    client: IpAddr,
+    answer: &Answer,
+    request: &RequestId,
+    at: Timestamp,
+) -> Vec<u8> {
+    let line = RefusedLine {
+        at,
+        request: request.as_str(),
+        listener,
+        client: client.to_canonical().to_string(),
+        status: answer.status(),
+        answered_by: "proxy",
+        end: "refused",
+        error: answer.to_string(),
+        reason: answer.code(),
     };
     let mut text = serde_json::to_vec(&line).unwrap_or_default();
     text.push(b'\n');

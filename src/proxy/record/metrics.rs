@@ -6,6 +6,7 @@ use super::numbers::{ServiceNumbers, UpstreamNumbers};
 use crate::{
     model::{ServiceName, UpstreamName},
     proxy::{
+        answer::Answer,
         ctx::Ctx,
         freshness::Subject,
         snapshot::{Service, Snapshot},
@@ -138,10 +139,13 @@ impl ProxyMetrics {
                     ctx.first_byte.map(|at| at.saturating_duration_since(ctx.started).as_secs_f64());
                 service.numbers.done(ctx.route.class, ctx.status(), first_byte);
             }
-            None => {
-                let reason = ctx.ours.as_ref().map_or("client-gone", |answer| answer.code());
-                self.refused(ctx.listener_name(), reason);
-            }
+            // Nobody was to answer it.
+            None if ctx.ours.is_none() => self.refused(ctx.listener_name(), "client-gone"),
+            None => {}
+        }
+        let refused = |answer: &&Answer| answer.is_refusal() || ctx.service().is_none();
+        if let Some(answer) = ctx.ours.as_ref().filter(refused) {
+            self.refused(ctx.listener_name(), answer.code());
         }
     }
 

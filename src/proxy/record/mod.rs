@@ -8,8 +8,10 @@ pub use access::AccessLog;
 pub use metrics::ProxyMetrics;
 pub use numbers::{ServiceNumbers, UpstreamNumbers};
 
-use super::ctx::Ctx;
-use crate::clock;
+use std::net::IpAddr;
+
+use super::{answer::Answer, ctx::Ctx};
+use crate::{clock, model::RequestId};
 
 /// Bytes of the two bodies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -18,6 +20,19 @@ pub struct Bytes {
     pub received: u64,
     /// Of the answer.
     pub sent: u64,
+}
+
+/// Records an answer of ours to what never became a request.
+pub fn refused(
+    listener: &str,
+    client: IpAddr,
+    answer: &Answer,
+    request: &RequestId,
+    metrics: &ProxyMetrics,
+    log: &AccessLog,
+) {
+    metrics.refused(listener, answer.code());
+    log.write(|| access::refused(listener, client, answer, request, clock::wall()), metrics);
 }
 
 /// Records a request that is over.

@@ -2,7 +2,7 @@
 //! [`hpack`] knows the fields. What reaches the upstream is what the strict origin records.
 
 mod hpack;
-mod peer;
+pub mod peer;
 
 mod answers;
 mod passing;

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::system;
 use crate::proxy::{
-    limit::{Gate, Inside},
+    limit::gate::{Gate, Inside},
     record::metrics::ZeroCopy,
 };
 

@@ -1,4 +1,4 @@
-//! Step 4: how much is let in at once.
+//! How many may be inside at once.
 
 use std::sync::{
     Arc,
