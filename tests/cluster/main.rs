@@ -17,6 +17,7 @@ mod fresh_reads;
 mod front;
 mod history_tools;
 mod kills;
+mod proxies_die;
 mod replica_dies;
 mod slow_followers;
 mod standalone;

@@ -306,14 +306,16 @@ pub async fn reaches(api: &Api, instance: &str, states: &[&str], within: Duratio
     .await
 }
 
-struct Front<'a> {
-    service: &'a str,
-    kind: &'a str,
-    bind: SocketAddr,
-    upstreams: Vec<(String, SocketAddr)>,
+/// One listener of a proxy, and the service behind it.
+pub struct Front<'a> {
+    pub service: &'a str,
+    pub kind: &'a str,
+    pub bind: SocketAddr,
+    pub upstreams: Vec<(String, SocketAddr)>,
 }
 
-fn named(prefix: &str, servers: &[Server]) -> Vec<(String, SocketAddr)> {
+/// Each with its place behind `prefix` as its name.
+pub fn named(prefix: &str, servers: &[Server]) -> Vec<(String, SocketAddr)> {
     servers.iter().enumerate().map(|(n, server)| (format!("{prefix}{}", n + 1), server.address)).collect()
 }
 
@@ -364,7 +366,7 @@ pub fn controller(place: &Place, name: &str, store: &str, registries: SocketAddr
 }
 
 /// Starts a proxy; its address is the admin one.
-fn proxy(place: &Place, name: &str, fronts: &[Front<'_>], plan: &Plan) -> Server {
+pub fn proxy(place: &Place, name: &str, fronts: &[Front<'_>], plan: &Plan) -> Server {
     let (address, address_file) = (place.address(), place.path(&format!("{name}.address")));
     let mut text = format!(
         "[proxy]\nthreads = 2\naddress_file = \"{}\"\n[admin]\nlisten = \"{address}\"\n[log]\naccess = \"{}\"\n\
@@ -399,8 +401,15 @@ fn proxy(place: &Place, name: &str, fronts: &[Front<'_>], plan: &Plan) -> Server
 
 /// Starts an agent with a data directory of its own; its node id is its name.
 pub fn agent(place: &Place, name: &str, controllers: SocketAddr, capacity: u32, more: &str) -> Process {
+    agent_of(place, name, &[controllers], capacity, more)
+}
+
+/// The same, which knows several addresses.
+pub fn agent_of(place: &Place, name: &str, controllers: &[SocketAddr], capacity: u32, more: &str) -> Process {
+    let urls: Vec<String> = controllers.iter().map(|address| format!("\"http://{address}\"")).collect();
+    let controllers = urls.join(", ");
     let text = format!(
-        "[agent]\ncontrollers = [\"http://{controllers}\"]\ndriver = \"process\"\ndata = \"{}\"\nnode_id = \"{name}\"\n\
+        "[agent]\ncontrollers = [{controllers}]\ndriver = \"process\"\ndata = \"{}\"\nnode_id = \"{name}\"\n\
          name = \"{name}\"\nhost = \"127.0.0.1\"\ncapacity = {capacity}\nheartbeat = \"500ms\"\nreserve = \"64MiB\"\n{more}\n",
         place.path(&format!("{name}/data")).display(),
     );
