@@ -10,7 +10,7 @@ use switchyard::{
     config::{
         Address, Log,
         proxy::{
-            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Reads, Rule,
+            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, Passive, Proxy, Reads, Rule,
             Service, Upstream, UpstreamTimeouts,
         },
     },
@@ -18,7 +18,7 @@ use switchyard::{
     model::{ServiceName, UpstreamName},
     proxy::{
         self,
-        choose::{self, Candidate, Draw, Tried, Want},
+        choose::{self, Candidate, Draw, Out, Tried, Want},
         classify,
         freshness::Standing,
         guard::{head, path},
@@ -75,6 +75,7 @@ fn choose(c: &mut Criterion) {
         write_only: false,
         fresh: None,
         patient: true,
+        panic_threshold: 0.3,
         ability: None,
     };
     for count in [2usize, 20, 50] {
@@ -90,6 +91,7 @@ fn choose(c: &mut Criterion) {
                         name,
                         verdict,
                         outstanding: 3,
+                        out: Out::In,
                         standing: Standing::Unclaimed,
                         apart: false,
                     })
@@ -124,7 +126,6 @@ async fn upstream() -> SocketAddr {
 
 fn config(upstream: SocketAddr) -> Proxy {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
-    let status = ProbeKind::Http { path: "/readyz".into(), host: None, status: vec![200], json: Vec::new() };
     Proxy {
         threads: 2,
         zero_copy: true,
@@ -158,7 +159,8 @@ fn config(upstream: SocketAddr) -> Proxy {
             tls: None,
             writer: None,
             reads: Reads::default(),
-            health: Health { kind: status, ..Health::default() },
+            health: Health::default(),
+            passive: Passive::default(),
             timeouts: UpstreamTimeouts::default(),
             attempts: 3,
             cohorts: None,

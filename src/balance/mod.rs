@@ -1,5 +1,6 @@
 //! Who is next among the eligible. Pure: load, turn and chance come in as numbers, a place comes out.
 
+pub mod ejection;
 mod least_requests;
 mod round_robin;
 

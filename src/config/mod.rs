@@ -6,6 +6,7 @@
 
 mod address;
 pub mod bounds;
+mod health;
 pub mod agent;
 pub mod controller;
 pub mod proxy;

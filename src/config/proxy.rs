@@ -11,6 +11,8 @@ use crate::{
     tls,
 };
 
+pub use super::health::{Health, HttpProbe, Passive, ProbeKind, ProbeMethod};
+
 /// Everything a proxy is told.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proxy {
@@ -192,6 +194,8 @@ pub struct Service {
     pub reads: Reads,
     /// Probing.
     pub health: Health,
+    /// What traffic says.
+    pub passive: Passive,
     /// Timeouts towards upstreams.
     pub timeouts: UpstreamTimeouts,
     /// Most attempts of one request.
@@ -311,51 +315,6 @@ pub struct Upstream {
     pub name: UpstreamName,
     /// Where it is.
     pub address: Address,
-}
-
-/// `[service.NAME.health]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Health {
-    /// What a probe does.
-    pub kind: ProbeKind,
-    /// Time between probes.
-    pub interval: Duration,
-    /// One probe.
-    pub timeout: Duration,
-    /// Good probes in a row until it is up.
-    pub rise: u32,
-    /// Bad probes in a row until it is down.
-    pub fall: u32,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self {
-            kind: ProbeKind::Http { path: "/readyz".into(), host: None, status: vec![200], json: Vec::new() },
-            interval: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-            rise: 2,
-            fall: 3,
-        }
-    }
-}
-
-/// What a probe does.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ProbeKind {
-    /// Connects.
-    Tcp,
-    /// Asks and looks at the answer.
-    Http {
-        /// Path and query.
-        path: String,
-        /// `Host`, if not the address.
-        host: Option<String>,
-        /// Good answers.
-        status: Vec<u16>,
-        /// JSON pointers and the value each must have.
-        json: Vec<(String, serde_json::Value)>,
-    },
 }
 
 /// Timeouts towards upstreams.

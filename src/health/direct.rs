@@ -15,8 +15,11 @@ use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::TlsConnector;
 
-use super::probe::BODY;
-use crate::{config::Address, tls::Upstream};
+use super::probe::{AGENT, BODY, method};
+use crate::{
+    config::{Address, proxy::HttpProbe},
+    tls::Upstream,
+};
 
 /// Connects, and sends `opening` if there is one. The error says why not.
 pub(super) async fn connect(to: &Address, opening: Option<&[u8]>) -> Result<TcpStream, String> {
@@ -34,32 +37,35 @@ pub(super) async fn get(
     to: &Address,
     opening: &[u8],
     tls: Option<&Upstream>,
-    path: &str,
-    host: Option<&str>,
+    wanted: &HttpProbe,
 ) -> Result<(u16, Vec<u8>), String> {
     let tcp = connect(to, Some(opening)).await?;
-    let Some(tls) = tls else { return ask(TokioIo::new(tcp), to, path, host).await };
+    let Some(tls) = tls else { return ask(TokioIo::new(tcp), to, wanted).await };
     let refused = |error: &dyn Display| format!("cannot connect: {error}");
     let name = tls.server_name(&to.host).map_err(|error| refused(&error))?;
     let secured = TlsConnector::from(tls.config()).connect(name, tcp).await;
-    ask(TokioIo::new(secured.map_err(|error| refused(&error))?), to, path, host).await
+    ask(TokioIo::new(secured.map_err(|error| refused(&error))?), to, wanted).await
 }
 
 async fn ask(
     io: impl Read + Write + Unpin,
     to: &Address,
-    path: &str,
-    host: Option<&str>,
+    wanted: &HttpProbe,
 ) -> Result<(u16, Vec<u8>), String> {
     let broken = |error: &dyn Display| format!("the answer broke off: {error}");
     let (mut sender, connection) = http1::handshake(io).await.map_err(|error| error.to_string())?;
-    let host = host.map_or_else(|| to.to_string(), str::to_owned);
-    let request = Request::get(path)
+    let host = wanted.host.clone().unwrap_or_else(|| to.to_string());
+    let mut request = Request::builder()
+        .method(method(wanted))
+        .uri(&wanted.path)
         .header(HOST, host)
-        .header(USER_AGENT, "switchyard-probe")
+        .header(USER_AGENT, AGENT)
         .header(CONNECTION, "close")
         .body(Empty::<&[u8]>::new())
         .map_err(|error| error.to_string())?;
+    for (name, value) in &wanted.headers {
+        request.headers_mut().insert(name, value.clone());
+    }
     let mut asked = pin!(async {
         let mut answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
         let mut body = Vec::new();

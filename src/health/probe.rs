@@ -2,12 +2,16 @@
 
 use std::{error::Error, time::Duration};
 
+use http::Method;
 use reqwest::header::{HOST, USER_AGENT};
 use serde_json::Value;
 
 use super::{direct, verdict::Found};
 use crate::{
-    config::{Address, BaseUrl, proxy::ProbeKind},
+    config::{
+        Address, BaseUrl,
+        proxy::{HttpProbe, ProbeKind, ProbeMethod},
+    },
     model::proxy_protocol::{self, Version},
     tls::{Http, Upstream},
     wire::{envelope, ready::Ready},
@@ -15,6 +19,9 @@ use crate::{
 
 /// Bytes of an answer that are looked at. A longer one is not one of ours and speaks for all classes.
 pub(super) const BODY: usize = 64 * 1024;
+
+/// Who asks.
+pub(super) const AGENT: &str = "switchyard-probe";
 
 /// The vendor's status route: it answers 401 where credentials are demanded, and only a living server does.
 const VENDOR_STATUS: &str = "/api/v1/status";
@@ -62,17 +69,17 @@ impl Probe {
         let asked = async {
             match &self.kind {
                 ProbeKind::Tcp => self.connect().await,
-                ProbeKind::Http { path, host, status, json } => {
-                    self.get(path, host.as_deref(), status, json).await
-                }
+                ProbeKind::Http(wanted) => self.get(wanted).await,
             }
         };
         match tokio::time::timeout(self.timeout, asked).await {
             Ok(found) => found,
-            Err(_) => {
-                Found::Bad { why: format!("no answer within {}", humantime::format_duration(self.timeout)) }
-            }
+            Err(_) => self.late(),
         }
+    }
+
+    fn late(&self) -> Found {
+        Found::Bad { why: format!("no answer within {}", humantime::format_duration(self.timeout)) }
     }
 
     async fn connect(&self) -> Found {
@@ -82,22 +89,31 @@ impl Probe {
         }
     }
 
-    async fn get(&self, path: &str, host: Option<&str>, status: &[u16], json: &[(String, Value)]) -> Found {
+    async fn get(&self, wanted: &HttpProbe) -> Found {
         if let Some(opening) = &self.opening {
-            return match direct::get(&self.address, opening, self.tls.as_ref(), path, host).await {
-                Ok((code, body)) => judge(path, code, &body, status, json),
+            return match direct::get(&self.address, opening, self.tls.as_ref(), wanted).await {
+                Ok((code, body)) => judge(wanted, code, &body),
                 Err(why) => Found::Bad { why },
             };
         }
         let Some(Ok(client)) = self.client.as_ref().map(Http::client) else {
             return Found::Bad { why: "the prober has no HTTP client".into() };
         };
-        let mut request = client.get(format!("{}{path}", self.base)).header(USER_AGENT, "switchyard-probe");
+        let url = format!("{}{}", self.base, wanted.path);
+        let mut request = client.request(method(wanted), url);
+        if wanted.headers.iter().all(|(name, _)| name != USER_AGENT) {
+            request = request.header(USER_AGENT, AGENT);
+        }
         // Not the name of its certificate: what requests are for is the address.
         let own = self.address.to_string();
-        request = request.header(HOST, host.unwrap_or(&own));
+        request = request.header(HOST, wanted.host.as_ref().unwrap_or(&own));
+        for (name, value) in &wanted.headers {
+            request = request.header(name, value);
+        }
         let mut answer = match request.send().await {
             Ok(answer) => answer,
+            // It has a watch of its own, which may be the first to strike.
+            Err(error) if error.is_timeout() => return self.late(),
             Err(error) => return Found::Bad { why: cause(&error) },
         };
         let code = answer.status().as_u16();
@@ -109,7 +125,7 @@ impl Probe {
                 Err(error) => return Found::Bad { why: format!("the answer broke off: {}", cause(&error)) },
             }
         }
-        judge(path, code, &body, status, json)
+        judge(wanted, code, &body)
     }
 }
 
@@ -122,9 +138,21 @@ fn cause(error: &reqwest::Error) -> String {
     if error.is_connect() { format!("cannot connect: {innermost}") } else { innermost.to_string() }
 }
 
+/// The method of a probe.
+pub(super) fn method(wanted: &HttpProbe) -> Method {
+    match wanted.method {
+        ProbeMethod::Get => Method::GET,
+        ProbeMethod::Head => Method::HEAD,
+        ProbeMethod::Options => Method::OPTIONS,
+    }
+}
+
 /// What an answer means. Pure.
-fn judge(path: &str, code: u16, body: &[u8], status: &[u16], json: &[(String, Value)]) -> Found {
-    if code == 401 && path.split('?').next() == Some(VENDOR_STATUS) {
+fn judge(wanted: &HttpProbe, code: u16, body: &[u8]) -> Found {
+    let HttpProbe { path, status, json, text, .. } = wanted;
+    // Whoever wants to see something else there says so.
+    let demands = code == 401 && text.is_none() && !status.contains(&401);
+    if demands && path.split('?').next() == Some(VENDOR_STATUS) {
         return Found::Good { seen: format!("`{path}` demands credentials, so it is alive"), ready: None };
     }
     let value: Option<Value> = serde_json::from_slice(body).ok();
@@ -159,6 +187,11 @@ fn judge(path: &str, code: u16, body: &[u8], status: &[u16], json: &[(String, Va
     // A vendor's status is no word about what it may do, but says which version it is.
     let version = || value.as_ref()?.pointer("/body/version")?.as_str().map(str::to_owned);
     let ready = ready.or_else(|| Some(Ready { ready: true, version: Some(version()?), ..Ready::default() }));
+    if let Some(text) = text
+        && memchr::memmem::find(body, text.as_bytes()).is_none()
+    {
+        return Found::Bad { why: format!("`{path}` answers {code} without `{text}` in its body") };
+    }
     Found::Good { seen: format!("`{path}` answers {code}"), ready }
 }
 
@@ -167,10 +200,28 @@ mod tests {
     use super::*;
 
     fn check(path: &str, code: u16, body: &str, json: &[(String, Value)]) -> Result<Option<Ready>, String> {
-        match judge(path, code, body.as_bytes(), &[200], json) {
+        let wanted = HttpProbe { path: path.into(), json: json.to_vec(), ..HttpProbe::default() };
+        found(&wanted, code, body)
+    }
+
+    fn found(wanted: &HttpProbe, code: u16, body: &str) -> Result<Option<Ready>, String> {
+        match judge(wanted, code, body.as_bytes()) {
             Found::Good { ready, .. } => Ok(ready),
             Found::Bad { why } => Err(why),
         }
+    }
+
+    #[test]
+    fn a_text_must_be_in_the_body() {
+        let wanted = HttpProbe { text: Some("pong".into()), ..HttpProbe::default() };
+        assert_eq!(found(&wanted, 200, "ping? pong!"), Ok(None));
+        let why = found(&wanted, 200, "ping").unwrap_err();
+        assert_eq!(why, "`/readyz` answers 200 without `pong` in its body");
+        // What a server of ours says of itself counts all the same.
+        let body = r#"{"ready":true,"write":false,"why":["pong"]}"#;
+        assert_eq!(found(&wanted, 200, body).unwrap().unwrap().write, Some(false));
+        let vendor = HttpProbe { path: VENDOR_STATUS.into(), ..wanted };
+        assert!(found(&vendor, 401, "pong").is_err());
     }
 
     #[test]

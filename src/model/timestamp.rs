@@ -51,6 +51,11 @@ impl Timestamp {
         Duration::try_from(self.0 - earlier.0).unwrap_or(Duration::ZERO)
     }
 
+    /// This moment less a while.
+    pub fn minus(&self, while_: Duration) -> Self {
+        Self(self.0.saturating_sub(time::Duration::try_from(while_).unwrap_or(time::Duration::MAX)))
+    }
+
     /// This moment and a while.
     pub fn plus(&self, while_: Duration) -> Self {
         Self(self.0.saturating_add(time::Duration::try_from(while_).unwrap_or(time::Duration::MAX)))

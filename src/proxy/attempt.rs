@@ -11,6 +11,7 @@ use super::{
     forward,
     h1::Fields,
     next::{another, give_up},
+    passive,
     record::ProxyMetrics,
     retry::{self, Case, Event, Verdict, What},
     weigh::{self, Weighed},
@@ -51,6 +52,7 @@ pub(super) fn sent(ctx: &mut Ctx) {
 
 /// Step 8, on the way back: takes in what the head of an answer says. An event, if it may not be passed on.
 pub(super) fn received(ctx: &mut Ctx, status: u16, fields: &Fields<'_>) -> Option<Event> {
+    passive::answered(ctx, status, fields);
     // Nothing is known by positions, so there is nothing to take in.
     let follow = ctx.service()?.follow.clone();
     let position = |name: &str| -> Option<Position> { fields.text(name)?.parse().ok() };
@@ -84,8 +86,10 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, fields: &Fields<'_>) -> Optio
 
 /// The answer goes to the client: notes that, and the mark that it needs.
 pub(super) fn passed_on(ctx: &mut Ctx, status: u16, now: Instant, metrics: &ProxyMetrics) {
-    if let Some(upstream) = ctx.current.as_ref().and_then(|current| current.under_way.upstream()) {
-        upstream.numbers.answered(status);
+    if let Some(current) = &ctx.current
+        && let Some(upstream) = current.under_way.upstream()
+    {
+        upstream.numbers.answered(status, current.well);
     }
     if let Some(note) = ctx.attempts.last_mut() {
         note.end = "answered";
@@ -104,6 +108,8 @@ pub(super) fn passed_on(ctx: &mut Ctx, status: u16, now: Instant, metrics: &Prox
 pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &ProxyMetrics) -> Verdict {
     let now = clock::now();
     let Some(service) = ctx.service().cloned() else { return Verdict::Abort };
+    let given = ctx.current.as_ref().map_or(event, |current| event.given(&current.traffic));
+    passive::failed(ctx, given);
     let Some(current) = ctx.current.take() else { return Verdict::Abort };
     let Some(upstream) = current.under_way.upstream().cloned() else { return Verdict::Abort };
     let event = event.given(&current.traffic);

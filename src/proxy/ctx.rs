@@ -112,6 +112,10 @@ pub struct Current {
     pub keyed: bool,
     /// What its answer must have, to be passed on.
     pub asked: Asked,
+    /// It fails for want of something of ours, which is not the upstream's fault.
+    pub blameless: bool,
+    /// The upstream has answered as one that is well.
+    pub well: bool,
 }
 
 /// One request.
@@ -257,6 +261,7 @@ impl Ctx {
             write_only: service.reads.write_only,
             fresh: service.fresh(look),
             patient: !self.impatient,
+            panic_threshold: service.panic_threshold,
             ability: self.ability,
         }
     }

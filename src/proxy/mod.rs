@@ -32,6 +32,7 @@ pub mod forward;
 pub mod weigh;
 pub mod retry;
 mod attempt;
+pub mod passive;
 pub mod record;
 pub mod answer;
 pub mod ctx;
@@ -56,6 +57,7 @@ use self::{
     h1::{Fields, Framing},
     limit::who::Caller,
     next::{NoNext, next_upstream},
+    passive::{answered, broke_off},
 };
 use crate::{config::proxy::Kind, model::RequestId, wire::headers};
 pub use reload::ReloadError;

@@ -16,6 +16,7 @@ use super::{
     follow::Look,
     forward, hold,
     limit::gate::Inside,
+    passive::Trial,
     record::ProxyMetrics,
     retry::Traffic,
     snapshot::{self, Service, UnderWay},
@@ -195,6 +196,7 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
     let verdicts = service.verdicts();
     let mut candidates = service.candidates(&verdicts, &look);
     service.keep_to_cohort(&mut candidates, ctx.of_agent);
+    service.mark_ejected(&mut candidates, ctx.route, now);
     let want = ctx.want(service, &look);
     let hold = forward::hold(ctx.route, service.hold);
     let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
@@ -203,9 +205,16 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
         Balance::RoundRobin => Draw { turn: service.turn.0.fetch_add(1, Ordering::Relaxed), chance: 0 },
         Balance::LeastRequests => Draw { turn: 0, chance: rand::random() },
     };
-    let chosen =
-        choose::next(&candidates, &want, &ctx.tried, service.balance, ctx.hold_over || at_once, draw);
-    let chosen = chosen.inspect_err(|_| ctx.despaired |= at_once)?;
+    let (chosen, trial) = loop {
+        let chosen =
+            choose::next(&candidates, &want, &ctx.tried, service.balance, ctx.hold_over || at_once, draw);
+        let chosen = chosen.inspect_err(|_| ctx.despaired |= at_once)?;
+        match service.trial(&mut candidates, chosen.place, now) {
+            Trial::Taken => {}
+            Trial::None => break (chosen, None),
+            Trial::Ours(number) => break (chosen, Some(number)),
+        }
+    };
     let Some(upstream) = service.upstreams.get(chosen.place) else { return Err(NoneLeft::default()) };
     let supports = || candidates.get(chosen.place).is_some_and(|c| c.verdict.supports(SUPPORTS_IDEMPOTENCY));
     let keyed = ctx.route.creates && supports();
@@ -217,12 +226,14 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
         traffic: Traffic::default(),
     });
     ctx.current = Some(Current {
-        under_way: UnderWay::at(ctx.snapshot.clone(), ctx.service.unwrap_or_default(), chosen.place),
+        under_way: UnderWay::at(ctx.snapshot.clone(), ctx.service.unwrap_or_default(), chosen.place, trial),
         place: chosen.place,
         began: now,
         traffic: Traffic::default(),
         keyed,
         asked: asked(&want, &chosen, &look),
+        blameless: false,
+        well: false,
     });
     Ok(chosen.rank)
 }
@@ -250,6 +261,7 @@ pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str
     let verdicts = service.verdicts();
     let mut candidates = service.candidates(&verdicts, &look);
     service.keep_to_cohort(&mut candidates, ctx.of_agent);
+    service.mark_ejected(&mut candidates, ctx.route, clock::now());
     choose::next(&candidates, &want, &ctx.tried, service.balance, false, draw)
         .is_ok_and(|chosen| chosen.place != than)
 }

@@ -6,19 +6,20 @@ use super::{
     cohort::Cohort,
     engine::{Listeners, tell_if_short},
     follow::Follow,
-    handover::verdict_of,
+    handover::{Found, verdict_of},
     limit::{AtListener, Counts},
+    passive::{self, Passive, Shown},
     record::ProxyMetrics,
     snapshot::{Live, Service, Snapshot, Upstream},
 };
 use crate::{
     clock,
-    config::proxy::{Access, Proxy, Service as ServiceConfig},
+    config::proxy::{self as config, Access, Proxy},
     discovery::fixed::Fixed,
     health::Prober,
     supervise::Handle as Tasks,
     telemetry::chain,
-    wire::handover::Verdict,
+    wire::handover::Known,
 };
 
 /// Why a config that is valid in itself was not taken. The old one goes on.
@@ -92,24 +93,24 @@ impl Fixtures {
 /// What the next snapshot takes over.
 #[derive(Debug, Clone, Copy)]
 pub enum Before<'a> {
-    /// Upstreams with the same name, address, probe, PROXY header and TLS, alive.
+    /// Upstreams with the same name, address, probe, PROXY header and TLS, alive; and of others what is known of them.
     Snapshot(&'a Snapshot),
     /// What another process has found out.
-    Verdicts(&'a [Verdict]),
+    Found(&'a Found),
 }
 
 impl Before<'_> {
     fn snapshot(&self) -> Option<&Snapshot> {
         match self {
             Self::Snapshot(before) => Some(before),
-            Self::Verdicts(_) => None,
+            Self::Found(_) => None,
         }
     }
 
-    fn verdicts(&self) -> &[Verdict] {
+    fn found(&self) -> Option<&Found> {
         match self {
-            Self::Snapshot(_) => &[],
-            Self::Verdicts(verdicts) => verdicts,
+            Self::Snapshot(_) => None,
+            Self::Found(found) => Some(found),
         }
     }
 }
@@ -118,7 +119,7 @@ impl Before<'_> {
 pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &ProxyMetrics) -> Snapshot {
     let services = config.services.iter().map(|service| {
         let old = before.snapshot().and_then(|b| b.services.iter().find(|s| s.name == service.name));
-        Arc::new(self::service(service, old.map(Arc::as_ref), before.verdicts(), tasks, metrics))
+        Arc::new(self::service(service, old.map(Arc::as_ref), before.found(), tasks, metrics))
     });
     // Certificates that were read anew go to where they are used already, so that sessions go on.
     let listeners = config.listeners.iter().cloned().map(|mut listener| {
@@ -144,9 +145,9 @@ pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &Pro
 }
 
 fn service(
-    config: &ServiceConfig,
+    config: &config::Service,
     old: Option<&Service>,
-    verdicts: &[Verdict],
+    found: Option<&Found>,
     tasks: &Tasks,
     metrics: &ProxyMetrics,
 ) -> Service {
@@ -163,7 +164,10 @@ fn service(
         old.and_then(|old| old.upstreams.iter().find(same)).cloned().unwrap_or_else(|| {
             let title = format!("{}/{}", config.name, wanted.name);
             let wrapping = (config.proxy_protocol, tls.clone());
-            let known = verdict_of(verdicts, config, wanted);
+            let before = || found_before(old?, wanted, config);
+            let known = before();
+            let handed = || verdict_of(&found?.verdicts, config, wanted);
+            let known = known.as_ref().or_else(handed);
             let prober =
                 Prober::start(tasks, &title, &wanted.address, &config.health, wrapping.clone(), known);
             Arc::new(Upstream::new(
@@ -171,11 +175,18 @@ fn service(
                 wanted.address.clone(),
                 config.health.clone(),
                 wrapping,
-                prober,
+                (prober, Shown::new(clock::now())),
                 metrics.of_upstream(&config.name, &wanted.name),
             ))
         })
     });
+    let upstreams: Vec<Arc<Upstream>> = upstreams.collect();
+    let begin = || Arc::new(Passive::new(&config.name, &config.passive, metrics.ejections()));
+    let passive = old.map_or_else(begin, |old| old.passive.clone());
+    passive.keep(&config.passive, &upstreams);
+    if let Some(found) = found {
+        passive::hand(&passive, &found.ejections);
+    }
     let known = old.and_then(|old| old.follow.clone()).filter(|follow| follow.fits(config));
     Service {
         name: config.name.clone(),
@@ -189,7 +200,9 @@ fn service(
         follow: known.or_else(|| Follow::start(tasks, config, tls.as_ref()).map(Arc::new)),
         timeouts: config.timeouts,
         attempts: config.attempts.max(1),
-        upstreams: upstreams.collect(),
+        upstreams,
+        passive,
+        panic_threshold: config.passive.panic_threshold,
         tls: tls.clone(),
         turn: Default::default(),
         held: old.map(|old| old.held.clone()).unwrap_or_default(),
@@ -203,6 +216,18 @@ fn service(
             None => Arc::new(Cohort::new(&rules)),
         }),
     }
+}
+
+/// What probes have found of an upstream that is to be asked the same thing, only at other times or counted otherwise.
+fn found_before(old: &Service, wanted: &config::Upstream, config: &config::Service) -> Option<Known> {
+    let same = |u: &&Arc<Upstream>| {
+        u.name == wanted.name
+            && u.address == wanted.address
+            && u.health.kind == config.health.kind
+            && u.proxy_protocol == config.proxy_protocol
+            && u.tls.is_some() == config.tls.is_some()
+    };
+    old.upstreams.iter().find(same)?.prober.verdict().known(clock::now())
 }
 
 /// Puts the next config in place, whole, or says why not.

@@ -122,7 +122,7 @@ impl Proxy {
         tasks: Tasks,
         inherited: Inherited,
     ) -> Result<Self, ProxyError> {
-        let Inherited { listeners, admin, verdicts, cohorts, generation, link } = inherited;
+        let Inherited { listeners, admin, known, cohorts, generation, link } = inherited;
         let dir = config.run_dir.as_deref().map(RunDir::open).transpose()?;
         if let Some(dir) = dir.as_ref().filter(|_| link.is_none()) {
             dir.is_free().await?;
@@ -160,8 +160,7 @@ impl Proxy {
         if let Some(writer) = writer {
             start_writer(&tasks, writer);
         }
-        let live =
-            Arc::new(Live::new(reload::snapshot(&config, Before::Verdicts(&verdicts), &tasks, &metrics)));
+        let live = Arc::new(Live::new(reload::snapshot(&config, Before::Found(&known), &tasks, &metrics)));
         for known in &cohorts {
             let service = live.peek().services.iter().find(|s| s.name.as_str() == known.service).cloned();
             if let Some(cohort) = service.as_ref().and_then(|service| service.cohort.as_ref()) {

@@ -12,14 +12,16 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    choose::{Candidate, FEW, Fresh},
+    choose::{self, Candidate, FEW, Fresh, Out},
     cohort::{Cohort, Served},
     follow::{Follow, Look},
     freshness::Standing,
     limit::{AtListener, Counts, gate::Gate},
+    passive::{Passive, Shown},
     record::{ServiceNumbers, UpstreamNumbers},
 };
 use crate::{
@@ -150,6 +152,10 @@ pub struct Service {
     pub tls: Option<tls::Upstream>,
     /// In config order.
     pub upstreams: Vec<Arc<Upstream>>,
+    /// What traffic says of them; goes on over a reload.
+    pub passive: Arc<Passive>,
+    /// With a smaller part of them left, ejections are ignored.
+    pub panic_threshold: f64,
     /// Counts choices.
     pub turn: Apart<AtomicUsize>,
     /// Requests that wait; goes on over a reload.
@@ -181,6 +187,7 @@ impl Service {
                 name: &upstream.name,
                 verdict,
                 outstanding: upstream.outstanding(),
+                out: Out::In,
                 standing: look.standings.get(place).copied().unwrap_or(Standing::Unclaimed),
                 apart: false,
             })
@@ -195,6 +202,18 @@ impl Service {
             let doubtful = upstream.prober.is_doubtful() && **served != Served::Everywhere;
             candidate.apart = doubtful || !served.by(candidate.verdict.version());
         }
+    }
+
+    /// Whether too few of its upstreams are well for ejections to be heeded.
+    pub fn panics(&self) -> bool {
+        let well = |upstream: &&Arc<Upstream>| {
+            upstream.prober.verdict().state == State::Up && !upstream.shown.is_out()
+        };
+        choose::is_panic(
+            self.upstreams.iter().filter(well).count(),
+            self.upstreams.len(),
+            self.panic_threshold,
+        )
     }
 
     /// How freshness bears on requests to this service.
@@ -272,6 +291,8 @@ pub struct Upstream {
     pub prober: Prober,
     /// What is counted of its answers.
     pub numbers: UpstreamNumbers,
+    /// Where it stands with those who have sent requests to it.
+    pub shown: Shown,
     outstanding: Apart<AtomicU64>,
 }
 
@@ -282,12 +303,19 @@ impl Upstream {
         address: Address,
         health: Health,
         (proxy_protocol, tls): (Option<Version>, Option<tls::Upstream>),
-        prober: Prober,
+        (prober, shown): (Prober, Shown),
         numbers: UpstreamNumbers,
     ) -> Self {
         let fixed = address.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, address.port));
         let (id, outstanding) = (rand::random(), Apart::default());
-        Self { id, name, address, health, proxy_protocol, tls, fixed, prober, numbers, outstanding }
+        Self { id, name, address, health, proxy_protocol, tls, fixed, prober, numbers, shown, outstanding }
+    }
+
+    /// Since when it may be sent requests, as far as probes and traffic go; `None` while it may not.
+    pub fn eligible_since(&self) -> Option<Instant> {
+        let verdict = self.prober.verdict();
+        (verdict.state == State::Up)
+            .then(|| self.shown.back().map_or(verdict.since, |back| back.max(verdict.since)))
     }
 
     /// Requests under way.
@@ -300,23 +328,32 @@ impl Upstream {
 #[derive(Debug)]
 pub struct UnderWay {
     snapshot: Held,
-    service: usize,
-    place: usize,
+    service: u32,
+    place: u32,
+    /// Number of the trial that it is; 0 if it is none.
+    trial: u32,
 }
 
 impl UnderWay {
-    /// Begins, at the upstream of this place.
-    pub fn at(snapshot: Held, service: usize, place: usize) -> Self {
-        let under_way = Self { snapshot, service, place };
+    /// Begins, at the upstream of this place; as its trial, if that has a number.
+    pub fn at(snapshot: Held, service: usize, place: usize, trial: Option<u32>) -> Self {
+        let short = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+        let (service, place, trial) = (short(service), short(place), trial.unwrap_or_default());
+        let under_way = Self { snapshot, service, place, trial };
         if let Some(upstream) = under_way.upstream() {
             upstream.outstanding.0.fetch_add(1, Ordering::Relaxed);
         }
         under_way
     }
 
+    /// Of which service.
+    pub fn service(&self) -> Option<&Arc<Service>> {
+        self.snapshot.services.get(self.service as usize)
+    }
+
     /// Where.
     pub fn upstream(&self) -> Option<&Arc<Upstream>> {
-        self.snapshot.services.get(self.service)?.upstreams.get(self.place)
+        self.service()?.upstreams.get(self.place as usize)
     }
 }
 
@@ -324,6 +361,11 @@ impl Drop for UnderWay {
     fn drop(&mut self) {
         if let Some(upstream) = self.upstream() {
             upstream.outstanding.0.fetch_sub(1, Ordering::Relaxed);
+            if self.trial != 0
+                && let Some(service) = self.service()
+            {
+                service.passive.trial_over(upstream, self.trial);
+            }
         }
     }
 }

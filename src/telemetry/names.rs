@@ -51,6 +51,9 @@ metrics! {
     PROXY_HELD = "switchyard_proxy_held" ["service"] "Requests that wait, unsent, for an eligible upstream.";
     PROXY_HELD_REFUSED = "switchyard_proxy_held_refused_total" ["service"] "Requests that were not held because too many were.";
     PROXY_UPSTREAM_UP = "switchyard_proxy_upstream_up" ["service", "upstream"] "1 while the upstream passes its probes.";
+    PROXY_UPSTREAM_EJECTED = "switchyard_proxy_upstream_ejected" ["service", "upstream"] "1 while the upstream is ejected for what became of requests, or waits for its trial.";
+    PROXY_EJECTIONS = "switchyard_proxy_ejections_total" ["service", "upstream", "failure"] "Ejections, by the failure that was the last straw.";
+    PROXY_PANIC = "switchyard_proxy_panic" ["service"] "1 while so few upstreams of the service are left that ejections are ignored.";
     PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" ["service", "upstream"] "Requests under way at the upstream.";
     PROXY_CONNECTIONS = "switchyard_proxy_connections" ["listener"] "Open client connections.";
     PROXY_STREAMS = "switchyard_proxy_streams" ["listener"] "Requests under way on connections of HTTP/2.";

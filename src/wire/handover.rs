@@ -73,6 +73,9 @@ pub struct Inventory {
     /// From where agents are served.
     #[serde(default)]
     pub cohorts: Vec<Cohort>,
+    /// Upstreams that are ejected, or were lately.
+    #[serde(default)]
+    pub ejections: Vec<Ejection>,
 }
 
 /// A listening socket.
@@ -139,6 +142,36 @@ pub struct Cohort {
     /// What an operator has named.
     #[serde(default)]
     pub pin: Option<String>,
+}
+
+/// What traffic has shown of one upstream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejection {
+    /// Its service.
+    pub service: String,
+    /// Its name.
+    pub upstream: String,
+    /// Its address.
+    pub address: String,
+    /// Which ejection in succession it is, or was.
+    pub times: u32,
+    /// It began, or is over, for so long.
+    pub ago_ms: u64,
+    /// It is out.
+    pub out: Option<OutFor>,
+}
+
+/// An ejection that is not over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutFor {
+    /// For so long yet.
+    pub left_ms: u64,
+    /// Failures that it is for; 0 if it is the trial's.
+    pub failed: u64,
+    /// Of so many requests; none if they were in a row.
+    pub of: Option<u64>,
+    /// The last failure: its label, or the status that was answered.
+    pub last: String,
 }
 
 /// What the successor says after it has the sockets.

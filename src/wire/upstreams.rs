@@ -23,6 +23,9 @@ pub struct Service {
     /// From which version agents are served; none where it does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cohort: Option<Cohort>,
+    /// So few upstreams are left that ejections are ignored.
+    #[serde(default)]
+    pub panic: bool,
     /// In config order.
     pub upstreams: Vec<Upstream>,
 }
@@ -82,6 +85,12 @@ pub struct Upstream {
     pub evidence: String,
     /// For each class, whether it may be served and why not.
     pub classes: Vec<ClassVerdict>,
+    /// It is ejected for what became of requests, or waits for its trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ejected: Option<Ejected>,
+    /// Requests that failed in a row.
+    #[serde(default)]
+    pub failures: u32,
     /// Requests under way.
     pub outstanding: u64,
     /// It is the write registry.
@@ -89,6 +98,19 @@ pub struct Upstream {
     /// The version that it says it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+/// An ejection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ejected {
+    /// When it began.
+    pub since: Timestamp,
+    /// When one request at a time is sent there again; in the past while that is awaited.
+    pub until: Timestamp,
+    /// Which one in succession it is.
+    pub times: u32,
+    /// One sentence: what had failed.
+    pub why: String,
 }
 
 /// The verdict for one route class.

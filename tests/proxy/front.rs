@@ -7,7 +7,7 @@ use switchyard::{
     config::{
         Address, Log,
         proxy::{
-            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, ProbeKind, Proxy, Reads, Rule,
+            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, Passive, Proxy, Reads, Rule,
             Service, Upstream, UpstreamTimeouts,
         },
     },
@@ -74,17 +74,13 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             writer: None,
             reads: Reads::default(),
             health: Health {
-                kind: ProbeKind::Http {
-                    path: "/readyz".into(),
-                    host: None,
-                    status: vec![200],
-                    json: Vec::new(),
-                },
                 interval: Duration::from_millis(200),
                 timeout: Duration::from_secs(1),
                 rise: 1,
                 fall: 2,
+                ..Health::default()
             },
+            passive: Passive::default(),
             timeouts: UpstreamTimeouts::default(),
             attempts: 3,
             cohorts: None,

@@ -25,6 +25,7 @@ mod holding;
 mod hostile;
 mod limits;
 mod operating;
+mod passive;
 mod proxy_protocol;
 mod streaming;
 mod strict;

@@ -4,7 +4,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
     time::Duration,
@@ -43,6 +43,12 @@ pub struct Upstream {
     pub address: SocketAddr,
     pub seen: Arc<Mutex<Vec<Seen>>>,
     ready: Arc<Mutex<(u16, String)>>,
+    /// Probes that came.
+    pub probes: Arc<AtomicUsize>,
+    /// The heads of the last ones.
+    pub probed: Arc<Mutex<Option<Head>>>,
+    /// Milliseconds before each answer, those to probes too.
+    late: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
     accepting: Option<thread::JoinHandle<()>>,
 }
@@ -91,7 +97,10 @@ impl Upstream {
         let address = listener.local_addr().unwrap();
         let ready = Arc::new(Mutex::new((200, ABLE.to_owned())));
         let stop = Arc::new(AtomicBool::new(false));
-        let (says, stopped) = (ready.clone(), stop.clone());
+        let (probes, probed, late) = (Arc::default(), Arc::default(), Arc::default());
+        let says = Says { ready: ready.clone(), probes, probed, late };
+        let Says { probes, probed, late, .. } = says.clone();
+        let stopped = stop.clone();
         let accepting = thread::spawn(move || {
             let open: Mutex<Vec<std::net::TcpStream>> = Mutex::default();
             while let Ok((tcp, _)) = listener.accept() {
@@ -107,12 +116,18 @@ impl Upstream {
                 tcp.shutdown(std::net::Shutdown::Both).ok();
             }
         });
-        Self { address, seen: Arc::default(), ready, stop, accepting: Some(accepting) }
+        let accepting = Some(accepting);
+        Self { address, seen: Arc::default(), ready, probes, probed, late, stop, accepting }
     }
 
     /// Says something else of itself from now on.
     pub fn says(&self, status: u16, body: &str) {
         *self.ready.lock().unwrap() = (status, body.to_owned());
+    }
+
+    /// Answers everything so much later from now on.
+    pub fn slow(&self, by: Duration) {
+        self.late.store(by.as_millis().try_into().unwrap(), Ordering::SeqCst);
     }
 
     /// How many requests were seen.
@@ -139,10 +154,25 @@ impl Drop for Upstream {
     }
 }
 
-fn connection(mut wire: Wire, says: &Mutex<(u16, String)>, serve: &Serve) {
+/// What one says of itself, and when.
+#[derive(Clone)]
+struct Says {
+    ready: Arc<Mutex<(u16, String)>>,
+    probes: Arc<AtomicUsize>,
+    probed: Arc<Mutex<Option<Head>>>,
+    late: Arc<AtomicU64>,
+}
+
+fn connection(mut wire: Wire, says: &Says, serve: &Serve) {
     while let Ok(Some(head)) = wire.head() {
-        if head.word(1) == "/readyz" {
-            let (status, body) = says.lock().unwrap().clone();
+        let probe = head.word(1) == "/readyz";
+        if probe {
+            says.probes.fetch_add(1, Ordering::SeqCst);
+            *says.probed.lock().unwrap() = Some(head.clone());
+        }
+        thread::sleep(Duration::from_millis(says.late.load(Ordering::SeqCst)));
+        if probe {
+            let (status, body) = says.ready.lock().unwrap().clone();
             let answer = format!("HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n{body}", body.len());
             if wire.send(answer).is_err() {
                 return;

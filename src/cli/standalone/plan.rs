@@ -13,8 +13,8 @@ use crate::{
         agent::{self, Driver, ProcessDriver, Reserve},
         controller::{self, Registries, StoreKind},
         proxy::{
-            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, Proxy, Reads, Rule, Service,
-            Upstream, UpstreamTimeouts,
+            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, Passive, Proxy, Reads, Rule,
+            Service, Upstream, UpstreamTimeouts,
         },
         registry::{self, LOG_KEEP, Replication, Role, Storage},
     },
@@ -183,6 +183,7 @@ fn service(name: &str, kind: Kind, upstreams: Vec<Upstream>) -> Service {
         writer: None,
         reads: Reads::default(),
         health: Health { interval: PROBE, rise: 1, ..Health::default() },
+        passive: Passive::default(),
         timeouts: UpstreamTimeouts::default(),
         attempts: 3,
         cohorts: None,

@@ -12,6 +12,7 @@ mod registry;
 mod rules;
 mod server;
 mod service;
+mod health;
 mod replicas;
 mod tls;
 

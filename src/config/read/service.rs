@@ -1,15 +1,11 @@
-//! `[service.NAME]` and its health.
+//! `[service.NAME]`.
 
 use std::time::Duration;
 
-use toml::de::DeValue;
-
-use super::replicas;
+use super::{health, replicas};
 use crate::{
     config::{
-        proxy::{
-            Balance, Freshness, Health, Hold, Kind, ProbeKind, Reads, Service, Upstream, UpstreamTimeouts,
-        },
+        proxy::{Balance, Freshness, Hold, Kind, Reads, Service, Upstream, UpstreamTimeouts},
         raw::{Raw, Table},
         report::Place,
         value::{Given, Wrong, address, duration_in, flag, named, one_of, status, text, whole},
@@ -21,8 +17,6 @@ use crate::{
 const ATTEMPTS: u32 = 3;
 /// Answers of a server that is going away or has lost its store.
 const RETRY_STATUS: [u16; 3] = [502, 503, 504];
-/// A probe that lasts longer than so many intervals makes the word `interval` a lie.
-const MOST_INTERVALS: u32 = 10;
 const EXAMPLE: &str = "{ name = \"c1\", address = \"10.0.1.4:8090\" }";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -73,7 +67,8 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let (writer, reads) = replicas::read(table, kind, upstreams.as_deref());
     let proxy_protocol = proxy_protocol(table, reads);
     let tls = super::tls::upstream(table);
-    let health = health(&table.sub("health"), table.has("tls"));
+    let health = health::health(&table.sub("health"), table.has("tls"));
+    let passive = health::passive(table);
     let timeouts = timeouts(&table.sub("timeouts"));
     let attempts = table.or("attempts", ATTEMPTS, whole(1..=10));
     let cohorts = super::cohorts::read(table, kind);
@@ -92,6 +87,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         writer,
         reads,
         health,
+        passive,
         timeouts,
         attempts,
         cohorts,
@@ -191,101 +187,5 @@ fn timeouts(table: &Table<'_>) -> UpstreamTimeouts {
         // A poll is parked for 10 s without a byte: a shorter limit would cut every one of them.
         idle: table.or("idle", default.idle, duration_in(Duration::from_secs(12)..=DAY)),
         keep_alive: table.or("keep_alive", default.keep_alive, duration_in(Duration::ZERO..=DAY)),
-    }
-}
-
-/// `tls`: the upstreams speak it, and probes with them.
-fn health(table: &Table<'_>, tls: bool) -> Health {
-    let default = Health::default();
-    let tcp = table.or("kind", false, |given| match (text(given)?, tls) {
-        ("https", false) => {
-            let right = "add `tls = { ca = \"ca.pem\" }` to the service: probes go where requests go";
-            Err(Wrong::new("is `https`, and the service has no `tls`", right))
-        }
-        ("http", true) => {
-            let right = "write `https` or delete the key: probes go where requests go";
-            Err(Wrong::new("is `http`, and the service has `tls`", right))
-        }
-        _ => one_of(&[("http", false), ("https", false), ("tcp", true)])(given),
-    });
-    let path = table.or("path", "/readyz".to_owned(), probe_path);
-    let host = table.opt("host", |given| text(given).map(str::to_owned));
-    let status = table.list("status", status);
-    let json = json(&table.sub("json"));
-    if tcp {
-        for key in ["path", "host", "status", "json"] {
-            if table.has(key) {
-                table.fault(
-                    key,
-                    "means nothing with `kind = \"tcp\"`",
-                    "delete it, or use `kind = \"http\"`",
-                );
-            }
-        }
-    }
-    if status.as_ref().is_some_and(Vec::is_empty) {
-        table.fault("status", "is empty", "no answer would be good: name at least one, like `[200]`");
-    }
-    let status = status.map_or(vec![200], |all| all.into_iter().map(|(status, _)| status).collect());
-    let kind = if tcp { ProbeKind::Tcp } else { ProbeKind::Http { path, host, status, json } };
-    let health = Health {
-        kind,
-        interval: table.or("interval", default.interval, duration_in(MILLI * 10..=MINUTE * 60)),
-        timeout: table.or("timeout", default.timeout, duration_in(MILLI * 10..=MINUTE * 10)),
-        rise: table.or("rise", default.rise, whole(1..=100)),
-        fall: table.or("fall", default.fall, whole(1..=100)),
-    };
-    if health.timeout > health.interval * MOST_INTERVALS {
-        let [timeout, interval] = [health.timeout, health.interval].map(humantime::format_duration);
-        let key = if table.has("timeout") { "timeout" } else { "interval" };
-        let what = format!("lets a probe last {timeout} while one is due each {interval}");
-        table.fault(key, what, format!("use at most {MOST_INTERVALS} intervals as `timeout`"));
-    }
-    health
-}
-
-fn probe_path(given: &Given<'_>) -> Result<String, Wrong> {
-    let text = text(given)?;
-    if !text.starts_with('/') {
-        return Err(Wrong::new(format!("is `{text}`"), format!("begin it with a slash: `/{text}`")));
-    }
-    if text.bytes().any(|b| !b.is_ascii_graphic() || b == b'#') {
-        return Err(Wrong::new("has a character that no path has", "write blanks and the like as `%20`"));
-    }
-    Ok(text.to_owned())
-}
-
-fn json(table: &Table<'_>) -> Vec<(String, serde_json::Value)> {
-    let entries = table.entries();
-    let mut wanted = Vec::with_capacity(entries.len());
-    for (pointer, place, value) in entries {
-        // RFC 6901, section 3: a pointer is empty or begins with a slash.
-        if !pointer.is_empty() && !pointer.starts_with('/') {
-            let what = format!("`{}` is no JSON pointer", table.path_of(pointer));
-            table.fault_at(
-                place,
-                what,
-                format!("begin it with a slash: `\"/{}\"`", pointer.replace('.', "/")),
-            );
-            continue;
-        }
-        match scalar(value) {
-            Some(value) => wanted.push((pointer.to_owned(), value)),
-            None => {
-                let what = format!("`{}` is {}", table.path_of(pointer), Given::File(value).kind());
-                table.fault_at(place, what, "compare with text, a number, true or false");
-            }
-        }
-    }
-    wanted
-}
-
-fn scalar(value: &DeValue<'_>) -> Option<serde_json::Value> {
-    match value {
-        DeValue::String(text) => Some(text.as_ref().into()),
-        DeValue::Boolean(flag) => Some((*flag).into()),
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix()).ok().map(Into::into),
-        DeValue::Float(number) => number.as_str().parse::<f64>().ok().map(Into::into),
-        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     }
 }

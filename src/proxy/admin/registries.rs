@@ -3,6 +3,7 @@
 use ::http::Method;
 
 use crate::{
+    clock,
     config::proxy::{Kind, Reads},
     proxy::{
         choose::{self, Rank, Reason, Want},
@@ -53,15 +54,18 @@ fn of_service(service: &snapshot::Service) -> Service {
 fn upstreams(service: &snapshot::Service, look: &Look) -> Vec<Upstream> {
     let follow = service.follow.as_deref();
     let verdicts = service.verdicts();
-    let candidates = service.candidates(&verdicts, look);
+    let mut candidates = service.candidates(&verdicts, look);
+    let route = classify::route(Kind::Registry, &Method::GET, "/v2/_catalog");
+    service.mark_ejected(&mut candidates, route, clock::now());
     let want = Want {
-        route: classify::route(Kind::Registry, &Method::GET, "/v2/_catalog"),
+        route,
         writer: service.writer,
         only: None,
         deposed: look.deposed,
         write_only: service.reads.write_only,
         fresh: service.fresh(look),
         patient: true,
+        panic_threshold: service.panic_threshold,
         ability: None,
     };
     let ranks = choose::ranks(&candidates, &want);

@@ -1,41 +1,71 @@
 //! `GET /admin/v1/upstreams`.
 
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
 use crate::{
+    balance::ejection::{Out, Standing},
+    clock,
     config::proxy::Kind,
     health::{Access, May, Verdict},
     model::RouteClass,
-    proxy::snapshot::Snapshot,
-    wire::upstreams::{ClassVerdict, Service, Upstream, Upstreams},
+    proxy::snapshot::{self, Snapshot},
+    wire::upstreams::{ClassVerdict, Ejected, Service, Upstream, Upstreams},
 };
 
 /// The pools as they stand now.
 pub(super) fn view(snapshot: &Snapshot) -> Upstreams {
-    let services = snapshot.services.iter().map(|service| Service {
+    Upstreams { services: snapshot.services.iter().map(|service| of(service)).collect() }
+}
+
+fn of(service: &snapshot::Service) -> Service {
+    let standings = service.passive.standings();
+    let standings: BTreeMap<u64, Standing> =
+        standings.into_iter().map(|(upstream, standing)| (upstream.id, standing)).collect();
+    let upstreams = service.upstreams.iter().enumerate().map(|(place, upstream)| {
+        let verdict = upstream.prober.verdict();
+        let (failures, ejected) = passive(standings.get(&upstream.id));
+        Upstream {
+            name: upstream.name.to_string(),
+            address: upstream.address.to_string(),
+            health: verdict.state.as_str().into(),
+            since: verdict.since_wall,
+            evidence: verdict.evidence.clone(),
+            classes: classes(service.kind, &verdict),
+            ejected,
+            failures,
+            outstanding: upstream.outstanding(),
+            writer: service.writer == Some(place),
+            version: verdict.version().map(ToString::to_string),
+        }
+    });
+    Service {
         name: service.name.to_string(),
         kind: service.kind.as_str().into(),
         cohort: service.cohort.as_ref().map(|cohort| cohort.view(service)),
         held: u64::try_from(service.held.inside()).unwrap_or(u64::MAX),
-        upstreams: service
-            .upstreams
-            .iter()
-            .enumerate()
-            .map(|(place, upstream)| {
-                let verdict = upstream.prober.verdict();
-                Upstream {
-                    name: upstream.name.to_string(),
-                    address: upstream.address.to_string(),
-                    health: verdict.state.as_str().into(),
-                    since: verdict.since_wall,
-                    evidence: verdict.evidence.clone(),
-                    classes: classes(service.kind, &verdict),
-                    outstanding: upstream.outstanding(),
-                    writer: service.writer == Some(place),
-                    version: verdict.version().map(ToString::to_string),
-                }
-            })
-            .collect(),
-    });
-    Upstreams { services: services.collect() }
+        panic: service.panics(),
+        upstreams: upstreams.collect(),
+    }
+}
+
+/// What became of requests there: failures in a row, and the ejection.
+fn passive(standing: Option<&Standing>) -> (u32, Option<Ejected>) {
+    match standing {
+        Some(Standing::In { failures, .. }) => (*failures, None),
+        Some(Standing::Out(out)) => {
+            let (now, wall) = (clock::now(), clock::wall());
+            let at = |moment: Instant| match moment.checked_duration_since(now) {
+                Some(ahead) => wall.plus(ahead),
+                None => wall.minus(now.saturating_duration_since(moment)),
+            };
+            let Out { since, until, times, cause, .. } = out;
+            let (since, until) = (at(*since), at(*until));
+            (0, Some(Ejected { since, until, times: *times, why: cause.to_string() }))
+        }
+        None => (0, None),
+    }
 }
 
 /// What the upstream says of itself, for the classes that its kind of service has.

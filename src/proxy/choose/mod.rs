@@ -35,10 +35,23 @@ pub struct Candidate<'a> {
     pub verdict: &'a Verdict,
     /// Requests under way.
     pub outstanding: u64,
+    /// Where it stands with what became of requests.
+    pub out: Out,
     /// Whether it has what the request needs; read only when [`Want::fresh`] is given.
     pub standing: Standing,
     /// It is of another version than the request, which is an agent's, may be served from.
     pub apart: bool,
+}
+
+/// Where an upstream stands with what became of requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Out {
+    /// It takes them.
+    In,
+    /// It is ejected.
+    Ejected,
+    /// Its ejection is over, and this request may be its trial.
+    Trial,
 }
 
 /// What the request needs.
@@ -58,6 +71,8 @@ pub struct Want {
     pub fresh: Option<Fresh>,
     /// A lagging replica may be waited for.
     pub patient: bool,
+    /// With a smaller part of the pool left, ejections are ignored.
+    pub panic_threshold: f64,
     /// Only an upstream that declares this ability will do.
     pub ability: Option<&'static str>,
 }
@@ -167,8 +182,8 @@ pub const FEW: usize = 8;
 
 type Few = SmallVec<[(Rank, usize); FEW]>;
 
-/// Chooses the upstream of the next attempt. With `desperate`, and only if none passes its probes, one whose
-/// probes fail will do; nothing else is relaxed by it.
+/// Chooses the upstream of the next attempt. With `desperate` one that is ejected will do, and, only if none passes its
+/// probes, one whose probes fail; nothing else is relaxed by it.
 pub fn next(
     candidates: &[Candidate<'_>],
     want: &Want,
@@ -180,7 +195,8 @@ pub fn next(
     let lost = rank::writer_lost(candidates, want, tried);
     let mut open = Few::new();
     let mut asked = None;
-    let mut hopeless = Few::new();
+    let (mut ejected, mut hopeless) = (Few::new(), Few::new());
+    let heeded = heeds_ejections(candidates, want, lost);
     let mut proven = false;
     let mut wait = None;
     for (place, candidate) in candidates.iter().enumerate() {
@@ -192,6 +208,7 @@ pub fn next(
         let Ok(rank) = rank else { continue };
         proven |= up;
         match (up, tried.spent(place)) {
+            (true, false) if heeded && candidate.out == Out::Ejected => ejected.push((rank, place)),
             (true, false) => open.push((rank, place)),
             (true, true) if tried.sent.contains(&place) => asked = Some((rank, place)),
             (false, false) => hopeless.push((rank, place)),
@@ -205,12 +222,20 @@ pub fn next(
         return Err(NoneLeft { wait: Some(wait), ..none_left(candidates, want, tried, lost) });
     }
     if let Some((rank, place)) = pick(candidates, &open, how, draw) {
-        return Ok(Chosen { place, rank, why: why(want, rank, place, &open, how) });
+        let why = match candidates.get(place).map(|candidate| candidate.out) {
+            Some(Out::Ejected) => Why::Panic,
+            Some(Out::Trial) => Why::Trial,
+            Some(Out::In) | None => why(want, rank, place, &open, how),
+        };
+        return Ok(Chosen { place, rank, why });
     }
     if let Some((rank, place)) = asked
         && !tried.again
     {
         return Ok(Chosen { place, rank, why: Why::Again });
+    }
+    if desperate && let Some((rank, place)) = pick(candidates, &ejected, how, draw) {
+        return Ok(Chosen { place, rank, why: Why::Panic });
     }
     if desperate
         && !proven
@@ -221,12 +246,32 @@ pub fn next(
     Err(none_left(candidates, want, tried, lost))
 }
 
+/// Whether ejections count for such a request: not when so few are left that these would break down under its load.
+fn heeds_ejections(candidates: &[Candidate<'_>], want: &Want, lost: bool) -> bool {
+    if candidates.iter().all(|candidate| candidate.out != Out::Ejected) {
+        return true;
+    }
+    let left = |(place, candidate): &(usize, &Candidate<'_>)| {
+        let well = candidate.verdict.state == State::Up && candidate.out == Out::In;
+        well && rank::rank(*place, candidate, want, lost).is_ok()
+    };
+    !is_panic(candidates.iter().enumerate().filter(left).count(), candidates.len(), want.panic_threshold)
+}
+
+/// Whether so many that are left of a pool are too few to heed ejections.
+pub fn is_panic(left: usize, of: usize, threshold: f64) -> bool {
+    (left as f64) < threshold * of as f64
+}
+
 /// What each upstream is to such a request now, before anything was tried, or why it is nothing to it.
 pub fn ranks(candidates: &[Candidate<'_>], want: &Want) -> Vec<Result<Rank, Reason>> {
     let tried = Tried::default();
     let lost = rank::writer_lost(candidates, want, &tried);
+    let heeded = heeds_ejections(candidates, want, lost);
     let of = |(place, candidate): (usize, &Candidate<'_>)| match rank::rank(place, candidate, want, lost) {
-        Ok(_) if candidate.verdict.state != State::Up => Err(reason(place, candidate, want, &tried, lost)),
+        Ok(_) if candidate.verdict.state != State::Up || (heeded && candidate.out == Out::Ejected) => {
+            Err(reason(place, candidate, want, &tried, lost))
+        }
         other => other,
     };
     candidates.iter().enumerate().map(of).collect()
@@ -325,6 +370,7 @@ fn reason(place: usize, candidate: &Candidate<'_>, want: &Want, tried: &Tried, l
         (Ok(_), State::Down) => Reason::Down(candidate.verdict.evidence.clone()),
         (Ok(_), State::Unknown) => Reason::Unknown,
         (Ok(_), State::Up) if tried.older.contains(&place) => Reason::Older,
+        (Ok(_), State::Up) if candidate.out == Out::Ejected && !tried.spent(place) => Reason::Ejected,
         (Ok(_), State::Up) => Reason::Tried,
     }
 }

@@ -35,6 +35,10 @@ pub enum Why {
     Again,
     /// Its probes fail, but so do all others' and the hold is over.
     Desperate,
+    /// It is ejected, and too few others are left.
+    Panic,
+    /// Its ejection is over, and this shows whether it is well again.
+    Trial,
 }
 
 impl fmt::Display for Why {
@@ -54,6 +58,8 @@ impl fmt::Display for Why {
             Self::Only => f.write_str("the only eligible one"),
             Self::Again => f.write_str("asked again, there is no other"),
             Self::Desperate => f.write_str("tried although its probes fail, all others' do too"),
+            Self::Panic => f.write_str("tried although it is ejected, too few others are left"),
+            Self::Trial => f.write_str("the trial after its ejection"),
         }
     }
 }
@@ -65,6 +71,8 @@ pub enum Reason {
     Down(String),
     /// Not probed yet.
     Unknown,
+    /// Too many requests failed there lately.
+    Ejected,
     /// It says that it cannot serve this kind of request.
     Withheld(String),
     /// It is not the writer.
@@ -115,6 +123,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Down(why) => write!(f, "down, {why}"),
             Self::Unknown => f.write_str("not probed yet"),
+            Self::Ejected => f.write_str("ejected, too many requests failed there"),
             Self::Withheld(why) => f.write_str(why),
             Self::NotWriter => f.write_str("not the writer"),
             Self::Unable => f.write_str("does not support repeats"),

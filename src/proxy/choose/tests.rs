@@ -28,6 +28,15 @@ fn verdict(word: char) -> Verdict {
     tracker.verdict().clone()
 }
 
+/// `x` up and ejected, `t` up and waiting for its trial.
+fn out(word: char) -> Out {
+    match word {
+        'x' => Out::Ejected,
+        't' => Out::Trial,
+        _ => Out::In,
+    }
+}
+
 struct Case {
     names: Vec<UpstreamName>,
     words: Vec<char>,
@@ -56,6 +65,7 @@ fn case_of(kind: Kind, words: &str, line: &str) -> Case {
             write_only: false,
             fresh: None,
             patient: true,
+            panic_threshold: 0.3,
             ability: None,
         },
         tried: Tried::default(),
@@ -71,10 +81,12 @@ impl Case {
             .iter()
             .zip(&verdicts)
             .zip(&self.standings)
-            .map(|((name, verdict), standing)| Candidate {
+            .zip(&self.words)
+            .map(|(((name, verdict), standing), word)| Candidate {
                 name,
                 verdict,
                 outstanding: 0,
+                out: out(*word),
                 standing: *standing,
                 apart: false,
             })
@@ -152,6 +164,45 @@ fn desperation_relaxes_probes_and_nothing_else() {
 }
 
 #[test]
+fn the_ejected_take_nothing_unless_too_few_others_are_left() {
+    assert_eq!(case("++x", READ).places(), [0, 1]);
+    assert_eq!(case("+xx", READ).places(), [0]);
+    let panic = case("+xxx", READ);
+    assert_eq!(panic.places(), [0, 1, 2, 3]);
+    assert_eq!([0, 1].map(|turn| panic.next(turn).unwrap().why == Why::Panic), [false, true]);
+    assert_eq!(case("--x", READ).places(), [2]);
+    // Those that cannot do it are none that are left.
+    assert_eq!(case("wwwx", WRITE).places(), [3]);
+    let mut never = case("-x", READ);
+    never.want.panic_threshold = 0.0;
+    let none = never.next(0).unwrap_err();
+    assert_eq!(none.to_string(), "u0: down, connect refused; u1: ejected, too many requests failed there");
+    never.desperate = true;
+    assert_eq!((never.places(), never.next(0).unwrap().why), (vec![1], Why::Panic));
+}
+
+#[test]
+fn panic_relaxes_ejections_and_nothing_else() {
+    let writer = |words| {
+        let mut case = case_of(Kind::Registry, words, PUT);
+        case.want.writer = Some(1);
+        case
+    };
+    assert_eq!(writer("+x+").places(), [1]);
+    assert_eq!(writer("+-+").places(), [0; 0]);
+    assert_eq!(case("x-", READ).places(), [0]);
+    assert_eq!(case("xw", WRITE).places(), [0]);
+}
+
+#[test]
+fn one_whose_ejection_is_over_takes_a_trial() {
+    let trial = case("+t", READ);
+    assert_eq!((trial.places(), trial.next(1).unwrap().why), (vec![0, 1], Why::Trial));
+    // It does not count as one that is left.
+    assert_eq!(case("tx", READ).places(), [0, 1]);
+}
+
+#[test]
 fn the_writer_alone_will_do_when_it_is_asked_for() {
     let mut one = case_of(Kind::Registry, "++", PUT);
     one.want.writer = Some(1);
@@ -182,6 +233,7 @@ fn failing_is_reckoned_from_the_last_one_that_fell() {
                 name,
                 verdict,
                 outstanding: 0,
+                out: Out::In,
                 standing: Standing::Unclaimed,
                 apart: false,
             })
@@ -376,6 +428,18 @@ mod freshness {
     }
 
     #[test]
+    fn panic_does_not_relax_freshness() {
+        let mut case = registries("+xx", "95.", TAG);
+        assert_eq!(case.places(), [0], "one of three is left, and it is the writer");
+        case.want.panic_threshold = 0.5;
+        assert_eq!(case.places(), [1]);
+        // An ejected writer is no lost one.
+        case.words = "x++".chars().collect();
+        case.standings[1] = Standing::Foreign;
+        assert_eq!((case.places(), case.why()), (vec![0], Why::Panic));
+    }
+
+    #[test]
     fn a_lease_outlives_the_writer_for_a_moment() {
         assert_eq!(registries("-++", "954", TAG).places(), [1]);
         let none = registries("-++", "944", TAG).waited().next(0).unwrap_err();
@@ -447,7 +511,7 @@ mod freshness {
         /// Desperation, chance and turns never lead a read to one that may miss something without a mark.
         #[test]
         fn no_read_goes_unmarked_to_one_that_may_be_behind(
-            words in "[+?-]{4}",
+            words in "[+?xt-]{4}",
             has in "9[3-7.f]{3}",
             bits in 0u32..64,
             stale in 0usize..3,

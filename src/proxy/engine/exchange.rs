@@ -69,6 +69,14 @@ fn is_out_of_descriptors(error: &std::io::Error) -> bool {
     [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+/// Whether there is no connection for want of something that is this machine's.
+fn is_ours(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let wants = [Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    is_out_of_descriptors(error)
+        || wants.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// What becomes of a request after an attempt.
 enum Next {
     Again,
@@ -294,6 +302,9 @@ impl Exchange {
         match connected.await {
             Ok(connection) => Ok((connection, limits)),
             Err(error) => {
+                if is_ours(&error) {
+                    self.ctx.current.iter_mut().for_each(|current| current.blameless = true);
+                }
                 if is_out_of_descriptors(&error) {
                     // The next attempt finds some free.
                     for lane in Lane::ALL {

@@ -62,6 +62,7 @@ impl Exchange {
         let mut before = 0;
         let mut times = 0;
         loop {
+            proxy::broke_off(&self.ctx, what);
             let Some(part) = answered.part.as_ref().filter(|_| times < TIMES) else {
                 proxy::failed(&mut self.ctx, Event::BrokeOff, true, metrics);
                 return Resumed::Not;
@@ -136,6 +137,7 @@ impl Exchange {
             match answer::parse(head, &mut room) {
                 Err(answer::Garbled) => return Err(Some(Event::NoAnswer(What::Garbled))),
                 Ok(Answer { status, old, fields, .. }) => {
+                    proxy::answered(&mut self.ctx, status, &fields);
                     match framing::of_answer(false, status, old, &fields) {
                         Ok(framing) => part::rest(part, from, status, framing, &fields),
                         Err(framing::Ambiguous) => Rest::No,

@@ -34,7 +34,7 @@ mod verdicts;
 use std::net::TcpListener;
 
 use super::engine::Taken;
-use crate::wire::handover::{Cohort, Verdict};
+use crate::wire::handover::{Cohort, Ejection, Verdict};
 
 pub use client::{AskError, ask_upgrade};
 pub use program::Program;
@@ -49,13 +49,22 @@ pub(super) use successor::Link;
 pub(super) use upgrade::{Handover, Phase, listed};
 pub(super) use verdicts::{all as verdicts, of as verdict_of};
 
+/// What another process has found out about the upstreams.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// By probing them.
+    pub verdicts: Vec<Verdict>,
+    /// By what became of requests.
+    pub ejections: Vec<Ejection>,
+}
+
 /// What a proxy begins with that somebody else had before. Nothing, mostly.
 #[derive(Debug, Default)]
 pub struct Inherited {
     pub(super) listeners: Vec<Taken>,
     pub(super) admin: Option<TcpListener>,
-    pub(super) verdicts: Vec<Verdict>,
     pub(super) cohorts: Vec<Cohort>,
+    pub(super) known: Found,
     /// How many upgrades led here.
     pub(super) generation: u64,
     pub(super) link: Option<Link>,

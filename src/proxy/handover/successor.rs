@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Inherited, frame};
+use super::{Found, Inherited, frame};
 use crate::{
     model::OURS,
     proxy::engine::{Spot, Taken},
@@ -85,7 +85,7 @@ impl Predecessor {
         }
         frame::send(&mut stream, &ask(TAKE_OVER, String::new())).await.map_err(failed)?;
         let inventory = timeout(PATIENCE, frame::receive::<Inventory>(&mut stream));
-        let Inventory { protocol, version, refused, generation, sockets, verdicts, cohorts } =
+        let Inventory { protocol, version, refused, generation, sockets, verdicts, cohorts, ejections } =
             inventory.await.map_err(late)?.map_err(failed)?;
         if !refused.is_empty() {
             return Err(TakeError::Refused(refused));
@@ -97,7 +97,8 @@ impl Predecessor {
         let fds = fds.await.map_err(late)?.map_err(failed)?;
         let (listeners, admin) = sorted(sockets.into_iter().zip(fds))?;
         let link = Some(Link { stream, socket: self.socket.clone() });
-        Ok(Inherited { listeners, admin, verdicts, cohorts, generation: generation + 1, link })
+        let known = Found { verdicts, ejections };
+        Ok(Inherited { listeners, admin, known, cohorts, generation: generation + 1, link })
     }
 
     /// Tells it why this process gives up. What cannot be told it learns from this process' end.

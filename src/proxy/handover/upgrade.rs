@@ -25,7 +25,7 @@ use super::{
 use crate::{
     clock,
     model::OURS,
-    proxy::{engine::Running, record::ProxyMetrics, snapshot::Live},
+    proxy::{engine::Running, passive::ejections, record::ProxyMetrics, snapshot::Live},
     supervise::{Handle as Tasks, Stage, Stop, StopSource},
     telemetry::chain,
     wire::handover::{Inventory, Old, Outcome, PROTOCOL, Process, Said, Socket, Told},
@@ -420,6 +420,7 @@ impl Talk<'_> {
             sockets,
             verdicts: verdicts::all(&from.live.load()),
             cohorts: verdicts::cohorts(&from.live.load()),
+            ejections: ejections(&from.live.load()),
         };
         frame::send(stream, &inventory).await?;
         frame::send_fds(stream, &fds).await?;
@@ -484,6 +485,7 @@ impl Inventory {
             sockets: Vec::new(),
             verdicts: Vec::new(),
             cohorts: Vec::new(),
+            ejections: Vec::new(),
         }
     }
 }

@@ -30,6 +30,9 @@ pub struct ProxyMetrics {
     held: IntGaugeVec,
     held_refused: IntCounterVec,
     up: IntGaugeVec,
+    ejected: IntGaugeVec,
+    ejections: IntCounterVec,
+    panic: IntGaugeVec,
     outstanding: IntGaugeVec,
     connections: IntGaugeVec,
     streams: IntGaugeVec,
@@ -100,6 +103,9 @@ impl ProxyMetrics {
             held: registry.gauges(names::PROXY_HELD)?,
             held_refused: registry.counters(names::PROXY_HELD_REFUSED)?,
             up: registry.gauges(names::PROXY_UPSTREAM_UP)?,
+            ejected: registry.gauges(names::PROXY_UPSTREAM_EJECTED)?,
+            ejections: registry.counters(names::PROXY_EJECTIONS)?,
+            panic: registry.gauges(names::PROXY_PANIC)?,
             outstanding: registry.gauges(names::PROXY_UPSTREAM_OUTSTANDING)?,
             connections: registry.gauges(names::PROXY_CONNECTIONS)?,
             streams: registry.gauges(names::PROXY_STREAMS)?,
@@ -167,6 +173,11 @@ impl ProxyMetrics {
     /// What is counted of one upstream's answers.
     pub fn of_upstream(&self, service: &ServiceName, upstream: &UpstreamName) -> UpstreamNumbers {
         UpstreamNumbers::new(service, upstream, &self.upstream_requests)
+    }
+
+    /// Ejections, by service, upstream and failure.
+    pub fn ejections(&self) -> IntCounterVec {
+        self.ejections.clone()
     }
 
     /// An attempt failed.
@@ -245,6 +256,8 @@ impl ProxyMetrics {
     pub fn text(&self, snapshot: &Snapshot) -> String {
         // Services and upstreams that a reload removed must not linger.
         self.up.reset();
+        self.ejected.reset();
+        self.panic.reset();
         self.outstanding.reset();
         self.held.reset();
         self.lease.reset();
@@ -257,6 +270,7 @@ impl ProxyMetrics {
             service.numbers.put_together();
             let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
             self.held.with_label_values(&[name]).set(count(service.held.inside() as u64));
+            self.panic.with_label_values(&[name]).set(i64::from(service.panics()));
             self.set_freshness(service);
             for version in service.cohort.iter().flat_map(|cohort| cohort.view(service).versions) {
                 let labels = [name, version.version.as_str()];
@@ -267,6 +281,7 @@ impl ProxyMetrics {
                 upstream.numbers.put_together();
                 let up = upstream.prober.verdict().state == crate::health::State::Up;
                 self.up.with_label_values(&labels).set(i64::from(up));
+                self.ejected.with_label_values(&labels).set(i64::from(upstream.shown.is_out()));
                 self.outstanding.with_label_values(&labels).set(count(upstream.outstanding()));
             }
         }

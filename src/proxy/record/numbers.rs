@@ -133,7 +133,14 @@ pub struct UpstreamNumbers {
     service: String,
     upstream: String,
     answers: IntCounterVec,
-    shares: Shared<[Option<LocalIntCounter>; STATUSES.len()]>,
+    shares: Shared<OfUpstream>,
+}
+
+#[derive(Debug, Default)]
+struct OfUpstream {
+    answers: [Option<LocalIntCounter>; STATUSES.len()],
+    /// Of them those of one that is well.
+    good: u64,
 }
 
 impl UpstreamNumbers {
@@ -142,23 +149,31 @@ impl UpstreamNumbers {
         Self { service, upstream, answers: answers.clone(), shares: Shared::new() }
     }
 
-    /// It has answered with this status.
-    pub fn answered(&self, status: u16) {
+    /// It has answered with this status; as one that is `well`, or not.
+    pub fn answered(&self, status: u16, well: bool) {
         let place = place(Some(status));
         let make = || {
             let status = STATUSES.get(place).copied().unwrap_or_default();
             self.answers.with_label_values(&[self.service.as_str(), self.upstream.as_str(), status]).local()
         };
         self.shares.own(|own| {
-            if let Some(count) = own.get_mut(place) {
+            own.good += u64::from(well);
+            if let Some(count) = own.answers.get_mut(place) {
                 count.get_or_insert_with(make).inc();
             }
         });
     }
 
+    /// How often it has answered as one that is well.
+    pub fn good(&self) -> u64 {
+        let mut good = 0;
+        self.shares.each(|share| good += share.good);
+        good
+    }
+
     /// Puts together what the threads have counted.
     pub(super) fn put_together(&self) {
-        self.shares.each(|share| share.iter().flatten().for_each(LocalIntCounter::flush));
+        self.shares.each(|share| share.answers.iter().flatten().for_each(LocalIntCounter::flush));
     }
 }
 

@@ -10,7 +10,7 @@ use switchyard::{
     health::Verdict,
     model::{Digest, Position, RepositoryName, UpstreamName},
     proxy::{
-        choose::{self, Candidate, Draw, Fresh, NoneLeft, Rank, Stale, Tried, Want},
+        choose::{self, Candidate, Draw, Fresh, NoneLeft, Out, Rank, Stale, Tried, Want},
         classify::{self, Needs, Route},
         freshness::{Standing, Subject},
         retry::{self, Case, Event, What},
@@ -140,6 +140,7 @@ impl Proxy {
         let one = |(place, verdict)| Candidate {
             name: &names[place],
             verdict,
+            out: Out::In,
             outstanding: 0,
             standing: look.standings[place],
             apart: false,
@@ -159,6 +160,7 @@ impl Proxy {
             deposed: false,
             write_only: self.world.write_only,
             fresh: Some(Fresh { lease: look.lease, stale: StaleReads::WriterLost }),
+            panic_threshold: 0.3,
             patient: true,
             ability: None,
         }
