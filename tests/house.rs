@@ -59,7 +59,6 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const FENCES: &[(&str, &[&str], &str)] = &[
     ("pingora_core", &["proxy/engine/"], "the engine alone knows Pingora"),
     ("nix", &["proxy/engine/splice/"], "what rustix lacks is needed in one place"),
-    ("h2", &["proxy/engine/http2/"], "to the rest of the engine a stream is a connection"),
     ("httparse", &["proxy/h1/", "proxy/engine/"], "heads are read in one place and shown as `Fields`"),
     (
         "rustls",
@@ -115,6 +114,7 @@ const PURE: &[(&str, &[&str])] = &[
     ),
     ("health/verdict.rs", &["tokio::net", "tokio::sync", "std::net", "tracing", "crate::clock"]),
     ("proxy/h1/", &["tokio", "std::net", "std::fs", "tracing", "crate::clock"]),
+    ("proxy/h2/", &["tokio", "std::net", "std::fs", "tracing", "crate::clock"]),
     ("proxy/guard/", &["tokio::net", "crate::clock"]),
     ("proxy/limit/gcra.rs", &["tokio", "std::net", "std::fs", "tracing", "crate::clock"]),
     ("proxy/limit/who.rs", &["tokio", "std::fs", "tracing", "crate::clock"]),

@@ -3,6 +3,7 @@
 //! ```text
 //!   engine accepts, reads the raw head
 //!     h1          HTTP/1.1 as bytes: where a head ends, fields, framing
+//!     h2          HTTP/2 as bytes: frames, compressed fields, heads as those of HTTP/1.1
 //!     guard       refuse what is ambiguous; one form of the path
 //!     identify    who is calling
 //!     limit       let in or turn away
@@ -21,6 +22,7 @@
 //! may read of the configuration is one [`snapshot`]; what it carries from step to step is [`ctx`].
 
 pub mod h1;
+pub mod h2;
 pub mod guard;
 pub mod identify;
 pub mod limit;

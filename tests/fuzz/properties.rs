@@ -17,6 +17,11 @@ use switchyard::{
             Fields, Framing,
             chunked::{self, Decoder},
         },
+        h2::{
+            frame::{self, Frame},
+            hpack::{Reader, Writer},
+            request::Request,
+        },
         identify::Client,
     },
 };
@@ -104,6 +109,70 @@ pub fn proxy_header(bytes: &[u8]) {
         let again = proxy_protocol::read(&written).expect("what is written is read").expect("whole");
         assert_eq!(again.length, written.len());
         assert_eq!(proxy_protocol::write(version, again.ends), written);
+    }
+}
+
+/// Frames one after the other, whose blocks of fields are those of one client: what is let by as a request is one head
+/// for whoever reads it as one of HTTP/1.1, with the length that was told.
+pub fn frames(bytes: &[u8]) {
+    let (mut reader, mut request, mut rest) = (Reader::default(), Request::default(), bytes);
+    while let Some(head) = frame::Head::read(rest) {
+        let Some((whole, behind)) = rest.split_at_checked(frame::HEAD + head.length) else { return };
+        rest = behind;
+        let (block, ended) = match head.take(&whole[frame::HEAD..]) {
+            Err(_) => continue,
+            Ok(Frame::Headers(block, ended, _)) => (block, ended),
+            Ok(Frame::Data(data, _)) => {
+                assert!(data.len() <= head.length);
+                continue;
+            }
+            Ok(Frame::Settings(settings)) => {
+                assert!(frame::settings(settings).count() <= settings.len() / 6);
+                continue;
+            }
+            Ok(_) => continue,
+        };
+        request.begin(LIMITS);
+        if reader.read(block, |name, value, kind| request.field(name, value, kind)).is_err() {
+            // Of no more use to its connection.
+            return;
+        }
+        let Ok(begun) = request.end(ended) else { continue };
+        let text = request.text();
+        assert_eq!(head::scan(text, 0, LIMITS), Ok(Scan::Complete(text.len())), "one head");
+        match head::check(text, LIMITS) {
+            Ok(Framing::None) => assert_eq!(begun.length, None),
+            Ok(Framing::Length(length)) => assert_eq!(begun.length, Some(length)),
+            Ok(other) => panic!("{other:?} has no place in HTTP/2"),
+            Err(_) => {}
+        }
+        assert_eq!(begun.bodiless, text.starts_with(b"HEAD "));
+    }
+}
+
+/// Blocks of fields, each behind two bytes of length: what was read and is written again is read as the same.
+pub fn fields(bytes: &[u8]) {
+    let (mut reader, mut writer, mut again) = (Reader::default(), Writer::default(), Reader::default());
+    let mut rest = bytes;
+    while let Some(([high, low], behind)) = rest.split_first_chunk::<2>() {
+        let length = usize::from(*high) << 8 | usize::from(*low);
+        let (block, behind) = behind.split_at(length.min(behind.len()));
+        rest = behind;
+        let (mut fields, mut written) = (Vec::new(), Vec::new());
+        if reader.read(block, |name, value, _| fields.push((name.to_vec(), value.to_vec()))).is_err() {
+            return;
+        }
+        // A client may change its mind at any time.
+        writer.allow(length);
+        writer.begin(&mut written);
+        for (name, value) in &fields {
+            writer.field(name, value, &mut written);
+        }
+        let mut read = Vec::new();
+        again
+            .read(&written, |name, value, _| read.push((name.to_vec(), value.to_vec())))
+            .expect("what is written is read");
+        assert_eq!(read, fields);
     }
 }
 

@@ -32,3 +32,13 @@ fn proxy_headers_of_the_corpus_hold() {
 fn chunked_bodies_of_the_corpus_hold() {
     assert!(replay("chunked", properties::chunked) > 20);
 }
+
+#[test]
+fn frames_of_the_corpus_hold() {
+    assert!(replay("frames", properties::frames) > 20);
+}
+
+#[test]
+fn compressed_fields_of_the_corpus_hold() {
+    assert!(replay("fields", properties::fields) > 20);
+}

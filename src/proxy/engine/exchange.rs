@@ -95,12 +95,26 @@ pub(super) async fn run(worker: &Worker, client: &mut Client, begun: Begun) -> A
     after
 }
 
+/// Takes note of a request that was taken back before anything was done about it.
+pub(super) fn gone(worker: &Worker, begun: Begun) {
+    let mut exchange = begun.exchange;
+    exchange.ctx.end = End::ClientGone;
+    record::done(&exchange.ctx, exchange.bytes, &worker.shared.metrics, &worker.shared.log);
+}
+
 /// A request, and its head as upstreams get it, or the answer to it.
 #[derive(Debug)]
 pub(super) struct Begun {
     exchange: Exchange,
     /// Boxed: an answer of ours is large, and nearly no request has one.
     admitted: Result<Vec<u8>, Box<Answer>>,
+}
+
+impl Begun {
+    /// Where it belongs.
+    pub(super) fn lane(&self) -> Lane {
+        Lane::of(self.exchange.ctx.route)
+    }
 }
 
 /// Steps 2 to 5, on a whole head.

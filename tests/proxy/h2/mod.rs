@@ -9,6 +9,7 @@ mod passing;
 mod rules;
 mod mutations;
 mod streams;
+mod windows;
 mod floods;
 mod ending;
 

@@ -4,22 +4,21 @@
 //! ```text
 //!   begin     does the client begin with HTTP/2
 //!   serve     drives the connection and its streams, in one task; ends it
-//!     io        the connection, as the library reads and writes it
-//!     meter     what it costs beyond its requests; frames: what passes
-//!     end       one stream: the request's body in, an answer of HTTP/1.1 out
-//!     head      a request's head, as that of HTTP/1.1; answer: the other way round
+//!     mux       what is known of the connection: frames in (comes), windows, frames out (goes)
+//!       streams   the streams that are under way: windows, bodies, who waits
+//!       meter     what the connection costs beyond its requests
+//!     end       one stream, as the engine sees it: the request's body in, an answer of HTTP/1.1 out
 //! ```
 //!
-//! Frames, HPACK, flow control and the states of streams are the library's.
+//! The bytes themselves (frames, compressed fields, heads) are those of `proxy::h2`. Nothing here is measured by what a
+//! client says: what it may have under way, unread and unanswered has a bound each.
 
 mod begin;
 mod serve;
-mod io;
+mod mux;
+mod streams;
 mod meter;
-mod frames;
 mod end;
-mod head;
-mod answer;
 
 pub(super) use begin::{Begins, begins};
 pub(super) use end::End;
