@@ -25,7 +25,7 @@ use crate::{
     config::proxy::Network,
     proxy::{
         answer::Answer,
-        limit::{self, OfClient, Turned, gate::Inside},
+        limit::{self, Turned, clients::Connected, gate::Inside},
         record::metrics::Open,
     },
 };
@@ -39,7 +39,7 @@ pub(super) struct Entered {
     _open: Open,
     _all: Inside,
     _here: Option<Inside>,
-    of_client: Option<OfClient>,
+    of_client: Option<Connected>,
 }
 
 /// Lets a connection in, or says why not.
@@ -56,7 +56,7 @@ pub(super) fn enter(worker: &Worker, door: &Door, peer: SocketAddr) -> Result<En
             }
             let all = shared.connections.enter(most).ok_or(Turned::Connections)?;
             let here = limit::of_listener(snapshot, place)?;
-            let of_client = is_client.then(|| limit::of_client(snapshot, place, peer.ip())).transpose()?;
+            let of_client = if is_client { limit::of_client(snapshot, place, peer.ip())? } else { None };
             Ok(Entered { _open: door.open.open(), _all: all, _here: here, of_client })
         })())
     });
@@ -76,7 +76,7 @@ pub(super) fn enter_named(worker: &Worker, from: &mut From) -> Result<(), Turned
             return None;
         }
         let entered = limit::address(snapshot, listener, ip);
-        Some(entered.and_then(|()| limit::of_client(snapshot, place, ip)))
+        entered.and_then(|()| limit::of_client(snapshot, place, ip)).transpose()
     });
     if let (Some(of_client), Some(entered)) = (of_client.flatten().transpose()?, &mut from.entered) {
         entered.of_client = Some(of_client);

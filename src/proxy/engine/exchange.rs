@@ -509,6 +509,7 @@ mod tests {
         let run = size_of_future(|worker: &'static Worker, client: &'static mut Client, begun| {
             run(worker, client, begun)
         });
+        assert!(size_of::<From>() <= 240, "where it comes from: {}", size_of::<From>());
         assert!(run <= 2048, "an exchange: {run}");
         assert!(size_of::<Ctx>() <= 896, "what a request carries: {}", size_of::<Ctx>());
     }

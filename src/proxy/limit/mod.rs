@@ -131,9 +131,6 @@ impl AtListener {
     }
 }
 
-/// The places that a client's connection has among those of its address; it leaves them when dropped.
-pub type OfClient = [Connected; 2];
-
 /// Whether the client at this address may connect to the listener of this place.
 pub fn address(snapshot: &Snapshot, listener: &Listener, ip: IpAddr) -> Result<(), Turned> {
     let scopes = [&snapshot.limits.bounds, &listener.limits.bounds];
@@ -141,19 +138,17 @@ pub fn address(snapshot: &Snapshot, listener: &Listener, ip: IpAddr) -> Result<(
 }
 
 /// Counts a connection of the client at this address, unless it has too many.
-pub fn of_client(snapshot: &Snapshot, place: usize, ip: IpAddr) -> Result<OfClient, Turned> {
+pub fn of_client(snapshot: &Snapshot, place: usize, ip: IpAddr) -> Result<Option<Connected>, Turned> {
+    let Some((at, listener)) = snapshot.at_listener.get(place).zip(snapshot.listeners.get(place)) else {
+        return Ok(None);
+    };
+    let most = |bounds: &Bounds| bounds.per_client.unwrap_or(usize::MAX);
+    let scopes = [
+        (&snapshot.counts.clients, most(&snapshot.limits.bounds)),
+        (&at.counts.clients, most(&listener.limits.bounds)),
+    ];
     let client = client(ip, snapshot.limits.ipv6_prefix);
-    let enter = |counts: &Counts, bounds: &Bounds| {
-        counts.clients.enter(client, bounds.per_client.unwrap_or(usize::MAX)).ok_or(Turned::OfClient)
-    };
-    let at = snapshot.at_listener.get(place).zip(snapshot.listeners.get(place));
-    let all = enter(&snapshot.counts, &snapshot.limits.bounds)?;
-    let here = match at {
-        Some((at, listener)) => enter(&at.counts, &listener.limits.bounds)?,
-        // A listener that is in no snapshot has no bound of its own.
-        None => enter(&Counts::default(), &Bounds::default())?,
-    };
-    Ok([all, here])
+    Connected::enter(client, scopes).map(Some).ok_or(Turned::OfClient)
 }
 
 /// Counts a connection of the listener of this place, unless it has too many.
