@@ -76,9 +76,13 @@ async fn etcd_loses_a_member_then_its_quorum_and_recovers() {
         if !list.is_ok() || list.took > READS || list.header(headers::STALE).is_none() {
             return Err(format!("a read after {:?}: {list}", clock::now() - since));
         }
+        let ejected = cloud.ejected().await?;
+        if !ejected.is_empty() {
+            return Err(format!("ejected: {ejected:?}"));
+        }
         match cloud.upstreams().await?.iter().find(|(_, health, _)| health != "up") {
             None => Ok(()),
-            Some(upstream) => Err(format!("ejected: {upstream:?}")),
+            Some(upstream) => Err(format!("down: {upstream:?}")),
         }
     })
     .await;
@@ -98,6 +102,11 @@ async fn etcd_loses_a_member_then_its_quorum_and_recovers() {
     cloud.reaches(&id, &["Started"], SOON).await;
     let list = cloud.api.get("/api/v1/vm").await;
     assert_eq!(list.header(headers::STALE), None, "fresh again: {list}");
+    let counted = cloud.admin.get("/metrics").await.text;
+    assert!(
+        !counted.contains("switchyard_proxy_ejections_total{"),
+        "nobody was ejected at any time: {counted}"
+    );
     cloud.nodes_are("Active", 2).await;
     for vm in list.ok().as_array().expect("a list") {
         assert_eq!(vm["vm"]["instance_state"], "Started", "the outage failed nothing: {vm}");

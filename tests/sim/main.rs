@@ -10,6 +10,7 @@
 mod agent;
 mod chaos;
 mod client;
+mod ejection;
 #[path = "policy/cohort.rs"]
 mod cohort;
 mod observer;

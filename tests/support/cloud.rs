@@ -235,6 +235,15 @@ impl Cloud {
         Ok(upstreams.map(|u| (text(&u["name"]), text(&u["health"]), text(&u["evidence"]))).collect())
     }
 
+    /// Names of the upstreams that are ejected for what became of requests, with the reason.
+    pub async fn ejected(&self) -> Result<Vec<(String, String)>, String> {
+        let view = self.admin.try_call("GET", "/admin/v1/upstreams", None).await?.json();
+        let all = view["services"].as_array().into_iter().flatten();
+        let all = all.flat_map(|service| service["upstreams"].as_array()).flatten();
+        let out = all.filter(|upstream| !upstream["ejected"].is_null());
+        Ok(out.map(|u| (u["name"].to_string(), u["ejected"]["why"].to_string())).collect())
+    }
+
     /// Pushes an image through the registries' front; gives the template id that the controllers know it by.
     pub async fn push(&self, image: &super::image::Image, repository: &str, tag: &str) -> String {
         push(&self.place, self.registries_front, image, repository, tag).await;
