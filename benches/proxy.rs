@@ -163,6 +163,7 @@ fn config(upstream: SocketAddr) -> Proxy {
             passive: Passive::default(),
             timeouts: UpstreamTimeouts::default(),
             attempts: 3,
+            retry_budget: Default::default(),
             cohorts: None,
         }],
         limits: Limits::default(),

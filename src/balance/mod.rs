@@ -2,6 +2,7 @@
 
 pub mod ejection;
 mod least_requests;
+pub mod retry_budget;
 mod round_robin;
 
 pub use least_requests::least_requests;

@@ -5,7 +5,6 @@ const PLANNED: &[&str] = &[
     "service.*.discovery",
     "service.*.transfer",
     "service.*.slow_start",
-    "service.*.retry_budget",
     "service.*.upstreams.zone",
     "service.*.upstreams.weight",
     "service.*.upstreams.public_url",

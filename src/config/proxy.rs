@@ -200,6 +200,8 @@ pub struct Service {
     pub timeouts: UpstreamTimeouts,
     /// Most attempts of one request.
     pub attempts: u32,
+    /// How many of them there may be besides the first ones.
+    pub retry_budget: RetryBudget,
     /// Agents are served from one version at a time.
     pub cohorts: Option<Cohorts>,
 }
@@ -219,6 +221,21 @@ impl Default for Cohorts {
     fn default() -> Self {
         // With half of them a cloud of two can be upgraded one after the other, and no other cloud is left with less.
         Self { quorum: 0.5, settle: Duration::from_secs(60), fallback: Duration::from_secs(30) }
+    }
+}
+
+/// `retry_budget`: how many further attempts of requests a service bears, over ten seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RetryBudget {
+    /// Share of the requests, 0 to 1.
+    pub ratio: f64,
+    /// A second, besides.
+    pub min: u32,
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self { ratio: 0.2, min: 10 }
     }
 }
 

@@ -161,7 +161,17 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
         other: another(ctx, &service, None, current.place),
         status_spent: ctx.before.is_some(),
     };
-    let verdict = retry::verdict(&case);
+    let mut verdict = retry::verdict(&case);
+    let mut refused = false;
+    if let Verdict::Again(why) = verdict
+        && why.costs()
+        && !service.numbers.may_retry(service.retry_budget, now)
+    {
+        refused = true;
+        metrics.retry_refused(service.name.as_str());
+        // As if this had been the last of its attempts.
+        verdict = retry::verdict(&Case { sends_left: false, ..case });
+    }
     if verdict == Verdict::PassOn {
         // It goes on: the attempt is the one that is passed on.
         ctx.current = Some(current);
@@ -170,7 +180,8 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
     if !matches!(event, Event::Behind | Event::NotHere) {
         metrics.upstream_failed(service.name.as_str(), upstream.name.as_str(), end);
     }
-    ctx.end_attempt(end);
+    // What it ran into is in the metrics, and in the answer; the log says why that was the end.
+    ctx.end_attempt(if refused { "retry-budget" } else { end });
     match verdict {
         Verdict::Again(why) => {
             metrics.retried(service.name.as_str(), why.label());

@@ -200,6 +200,7 @@ fn service(
         follow: known.or_else(|| Follow::start(tasks, config, tls.as_ref()).map(Arc::new)),
         timeouts: config.timeouts,
         attempts: config.attempts.max(1),
+        retry_budget: config.retry_budget,
         upstreams,
         passive,
         panic_threshold: config.passive.panic_threshold,

@@ -27,7 +27,9 @@ use super::{
 use crate::{
     config::{
         Address,
-        proxy::{Balance, Endings, Health, Hold, Kind, Limits, Listener, Reads, UpstreamTimeouts},
+        proxy::{
+            Balance, Endings, Health, Hold, Kind, Limits, Listener, Reads, RetryBudget, UpstreamTimeouts,
+        },
     },
     health::{Prober, State, Verdict},
     model::{ServiceName, UpstreamName, proxy_protocol::Version},
@@ -148,6 +150,8 @@ pub struct Service {
     pub timeouts: UpstreamTimeouts,
     /// Most sends of one request.
     pub attempts: u32,
+    /// How many further attempts there may be.
+    pub retry_budget: RetryBudget,
     /// What connections to them are wrapped in.
     pub tls: Option<tls::Upstream>,
     /// In config order.

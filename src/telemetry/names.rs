@@ -48,6 +48,7 @@ metrics! {
     PROXY_UPSTREAM_REQUESTS = "switchyard_proxy_upstream_requests_total" ["service", "upstream", "status"] "Answers of upstreams, by status class.";
     PROXY_UPSTREAM_FAILURES = "switchyard_proxy_upstream_failures_total" ["service", "upstream", "failure"] "Attempts that got no whole answer.";
     PROXY_RETRIES = "switchyard_proxy_retries_total" ["service", "why"] "Further attempts of a request.";
+    PROXY_RETRIES_REFUSED = "switchyard_proxy_retries_refused_total" ["service"] "Further attempts that were not made because there were too many already.";
     PROXY_HELD = "switchyard_proxy_held" ["service"] "Requests that wait, unsent, for an eligible upstream.";
     PROXY_HELD_REFUSED = "switchyard_proxy_held_refused_total" ["service"] "Requests that were not held because too many were.";
     PROXY_UPSTREAM_UP = "switchyard_proxy_upstream_up" ["service", "upstream"] "1 while the upstream passes its probes.";

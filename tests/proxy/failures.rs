@@ -8,7 +8,10 @@ use std::{
     time::Duration,
 };
 
-use switchyard::{clock, config::proxy::Kind};
+use switchyard::{
+    clock,
+    config::proxy::{Kind, RetryBudget},
+};
 
 use crate::{
     front::{self, Front},
@@ -309,4 +312,39 @@ fn a_dropped_answer_of_retry_status_is_named_when_no_other_comes() {
         assert_eq!(named.json()["status"], "FAIL");
         assert!(named.text().contains("`u0` answered 503"), "{}", named.text());
     }
+}
+
+#[test]
+fn retries_stop_at_their_budget_and_the_answer_is_the_one_of_the_last_try() {
+    const BUSY: &str = "HTTP/1.1 503 Busy\r\nContent-Length: 4\r\n\r\nbusy";
+    let (one, other) = (Upstream::start(|_| BUSY.to_owned()), Upstream::start(|_| BUSY.to_owned()));
+    let mut config = front::config(Kind::Controller, &[one.address, other.address]);
+    config.services[0].retry_budget = RetryBudget { ratio: 0.0, min: 1 };
+    let front = Front::start(config);
+    for _ in 0..50 {
+        let answer = front.get("/api/v1/vm");
+        assert_eq!((answer.status(), answer.text().as_str()), (503, "busy"));
+    }
+    // One a second over ten seconds, and ten more for each ten that the fifty took.
+    let retried = one.count() + other.count() - 50;
+    assert!((10..50).contains(&retried), "{retried}");
+    let metrics = front.metrics();
+    let refused = format!("switchyard_proxy_retries_refused_total{{service=\"pool\"}} {}\n", 50 - retried);
+    assert!(metrics.contains(&refused), "{refused} is not in {metrics}");
+    // What was not sent costs nothing: with one of them gone each request still has the other's answer.
+    drop(one);
+    for _ in 0..20 {
+        assert_eq!(front.get("/api/v1/vm").text(), "busy");
+    }
+}
+
+#[test]
+fn a_read_without_an_answer_is_not_sent_again_beyond_the_budget() {
+    let (closes, good) = (Upstream::start(|_| String::new()), Upstream::start(|_| ok("good")));
+    let mut config = front::config(Kind::Controller, &[closes.address, good.address]);
+    config.services[0].retry_budget = RetryBudget { ratio: 0.0, min: 0 };
+    let front = Front::start(config);
+    let answers: Vec<u16> = (0..4).map(|_| front.get("/api/v1/vm").status()).collect();
+    assert_eq!(answers.iter().filter(|status| **status == 502).count(), 2, "{answers:?}");
+    assert!(std::fs::read_to_string(&front.log).unwrap().contains("\"retry-budget\""));
 }

@@ -83,6 +83,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             passive: Passive::default(),
             timeouts: UpstreamTimeouts::default(),
             attempts: 3,
+            retry_budget: Default::default(),
             cohorts: None,
         }],
         limits: Limits::default(),

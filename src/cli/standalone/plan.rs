@@ -186,6 +186,7 @@ fn service(name: &str, kind: Kind, upstreams: Vec<Upstream>) -> Service {
         passive: Passive::default(),
         timeouts: UpstreamTimeouts::default(),
         attempts: 3,
+        retry_budget: Default::default(),
         cohorts: None,
     }
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use super::{health, replicas};
 use crate::{
     config::{
-        proxy::{Balance, Freshness, Hold, Kind, Reads, Service, Upstream, UpstreamTimeouts},
+        proxy::{Balance, Freshness, Hold, Kind, Reads, RetryBudget, Service, Upstream, UpstreamTimeouts},
         raw::{Raw, Table},
         report::Place,
-        value::{Given, Wrong, address, duration_in, flag, named, one_of, status, text, whole},
+        value::{Given, Wrong, address, duration_in, flag, fraction, named, one_of, status, text, whole},
     },
     model::{ServiceName, UpstreamName, proxy_protocol::Version},
 };
@@ -71,6 +71,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let passive = health::passive(table);
     let timeouts = timeouts(&table.sub("timeouts"));
     let attempts = table.or("attempts", ATTEMPTS, whole(1..=10));
+    let retry_budget = retry_budget(&table.sub("retry_budget"));
     let cohorts = super::cohorts::read(table, kind);
     let (upstreams, places) = upstreams?.into_iter().unzip();
     let kind = kind?;
@@ -90,6 +91,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         passive,
         timeouts,
         attempts,
+        retry_budget,
         cohorts,
     };
     Some((service, places))
@@ -111,6 +113,14 @@ fn balance(given: &Given<'_>) -> Result<Balance, Wrong> {
         return Err(Wrong::new(format!("`{word}` is not supported by this version"), right));
     }
     one_of(&[("round-robin", Balance::RoundRobin), ("least-requests", Balance::LeastRequests)])(given)
+}
+
+fn retry_budget(table: &Table<'_>) -> RetryBudget {
+    let default = RetryBudget::default();
+    RetryBudget {
+        ratio: table.or("ratio", default.ratio, fraction(0.0..=1.0)),
+        min: table.or("min", default.min, whole(0..=1_000_000)),
+    }
 }
 
 fn hold(table: &Table<'_>) -> Hold {

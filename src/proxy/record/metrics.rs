@@ -27,6 +27,7 @@ pub struct ProxyMetrics {
     upstream_requests: IntCounterVec,
     upstream_failures: IntCounterVec,
     retries: IntCounterVec,
+    retries_refused: IntCounterVec,
     held: IntGaugeVec,
     held_refused: IntCounterVec,
     up: IntGaugeVec,
@@ -100,6 +101,7 @@ impl ProxyMetrics {
             upstream_requests: registry.counters(names::PROXY_UPSTREAM_REQUESTS)?,
             upstream_failures: registry.counters(names::PROXY_UPSTREAM_FAILURES)?,
             retries: registry.counters(names::PROXY_RETRIES)?,
+            retries_refused: registry.counters(names::PROXY_RETRIES_REFUSED)?,
             held: registry.gauges(names::PROXY_HELD)?,
             held_refused: registry.counters(names::PROXY_HELD_REFUSED)?,
             up: registry.gauges(names::PROXY_UPSTREAM_UP)?,
@@ -143,7 +145,7 @@ impl ProxyMetrics {
             Some(service) => {
                 let first_byte =
                     ctx.first_byte.map(|at| at.saturating_duration_since(ctx.started).as_secs_f64());
-                service.numbers.done(ctx.route.class, ctx.status(), first_byte);
+                service.numbers.done(ctx.route.class, ctx.status(), first_byte, ctx.started);
             }
             // Nobody was to answer it.
             None if ctx.ours.is_none() => self.refused(ctx.listener_name(), "client-gone"),
@@ -188,6 +190,11 @@ impl ProxyMetrics {
     /// There is another attempt.
     pub fn retried(&self, service: &str, why: &str) {
         self.retries.with_label_values(&[service, why]).inc();
+    }
+
+    /// There might have been another attempt, but there were too many already.
+    pub fn retry_refused(&self, service: &str) {
+        self.retries_refused.with_label_values(&[service]).inc();
     }
 
     /// Too many were held.

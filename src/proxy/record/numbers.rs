@@ -8,7 +8,7 @@ use std::{
     cell::Cell,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     thread,
 };
@@ -17,8 +17,13 @@ use prometheus::{
     HistogramVec, IntCounterVec,
     local::{LocalHistogram, LocalIntCounter},
 };
+use tokio::time::Instant;
+use tracing::warn;
 
 use crate::{
+    balance::retry_budget::{self, Window},
+    clock,
+    config::proxy::RetryBudget,
     model::{RouteClass, ServiceName, UpstreamName},
     proxy::snapshot::Apart,
 };
@@ -73,12 +78,18 @@ pub struct ServiceNumbers {
     requests: IntCounterVec,
     first_byte: HistogramVec,
     shares: Shared<OfService>,
+    began: Instant,
+    retries: Mutex<Window>,
+    /// The second in which it was last told that retries are refused; 0: never.
+    told: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 struct OfService {
     requests: [[Option<LocalIntCounter>; STATUSES.len()]; CLASSES],
     first_byte: [Option<LocalHistogram>; CLASSES],
+    /// Requests that are over, by the second in which they began.
+    recent: Window,
 }
 
 impl ServiceNumbers {
@@ -88,14 +99,25 @@ impl ServiceNumbers {
             requests: requests.clone(),
             first_byte: first_byte.clone(),
             shares: Shared::new(),
+            began: clock::now(),
+            retries: Mutex::default(),
+            told: AtomicU64::new(0),
         }
     }
 
     /// A request is over, with this status if it had an answer; the head of its answer went out so many seconds after
-    /// that of the request came.
-    pub(super) fn done(&self, class: RouteClass, status: Option<u16>, first_byte: Option<f64>) {
+    /// that of the request came, which was at `started`.
+    pub(super) fn done(
+        &self,
+        class: RouteClass,
+        status: Option<u16>,
+        first_byte: Option<f64>,
+        started: Instant,
+    ) {
         let place = place(status);
+        let second = self.second(started);
         self.shares.own(|own| {
+            own.recent.add(second);
             if let Some(count) = own.requests.get_mut(class as usize).and_then(|by| by.get_mut(place)) {
                 let make = || {
                     let status = STATUSES.get(place).copied().unwrap_or_default();
@@ -110,6 +132,28 @@ impl ServiceNumbers {
                 times.get_or_insert_with(make).observe(seconds);
             }
         });
+    }
+
+    /// Whether one more retry is borne by this budget; it is counted then.
+    pub fn may_retry(&self, budget: RetryBudget, now: Instant) -> bool {
+        let second = self.second(now);
+        let mut requests = 0;
+        self.shares.each(|share| requests += share.recent.sum(second));
+        let mut retries = self.retries.lock().unwrap_or_else(PoisonError::into_inner);
+        let allowed = retry_budget::allows(requests, retries.sum(second), budget.ratio, budget.min);
+        if allowed {
+            retries.add(second);
+        } else if self.told.load(Ordering::Relaxed) + retry_budget::SECONDS <= second {
+            self.told.store(second, Ordering::Relaxed);
+            let (service, retries) = (&self.service, retries.sum(second));
+            warn!(service.name = %service, requests, retries, "retries are refused: there are too many already");
+        }
+        allowed
+    }
+
+    /// Seconds that have passed since counting began; the first one is 100, so that none is long past.
+    fn second(&self, at: Instant) -> u64 {
+        100 + at.saturating_duration_since(self.began).as_secs()
     }
 
     /// Puts together what the threads have counted.

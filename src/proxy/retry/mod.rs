@@ -138,6 +138,12 @@ pub enum Because {
 }
 
 impl Because {
+    /// Whether it costs the budget: the upstream of this attempt has run the request, or may have. What was never sent,
+    /// what one registry lacks and the rest of a blob multiply nothing.
+    pub fn costs(self) -> bool {
+        matches!(self, Self::Repeatable | Self::Keyed | Self::Status)
+    }
+
     /// The label of metrics and logs.
     pub fn label(self) -> &'static str {
         match self {
