@@ -70,7 +70,9 @@ fn choose(c: &mut Criterion) {
     let want = Want {
         route: classify::route(Kind::Controller, &Method::GET, "/api/v1/vm"),
         writer: None,
+        logs: None,
         only: None,
+        rather: None,
         deposed: false,
         write_only: false,
         fresh: None,
@@ -159,6 +161,7 @@ fn config(upstream: SocketAddr) -> Proxy {
             tls: None,
             writer: None,
             reads: Reads::default(),
+            vendor: Default::default(),
             health: Health::default(),
             passive: Passive::default(),
             timeouts: UpstreamTimeouts::default(),

@@ -123,6 +123,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("proxy/forward/", &["tokio::net", "tokio::sync", "std::fs", "crate::clock"]),
     ("proxy/retry/", &["tokio::net", "tokio::sync", "std::fs", "crate::clock"]),
     ("proxy/freshness/", &["tokio", "std::net", "std::fs", "tracing", "crate::clock"]),
+    ("proxy/catalogue/", &["tokio", "std::net", "std::fs", "tracing", "crate::clock"]),
     ("proxy/weigh.rs", &["tokio", "std::net", "std::fs", "crate::clock"]),
     ("controller/api/", &["crate::store", "crate::controller::schedule"]),
     ("controller/ops/", &["axum"]),

@@ -98,7 +98,7 @@ impl Templates {
 }
 
 /// Takes the body out of an answer's envelope.
-fn read<T: DeserializeOwned>(url: &str, status: u16, bytes: &[u8]) -> Result<T, ClientError> {
+pub(super) fn read<T: DeserializeOwned>(url: &str, status: u16, bytes: &[u8]) -> Result<T, ClientError> {
     let strange = |why: String| ClientError::Strange { url: url.to_owned(), why };
     let refused = |message: String| ClientError::Refused { url: url.to_owned(), status, message };
     let envelope: Envelope<Box<RawValue>> = match serde_json::from_slice(bytes) {
@@ -117,7 +117,7 @@ fn read<T: DeserializeOwned>(url: &str, status: u16, bytes: &[u8]) -> Result<T, 
 }
 
 /// The words in which registries say that there is no such template.
-fn says_not_there(refused: &ClientError) -> bool {
+pub(super) fn says_not_there(refused: &ClientError) -> bool {
     match refused {
         ClientError::Refused { status: 404, .. } => true,
         ClientError::Refused { status: 200 | 400, message, .. } => {

@@ -14,6 +14,7 @@ pub mod registry;
 mod server;
 mod load;
 mod env;
+mod vendor;
 mod vendor_env;
 mod raw;
 mod value;

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
+pub use super::vendor::{Lists, Secret, Vendor};
 use super::{
     Address, Log,
     bounds::{BodyCaps, Bounds},
@@ -192,6 +193,8 @@ pub struct Service {
     pub writer: Option<usize>,
     /// Which registry may answer reads.
     pub reads: Reads,
+    /// What is special about the vendor's registries.
+    pub vendor: Vendor,
     /// Probing.
     pub health: Health,
     /// What traffic says.
@@ -274,6 +277,8 @@ impl Default for Reads {
 pub enum Freshness {
     /// By its position in the writer's log.
     Position,
+    /// By its list of templates, compared with the writer's: for the vendor's registries.
+    Catalogue,
     /// Not at all: any upstream may answer.
     None,
 }
@@ -283,6 +288,7 @@ impl Freshness {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Position => "position",
+            Self::Catalogue => "catalogue",
             Self::None => "none",
         }
     }

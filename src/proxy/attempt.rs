@@ -14,6 +14,7 @@ use super::{
     passive,
     record::ProxyMetrics,
     retry::{self, Case, Event, Verdict, What},
+    vendor,
     weigh::{self, Weighed},
 };
 use crate::{
@@ -48,6 +49,7 @@ pub(super) fn sent(ctx: &mut Ctx) {
     if let Some(current) = &ctx.current {
         ctx.tried.sent(current.place);
     }
+    vendor::sent(ctx);
 }
 
 /// Step 8, on the way back: takes in what the head of an answer says. An event, if it may not be passed on.
@@ -59,6 +61,11 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, fields: &Fields<'_>) -> Optio
     let at = position(headers::POSITION);
     ctx.said = Said { position: at, ..Said::default() };
     let current = ctx.current.as_ref()?;
+    if current.asked.listing {
+        let weighed = weigh::weigh(&current.asked, status, at);
+        vendor::answered(ctx, status);
+        return (weighed == Weighed::NotHere).then_some(Event::NotHere);
+    }
     let follow = follow?;
     let shows = matches!(status, 200..=399 | 404);
     // A path that the registry does not know is answered by nobody who knows of positions.

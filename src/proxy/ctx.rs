@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     answer::{Answer, Before},
+    catalogue::About,
     choose::{Stale, Tried, Want, Why},
     classify::{Needs, Route},
     follow::{Look, Said},
@@ -14,9 +15,11 @@ use super::{
     identify::{Client, Secured},
     retry::{Traffic, What},
     snapshot::{Held, Service, UnderWay, Upstream},
+    vendor::Concerns,
     weigh::Asked,
 };
 use crate::{
+    clock,
     config::proxy::Kind,
     model::{RepositoryName, RequestId},
 };
@@ -151,6 +154,8 @@ pub struct Ctx {
     pub session: Option<String>,
     /// It is an agent's, and the service serves agents from one version at a time.
     pub of_agent: bool,
+    /// What it is about at registries of the vendor's; boxed, for most requests are to others.
+    pub concerns: Option<Box<Concerns>>,
     /// Whether the client asks for another protocol.
     pub upgrade: bool,
     /// Whether the client waits for an interim answer before it sends the body.
@@ -248,6 +253,9 @@ impl Ctx {
 
     /// What is known of the registries with regard to it.
     pub fn look(&self, service: &Service) -> Look {
+        if let Some(survey) = &service.survey {
+            return survey.look(self.concerns.as_deref().map_or(About::All, Concerns::about));
+        }
         service.follow.as_ref().map(|follow| follow.look(self.subject())).unwrap_or_default()
     }
 
@@ -256,7 +264,9 @@ impl Ctx {
         Want {
             route: self.route,
             writer: service.writer,
+            logs: service.logs,
             only: self.session.as_deref().and_then(|name| service.named(name)),
+            rather: service.pins.place(self, service, clock::now()),
             deposed: look.deposed,
             write_only: service.reads.write_only,
             fresh: service.fresh(look),

@@ -40,8 +40,12 @@ pub mod answer;
 pub mod ctx;
 pub mod snapshot;
 pub mod freshness;
+pub mod catalogue;
 pub mod follow;
 pub mod cohort;
+pub mod survey;
+mod vendor;
+pub mod pins;
 pub mod reload;
 pub mod handover;
 mod certificates;
@@ -124,6 +128,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         repository: None,
         session: None,
         of_agent: false,
+        concerns: None,
         ability: None,
         tried: Default::default(),
         hold_over: false,
@@ -147,7 +152,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
     });
     let admitted = normal.map_err(Answer::Refused).and_then(|path| {
         // Whom it was for decides in which form it is told that it goes no further.
-        let routed = route(&mut ctx, host, query);
+        let routed = route(&mut ctx, host, query, fields);
         turned.map_err(Answer::Turned)?;
         routed?;
         fits(&ctx, head.framing)?;
@@ -172,7 +177,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
 const ADDED: usize = 224;
 
 /// Step 5.
-fn route(ctx: &mut Ctx, host: &str, query: &str) -> Result<(), Answer> {
+fn route(ctx: &mut Ctx, host: &str, query: &str, fields: &Fields<'_>) -> Result<(), Answer> {
     let listener = ctx.snapshot.listeners.get(ctx.listener).ok_or(Answer::NoRoute)?;
     if classify::is_hidden(&ctx.path, &listener.expose) {
         return Err(Answer::NoRoute);
@@ -187,6 +192,7 @@ fn route(ctx: &mut Ctx, host: &str, query: &str) -> Result<(), Answer> {
     if kind == Kind::Registry {
         ctx.repository = classify::repository(&ctx.path);
         ctx.session = classify::session(&ctx.path).map(str::to_owned);
+        ctx.concerns = ctx.service().and_then(|service| vendor::concerns(service, ctx, query, fields));
     }
     if ctx.upgrade {
         // Another protocol may begin with it, so it cannot be sent twice.

@@ -50,7 +50,8 @@ impl Waiting {
             verdict.mark_unchanged();
             verdict
         };
-        let news = service.follow.as_ref().map(|follow| follow.news());
+        let followed = service.follow.as_ref().map(|follow| follow.news());
+        let news = followed.or_else(|| service.survey.as_ref().map(|survey| survey.news()));
         let mut verdicts: Vec<_> = service.upstreams.iter().map(follow).collect();
         verdicts.extend(service.cohort.as_ref().map(|cohort| cohort.follow()));
         Some(Self { _inside: inside, tick: now + hold::TICK, verdicts, news })
@@ -216,6 +217,7 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
         }
     };
     let Some(upstream) = service.upstreams.get(chosen.place) else { return Err(NoneLeft::default()) };
+    service.pins.chosen(ctx, service, chosen.place, now);
     let supports = || candidates.get(chosen.place).is_some_and(|c| c.verdict.supports(SUPPORTS_IDEMPOTENCY));
     let keyed = ctx.route.creates && supports();
     tracing::debug!(request.id = %ctx.request, upstream.name = %upstream.name, why = %chosen.why, "upstream chosen");
@@ -231,7 +233,7 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
         began: now,
         traffic: Traffic::default(),
         keyed,
-        asked: asked(&want, &chosen, &look),
+        asked: asked(&want, &chosen, &look, ctx.concerns.as_ref().is_some_and(|c| c.session)),
         blameless: false,
         well: false,
     });
@@ -240,7 +242,7 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
 
 /// With what the attempt is sent off: its answer is weighed by what was known when it was chosen, not by what became
 /// known since.
-fn asked(want: &Want, chosen: &Chosen, look: &Look) -> Asked {
+fn asked(want: &Want, chosen: &Chosen, look: &Look, session: bool) -> Asked {
     Asked {
         needs: if want.fresh.is_some() { want.route.needs } else { Needs::Nothing },
         at: look.at,
@@ -250,6 +252,8 @@ fn asked(want: &Want, chosen: &Chosen, look: &Look) -> Asked {
             Rank::First | Rank::Second => None,
         },
         of_writer: want.writer == Some(chosen.place) && !want.deposed,
+        listing: want.fresh.is_some_and(|fresh| fresh.listing),
+        session,
     }
 }
 

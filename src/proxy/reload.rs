@@ -11,6 +11,8 @@ use super::{
     passive::{self, Passive, Shown},
     record::ProxyMetrics,
     snapshot::{Live, Service, Snapshot, Upstream},
+    survey::Survey,
+    vendor,
 };
 use crate::{
     clock,
@@ -188,6 +190,7 @@ fn service(
         passive::hand(&passive, &found.ejections);
     }
     let known = old.and_then(|old| old.follow.clone()).filter(|follow| follow.fits(config));
+    let surveyed = old.and_then(|old| old.survey.clone()).filter(|survey| survey.fits(config));
     Service {
         name: config.name.clone(),
         kind: config.kind,
@@ -197,6 +200,8 @@ fn service(
         maintenance: config.maintenance,
         writer: config.writer,
         reads: config.reads,
+        logs: vendor::logs(config),
+        survey: surveyed.or_else(|| Survey::start(tasks, config, tls.as_ref()).map(Arc::new)),
         follow: known.or_else(|| Follow::start(tasks, config, tls.as_ref()).map(Arc::new)),
         timeouts: config.timeouts,
         attempts: config.attempts.max(1),
@@ -207,6 +212,7 @@ fn service(
         tls: tls.clone(),
         turn: Default::default(),
         held: old.map(|old| old.held.clone()).unwrap_or_default(),
+        pins: old.map(|old| old.pins.clone()).unwrap_or_default(),
         twins_told: Default::default(),
         numbers: old.map_or_else(|| Arc::new(metrics.of_service(&config.name)), |old| old.numbers.clone()),
         cohort: config.cohorts.map(|rules| match old.and_then(|old| old.cohort.clone()) {

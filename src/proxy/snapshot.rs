@@ -16,13 +16,16 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
+    catalogue::About,
     choose::{self, Candidate, FEW, Fresh, Out},
     cohort::{Cohort, Served},
     follow::{Follow, Look},
-    freshness::Standing,
+    freshness::{Standing, Subject},
     limit::{AtListener, Counts, gate::Gate},
     passive::{Passive, Shown},
+    pins::Pins,
     record::{ServiceNumbers, UpstreamNumbers},
+    survey::Survey,
 };
 use crate::{
     config::{
@@ -142,10 +145,14 @@ pub struct Service {
     pub maintenance: bool,
     /// Place of the write registry of replicated storage.
     pub writer: Option<usize>,
+    /// Place of the registry that collects logs.
+    pub logs: Option<usize>,
     /// Which registry may answer reads.
     pub reads: Reads,
     /// What is known of the registries' positions, if reads go by them; goes on over a reload.
     pub follow: Option<Arc<Follow>>,
+    /// What is known of the registries' lists, if reads go by those; goes on over a reload.
+    pub survey: Option<Arc<Survey>>,
     /// Towards upstreams.
     pub timeouts: UpstreamTimeouts,
     /// Most sends of one request.
@@ -164,6 +171,8 @@ pub struct Service {
     pub turn: Apart<AtomicUsize>,
     /// Requests that wait; goes on over a reload.
     pub held: Gate,
+    /// Where clients belong; goes on over a reload.
+    pub pins: Arc<Pins>,
     /// That several upstreams call themselves the same was logged.
     pub twins_told: AtomicBool,
     /// What is counted of its requests; goes on over a reload.
@@ -220,20 +229,32 @@ impl Service {
         )
     }
 
+    /// What is known of what its registries have, with regard to everything.
+    pub fn look_at_all(&self) -> Look {
+        match (&self.survey, &self.follow) {
+            (Some(survey), _) => survey.look(About::All),
+            (None, Some(follow)) => follow.look(Subject::All),
+            (None, None) => Look::default(),
+        }
+    }
+
     /// How freshness bears on requests to this service.
     pub fn fresh(&self, look: &Look) -> Option<Fresh> {
-        self.follow.as_ref().map(|_| Fresh { lease: look.lease, stale: self.reads.stale })
+        let listing = self.survey.is_some();
+        let fresh = Fresh { lease: look.lease, stale: self.reads.stale, listing };
+        (listing || self.follow.is_some()).then_some(fresh)
     }
 
     /// Whether this upstream passes its probes and is known to have the newest change of all; `look` was for
     /// everything. The writer has it by itself.
     pub fn is_fresh(&self, look: &Look, place: usize) -> bool {
-        let (Some(follow), Some(upstream)) = (&self.follow, self.upstreams.get(place)) else { return false };
+        let Some(upstream) = self.upstreams.get(place) else { return false };
         if self.writer == Some(place) && !look.deposed {
-            return true;
+            return self.follow.is_some() || self.survey.is_some();
         }
-        let up = upstream.prober.verdict().state == State::Up;
-        up && look.is_fresh(place) && follow.told(place).is_some_and(|told| told.is_of(look.at))
+        let lately = |follow: &Arc<Follow>| follow.told(place).is_some_and(|told| told.is_of(look.at));
+        let told = self.survey.is_some() || self.follow.as_ref().is_some_and(lately);
+        told && upstream.prober.verdict().state == State::Up && look.is_fresh(place)
     }
 
     /// The upstream that goes by this name: it says so itself, or the config does. Of several that say so, the writer.

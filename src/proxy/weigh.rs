@@ -18,6 +18,10 @@ pub struct Asked {
     pub stale: Option<Stale>,
     /// The writer was asked: whatever it says is so.
     pub of_writer: bool,
+    /// Registries are known by their lists.
+    pub listing: bool,
+    /// It shows a session, which may be known to the registry that made it alone.
+    pub session: bool,
 }
 
 /// What the head of an answer is worth.
@@ -36,8 +40,17 @@ pub enum Weighed {
 pub fn weigh(asked: &Asked, status: u16, has: Option<Position>) -> Weighed {
     // An error says nothing about what the registry has.
     let shows = matches!(status, 200..=399 | 404);
+    if asked.listing && asked.session && status == 401 && !asked.of_writer {
+        return Weighed::NotHere;
+    }
     if asked.of_writer || !shows {
         return Weighed::Good;
+    }
+    if asked.listing {
+        // Lists are compared every few seconds, and files are copied one by one: only the writer says that something is
+        // not there.
+        let absent = status == 404 && !matches!(asked.needs, Needs::Nothing | Needs::Keys | Needs::Logs);
+        return if absent { Weighed::NotHere } else { Weighed::Good };
     }
     let covers = asked.needed.is_some_and(|needed| has.is_some_and(|has| has >= needed));
     match (asked.needs, asked.stale) {
@@ -60,7 +73,15 @@ mod tests {
     }
 
     fn asked(needs: Needs, needed: &str) -> Asked {
-        Asked { needs, at: Duration::ZERO, needed: at(needed), stale: None, of_writer: false }
+        Asked {
+            needs,
+            at: Duration::ZERO,
+            needed: at(needed),
+            stale: None,
+            of_writer: false,
+            listing: false,
+            session: false,
+        }
     }
 
     #[test]
@@ -89,6 +110,29 @@ mod tests {
                 weighed,
                 "{needs:?} {needed} {status} {has}"
             );
+        }
+    }
+
+    #[test]
+    fn by_lists_only_the_writer_says_that_something_is_not_there() {
+        use Needs::{All, Blob, Keys, Logs, Nothing, Unsaid};
+        for (needs, status, session, weighed) in [
+            (All, 404, false, Weighed::NotHere),
+            (Blob, 404, false, Weighed::NotHere),
+            (Unsaid, 404, false, Weighed::NotHere),
+            (Unsaid, 200, false, Weighed::Good),
+            (All, 401, false, Weighed::Good),
+            (All, 401, true, Weighed::NotHere),
+            (Nothing, 401, true, Weighed::NotHere),
+            (Nothing, 404, true, Weighed::Good),
+            (Keys, 404, false, Weighed::Good),
+            (Logs, 404, false, Weighed::Good),
+            (All, 500, true, Weighed::Good),
+        ] {
+            let mut asked = Asked { listing: true, session, ..asked(needs, "-") };
+            assert_eq!(weigh(&asked, status, None), weighed, "{needs:?} {status} {session}");
+            asked.of_writer = true;
+            assert_eq!(weigh(&asked, status, None), Weighed::Good, "{needs:?} {status} {session}");
         }
     }
 

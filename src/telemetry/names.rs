@@ -68,6 +68,9 @@ metrics! {
     PROXY_LEASE = "switchyard_proxy_lease_seconds" ["service"] "What is left of the lease on the writer's log; 0 without one, and then reads go to the writer.";
     PROXY_REGISTRY_FRESH = "switchyard_proxy_registry_fresh" ["service", "upstream"] "1 while the registry is up and known to have the newest change; not without a lease.";
     PROXY_REGISTRY_LAG = "switchyard_proxy_registry_lag_entries" ["service", "upstream"] "Changes that the registry has not applied yet, as it told within the last 30 s; none when it has not.";
+    PROXY_CATALOGUE_DIFFERING = "switchyard_proxy_catalogue_differing_templates" ["service", "upstream"] "Templates that the registry does not list as the writer does.";
+    PROXY_CATALOGUE_AGE = "switchyard_proxy_catalogue_age_seconds" ["service", "upstream"] "Time since the last list of the registry that could be had was asked for.";
+    PROXY_CATALOGUE_WRITTEN = "switchyard_proxy_catalogue_written_templates" ["service"] "Templates that were written so lately that the writer alone is asked about them; -1 when that is so of all.";
     PROXY_FRESH_WAITS = "switchyard_proxy_fresh_waits_total" ["service", "outcome"] "Reads that waited for a lagging replica, by what came of it: caught-up, writer, stale, refused, client-gone.";
     PROXY_BEHIND_ANSWERS = "switchyard_proxy_behind_answers_total" ["service", "upstream"] "Answers that were dropped because they were older than what was needed.";
     PROXY_STALE_ANSWERS = "switchyard_proxy_stale_answers_total" ["service", "why"] "Answers that were passed on although they may miss the last pushes: unknown, behind.";

@@ -19,7 +19,7 @@ pub struct Service {
     pub name: String,
     /// `replicated` or `shared`.
     pub storage: String,
-    /// `position` or `none`.
+    /// `position`, `catalogue` or `none`.
     pub freshness: String,
     /// The upstream that takes writes; `None` on shared storage.
     pub writer: Option<String>,
@@ -42,6 +42,10 @@ pub struct Service {
     pub newest: Option<Position>,
     /// Repositories of which the last change is known.
     pub repositories: u64,
+    /// Where lists are compared: how many templates were written so lately that the writer alone is asked about them;
+    /// `None` when that is so of all, or where none are compared.
+    #[serde(default)]
+    pub written: Option<u64>,
     /// In config order.
     pub upstreams: Vec<Upstream>,
 }
@@ -69,4 +73,22 @@ pub struct Upstream {
     pub told_seconds: Option<f64>,
     /// The last state that it told, as it came; `None` if it never did.
     pub state: Option<State>,
+    /// What it lists, where lists are compared.
+    #[serde(default)]
+    pub catalogue: Option<Catalogue>,
+}
+
+/// What one registry lists, compared with the writer's list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// How many templates; `None` while its list is not known.
+    pub templates: Option<u64>,
+    /// Templates that it does not have as the writer does.
+    pub differing: u64,
+    /// Some of them.
+    pub named: Vec<String>,
+    /// Seconds since its last list was asked for.
+    pub asked_seconds: Option<f64>,
+    /// Why the last list could not be had; empty if it could.
+    pub why: String,
 }

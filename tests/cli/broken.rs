@@ -259,9 +259,34 @@ const ADDED_TO_PROXY: &[Case] = &[
     case(
         "[service.registries]\nfreshness = \"catalogue\"\nupstreams = [{ address = \"a:1\" }]",
         "8:13",
-        "`catalogue` is not supported by this version",
-        "use `position` with registries of ours, else `none`",
+        "is `catalogue`, but there is no `writer` to compare lists with",
+        "`writer = \"r1\"`",
     ),
+    case(
+        "[service.registries]\nwriter = \"a\"\nfreshness = \"catalogue\"\nfresh_wait = \"1s\"\nupstreams = [{ name = \"a\", address = \"a:1\" }]",
+        "10:14",
+        "`service.registries.fresh_wait` means nothing with `freshness = \"catalogue\"`",
+        "delete it",
+    ),
+    case(
+        "[service.registries]\nwriter = \"a\"\nupstreams = [{ name = \"a\", address = \"a:1\" }]\n[service.registries.catalogue]\ninterval = \"5s\"",
+        "10:1",
+        "`service.registries.catalogue` means nothing: reads do not go by lists",
+        "use `freshness = \"catalogue\"`",
+    ),
+    case(
+        "[service.registries]\nwriter = \"a\"\nfreshness = \"catalogue\"\nupstreams = [{ name = \"a\", address = \"a:1\" }]\n[service.registries.catalogue]\ntoken_file = \"/nowhere/token\"",
+        "12:14",
+        "`service.registries.catalogue.token_file` is `/nowhere/token`, which cannot be read",
+        "name a file with one line",
+    ),
+    case(
+        "[service.registries]\nlogs = \"b\"\nupstreams = [{ name = \"a\", address = \"a:1\" }]",
+        "8:8",
+        "`service.registries.logs` is `b`, which is no upstream",
+        "did you mean `a`?",
+    ),
+    case("logs = \"a\"", "7:8", "`service.controllers.logs` is given for controllers", "delete it"),
     case(
         "[service.registries]\nfreshness = \"position\"\nupstreams = [{ address = \"a:1\" }]",
         "8:13",
@@ -272,7 +297,7 @@ const ADDED_TO_PROXY: &[Case] = &[
         "[service.registries]\nfreshness = \"exact\"\nupstreams = [{ address = \"a:1\" }]",
         "8:13",
         "`service.registries.freshness` is `exact`",
-        "use `position` or `none`",
+        "use `position`, `catalogue` or `none`",
     ),
     case(
         "[service.registries]\nwriter = \"a\"\nstale_reads = \"always\"\nupstreams = [{ name = \"a\", address = \"a:1\" }]",

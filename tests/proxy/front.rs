@@ -73,6 +73,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             tls: None,
             writer: None,
             reads: Reads::default(),
+            vendor: Default::default(),
             health: Health {
                 interval: Duration::from_millis(200),
                 timeout: Duration::from_secs(1),

@@ -8,9 +8,12 @@ mod raw;
 mod registry;
 mod secure;
 mod upstream;
+mod vendor;
 
 #[path = "../support/certificates.rs"]
 mod certificates;
+#[path = "../support/vendor/mod.rs"]
+mod vendor_standin;
 
 mod attacks;
 mod cohorts;

@@ -9,7 +9,7 @@ use crate::{
     model::Position,
     telemetry,
     wire::{
-        registries::{Registries, Service, Upstream},
+        registries::{Catalogue, Registries, Service, Upstream},
         replication::{Follower, State},
     },
 };
@@ -116,6 +116,8 @@ fn service(service: &Service) -> String {
     let lease = match (service.freshness.as_str(), service.lease_ms) {
         ("position", Some(left)) => format!("lease {:.1} s", Duration::from_millis(left).as_secs_f64()),
         ("position", None) => format!("no lease: {}", service.lease_why),
+        ("catalogue", _) if service.lease_why.is_empty() => "lists are compared".into(),
+        ("catalogue", _) => format!("the writer's list is not known: {}", service.lease_why),
         _ => "freshness is not looked at".into(),
     };
     let newest = service.newest.map(|newest| format!(", newest change {newest}")).unwrap_or_default();
@@ -140,10 +142,31 @@ fn of_upstream(upstream: &Upstream) -> Row {
     if !upstream.why.is_empty() {
         row.notes.insert(0, upstream.why.clone());
     }
-    if upstream.state.is_none() {
-        row.notes.push("it has never told its state".into());
+    match &upstream.catalogue {
+        Some(catalogue) => row.notes.extend(of_catalogue(catalogue)),
+        None if upstream.state.is_none() => row.notes.push("it has never told its state".into()),
+        None => {}
     }
     row
+}
+
+fn of_catalogue(catalogue: &Catalogue) -> Vec<String> {
+    let mut notes = Vec::new();
+    if let Some(count) = catalogue.templates {
+        notes.push(format!("lists {count} templates"));
+    }
+    if catalogue.differing > 0 {
+        let more = if catalogue.differing > catalogue.named.len() as u64 { ", …" } else { "" };
+        notes.push(format!(
+            "{} not as the writer has them: {}{more}",
+            catalogue.differing,
+            catalogue.named.join(", ")
+        ));
+    }
+    if !catalogue.why.is_empty() {
+        notes.push(format!("its list could not be had: {}", catalogue.why));
+    }
+    notes
 }
 
 fn of_state(state: &State) -> Row {

@@ -182,6 +182,7 @@ fn service(name: &str, kind: Kind, upstreams: Vec<Upstream>) -> Service {
         tls: None,
         writer: None,
         reads: Reads::default(),
+        vendor: Default::default(),
         health: Health { interval: PROBE, rise: 1, ..Health::default() },
         passive: Passive::default(),
         timeouts: UpstreamTimeouts::default(),

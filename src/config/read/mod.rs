@@ -15,6 +15,7 @@ mod service;
 mod health;
 mod replicas;
 mod tls;
+mod vendor;
 
 pub(super) use agent::agent;
 pub(super) use controller::controller;

@@ -8,7 +8,7 @@ use crate::{
         raw::{Table, quoted},
         report::Place,
         suggest,
-        value::{Given, Wrong, duration_in, flag, one_of, text},
+        value::{duration_in, flag, one_of, text},
     },
     model::UpstreamName,
 };
@@ -26,6 +26,9 @@ enum Storage {
 
 const STORAGE: &[(&str, Storage)] = &[("shared", Storage::Shared), ("replicated", Storage::Replicated)];
 
+const FRESHNESS: &[(&str, Freshness)] =
+    &[("position", Freshness::Position), ("catalogue", Freshness::Catalogue), ("none", Freshness::None)];
+
 const STALE: &[(&str, StaleReads)] =
     &[("writer-lost", StaleReads::WriterLost), ("never", StaleReads::Never), ("allow", StaleReads::Allow)];
 
@@ -37,7 +40,7 @@ pub(super) fn read(
 ) -> (Option<usize>, Reads) {
     let storage = table.opt("storage", one_of(STORAGE));
     let writer_name = table.opt("writer", |given| text(given).map(str::to_owned));
-    let freshness = table.opt("freshness", freshness);
+    let freshness = table.opt("freshness", one_of(FRESHNESS));
     let write_only = table.opt("write_only", flag);
     let stale = table.opt("stale_reads", one_of(STALE));
     let wait = table.opt("fresh_wait", duration_in(Duration::ZERO..=MOST_WAIT));
@@ -79,9 +82,14 @@ pub(super) fn read(
             let right = "delete it, or name the registry that takes writes: `writer = \"r1\"`";
             table.fault("write_only", "is given without a `writer`", right);
         }
-        if freshness == Some(Freshness::Position) {
+        let what = match freshness {
+            Some(Freshness::Position) => "is `position`, but shared storage has no positions",
+            Some(Freshness::Catalogue) => "is `catalogue`, but there is no `writer` to compare lists with",
+            Some(Freshness::None) | None => "",
+        };
+        if !what.is_empty() {
             let right = "use `none`, or name the registry that takes writes: `writer = \"r1\"`";
-            table.fault("freshness", "is `position`, but shared storage has no positions", right);
+            table.fault("freshness", what, right);
         }
     }
     let default = if replicated { Reads::REPLICATED } else { Reads::default() };
@@ -91,25 +99,26 @@ pub(super) fn read(
         stale: stale.unwrap_or(default.stale),
         fresh_wait: wait.unwrap_or(default.fresh_wait),
     };
-    if reads.freshness == Freshness::None && freshness != Some(Freshness::Position) {
+    if reads.freshness == Freshness::None && freshness.is_none_or(|given| given == Freshness::None) {
         for key in ["stale_reads", "fresh_wait"].into_iter().filter(|key| table.has(key)) {
             let right = "delete it, or use `freshness = \"position\"` with a `writer`";
             table.fault(key, "means nothing without positions to go by", right);
         }
     }
-    (writer_name.and_then(|name| place(table, &name, upstreams)), reads)
-}
-
-fn freshness(given: &Given<'_>) -> Result<Freshness, Wrong> {
-    if text(given)? == "catalogue" {
-        let right = "use `position` with registries of ours, else `none`";
-        return Err(Wrong::new("`catalogue` is not supported by this version", right));
+    if reads.freshness == Freshness::Catalogue && table.has("fresh_wait") {
+        let right = "delete it: a list that differs now differs for longer than a read can wait";
+        table.fault("fresh_wait", "means nothing with `freshness = \"catalogue\"`", right);
     }
-    one_of(&[("position", Freshness::Position), ("none", Freshness::None)])(given)
+    (writer_name.and_then(|name| place(table, "writer", &name, upstreams)), reads)
 }
 
-/// Where the writer stands among the upstreams.
-fn place(table: &Table<'_>, name: &str, upstreams: Option<&[(Upstream, Place)]>) -> Option<usize> {
+/// Where the upstream that a key names stands among them.
+pub(super) fn place(
+    table: &Table<'_>,
+    key: &'static str,
+    name: &str,
+    upstreams: Option<&[(Upstream, Place)]>,
+) -> Option<usize> {
     let names: Vec<&UpstreamName> = upstreams?.iter().map(|(upstream, _)| &upstream.name).collect();
     let names: Vec<&str> = names.into_iter().map(UpstreamName::as_str).collect();
     let found = names.iter().position(|known| *known == name);
@@ -118,7 +127,7 @@ fn place(table: &Table<'_>, name: &str, upstreams: Option<&[(Upstream, Place)]>)
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("known: {}", quoted(&names)),
         };
-        table.fault("writer", format!("is `{name}`, which is no upstream of this service"), right);
+        table.fault(key, format!("is `{name}`, which is no upstream of this service"), right);
     }
     found
 }

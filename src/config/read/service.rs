@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{health, replicas};
+use super::{health, replicas, vendor};
 use crate::{
     config::{
         proxy::{Balance, Freshness, Hold, Kind, Reads, RetryBudget, Service, Upstream, UpstreamTimeouts},
@@ -65,6 +65,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let maintenance = table.or("maintenance", false, flag);
     let upstreams = upstreams(table, &name);
     let (writer, reads) = replicas::read(table, kind, upstreams.as_deref());
+    let vendor = vendor::read(table, kind, reads, upstreams.as_deref());
     let proxy_protocol = proxy_protocol(table, reads);
     let tls = super::tls::upstream(table);
     let health = health::health(&table.sub("health"), table.has("tls"));
@@ -87,6 +88,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         tls,
         writer,
         reads,
+        vendor,
         health,
         passive,
         timeouts,
@@ -183,7 +185,7 @@ fn upstreams(table: &Table<'_>, name: &ServiceName) -> Option<Vec<(Upstream, Pla
 
 fn proxy_protocol(table: &Table<'_>, reads: Reads) -> Option<Version> {
     let version = table.opt("proxy_protocol", one_of(&[("v1", Version::V1), ("v2", Version::V2)]))?;
-    if reads.freshness == Freshness::Position {
+    if reads.freshness != Freshness::None {
         let right = "delete it: registries of ours do not take it; or use `freshness = \"none\"`";
         table.fault("proxy_protocol", "is given, but the registries are followed without it", right);
     }

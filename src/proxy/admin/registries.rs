@@ -6,14 +6,14 @@ use crate::{
     clock,
     config::proxy::{Kind, Reads},
     proxy::{
+        catalogue::View,
         choose::{self, Rank, Reason, Want},
         classify,
         follow::Look,
-        freshness::Subject,
         snapshot::{self, Snapshot},
     },
     wire::{
-        registries::{Registries, Service, Upstream},
+        registries::{Catalogue, Registries, Service, Upstream},
         replication::Role,
     },
 };
@@ -26,7 +26,8 @@ pub(super) fn view(snapshot: &Snapshot) -> Registries {
 
 fn of_service(service: &snapshot::Service) -> Service {
     let follow = service.follow.as_deref();
-    let look = follow.map(|follow| follow.look(Subject::All)).unwrap_or_default();
+    let look = service.look_at_all();
+    let survey = service.survey.as_deref();
     let left = follow.and_then(|follow| follow.core().lease_left(look.at));
     let Reads { freshness, write_only, stale, .. } = service.reads;
     Service {
@@ -38,15 +39,22 @@ fn of_service(service: &snapshot::Service) -> Service {
         stale_reads: stale.as_str().into(),
         proxy: follow.map(|follow| follow.proxy().to_owned()),
         lease_ms: left.map(|left| u64::try_from(left.as_millis()).unwrap_or(u64::MAX)),
-        lease_why: match (left, follow) {
-            (Some(_), _) => String::new(),
-            (None, Some(follow)) => follow.trouble(),
-            (None, None) => "reads of this service do not go by positions".into(),
+        lease_why: match (left, follow, survey) {
+            (Some(_), ..) => String::new(),
+            (None, Some(follow), _) => follow.trouble(),
+            (None, None, Some(_)) if look.lease => String::new(),
+            (None, None, Some(survey)) => {
+                let view = service.writer.map(|writer| survey.core().view(writer, look.at));
+                let trouble = view.and_then(|view| view.trouble);
+                trouble.unwrap_or_else(|| "the writer's list was not answered yet".into())
+            }
+            (None, None, None) => "reads of this service do not go by positions".into(),
         },
         warnings: follow.and_then(|follow| follow.deposed()).into_iter().chain(service.twins()).collect(),
         floor: follow.and_then(|follow| follow.core().floor()),
         newest: look.needed,
         repositories: follow.map_or(0, |f| u64::try_from(f.core().repositories()).unwrap_or(u64::MAX)),
+        written: survey.and_then(|survey| survey.core().written()).map(|count| count as u64),
         upstreams: upstreams(service, &look),
     }
 }
@@ -60,7 +68,9 @@ fn upstreams(service: &snapshot::Service, look: &Look) -> Vec<Upstream> {
     let want = Want {
         route,
         writer: service.writer,
+        logs: service.logs,
         only: None,
+        rather: None,
         deposed: look.deposed,
         write_only: service.reads.write_only,
         fresh: service.fresh(look),
@@ -83,9 +93,20 @@ fn upstreams(service: &snapshot::Service, look: &Look) -> Vec<Upstream> {
             why,
             told_seconds: told.as_ref().map(|told| look.at.saturating_sub(told.at).as_secs_f64()),
             state: told.map(|told| told.state.as_ref().clone()),
+            catalogue: service.survey.as_ref().map(|survey| catalogue(survey.core().view(place, look.at))),
         }
     };
     service.upstreams.iter().zip(ranks).enumerate().map(of).collect()
+}
+
+fn catalogue(view: View) -> Catalogue {
+    Catalogue {
+        templates: view.templates.map(|count| count as u64),
+        differing: view.differing as u64,
+        named: view.named.iter().map(ToString::to_string).collect(),
+        asked_seconds: view.age.map(|age| age.as_secs_f64()),
+        why: view.trouble.unwrap_or_default(),
+    }
 }
 
 fn says(rank: Result<Rank, Reason>) -> (bool, String) {

@@ -61,8 +61,12 @@ pub struct Want {
     pub route: Route,
     /// The write registry of replicated storage.
     pub writer: Option<usize>,
+    /// The registry that collects logs.
+    pub logs: Option<usize>,
     /// Only this place will do: the registry of an upload session.
     pub only: Option<usize>,
+    /// Of several that would do alike this one: what the request belongs to is there.
+    pub rather: Option<usize>,
     /// The write registry says that it is none any more, or another says that it has succeeded it.
     pub deposed: bool,
     /// The writer is asked for no reads.
@@ -221,7 +225,7 @@ pub fn next(
     if let Some(wait) = wait.filter(|_| want.patient && !first && !tried.sent_any()) {
         return Err(NoneLeft { wait: Some(wait), ..none_left(candidates, want, tried, lost) });
     }
-    if let Some((rank, place)) = pick(candidates, &open, how, draw) {
+    if let Some((rank, place)) = pick(candidates, &open, how, draw, want.rather) {
         let why = match candidates.get(place).map(|candidate| candidate.out) {
             Some(Out::Ejected) => Why::Panic,
             Some(Out::Trial) => Why::Trial,
@@ -234,12 +238,12 @@ pub fn next(
     {
         return Ok(Chosen { place, rank, why: Why::Again });
     }
-    if desperate && let Some((rank, place)) = pick(candidates, &ejected, how, draw) {
+    if desperate && let Some((rank, place)) = pick(candidates, &ejected, how, draw, want.rather) {
         return Ok(Chosen { place, rank, why: Why::Panic });
     }
     if desperate
         && !proven
-        && let Some((rank, place)) = pick(candidates, &hopeless, how, draw)
+        && let Some((rank, place)) = pick(candidates, &hopeless, how, draw, want.rather)
     {
         return Ok(Chosen { place, rank, why: Why::Desperate });
     }
@@ -314,13 +318,20 @@ fn why(want: &Want, rank: Rank, place: usize, open: &[(Rank, usize)], how: Balan
     match rank {
         Rank::Stale(stale) => Why::Stale(stale),
         Rank::First if want.only.is_some() => Why::Session,
-        Rank::First if is_writer && want.route.to_writer => Why::Writer,
+        Rank::First if want.route.needs == Needs::Logs && want.logs == Some(place) => Why::Logs,
+        Rank::First if is_writer && (want.route.to_writer || want.route.needs == Needs::Keys) => Why::Writer,
         Rank::Second if !is_writer => Why::WriterLost,
         Rank::Second => match (want.route.needs, want.fresh) {
+            (
+                Needs::Repository | Needs::All | Needs::Unsaid,
+                Some(Fresh { lease: false, listing: true, .. }),
+            ) => Why::NoList,
+            (Needs::Unsaid, Some(_)) => Why::NoneFresh,
             (Needs::Repository | Needs::All, Some(Fresh { lease: false, .. })) => Why::NoLease,
             (Needs::Repository | Needs::All, Some(_)) => Why::NoneFresh,
             _ => Why::WriterLast,
         },
+        Rank::First if want.rather == Some(place) => Why::Belongs,
         Rank::First => match open.iter().filter(|(other, _)| *other == rank).count() {
             1 => Why::Only,
             among => Why::Balanced { by: how, among },
@@ -334,14 +345,18 @@ fn pick(
     eligible: &[(Rank, usize)],
     how: Balance,
     draw: Draw,
+    rather: Option<usize>,
 ) -> Option<(Rank, usize)> {
     let best = eligible.iter().map(|(rank, _)| *rank).min()?;
     let mut places: SmallVec<[usize; FEW]> =
         eligible.iter().filter(|(rank, _)| *rank == best).map(|(_, place)| *place).collect();
     if matches!(best, Rank::Stale(_)) {
-        let has = |place: &usize| candidates.get(*place).and_then(|candidate| candidate.standing.has());
-        let furthest = places.iter().map(has).max()?;
-        places.retain(|place| has(place) == furthest);
+        let far = |place: &usize| candidates.get(*place).map(|candidate| candidate.standing.far());
+        let furthest = places.iter().map(far).max()?;
+        places.retain(|place| far(place) == furthest);
+    }
+    if let Some(place) = rather.filter(|rather| places.contains(rather)) {
+        return Some((best, place));
     }
     let at = match how {
         Balance::RoundRobin => balance::round_robin(places.len(), draw.turn),

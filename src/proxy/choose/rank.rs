@@ -15,6 +15,8 @@ pub struct Fresh {
     pub lease: bool,
     /// What may be answered when it is not.
     pub stale: StaleReads,
+    /// It is known by comparing lists, not by positions.
+    pub listing: bool,
 }
 
 /// Why an answer may miss the last pushes: what `Switchyard-Stale` says.
@@ -69,6 +71,13 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
     if candidate.apart {
         return Err(Reason::Apart);
     }
+    if want.route.needs == Needs::Logs {
+        return match (want.logs.is_some_and(|logs| logs != place), withheld(candidate, want)) {
+            (true, _) => Err(Reason::NotLogs),
+            (false, Some(reason)) => Err(reason),
+            (false, None) => Ok(Rank::First),
+        };
+    }
     let writer = want.writer.filter(|_| want.only.is_none());
     let is_writer = writer == Some(place);
     let instead = lost && want.fresh.is_some() && want.route.needs == Needs::Blob;
@@ -81,6 +90,10 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
     if writer.is_none() {
         return Ok(Rank::First);
     }
+    if want.route.needs == Needs::Keys {
+        // A session is good where it was made, and a push needs one at the writer.
+        return Ok(if is_writer { Rank::First } else { Rank::Second });
+    }
     if want.route.to_writer {
         return Ok(if is_writer { Rank::First } else { Rank::Second });
     }
@@ -89,7 +102,7 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
     if is_writer && (!former || want.write_only) {
         // A push begins with a question that needs nothing, and a blob that no replica has yet may be there: rather
         // the writer than nobody.
-        let none = !matches!(want.route.needs, Needs::Repository | Needs::All | Needs::Blob);
+        let none = !depends(want) && want.route.needs != Needs::Blob;
         let rather = none || want.route.needs == Needs::Blob;
         return match (want.write_only && want.route.access == Access::Read, &want.fresh) {
             (true, _) if !rather => Err(Reason::WriteOnly),
@@ -98,9 +111,37 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
             (false, _) => Ok(Rank::First),
         };
     }
-    match (want.route.needs, &want.fresh) {
-        (Needs::Repository | Needs::All, Some(fresh)) => replica(candidate, want, fresh, lost),
+    match &want.fresh {
+        Some(fresh) if depends(want) && fresh.listing => listed(candidate, want, fresh, lost),
+        Some(fresh) if depends(want) => replica(candidate, want, fresh, lost),
         _ => Ok(Rank::First),
+    }
+}
+
+/// Whether it depends on how far a registry has come. By lists that is so for what nobody can tell, too.
+fn depends(want: &Want) -> bool {
+    match want.route.needs {
+        Needs::Repository | Needs::All => true,
+        Needs::Unsaid => want.fresh.is_some_and(|fresh| fresh.listing),
+        Needs::Nothing | Needs::Blob | Needs::Keys | Needs::Logs => false,
+    }
+}
+
+/// A replica of the vendor's, for what depends on what it lists.
+fn listed(candidate: &Candidate<'_>, want: &Want, fresh: &Fresh, lost: bool) -> Result<Rank, Reason> {
+    let allowed = fresh.stale == StaleReads::Allow && (lost || want.write_only);
+    let for_want_of_a_writer = lost && fresh.stale != StaleReads::Never;
+    match candidate.standing {
+        Standing::Same if fresh.lease => Ok(Rank::First),
+        // What differs was pushed since, or taken back.
+        Standing::Differs { .. } if fresh.lease && (allowed || for_want_of_a_writer) => {
+            Ok(Rank::Stale(Stale::Behind))
+        }
+        _ if allowed || for_want_of_a_writer => Ok(Rank::Stale(Stale::Unknown)),
+        _ if !fresh.lease => Err(Reason::NoList),
+        Standing::Differs { .. } => Err(Reason::Differs),
+        Standing::Written => Err(Reason::Written),
+        _ => Err(Reason::Unlisted),
     }
 }
 

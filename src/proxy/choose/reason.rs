@@ -21,8 +21,14 @@ pub enum Why {
     NoneFresh,
     /// It is the writer, and without a lease on its log nobody else can be known to be fresh.
     NoLease,
+    /// It is the writer, and without its list nobody else can be known to have what it has.
+    NoList,
     /// It is the writer, which is asked last.
     WriterLast,
+    /// It collects the logs.
+    Logs,
+    /// The handshake, session or push of this client is there.
+    Belongs,
     /// The writer cannot be asked.
     WriterLost,
     /// The upload session is there.
@@ -51,7 +57,12 @@ impl fmt::Display for Why {
             Self::NoLease => {
                 f.write_str("the writer, without a lease on its log no replica is known to be fresh")
             }
+            Self::NoList => {
+                f.write_str("the writer, whose list is not known, so no replica can be compared with it")
+            }
             Self::WriterLast => f.write_str("the writer, asked last"),
+            Self::Belongs => f.write_str("this client's handshake, session or push is there"),
+            Self::Logs => f.write_str("it collects the logs"),
             Self::WriterLost => f.write_str("the writer cannot be asked"),
             Self::Session => f.write_str("the upload session is there"),
             Self::Stale(stale) => write!(f, "it has come furthest; stale: {}", stale.as_str()),
@@ -94,6 +105,16 @@ pub enum Reason {
     Unclaimed,
     /// Its history is not the writer's.
     Foreign,
+    /// By its list it does not have what the writer has.
+    Differs,
+    /// It was written lately, and lists do not show that for sure yet.
+    Written,
+    /// Its list is not known.
+    Unlisted,
+    /// The writer's list is not known.
+    NoList,
+    /// It is not the registry that collects logs.
+    NotLogs,
     /// What is needed is not known.
     NoLease,
     /// It is the writer, and that is asked for no reads.
@@ -109,12 +130,17 @@ pub enum Reason {
 impl Reason {
     /// Whether it is about freshness.
     fn is_unfresh(&self) -> bool {
-        matches!(self, Self::Behind { .. } | Self::Unclaimed | Self::Foreign | Self::NoLease | Self::Older)
+        let by_position = matches!(
+            self,
+            Self::Behind { .. } | Self::Unclaimed | Self::Foreign | Self::NoLease | Self::Older
+        );
+        by_position || matches!(self, Self::Differs | Self::Written | Self::Unlisted | Self::NoList)
     }
 
     /// Whether a hold is no cure for it: what it waits for takes longer, or never comes.
     fn is_settled(&self) -> bool {
-        matches!(self, Self::Behind { .. } | Self::WriteOnly | Self::NotWriter | Self::Absent)
+        let by_list = matches!(self, Self::Differs | Self::Written | Self::NotLogs);
+        by_list || matches!(self, Self::Behind { .. } | Self::WriteOnly | Self::NotWriter | Self::Absent)
     }
 }
 
@@ -132,6 +158,11 @@ impl fmt::Display for Reason {
             Self::Behind { needed, has } => write!(f, "has {has}, and {needed} is needed"),
             Self::Unclaimed => f.write_str("claims no position"),
             Self::Foreign => f.write_str("its history is not the writer's, and it has not noticed yet"),
+            Self::Differs => f.write_str("does not list what the writer lists"),
+            Self::Written => f.write_str("may lack what was written lately: lists do not show that yet"),
+            Self::Unlisted => f.write_str("its list is not known"),
+            Self::NoList => f.write_str("not known to be fresh, the writer's list is not known"),
+            Self::NotLogs => f.write_str("does not collect the logs"),
             Self::NoLease => f.write_str("not known to be fresh, there is no lease on the writer's log"),
             Self::WriteOnly => f.write_str("write-only"),
             Self::Absent => f.write_str("does not have it"),

@@ -60,7 +60,9 @@ fn case_of(kind: Kind, words: &str, line: &str) -> Case {
         want: Want {
             route: classify::route(kind, &method, path),
             writer: None,
+            logs: None,
             only: None,
+            rather: None,
             deposed: false,
             write_only: false,
             fresh: None,
@@ -288,7 +290,7 @@ mod freshness {
         };
         case.standings = has.chars().map(standing).collect();
         case.want.writer = Some(0);
-        case.want.fresh = Some(Fresh { lease: true, stale: StaleReads::WriterLost });
+        case.want.fresh = Some(Fresh { lease: true, stale: StaleReads::WriterLost, listing: false });
         case
     }
 
@@ -520,7 +522,7 @@ mod freshness {
             let bit = |n: u32| bits & (1 << n) != 0;
             let stale = [StaleReads::WriterLost, StaleReads::Never, StaleReads::Allow][stale];
             let mut case = registries(&words, &has, TAG).stale(stale);
-            case.want.fresh = Some(Fresh { lease: bit(0), stale });
+            case.want.fresh = Some(Fresh { lease: bit(0), stale, listing: false });
             case.want.write_only = bit(1);
             case.desperate = bit(2);
             if bit(3) {

@@ -4,8 +4,8 @@
 //! prompt, `k` parked, `b` bulk, `u` commit; what it needs of a registry: `-` nothing, `o` one repository, `a` all, `f`
 //! a file by its name, `?` it cannot be told, `s` keys and sessions, `l` the logs.
 
-use super::*;
-use crate::model::RouteClass;
+use super::{Needs, Pace, Route, of_target};
+use crate::{config::proxy::Kind, health::Access, model::RouteClass};
 
 const FILE: &str = "0123456789abcdef0123456789abcdef.ank";
 

@@ -262,7 +262,7 @@ impl Follow {
 impl Look {
     /// Whether the registry at this place is known to have what is needed.
     pub fn is_fresh(&self, place: usize) -> bool {
-        self.lease && matches!(self.standings.get(place), Some(Standing::Fresh { .. }))
+        self.lease && matches!(self.standings.get(place), Some(Standing::Fresh { .. } | Standing::Same))
     }
 }
 
@@ -355,7 +355,7 @@ impl Shared {
 }
 
 /// Begins anew what has panicked: without it reads would go to the writer, or nowhere, until the next restart.
-async fn kept_up<Fut: Future<Output = ()>>(what: &str, work: impl Fn() -> Fut) {
+pub(super) async fn kept_up<Fut: Future<Output = ()>>(what: &str, work: impl Fn() -> Fut) {
     while AssertUnwindSafe(work()).catch_unwind().await.is_err() {
         error!(follow.what = what, "following a registry panicked and is begun anew");
         tokio::time::sleep(AGAIN).await;

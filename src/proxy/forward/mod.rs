@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::{
-    classify::{Pace, Route},
+    classify::{Needs, Pace, Route},
     guard::{identity, path::Target},
     h1::{Fields, Framing, fields::text},
     identify::{Client, Secured},
@@ -24,6 +24,9 @@ const READ_DEADLINE: Duration = Duration::from_millis(4500);
 
 /// The same for what may change something: real clients give up at 10 s.
 const WRITE_DEADLINE: Duration = Duration::from_secs(9);
+
+/// The same for a line of a log: agents wait for it, and have better things to do.
+const LOG_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A hold ends so long before the deadline, so that the upstream has time to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
@@ -43,6 +46,7 @@ const UPGRADED: Duration = Duration::from_secs(60 * 60);
 /// The one deadline of a request; `None` for what takes its time on purpose.
 pub fn deadline(route: Route, started: Instant) -> Option<Instant> {
     match (route.pace, route.access) {
+        (Pace::Prompt, Access::Write) if route.needs == Needs::Logs => Some(started + LOG_DEADLINE),
         (Pace::Prompt, Access::Read) => Some(started + READ_DEADLINE),
         (Pace::Prompt, Access::Write) => Some(started + WRITE_DEADLINE),
         (Pace::Parked | Pace::Bulk | Pace::Commit, _) => None,
@@ -63,6 +67,8 @@ pub fn wait_until(route: Route, started: Instant) -> Option<Instant> {
 /// How long such a request may be held.
 pub fn hold(route: Route, hold: Hold) -> Duration {
     match route.access {
+        // A log that cannot be had now is no reason to keep anybody.
+        _ if route.needs == Needs::Logs => Duration::ZERO,
         Access::Read => hold.read,
         Access::Write => hold.write,
     }

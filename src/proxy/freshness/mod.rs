@@ -75,6 +75,30 @@ pub enum Standing {
     Unclaimed,
     /// Its history is another than the writer's.
     Foreign,
+    /// By its list it has what the writer has.
+    Same,
+    /// By its list it does not.
+    Differs {
+        /// When what it has was pushed, in seconds; 0 if nobody says.
+        pushed: i64,
+    },
+    /// It was written lately, and lists do not show that for sure yet.
+    Written,
+    /// Its list is not known.
+    Unlisted,
+}
+
+/// How far a registry has come, to choose among those that may miss something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Far {
+    /// Nobody knows.
+    Unknown,
+    /// To what was pushed then, by its list.
+    Pushed(i64),
+    /// To this position.
+    Position(Position),
+    /// As far as the writer, when that was asked last.
+    Same,
 }
 
 impl Standing {
@@ -82,7 +106,16 @@ impl Standing {
     pub fn has(&self) -> Option<Position> {
         match self {
             Self::Fresh { has } | Self::Behind { has, .. } | Self::Unknown { has } => Some(*has),
-            Self::Unclaimed | Self::Foreign => None,
+            _ => None,
+        }
+    }
+
+    /// How far it has come.
+    pub fn far(&self) -> Far {
+        match self {
+            Self::Same => Far::Same,
+            Self::Differs { pushed } => Far::Pushed(*pushed),
+            other => other.has().map_or(Far::Unknown, Far::Position),
         }
     }
 }

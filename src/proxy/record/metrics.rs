@@ -47,6 +47,9 @@ pub struct ProxyMetrics {
     lease: GaugeVec,
     fresh: IntGaugeVec,
     lag: IntGaugeVec,
+    differing: IntGaugeVec,
+    list_age: GaugeVec,
+    written: IntGaugeVec,
     fresh_waits: IntCounterVec,
     behind_answers: IntCounterVec,
     stale_answers: IntCounterVec,
@@ -121,6 +124,9 @@ impl ProxyMetrics {
             lease: registry.float_gauges(names::PROXY_LEASE)?,
             fresh: registry.gauges(names::PROXY_REGISTRY_FRESH)?,
             lag: registry.gauges(names::PROXY_REGISTRY_LAG)?,
+            differing: registry.gauges(names::PROXY_CATALOGUE_DIFFERING)?,
+            list_age: registry.float_gauges(names::PROXY_CATALOGUE_AGE)?,
+            written: registry.gauges(names::PROXY_CATALOGUE_WRITTEN)?,
             fresh_waits: registry.counters(names::PROXY_FRESH_WAITS)?,
             behind_answers: registry.counters(names::PROXY_BEHIND_ANSWERS)?,
             stale_answers: registry.counters(names::PROXY_STALE_ANSWERS)?,
@@ -271,6 +277,9 @@ impl ProxyMetrics {
         self.fresh.reset();
         self.lag.reset();
         self.cohort_served.reset();
+        self.differing.reset();
+        self.list_age.reset();
+        self.written.reset();
         self.set_tls(snapshot);
         for service in &snapshot.services {
             let name = service.name.as_str();
@@ -283,6 +292,7 @@ impl ProxyMetrics {
                 let labels = [name, version.version.as_str()];
                 self.cohort_served.with_label_values(&labels).set(i64::from(version.served));
             }
+            self.set_catalogue(service);
             for upstream in &service.upstreams {
                 let labels = [name, upstream.name.as_str()];
                 upstream.numbers.put_together();
@@ -312,6 +322,22 @@ impl ProxyMetrics {
             if let Some(tls) = &service.tls {
                 let labels = ["service", service.name.as_str()];
                 self.tls_ok.with_label_values(&labels).set(i64::from(tls.trouble().is_empty()));
+            }
+        }
+    }
+
+    fn set_catalogue(&self, service: &Service) {
+        let Some(survey) = &service.survey else { return };
+        let (name, look) = (service.name.as_str(), service.look_at_all());
+        let core = survey.core();
+        let written = core.written().map_or(-1, |count| i64::try_from(count).unwrap_or(i64::MAX));
+        self.written.with_label_values(&[name]).set(written);
+        for (place, upstream) in service.upstreams.iter().enumerate() {
+            let (labels, view) = ([name, upstream.name.as_str()], core.view(place, look.at));
+            self.fresh.with_label_values(&labels).set(i64::from(service.is_fresh(&look, place)));
+            self.differing.with_label_values(&labels).set(i64::try_from(view.differing).unwrap_or(i64::MAX));
+            if let Some(age) = view.age {
+                self.list_age.with_label_values(&labels).set(age.as_secs_f64());
             }
         }
     }

@@ -38,5 +38,8 @@ pub fn refused(
 /// Records a request that is over.
 pub fn done(ctx: &Ctx, bytes: Bytes, metrics: &ProxyMetrics, log: &AccessLog) {
     metrics.request_done(ctx);
+    if let Some(service) = ctx.service() {
+        service.pins.over(ctx, clock::now());
+    }
     log.write(|| access::line(ctx, bytes, clock::now(), clock::wall()), metrics);
 }

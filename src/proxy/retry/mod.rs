@@ -181,7 +181,10 @@ pub fn verdict(case: &Case) -> Verdict {
         // one, or says who is missing.
         Event::Behind if route.repeatable && time_left && body_at_hand => Verdict::Again(Because::Behind),
         Event::Behind => Verdict::Refuse,
-        Event::NotHere if route.repeatable && time_left && body_at_hand => Verdict::Again(Because::NotHere),
+        // It was answered, and nothing was done.
+        Event::NotHere if (route.repeatable || !changes(route)) && time_left && body_at_hand => {
+            Verdict::Again(Because::NotHere)
+        }
         Event::NotHere => Verdict::Refuse,
     }
 }

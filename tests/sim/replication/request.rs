@@ -156,10 +156,12 @@ impl Proxy {
         Want {
             route: ctx.route,
             writer: Some(ctx.follow.writer),
+            logs: None,
             only: None,
+            rather: None,
             deposed: false,
             write_only: self.world.write_only,
-            fresh: Some(Fresh { lease: look.lease, stale: StaleReads::WriterLost }),
+            fresh: Some(Fresh { lease: look.lease, stale: StaleReads::WriterLost, listing: false }),
             panic_threshold: 0.3,
             patient: true,
             ability: None,
@@ -183,6 +185,8 @@ impl Proxy {
                         at: look.at,
                         needed: look.needed.filter(|_| look.lease),
                         stale,
+                        listing: false,
+                        session: false,
                         of_writer: chosen.place == ctx.follow.writer,
                     };
                     return Some((chosen.place, asked));

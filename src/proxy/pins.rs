@@ -1,0 +1,143 @@
+//! Requests of one client that belong together and must reach the same server, for only that server knows what they are
+//! about: the two steps of a handshake and what the session is used for, and the steps of a push to registries that share
+//! their storage. Where a client is sent first the balance says, and proxies agree on that; from then on it stays there,
+//! also when other servers come and go, until it was idle.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{classify::Needs, ctx::Ctx, snapshot::Service};
+use crate::{config::proxy::Kind, health::Access, model::RouteClass};
+
+/// Clients that are kept. Past it the one that was idle for the longest goes where the balance says.
+const CLIENTS: usize = 4096;
+
+/// A client that was idle for so long belongs nowhere: longer than the sessions of the vendor's servers last (5 min).
+const IDLE: Duration = Duration::from_secs(600);
+
+/// Where clients belong at the servers of one service. Looked at by handshakes, pushes and what depends on them alone:
+/// what everybody does takes no lock.
+#[derive(Debug, Default)]
+pub struct Pins {
+    clients: Mutex<HashMap<IpAddr, Pin>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Pin {
+    /// The id of the upstream.
+    upstream: u64,
+    used: Instant,
+}
+
+/// What a pin is to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Use {
+    /// Nothing.
+    None,
+    /// It goes where its client belongs, if that is anywhere.
+    Follow,
+    /// And its client belongs where it went.
+    Make,
+}
+
+impl Pins {
+    /// The place where this request belongs.
+    pub(super) fn place(&self, ctx: &Ctx, service: &Service, now: Instant) -> Option<usize> {
+        if of(ctx, service) == Use::None {
+            return None;
+        }
+        let pin = self.clients().get(&ctx.client.ip).copied();
+        let upstream = pin.filter(|pin| now < pin.used + IDLE)?.upstream;
+        service.upstreams.iter().position(|known| known.id == upstream)
+    }
+
+    /// It goes there.
+    pub(super) fn chosen(&self, ctx: &Ctx, service: &Service, place: usize, now: Instant) {
+        let Some(upstream) = service.upstreams.get(place).map(|upstream| upstream.id) else { return };
+        match of(ctx, service) {
+            Use::Make => self.keep(ctx.client.ip, upstream, now),
+            Use::Follow => self.used(ctx.client.ip, upstream, now),
+            Use::None => {}
+        }
+    }
+
+    /// It is over: a push may have taken an hour, and its client was not idle meanwhile.
+    pub(super) fn over(&self, ctx: &Ctx, now: Instant) {
+        let Some(service) = ctx.service().filter(|service| of(ctx, service) != Use::None) else { return };
+        if let Some(upstream) = ctx.attempts.last().and_then(|note| service.upstreams.get(note.place)) {
+            self.used(ctx.client.ip, upstream.id, now);
+        }
+    }
+
+    fn keep(&self, client: IpAddr, upstream: u64, now: Instant) {
+        let mut clients = self.clients();
+        if clients.len() >= CLIENTS && !clients.contains_key(&client) {
+            clients.retain(|_, pin| now < pin.used + IDLE);
+            let oldest = clients.iter().min_by_key(|(_, pin)| pin.used).map(|(client, _)| *client);
+            if let Some(oldest) = oldest.filter(|_| clients.len() >= CLIENTS) {
+                clients.remove(&oldest);
+            }
+        }
+        clients.insert(client, Pin { upstream, used: now });
+    }
+
+    fn used(&self, client: IpAddr, upstream: u64, now: Instant) {
+        if let Some(pin) = self.clients().get_mut(&client).filter(|pin| pin.upstream == upstream) {
+            pin.used = now;
+        }
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, Pin>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn of(ctx: &Ctx, service: &Service) -> Use {
+    if service.upstreams.len() < 2 {
+        return Use::None;
+    }
+    if ctx.route.class == RouteClass::AuthHandshake {
+        return Use::Make;
+    }
+    // Where one registry takes the writes, that one is where a push and its session are.
+    if service.kind != Kind::Registry || service.writer.is_some() || ctx.session.is_some() {
+        return Use::None;
+    }
+    let asks = ctx.route.to_writer && ctx.route.access == Access::Read && !ctx.route.repeatable;
+    match ctx.route.class {
+        RouteClass::RegistryUpload => Use::Make,
+        _ if asks => Use::Make,
+        _ if ctx.route.needs == Needs::Unsaid => Use::Follow,
+        _ if ctx.concerns.as_ref().is_some_and(|concerns| concerns.session) => Use::Follow,
+        _ => Use::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn the_longest_idle_goes_when_there_are_too_many() {
+        let (pins, now) = (Pins::default(), clock::now());
+        let client = |at: usize| IpAddr::V4(Ipv4Addr::from(u32::try_from(at).unwrap()));
+        for at in 0..CLIENTS {
+            pins.keep(client(at), 1, now + Duration::from_millis(at as u64));
+        }
+        pins.used(client(0), 1, now + Duration::from_secs(60));
+        pins.used(client(1), 2, now + Duration::from_secs(60));
+        pins.keep(client(CLIENTS), 1, now + Duration::from_secs(61));
+        let clients = pins.clients();
+        assert_eq!(clients.len(), CLIENTS);
+        assert!(clients.contains_key(&client(0)) && !clients.contains_key(&client(1)));
+    }
+}
