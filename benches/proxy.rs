@@ -168,6 +168,7 @@ fn config(upstream: SocketAddr) -> Proxy {
             attempts: 3,
             retry_budget: Default::default(),
             cohorts: None,
+            discovery: None,
         }],
         limits: Limits::default(),
         endings: Endings { grace: Duration::from_secs(1), ..Endings::default() },

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use super::vendor::{Lists, Secret, Vendor};
 use super::{
-    Address, Log,
+    Address, BaseUrl, Log,
     bounds::{BodyCaps, Bounds},
 };
 use crate::{
@@ -101,6 +101,23 @@ pub struct ListenerLimits {
     pub bounds: Bounds,
 }
 
+impl Listener {
+    /// Whether who connects to this address reaches this very listener, as far as the config says.
+    pub fn is_at(&self, address: &Address) -> bool {
+        let ip: std::net::IpAddr = match address.host.as_str() {
+            "localhost" => std::net::Ipv4Addr::LOCALHOST.into(),
+            host => match host.parse() {
+                Ok(ip) => ip,
+                Err(_) => return false,
+            },
+        };
+        self.bind.iter().any(|bind| {
+            bind.port() == address.port
+                && (bind.ip() == ip || (bind.ip().is_unspecified() && ip.is_loopback()))
+        })
+    }
+}
+
 /// One routing rule. `service = "x"` in the file is one rule that matches everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
@@ -182,7 +199,7 @@ pub struct Service {
     pub retry_status: Vec<u16>,
     /// 503 with `Retry-After` for everything; probes go on.
     pub maintenance: bool,
-    /// At least one.
+    /// At least one, unless `discovery` finds them.
     pub upstreams: Vec<Upstream>,
     /// The PROXY header that connections to upstreams begin with, before TLS.
     pub proxy_protocol: Option<Version>,
@@ -207,6 +224,38 @@ pub struct Service {
     pub retry_budget: RetryBudget,
     /// Agents are served from one version at a time.
     pub cohorts: Option<Cohorts>,
+    /// Where more upstreams are found; then `upstreams` may be empty.
+    pub discovery: Option<Discovery>,
+}
+
+/// `discovery`: where upstreams come from that the file does not list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Discovery {
+    /// Where they are looked for.
+    pub source: Source,
+    /// Upstreams that are taken from it at most.
+    pub most: usize,
+}
+
+/// Where upstreams are looked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// Among the members of a cluster that live servers write into etcd.
+    Etcd {
+        /// Client URLs of its members.
+        urls: Vec<BaseUrl>,
+        /// Which cloud's keys.
+        cluster: String,
+    },
+}
+
+impl Source {
+    /// What the admin API shows.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Etcd { cluster, .. } => format!("etcd, cluster `{cluster}`"),
+        }
+    }
 }
 
 /// `cohort`: when a version takes over from another one. There with `cohorts = true` alone.

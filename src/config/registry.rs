@@ -17,6 +17,17 @@ pub struct Registry {
     pub limits: Limits,
     /// `[replication]`.
     pub replication: Replication,
+    /// `[members]`: where it makes itself known to proxies.
+    pub members: Option<Members>,
+}
+
+/// `[members]`: the etcd in which proxies look for servers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Members {
+    /// Client URLs of its members.
+    pub etcd: Vec<BaseUrl>,
+    /// Which cloud's keys.
+    pub cluster: String,
 }
 
 /// `[replication]`. Without it a registry is a writer that knows of no others.

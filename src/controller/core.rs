@@ -5,14 +5,13 @@ use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 use super::{
     Health,
     duties::{self, Offers},
-    lease::Lease,
     lists::{Feed, probe},
     members::Membership,
     ops::Ops,
 };
 use crate::{
     config::controller::Controller as Config,
-    store::Store,
+    store::{KeptLease, Store},
     supervise::{Handle, OnEnd, Stage, Stop},
 };
 
@@ -40,7 +39,7 @@ impl Core {
         let health = Health::default();
         let name = config.server.name.clone();
         let ops = Ops::new(config, store, tasks.clone(), health.clone())?;
-        let lease = Lease::new();
+        let lease = KeptLease::new();
         let run = uuid::Uuid::new_v4().simple().to_string();
         let member = Membership { ops: ops.clone(), lease: lease.clone(), address, run };
         let loops = Loops { tasks, name };

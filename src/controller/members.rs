@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use super::{
-    lease::Lease,
     ops::Ops,
-    records::{Leader, Member},
+    records::Leader,
     writes::{Draft, Fence, Outcome, Patience},
 };
-use crate::{model, store::LeaseId, supervise::Stop};
+use crate::{
+    model,
+    store::{KeptLease, LeaseId, Member},
+    supervise::Stop,
+};
 
 /// The role under which controllers are members.
 pub(super) const ROLE: &str = "controller";
@@ -20,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Clone)]
 pub(super) struct Membership {
     pub(super) ops: Ops,
-    pub(super) lease: Lease,
+    pub(super) lease: KeptLease,
     pub(super) address: String,
     /// Made at each start.
     pub(super) run: String,
@@ -75,8 +78,12 @@ impl Membership {
 
     async fn register(&self, lease: LeaseId, revision: i64) -> Result<(), super::ops::OpsError> {
         let key = self.ops.inner.keys.member(ROLE, self.name());
-        let member =
-            Member { address: self.address.clone(), version: model::full_version(), run: self.run.clone() };
+        let member = Member {
+            address: self.address.clone(),
+            version: model::full_version(),
+            zone: self.ops.inner.config.server.zone.clone(),
+            run: self.run.clone(),
+        };
         let draft = Draft::new(&key).at(&key, revision).put_leased(&key, &member, lease)?;
         if let Outcome::Done = self.ops.inner.writes.commit(draft, Patience::new()).await? {
             tracing::info!(member.name = self.name(), "registered as a member");

@@ -24,7 +24,6 @@ pub mod api;
 mod core;
 mod duties;
 mod health;
-mod lease;
 pub mod lists;
 mod members;
 mod noted;
@@ -156,7 +155,8 @@ impl Controller {
     /// Serves until `stop`. Everything but `/livez` answers 503 until the cache is loaded.
     pub async fn run(self, stop: Stop) -> Result<(), ControllerError> {
         let grace = self.config.server.grace;
-        let core = Core::start(self.config, self.store, &self.tasks, self.address.to_string())?;
+        let reached = self.config.server.reached_at(self.address).to_string();
+        let core = Core::start(self.config, self.store, &self.tasks, reached)?;
         let app = App { ops: core.ops, health: core.health, metrics: Metrics::new(), stop: stop.clone() };
         http::serve(self.listener, api::router(app)?, stop, grace).await.map_err(ControllerError::Serve)
     }

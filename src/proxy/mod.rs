@@ -46,6 +46,7 @@ pub mod cohort;
 pub mod survey;
 mod vendor;
 pub mod pins;
+pub mod members;
 pub mod reload;
 pub mod handover;
 mod certificates;

@@ -8,6 +8,7 @@ use super::{
     follow::Follow,
     handover::{Found, verdict_of},
     limit::{AtListener, Counts},
+    members,
     passive::{self, Passive, Shown},
     record::ProxyMetrics,
     snapshot::{Live, Service, Snapshot, Upstream},
@@ -16,8 +17,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::proxy::{self as config, Access, Proxy},
-    discovery::fixed::Fixed,
+    config::proxy::{self as config, Access, Listener, Proxy},
     health::Prober,
     supervise::Handle as Tasks,
     telemetry::chain,
@@ -121,7 +121,8 @@ impl Before<'_> {
 pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &ProxyMetrics) -> Snapshot {
     let services = config.services.iter().map(|service| {
         let old = before.snapshot().and_then(|b| b.services.iter().find(|s| s.name == service.name));
-        Arc::new(self::service(service, old.map(Arc::as_ref), before.found(), tasks, metrics))
+        let (old, found) = (old.map(Arc::as_ref), before.found());
+        Arc::new(self::service(service, old, found, &config.listeners, tasks, metrics))
     });
     // Certificates that were read anew go to where they are used already, so that sessions go on.
     let listeners = config.listeners.iter().cloned().map(|mut listener| {
@@ -146,16 +147,19 @@ pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &Pro
     }
 }
 
-fn service(
+/// The service of a config, with what was found beside it.
+pub(super) fn service(
     config: &config::Service,
     old: Option<&Service>,
     found: Option<&Found>,
+    listeners: &[Listener],
     tasks: &Tasks,
     metrics: &ProxyMetrics,
 ) -> Service {
-    let list = Fixed::new(&config.upstreams).now();
+    let (config, members) = members::pool(config, old, listeners, tasks);
+    let config = &config;
     let tls = config.tls.clone().map(|tls| tls.after(old.and_then(|old| old.tls.as_ref())));
-    let upstreams = list.iter().map(|wanted| {
+    let upstreams = config.upstreams.iter().map(|wanted| {
         let same = |u: &&Arc<Upstream>| {
             u.name == wanted.name
                 && u.address == wanted.address
@@ -215,6 +219,7 @@ fn service(
         pins: old.map(|old| old.pins.clone()).unwrap_or_default(),
         twins_told: Default::default(),
         numbers: old.map_or_else(|| Arc::new(metrics.of_service(&config.name)), |old| old.numbers.clone()),
+        members,
         cohort: config.cohorts.map(|rules| match old.and_then(|old| old.cohort.clone()) {
             Some(cohort) => {
                 cohort.obey(&rules);

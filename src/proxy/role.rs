@@ -16,6 +16,7 @@ use super::{
     handover::{
         self, Handover, Inherited, Link, Phase, Program, RunDir, RunDirError, TakeError, UpgradeError,
     },
+    members,
     record::{AccessLog, ProxyMetrics, access::Writer},
     reload::{self, Before, Fixtures, ReloadError},
     snapshot::Live,
@@ -122,7 +123,7 @@ impl Proxy {
         tasks: Tasks,
         inherited: Inherited,
     ) -> Result<Self, ProxyError> {
-        let Inherited { listeners, admin, known, cohorts, generation, link } = inherited;
+        let Inherited { listeners, admin, known, cohorts, pools, generation, link } = inherited;
         let dir = config.run_dir.as_deref().map(RunDir::open).transpose()?;
         if let Some(dir) = dir.as_ref().filter(|_| link.is_none()) {
             dir.is_free().await?;
@@ -161,6 +162,10 @@ impl Proxy {
             start_writer(&tasks, writer);
         }
         let live = Arc::new(Live::new(reload::snapshot(&config, Before::Found(&known), &tasks, &metrics)));
+        if !pools.is_empty() {
+            members::handed(&live.load(), &pools);
+            live.put(members::next(&config, &live.load(), Some(&known), &tasks, &metrics));
+        }
         for known in &cohorts {
             let service = live.peek().services.iter().find(|s| s.name.as_str() == known.service).cloned();
             if let Some(cohort) = service.as_ref().and_then(|service| service.cohort.as_ref()) {
@@ -210,7 +215,15 @@ impl Proxy {
             phase,
             handover,
             serving: StopSource::new(),
+            config: Arc::new(Mutex::new(Arc::new(config.clone()))),
         };
+        let kept = handle.clone();
+        handle.tasks.finish_at(Stage::Loops, "members", |stop| async move {
+            tokio::select! {
+                () = stop.requested() => {}
+                () = members::keep(kept) => {}
+            }
+        });
         Ok(Self { engine, admin, admin_address, handle, log, link, control })
     }
 
@@ -314,6 +327,8 @@ pub struct Handle {
     phase: Arc<Mutex<Phase>>,
     handover: Option<Arc<Handover>>,
     serving: StopSource,
+    /// The config that was taken last: what is found is put behind what it lists.
+    config: Arc<Mutex<Arc<proxy::Proxy>>>,
 }
 
 impl Handle {
@@ -340,7 +355,19 @@ impl Handle {
 
     fn put(&self, config: &proxy::Proxy) -> Result<(), ReloadError> {
         let (live, listeners) = (&self.live, &self.running.listeners);
-        reload::reload(live, listeners, &self.fixtures, config, &self.tasks, &self.metrics)
+        reload::reload(live, listeners, &self.fixtures, config, &self.tasks, &self.metrics)?;
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.clone());
+        Ok(())
+    }
+
+    /// Puts a snapshot in place that has what was found since. Also in a process that was replaced: its connections go on.
+    pub(super) fn refresh(&self) {
+        // Held to the end: not beside a reload.
+        let _phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let before = self.live.load();
+        self.live.put(members::next(&config, &before, None, &self.tasks, &self.metrics));
+        self.metrics.forget_others(&self.live.peek());
     }
 
     /// Names what [`Handle::reload_again`] reads. The first call counts.

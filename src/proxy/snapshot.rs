@@ -22,6 +22,7 @@ use super::{
     follow::{Follow, Look},
     freshness::{Standing, Subject},
     limit::{AtListener, Counts, gate::Gate},
+    members::Members,
     passive::{Passive, Shown},
     pins::Pins,
     record::{ServiceNumbers, UpstreamNumbers},
@@ -70,7 +71,7 @@ impl Live {
         self.snapshot.load()
     }
 
-    /// `reload.rs` alone.
+    /// Whoever makes the next one, under the lock of reloads.
     pub(super) fn put(&self, next: Snapshot) {
         self.snapshot.store(Arc::new(next));
     }
@@ -177,6 +178,8 @@ pub struct Service {
     pub twins_told: AtomicBool,
     /// What is counted of its requests; goes on over a reload.
     pub numbers: Arc<ServiceNumbers>,
+    /// Where upstreams are found that the config does not list; goes on over a reload.
+    pub members: Option<Members>,
     /// From which version agents are served, if that matters; goes on over a reload.
     pub cohort: Option<Arc<Cohort>>,
 }

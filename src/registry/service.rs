@@ -1,6 +1,6 @@
 //! The role's door: open, address, run.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -33,14 +33,21 @@ use crate::{
     clock,
     config::{
         self, BaseUrl,
-        registry::{Role, Storage},
+        registry::{Members, Role, Storage},
     },
     http::{BindError, BodyRoom, bind, health_routes, request_id, serve, write_address_file},
-    model::{OURS, Position},
+    model::{OURS, Position, full_version},
+    store::{Member, Registration, Store, StoreError, etcd::EtcdStore, keys::Keys},
     supervise::{Handle, OnEnd, Stage, Stop},
     telemetry::{Metrics, MetricsError, names},
     wire::replication as wire,
 };
+
+/// The role under which registries are members.
+const ROLE: &str = "registry";
+
+/// For one request to the store.
+const STORE_PATIENCE: Duration = Duration::from_secs(3);
 
 /// A loop that ended is started again after so long.
 const RESTART: Duration = Duration::from_secs(1);
@@ -81,6 +88,9 @@ pub enum OpenError {
     /// A mistake of ours.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
+    /// The store in which it makes itself known.
+    #[error("`members.etcd` cannot be used")]
+    Members(#[from] StoreError),
 }
 
 /// A registry whose storage is locked and whose port is open.
@@ -92,6 +102,8 @@ pub struct Registry {
     grace: Duration,
     tasks: Handle,
     others: Others,
+    /// Makes it known to proxies.
+    registration: Option<Registration>,
 }
 
 /// What it has to do with the other registries while it runs.
@@ -106,7 +118,7 @@ impl Registry {
     /// Locks the storage, makes good what a kill left, and opens the port. Nothing is served or copied yet.
     pub async fn open(config: config::registry::Registry, tasks: Handle) -> Result<Self, OpenError> {
         let Storage::Disk(path) = config.storage;
-        let name = config.server.name;
+        let name = config.server.name.clone();
         let disk = disk::Disk::open(disk::DiskSettings {
             path: path.clone(),
             name: name.clone(),
@@ -164,7 +176,15 @@ impl Registry {
             limits: config.limits,
             metrics,
         };
-        Ok(Self { listener, address, app, http, grace: config.server.grace, tasks, others })
+        let registration = match &config.members {
+            Some(members) => {
+                let reached = config.server.reached_at(address).to_string();
+                Some(registration(members, &app.name, reached, config.server.zone.clone()).await?)
+            }
+            None => None,
+        };
+        let grace = config.server.grace;
+        Ok(Self { listener, address, app, http, grace, tasks, others, registration })
     }
 
     /// Where it listens.
@@ -194,10 +214,35 @@ impl Registry {
                     .start(Stage::Loops, "registry replica", again, move |stop| (*replica).clone().run(stop));
             }
         }
+        if let Some(registration) = self.registration {
+            let leased = registration.clone();
+            self.tasks.finish_at(Stage::Leases, "registry lease", |stop| leased.keep_lease(stop));
+            let again = OnEnd::Restart(RESTART);
+            self.tasks.start(Stage::Loops, "registry membership", again, move |stop| {
+                let registration = registration.clone();
+                async move {
+                    registration.run(stop).await;
+                    Ok::<_, Infallible>(())
+                }
+            });
+        }
         let role = self.app.role.as_str();
         tracing::info!(address = %self.address, role, "registry serves");
         serve(self.listener, router(self.app, self.http, stop.clone()), stop, self.grace).await
     }
+}
+
+/// How it makes itself known. Whether the store can be reached does not matter here.
+async fn registration(
+    members: &Members,
+    name: &str,
+    address: String,
+    zone: Option<String>,
+) -> Result<Registration, OpenError> {
+    let store: Arc<dyn Store> = Arc::new(EtcdStore::connect(&members.etcd, STORE_PATIENCE).await?);
+    let run = uuid::Uuid::new_v4().simple().to_string();
+    let member = Member { address, version: full_version(), zone, run };
+    Ok(Registration::new(store, &Keys::new(&members.cluster), ROLE, name, member))
 }
 
 /// Whether writes are taken at first, and from when on changes are acknowledged.

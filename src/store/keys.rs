@@ -8,7 +8,7 @@
 //!   instances/<instance>     InstanceRecord                                             no lease
 //!   queue/start/<instance>   QueueEntry: pending start with its ordering key            no lease
 //!   requests/<start>         StartRecord: ids, body hash, expiry                        no lease
-//!   members/<role>/<name>    Member: address, version                                   member's lease
+//!   members/<role>/<name>    Member: address, version, zone; by controllers, registries  member's lease
 //!   leader/<duty>            Leader: who runs it                                        leader's lease
 //! /switchyard-bulk/<cluster>/
 //!   scripts/<start>/<n>      a startup script, in chunks                                no lease
@@ -93,6 +93,11 @@ impl Keys {
     /// See the drawing.
     pub fn member(&self, role: &str, name: &str) -> String {
         format!("{}members/{role}/{name}", self.root)
+    }
+
+    /// The prefix of all members of a role.
+    pub fn members(&self, role: &str) -> String {
+        format!("{}members/{role}/", self.root)
     }
 
     /// See the drawing.

@@ -10,6 +10,9 @@ mod error;
 pub mod keys;
 mod kv;
 mod lease;
+mod keeper;
+mod member;
+mod register;
 mod txn;
 mod watch;
 pub mod page;
@@ -21,8 +24,11 @@ pub mod conformance;
 use async_trait::async_trait;
 
 pub use error::StoreError;
+pub use keeper::KeptLease;
 pub use kv::{Consistency, Got, KeyValue, Range, Ranged, prefix_end};
 pub use lease::{LeaseId, LeaseState};
+pub use member::{Member, MemberError};
+pub use register::Registration;
 pub use txn::{Compare, CompareOp, MAX_COMPARES, MAX_OPS, MAX_TXN, MAX_VALUE, Op, OpAnswer, Txn, TxnAnswer};
 pub use watch::{Event, Watch, WatchItem};
 

@@ -74,6 +74,8 @@ metrics! {
     PROXY_FRESH_WAITS = "switchyard_proxy_fresh_waits_total" ["service", "outcome"] "Reads that waited for a lagging replica, by what came of it: caught-up, writer, stale, refused, client-gone.";
     PROXY_BEHIND_ANSWERS = "switchyard_proxy_behind_answers_total" ["service", "upstream"] "Answers that were dropped because they were older than what was needed.";
     PROXY_STALE_ANSWERS = "switchyard_proxy_stale_answers_total" ["service", "why"] "Answers that were passed on although they may miss the last pushes: unknown, behind.";
+    PROXY_DISCOVERY_OK = "switchyard_proxy_discovery_ok" ["service"] "1 while the source can be asked in which upstreams of the service are found; at 0 those known go on.";
+    PROXY_DISCOVERED = "switchyard_proxy_discovered_upstreams" ["service"] "Upstreams that were found beside those of the config.";
     PROXY_COHORT_SERVED = "switchyard_proxy_cohort_served" ["service", "version"] "1 for the version that agents are served from, 0 for the others that there are now.";
     PROXY_COHORT_CHANGES = "switchyard_proxy_cohort_changes_total" ["service", "why"] "Changes of the version that agents are served from: first, settled, fallback, ordered, told.";
     PROXY_UPGRADE_OK = "switchyard_proxy_last_upgrade_success" [] "0 if the last upgrade came to nothing and this process goes on.";

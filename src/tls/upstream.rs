@@ -66,7 +66,8 @@ impl Upstream {
 
     /// The one to go on with after a reload: `before` with what was read now, if the config says the same.
     pub fn after(self, before: Option<&Self>) -> Self {
-        let Some(before) = before.filter(|before| **before == self) else { return self };
+        let other = |before: &&Self| **before == self && !Arc::ptr_eq(&before.0, &self.0);
+        let Some(before) = before.filter(other) else { return self };
         before.0.kept.take(&self.0.kept, |read| read);
         before.clone()
     }

@@ -76,6 +76,18 @@ pub struct Inventory {
     /// Upstreams that are ejected, or were lately.
     #[serde(default)]
     pub ejections: Vec<Ejection>,
+    /// Upstreams that were found beside those of the config.
+    #[serde(default)]
+    pub pools: Vec<Pool>,
+}
+
+/// Upstreams of one service that its config does not list.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// The service.
+    pub service: String,
+    /// Name and address of each.
+    pub upstreams: Vec<(String, String)>,
 }
 
 /// A listening socket.

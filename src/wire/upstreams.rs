@@ -26,8 +26,26 @@ pub struct Service {
     /// So few upstreams are left that ejections are ignored.
     #[serde(default)]
     pub panic: bool,
-    /// In config order.
+    /// Where upstreams are found that the config does not list; none where it lists them all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovery: Option<Discovery>,
+    /// In config order, then those that were found, by name.
     pub upstreams: Vec<Upstream>,
+}
+
+/// Where upstreams are found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Discovery {
+    /// The source.
+    pub from: String,
+    /// It can be asked. When not, those known go on.
+    pub well: bool,
+    /// Why not; empty when it can.
+    pub why: String,
+    /// Since when it is so.
+    pub since: Timestamp,
+    /// How many it has told of.
+    pub found: u64,
 }
 
 /// From which version the agents of a service are served.
@@ -95,6 +113,9 @@ pub struct Upstream {
     pub outstanding: u64,
     /// It is the write registry.
     pub writer: bool,
+    /// It is not listed in the config.
+    #[serde(default)]
+    pub found: bool,
     /// The version that it says it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,

@@ -32,7 +32,14 @@ struct Cloud {
 
 fn server(name: &str) -> Server {
     let listen = "127.0.0.1:0".parse().unwrap();
-    Server { listen, name: name.into(), grace: Duration::from_secs(5), address_file: None }
+    Server {
+        listen,
+        name: name.into(),
+        grace: Duration::from_secs(5),
+        address_file: None,
+        advertise: None,
+        zone: None,
+    }
 }
 
 impl Cloud {
@@ -45,6 +52,7 @@ impl Cloud {
             storage,
             limits,
             replication: Default::default(),
+            members: None,
         };
         let role = Registry::open(config, tree.handle()).await.unwrap();
         let registry = format!("http://{}", role.address());

@@ -11,6 +11,7 @@ mod support;
 mod agent_dies;
 mod chaos;
 mod controller_dies;
+mod discovery;
 mod disk_full;
 mod etcd_quorum;
 mod fresh_reads;

@@ -150,6 +150,8 @@ fn server(name: &str) -> Server {
         name: name.into(),
         grace: config::DEFAULT_GRACE,
         address_file: None,
+        advertise: None,
+        zone: None,
     }
 }
 
@@ -167,6 +169,7 @@ async fn start_registry(dir: &Path, tree: &Tree) -> String {
         storage,
         limits,
         replication: Default::default(),
+        members: None,
     };
     let role = Registry::open(config, tree.handle()).await.unwrap();
     let address = format!("http://{}", role.address());

@@ -86,6 +86,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             attempts: 3,
             retry_budget: Default::default(),
             cohorts: None,
+            discovery: None,
         }],
         limits: Limits::default(),
         endings: Endings { grace: Duration::from_secs(5), ..Endings::default() },

@@ -38,11 +38,14 @@ pub(crate) fn config(dir: &Path, limits: Limits) -> Config {
             name: "r1".into(),
             grace: Duration::from_secs(5),
             address_file: None,
+            advertise: None,
+            zone: None,
         },
         log: Log::default(),
         storage: Storage::Disk(dir.to_owned()),
         limits,
         replication: Replication::default(),
+        members: None,
     }
 }
 

@@ -148,6 +148,8 @@ fn config(name: &str) -> Config {
             name: name.into(),
             grace: Duration::from_secs(1),
             address_file: None,
+            advertise: None,
+            zone: None,
         },
         log: Log::default(),
         store: StoreConfig { kind: StoreKind::Embedded("unused".into()), cluster: "main".into() },

@@ -48,7 +48,7 @@ pub(super) fn reached_at(address: SocketAddr) -> SocketAddr {
 const BACK_END: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn server(name: String) -> Server {
-    Server { listen: BACK_END, name, grace: DEFAULT_GRACE, address_file: None }
+    Server { listen: BACK_END, name, grace: DEFAULT_GRACE, address_file: None, advertise: None, zone: None }
 }
 
 /// A registry: the first one is the writer, the others copy from it and from those before them.
@@ -64,6 +64,7 @@ pub(super) fn registry(number: u16, data: &Data, before: &[SocketAddr]) -> regis
         storage: Storage::Disk(data.registry(number)),
         limits: registry::Limits::default(),
         replication: Replication { role, log_keep: LOG_KEEP },
+        members: None,
     }
 }
 
@@ -189,6 +190,7 @@ fn service(name: &str, kind: Kind, upstreams: Vec<Upstream>) -> Service {
         attempts: 3,
         retry_budget: Default::default(),
         cohorts: None,
+        discovery: None,
     }
 }
 

@@ -1,10 +1,6 @@
 //! `agent.toml`.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, UdpSocket},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use super::server;
 use crate::{
@@ -52,7 +48,7 @@ pub(in crate::config) fn agent<'r>(raw: &'r Raw<'r>) -> Option<Agent> {
         data: table.or("data", PathBuf::from(DATA), path),
         node_id: table.opt("node_id", named),
         name: table.opt("name", plain).unwrap_or_else(server::host_name),
-        host: table.opt("host", host).unwrap_or_else(own_address),
+        host: table.opt("host", host).unwrap_or_else(crate::config::server::own_address),
         capacity: table.or("capacity", CAPACITY, whole(0..=10_000)),
         capacity_mode: table.or(
             "capacity_mode",
@@ -141,15 +137,4 @@ fn reserve(given: &Given<'_>) -> Result<Reserve, Wrong> {
     bytes(given)
         .map(Reserve::Bytes)
         .map_err(|wrong| Wrong { right: "write it like `20%` or `45GB`".into(), ..wrong })
-}
-
-/// The address from which this machine reaches others. Nothing is sent: connecting a datagram socket only
-/// looks the route up (192.0.2.0/24 is for documentation, RFC 5737).
-fn own_address() -> String {
-    let routed = || {
-        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-        socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9)).ok()?;
-        socket.local_addr().ok()
-    };
-    routed().map_or_else(|| Ipv4Addr::LOCALHOST.to_string(), |address| address.ip().to_string())
 }

@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use super::server;
-use crate::{
-    config::{
-        controller::{Controller, Limits, Registries, Store, StoreKind, Timeouts},
-        raw::Raw,
-        value::{base_url, duration_in, fraction, named, path, size, time, whole},
-    },
-    model::ServiceName,
+use super::{etcd, server};
+use crate::config::{
+    controller::{Controller, Limits, Registries, Store, StoreKind, Timeouts},
+    raw::Raw,
+    value::{base_url, duration_in, fraction, path, size, time, whole},
 };
 
 /// Clients of the controller give up after 10 s; a call that waits longer for a registry answers nobody.
@@ -33,9 +30,7 @@ pub(in crate::config) fn controller<'r>(raw: &'r Raw<'r>) -> Option<Controller> 
 
 fn store<'r>(raw: &'r Raw<'r>) -> Option<Store> {
     let table = raw.section("store");
-    let cluster = table.or("cluster", "main".to_owned(), |given| {
-        named::<ServiceName>(given).map(|name| name.as_str().to_owned())
-    });
+    let cluster = etcd::cluster(&table);
     let kind = match (table.has("etcd"), table.has("embedded")) {
         (true, true) => {
             let right = "delete one of them: the state is in one place";
@@ -43,16 +38,7 @@ fn store<'r>(raw: &'r Raw<'r>) -> Option<Store> {
             return None;
         }
         (false, true) => StoreKind::Embedded(table.opt("embedded", path)?),
-        (true, false) => {
-            let members = table.need_list("etcd", "etcd = [\"http://10.0.1.4:2379\"]", base_url)?;
-            for (index, (url, place)) in members.iter().enumerate() {
-                if members.iter().take(index).any(|(other, _)| other == url) {
-                    let what = format!("`store.etcd` names `{url}` twice");
-                    table.fault_at(place.clone(), what, "name each member once");
-                }
-            }
-            StoreKind::Etcd(members.into_iter().map(|(url, _)| url).collect())
-        }
+        (true, false) => StoreKind::Etcd(etcd::urls(&table)?),
         (false, false) => {
             let what = "`[store]` does not say where the state is";
             let right = "add `etcd = [\"http://10.0.1.4:2379\"]` or `embedded = \"DIR\"`";

@@ -7,6 +7,8 @@ mod agent;
 mod bounds;
 mod cohorts;
 mod controller;
+mod discovery;
+mod etcd;
 mod proxy;
 mod registry;
 mod rules;

@@ -131,18 +131,7 @@ fn one_socket_each(raw: &Raw<'_>, read: &[Read], admin: SocketAddr, admin_place:
 
 /// A proxy whose upstream is one of its own listeners would forward to itself until it runs out of sockets.
 fn no_loops(raw: &Raw<'_>, read: &[Read], found: &Services<'_>) {
-    let own = |address: &Address| {
-        let ip: std::net::IpAddr = match address.host.as_str() {
-            "localhost" => std::net::Ipv4Addr::LOCALHOST.into(),
-            host => host.parse().ok()?,
-        };
-        read.iter().find(|one| {
-            one.listener.bind.iter().any(|bind| {
-                bind.port() == address.port
-                    && (bind.ip() == ip || (bind.ip().is_unspecified() && ip.is_loopback()))
-            })
-        })
-    };
+    let own = |address: &Address| read.iter().find(|one| one.listener.is_at(address));
     for (service, places) in found.services.iter().zip(&found.upstream_places) {
         for (upstream, place) in service.upstreams.iter().zip(places) {
             if let Some(one) = own(&upstream.address) {

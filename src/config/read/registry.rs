@@ -1,9 +1,9 @@
 //! `registry.toml`.
 
-use super::server;
+use super::{etcd, server};
 use crate::config::{
     raw::{Raw, Table},
-    registry::{LOG_KEEP, Limits, Registry, Replication, Role, Storage},
+    registry::{LOG_KEEP, Limits, Members, Registry, Replication, Role, Storage},
     value::{Given, Wrong, base_url, bytes, one_of, path, size, text, time, whole},
 };
 
@@ -17,7 +17,26 @@ pub(in crate::config) fn registry<'r>(raw: &'r Raw<'r>) -> Option<Registry> {
     let disk = storage.need("disk", "disk = \"/srv/registry\"", path);
     let limits = limits(raw);
     let replication = replication(&raw.section("replication"));
-    Some(Registry { server: server?, log, storage: Storage::Disk(disk?), limits, replication: replication? })
+    let members = members(&raw.section("members"));
+    Some(Registry {
+        server: server?,
+        log,
+        storage: Storage::Disk(disk?),
+        limits,
+        replication: replication?,
+        members: members?,
+    })
+}
+
+/// The outer `None` is a fault, the inner one the table's absence.
+fn members(table: &Table<'_>) -> Option<Option<Members>> {
+    let cluster = etcd::cluster(table);
+    if !table.is_given() {
+        // Asked for all the same, so that the variables that could set them are known.
+        let _known = table.has("etcd");
+        return Some(None);
+    }
+    Some(Some(Members { etcd: etcd::urls(table)?, cluster }))
 }
 
 /// `None` when it is wrong.

@@ -67,7 +67,7 @@ pub(super) fn read(
         _ => {}
     }
     let count = upstreams.map_or(1, <[_]>::len);
-    if write_only == Some(true) && replicated && count == 1 {
+    if write_only == Some(true) && replicated && count == 1 && !table.has("discovery") {
         let right = "delete it, or name the replicas among the `upstreams`";
         table.fault("write_only", "leaves nobody to read from: the writer is the only upstream", right);
     }
@@ -125,6 +125,10 @@ pub(super) fn place(
     if found.is_none() {
         let right = match suggest::nearest(name, names.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
+            // One that is found could be anybody who may write there: it takes no writes.
+            None if names.is_empty() => {
+                "list it among the `upstreams`: one that `discovery` finds takes no writes".into()
+            }
             None => format!("known: {}", quoted(&names)),
         };
         table.fault(key, format!("is `{name}`, which is no upstream of this service"), right);

@@ -1,12 +1,15 @@
 //! Tables that several roles have.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use crate::{
     config::{
-        DEFAULT_GRACE, Log, Server,
+        Address, DEFAULT_GRACE, Log, Server,
         raw::{Raw, Table},
-        value::{Given, Wrong, duration_in, listen, one_of, path, text},
+        value::{Given, Wrong, address, duration_in, listen, one_of, path, text},
     },
     telemetry::LogFormat,
 };
@@ -16,13 +19,28 @@ pub(super) fn server<'r>(raw: &'r Raw<'r>, example: &str) -> Option<Server> {
     let grace = grace(raw);
     let table = raw.section("server");
     let listen = table.need("listen", example, listen);
-    let name = table.opt("name", name);
+    let name = table.opt("name", name_of);
     let address_file = table.opt("address_file", path);
+    let advertise = table.opt("advertise", reachable);
+    let zone = table.opt("zone", name_of);
     let listen = listen?;
-    Some(Server { listen, name: name.unwrap_or_else(|| default_name(listen)), grace, address_file })
+    let name = name.unwrap_or_else(|| default_name(listen));
+    Some(Server { listen, name, grace, address_file, advertise, zone })
 }
 
-fn name(given: &Given<'_>) -> Result<String, Wrong> {
+/// An address that others can connect to.
+fn reachable(given: &Given<'_>) -> Result<Address, Wrong> {
+    let address = address(given)?;
+    match address.host.parse::<IpAddr>() {
+        Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {
+            let right = "name one of this machine's addresses, like `10.0.1.4:8090`";
+            Err(Wrong::new(format!("is `{address}`, to which nobody can connect"), right))
+        }
+        _ => Ok(address),
+    }
+}
+
+fn name_of(given: &Given<'_>) -> Result<String, Wrong> {
     crate::config::value::named::<crate::model::RegistryName>(given).map(|name| name.as_str().to_owned())
 }
 

@@ -63,7 +63,12 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let retry_status =
         retry_status.map_or(RETRY_STATUS.to_vec(), |all| all.into_iter().map(|(status, _)| status).collect());
     let maintenance = table.or("maintenance", false, flag);
-    let upstreams = upstreams(table, &name);
+    let discovery = super::discovery::read(table, kind);
+    let upstreams = match discovery {
+        // Whoever is found, then.
+        Some(Some(_)) if !table.has("upstreams") => Some(Vec::new()),
+        _ => upstreams(table, &name),
+    };
     let (writer, reads) = replicas::read(table, kind, upstreams.as_deref());
     let vendor = vendor::read(table, kind, reads, upstreams.as_deref());
     let proxy_protocol = proxy_protocol(table, reads);
@@ -95,6 +100,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         attempts,
         retry_budget,
         cohorts,
+        discovery: discovery?,
     };
     Some((service, places))
 }
@@ -176,11 +182,12 @@ fn upstreams(table: &Table<'_>, name: &ServiceName) -> Option<Vec<(Upstream, Pla
         }
         found.push((Upstream { name: upstream_name, address }, entry.at("address")));
     }
-    if tables.is_empty() && table.is_empty_list("upstreams") {
+    let found_elsewhere = table.has("discovery");
+    if tables.is_empty() && table.is_empty_list("upstreams") && !found_elsewhere {
         let what = format!("service `{name}` has no upstreams");
         table.fault_at(table.at("upstreams"), what, format!("name at least one, or delete [service.{name}]"));
     }
-    (whole && !found.is_empty()).then_some(found)
+    (whole && (!found.is_empty() || found_elsewhere)).then_some(found)
 }
 
 fn proxy_protocol(table: &Table<'_>, reads: Reads) -> Option<Version> {

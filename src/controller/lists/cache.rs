@@ -10,15 +10,13 @@ use tokio::time::Instant;
 
 use crate::{
     controller::{
-        records::{
-            self, InstanceRecord, Leader, Member, NodeRecord, Phase, Presence, RecordError, StartRecord,
-        },
+        records::{self, InstanceRecord, Leader, NodeRecord, Phase, Presence, RecordError, StartRecord},
         schedule::fit::{Candidate, Kind},
         schedule::rank::{Order, order},
     },
     model::{InstanceId, NodeId, StartId},
     store::{
-        Event, KeyValue, LeaseId, Revision,
+        Event, KeyValue, LeaseId, Member, Revision,
         keys::{Keys, Subject},
     },
 };

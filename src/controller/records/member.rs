@@ -1,17 +1,6 @@
-//! Who is alive, and who leads.
+//! Who leads. Who is alive is in [`crate::store::Member`], for others read it too.
 
 use serde::{Deserialize, Serialize};
-
-/// A live server.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// Where it listens.
-    pub address: String,
-    /// Its version.
-    pub version: String,
-    /// Made at each start, so that a name taken twice is seen.
-    pub run: String,
-}
 
 /// Who runs a duty.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

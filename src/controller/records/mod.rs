@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use instance::{InstanceRecord, InstanceSpec, Phase, ScriptRef};
-pub use member::{Leader, Member};
+pub use member::Leader;
 pub use node::{Absence, Fixed, NodeRecord, Presence};
 pub use start::{QueueEntry, StartRecord};
 

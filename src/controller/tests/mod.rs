@@ -60,6 +60,8 @@ fn config(name: &str, timeouts: Timeouts) -> Config {
             name: name.into(),
             grace: Duration::from_secs(1),
             address_file: None,
+            advertise: None,
+            zone: None,
         },
         log: Log::default(),
         store: StoreConfig { kind: StoreKind::Embedded("unused".into()), cluster: "main".into() },

@@ -11,7 +11,7 @@ use crate::{
     health::{Access, May, Verdict},
     model::RouteClass,
     proxy::snapshot::{self, Snapshot},
-    wire::upstreams::{ClassVerdict, Ejected, Service, Upstream, Upstreams},
+    wire::upstreams::{ClassVerdict, Discovery, Ejected, Service, Upstream, Upstreams},
 };
 
 /// The pools as they stand now.
@@ -37,12 +37,23 @@ fn of(service: &snapshot::Service) -> Service {
             failures,
             outstanding: upstream.outstanding(),
             writer: service.writer == Some(place),
+            found: service.members.as_ref().is_some_and(|members| place >= members.listed),
             version: verdict.version().map(ToString::to_string),
         }
     });
     Service {
         name: service.name.to_string(),
         kind: service.kind.as_str().into(),
+        discovery: service.members.as_ref().map(|members| {
+            let standing = members.discovery.standing();
+            Discovery {
+                from: members.discovery.source().describe(),
+                well: standing.well,
+                why: standing.why,
+                since: standing.since,
+                found: members.discovery.now().list.len() as u64,
+            }
+        }),
         cohort: service.cohort.as_ref().map(|cohort| cohort.view(service)),
         held: u64::try_from(service.held.inside()).unwrap_or(u64::MAX),
         panic: service.panics(),

@@ -34,7 +34,7 @@ mod verdicts;
 use std::net::TcpListener;
 
 use super::engine::Taken;
-use crate::wire::handover::{Cohort, Ejection, Verdict};
+use crate::wire::handover::{Cohort, Ejection, Pool, Verdict};
 
 pub use client::{AskError, ask_upgrade};
 pub use program::Program;
@@ -65,6 +65,7 @@ pub struct Inherited {
     pub(super) admin: Option<TcpListener>,
     pub(super) cohorts: Vec<Cohort>,
     pub(super) known: Found,
+    pub(super) pools: Vec<Pool>,
     /// How many upgrades led here.
     pub(super) generation: u64,
     pub(super) link: Option<Link>,

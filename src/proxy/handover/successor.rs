@@ -85,8 +85,17 @@ impl Predecessor {
         }
         frame::send(&mut stream, &ask(TAKE_OVER, String::new())).await.map_err(failed)?;
         let inventory = timeout(PATIENCE, frame::receive::<Inventory>(&mut stream));
-        let Inventory { protocol, version, refused, generation, sockets, verdicts, cohorts, ejections } =
-            inventory.await.map_err(late)?.map_err(failed)?;
+        let Inventory {
+            protocol,
+            version,
+            refused,
+            generation,
+            sockets,
+            verdicts,
+            cohorts,
+            ejections,
+            pools,
+        } = inventory.await.map_err(late)?.map_err(failed)?;
         if !refused.is_empty() {
             return Err(TakeError::Refused(refused));
         }
@@ -98,7 +107,7 @@ impl Predecessor {
         let (listeners, admin) = sorted(sockets.into_iter().zip(fds))?;
         let link = Some(Link { stream, socket: self.socket.clone() });
         let known = Found { verdicts, ejections };
-        Ok(Inherited { listeners, admin, known, cohorts, generation: generation + 1, link })
+        Ok(Inherited { listeners, admin, known, cohorts, pools, generation: generation + 1, link })
     }
 
     /// Tells it why this process gives up. What cannot be told it learns from this process' end.

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     clock,
     model::OURS,
-    proxy::{engine::Running, passive::ejections, record::ProxyMetrics, snapshot::Live},
+    proxy::{engine::Running, members, passive::ejections, record::ProxyMetrics, snapshot::Live},
     supervise::{Handle as Tasks, Stage, Stop, StopSource},
     telemetry::chain,
     wire::handover::{Inventory, Old, Outcome, PROTOCOL, Process, Said, Socket, Told},
@@ -421,6 +421,7 @@ impl Talk<'_> {
             verdicts: verdicts::all(&from.live.load()),
             cohorts: verdicts::cohorts(&from.live.load()),
             ejections: ejections(&from.live.load()),
+            pools: members::known(&from.live.load()),
         };
         frame::send(stream, &inventory).await?;
         frame::send_fds(stream, &fds).await?;
@@ -486,6 +487,7 @@ impl Inventory {
             verdicts: Vec::new(),
             cohorts: Vec::new(),
             ejections: Vec::new(),
+            pools: Vec::new(),
         }
     }
 }

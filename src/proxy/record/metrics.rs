@@ -1,6 +1,8 @@
 //! The proxy's numbers, under the names of `telemetry::names`.
 
-use prometheus::{Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+use prometheus::{
+    Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, core::Collector,
+};
 
 use super::numbers::{ServiceNumbers, UpstreamNumbers};
 use crate::{
@@ -53,6 +55,8 @@ pub struct ProxyMetrics {
     fresh_waits: IntCounterVec,
     behind_answers: IntCounterVec,
     stale_answers: IntCounterVec,
+    discovery_ok: IntGaugeVec,
+    discovered: IntGaugeVec,
     cohort_served: IntGaugeVec,
     cohort_changes: IntCounterVec,
     reload_ok: Gauge,
@@ -130,6 +134,8 @@ impl ProxyMetrics {
             fresh_waits: registry.counters(names::PROXY_FRESH_WAITS)?,
             behind_answers: registry.counters(names::PROXY_BEHIND_ANSWERS)?,
             stale_answers: registry.counters(names::PROXY_STALE_ANSWERS)?,
+            discovery_ok: registry.gauges(names::PROXY_DISCOVERY_OK)?,
+            discovered: registry.gauges(names::PROXY_DISCOVERED)?,
             cohort_served: registry.gauges(names::PROXY_COHORT_SERVED)?,
             cohort_changes: registry.counters(names::PROXY_COHORT_CHANGES)?,
             reload_ok: registry.gauge(names::CONFIG_RELOAD_OK)?,
@@ -248,6 +254,36 @@ impl ProxyMetrics {
         self.cohort_changes.with_label_values(&[service, why]).inc();
     }
 
+    /// Drops what was counted of upstreams that are no more: those that are found come and go, and each would stay.
+    pub fn forget_others(&self, snapshot: &Snapshot) {
+        let there = |service: &str, upstream: &str| {
+            let of = snapshot.services.iter().filter(|known| known.name.as_str() == service);
+            of.flat_map(|known| &known.upstreams).any(|known| known.name.as_str() == upstream)
+        };
+        let of_upstreams = [
+            (&self.upstream_requests, names::PROXY_UPSTREAM_REQUESTS),
+            (&self.upstream_failures, names::PROXY_UPSTREAM_FAILURES),
+            (&self.behind_answers, names::PROXY_BEHIND_ANSWERS),
+        ];
+        for (counters, name) in of_upstreams {
+            for family in counters.collect() {
+                for metric in family.get_metric() {
+                    let value = |label: &&str| {
+                        let pair = metric.get_label().iter().find(|pair| *pair.name() == **label);
+                        pair.map_or("", |pair| pair.value())
+                    };
+                    let values: Vec<&str> = name.labels.iter().map(value).collect();
+                    if let [service, upstream, ..] = values[..]
+                        && !there(service, upstream)
+                    {
+                        // It is there: it was collected a moment ago.
+                        counters.remove_label_values(&values).ok();
+                    }
+                }
+            }
+        }
+    }
+
     /// How the last reload ended.
     pub fn reloaded(&self, taken: bool) {
         self.reload_ok.set(if taken { 1.0 } else { 0.0 });
@@ -280,6 +316,8 @@ impl ProxyMetrics {
         self.differing.reset();
         self.list_age.reset();
         self.written.reset();
+        self.discovery_ok.reset();
+        self.discovered.reset();
         self.set_tls(snapshot);
         for service in &snapshot.services {
             let name = service.name.as_str();
@@ -288,6 +326,12 @@ impl ProxyMetrics {
             self.held.with_label_values(&[name]).set(count(service.held.inside() as u64));
             self.panic.with_label_values(&[name]).set(i64::from(service.panics()));
             self.set_freshness(service);
+            if let Some(members) = &service.members {
+                let well = members.discovery.standing().well;
+                self.discovery_ok.with_label_values(&[name]).set(i64::from(well));
+                let found = service.upstreams.len().saturating_sub(members.listed);
+                self.discovered.with_label_values(&[name]).set(count(found as u64));
+            }
             for version in service.cohort.iter().flat_map(|cohort| cohort.view(service).versions) {
                 let labels = [name, version.version.as_str()];
                 self.cohort_served.with_label_values(&labels).set(i64::from(version.served));

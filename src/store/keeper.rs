@@ -1,16 +1,13 @@
-//! This run's lease: the keys that end with the process hang on it.
+//! A run's lease: the keys that end with the process hang on it.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::watch;
 
-use crate::{
-    clock,
-    store::{LeaseId, LeaseState, Store},
-    supervise::Stop,
-};
+use super::{LeaseId, LeaseState, Store};
+use crate::{clock, supervise::Stop};
 
-/// How long a killed controller stays a member and a leader. Short, because its duties wait for it; longer than an
+/// How long a killed process stays a member and a leader. Short, because its duties wait for it; longer than an
 /// etcd election, so that one does not cost the membership.
 const TTL: Duration = Duration::from_secs(10);
 
@@ -25,23 +22,38 @@ struct Held {
 }
 
 /// Keeps one lease alive. Cheap to clone.
-#[derive(Clone)]
-pub(super) struct Lease {
+#[derive(Debug, Clone)]
+pub struct KeptLease {
     held: Arc<watch::Sender<Option<Held>>>,
 }
 
-impl Lease {
-    pub(super) fn new() -> Self {
+impl Default for KeptLease {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl KeptLease {
+    /// None yet.
+    pub fn new() -> Self {
         Self { held: Arc::new(watch::Sender::new(None)) }
     }
 
     /// The lease, while it may be counted on: from when its last answered renewal was *sent*, its time runs.
-    pub(super) fn current(&self) -> Option<LeaseId> {
+    pub fn current(&self) -> Option<LeaseId> {
         self.held.borrow().filter(|held| clock::boot() < held.until).map(|held| held.lease)
     }
 
+    /// Completes when it is another one, or none. Cancel-safe.
+    pub async fn changed(&self) {
+        let before = self.held.borrow().map(|held| held.lease);
+        let mut follow = self.held.subscribe();
+        // The sender is ours, so it is there.
+        follow.wait_for(|held| held.map(|held| held.lease) != before).await.ok();
+    }
+
     /// Takes a lease and renews it until `stop`, then ends it; takes another when it was lost.
-    pub(super) async fn keep(self, store: Arc<dyn Store>, stop: Stop) {
+    pub async fn keep(self, store: Arc<dyn Store>, stop: Stop) {
         while !stop.is_requested() {
             let sent = clock::boot();
             match store.lease_grant(TTL.as_secs() as u32).await {
