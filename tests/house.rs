@@ -66,6 +66,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
         "files become handshakes in one place, and one place shakes hands",
     ),
     ("x509_parser", &["tls/"], "certificates are looked at in one place"),
+    ("hickory_resolver", &["discovery/dns.rs"], "names are asked for in one place"),
     ("etcd_client", &["store/etcd.rs", "store/etcd/"], "the store is a trait"),
     (
         "redb",

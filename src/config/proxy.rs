@@ -247,6 +247,19 @@ pub enum Source {
         /// Which cloud's keys.
         cluster: String,
     },
+    /// Behind a name.
+    Dns(Dns),
+}
+
+/// A name that is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dns {
+    /// With a dot at its end: no search list is tried.
+    pub name: String,
+    /// The port of its addresses; without one its services are asked for, which have ports of their own.
+    pub port: Option<u16>,
+    /// Who is asked, if not whom the system asks.
+    pub resolver: Option<SocketAddr>,
 }
 
 impl Source {
@@ -254,6 +267,8 @@ impl Source {
     pub fn describe(&self) -> String {
         match self {
             Self::Etcd { cluster, .. } => format!("etcd, cluster `{cluster}`"),
+            Self::Dns(Dns { name, port: Some(port), .. }) => format!("dns, `{name}` at port {port}"),
+            Self::Dns(Dns { name, port: None, .. }) => format!("dns, services of `{name}`"),
         }
     }
 }

@@ -4,12 +4,13 @@
 //! A source that is away, or that has nothing to say, takes nothing away: the list that was found last goes on. Whether
 //! who is in it is alive is for probes to say.
 //!
-//! [`roster`] decides what of a cluster's members is believed, [`members`] watches them in etcd, [`merge`] puts what was
+//! [`roster`] decides what of a cluster's members is believed, [`members`] watches them in etcd, [`dns`] asks for names, [`merge`] puts what was
 //! found behind what the config lists.
 
 pub mod merge;
 pub mod roster;
 mod members;
+mod dns;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -70,13 +71,18 @@ impl Discovery {
         });
         let removed = StopSource::new();
         let (gone, told) = (removed.stop(), teller.clone());
-        let Source::Etcd { urls, cluster } = of.source.clone();
-        let (role, most) = (service.kind.as_str(), of.most);
+        let (source, role, most) = (of.source.clone(), service.kind.as_str(), of.most);
         tasks.finish_at(Stage::Loops, format!("discovery of {}", service.name), move |stop| async move {
+            let looking = async {
+                match &source {
+                    Source::Etcd { urls, cluster } => members::watch(urls, cluster, role, most, &told).await,
+                    Source::Dns(dns) => dns::watch(dns, most, &told).await,
+                }
+            };
             tokio::select! {
                 () = stop.requested() => {}
                 () = gone.requested() => {}
-                () = members::watch(&urls, &cluster, role, most, &told) => {}
+                () = looking => {}
             }
         });
         Some(Self { of: (of, service.kind), teller, removed })

@@ -10,6 +10,8 @@ mod secure;
 mod upstream;
 mod vendor;
 
+#[path = "../support/dns.rs"]
+mod dns;
 #[path = "../support/certificates.rs"]
 mod certificates;
 #[path = "../support/vendor/mod.rs"]
@@ -18,6 +20,7 @@ mod vendor_standin;
 mod attacks;
 mod cohorts;
 mod corpus;
+mod discovery;
 mod errors;
 mod failures;
 mod forwarding;

@@ -8,6 +8,7 @@ pub mod api;
 pub mod artifact;
 pub mod cloud;
 pub mod content;
+pub mod dns;
 pub mod etcd;
 pub mod eventually;
 pub mod history;
