@@ -106,7 +106,11 @@ fn of(ctx: &Ctx, service: &Service) -> Use {
         return Use::Make;
     }
     // Where one registry takes the writes, that one is where a push and its session are.
-    if service.kind != Kind::Registry || service.writer.is_some() || ctx.session.is_some() {
+    if service.kind != Kind::Registry || service.writer.is_some() {
+        return Use::None;
+    }
+    // Upload sessions of the OCI API say where they are.
+    if ctx.path == "/v2" || ctx.path.starts_with("/v2/") {
         return Use::None;
     }
     let asks = ctx.route.to_writer && ctx.route.access == Access::Read && !ctx.route.repeatable;
