@@ -125,6 +125,13 @@ fn used(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
+/// How many threads of a process carry connections.
+fn workers(pid: u32) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("proxy ")).count()
+}
+
 fn descriptors(pid: u32) -> u64 {
     fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count() as u64
 }
@@ -134,6 +141,8 @@ fn without_descriptors_connections_wait_and_nothing_spins() {
     let rig = Rig::start("descriptors");
     let pid = rig.first.pid().unwrap();
     let of = Pid::from_raw(i32::try_from(pid).unwrap());
+    // It is ready before the last of its threads is there, and a thread needs descriptors.
+    until("both of its threads run", || (workers(pid) == 2).then_some(()));
     let before =
         prlimit(of, Resource::Nofile, Rlimit { current: Some(descriptors(pid) + 4), maximum: Some(4096) })
             .unwrap();
