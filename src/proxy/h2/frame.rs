@@ -201,6 +201,11 @@ pub enum Setting {
     Largest(usize),
 }
 
+/// How many settings a payload has.
+pub fn settings_in(payload: &[u8]) -> u32 {
+    u32::try_from(payload.len() / SETTING).unwrap_or(u32::MAX)
+}
+
 /// Reads settings in their order; others than these are passed over. RFC 9113 §6.5.2.
 pub fn settings(payload: &[u8]) -> impl Iterator<Item = Result<Setting, Code>> {
     payload.chunks_exact(SETTING).filter_map(|one| {

@@ -80,7 +80,9 @@ impl Mux {
                 }
             }
             Frame::Settings(payload) => {
-                self.meter.idle(1, now)?;
+                // Each of them may change every stream, and a frame has room for thousands.
+                let settings = frame::settings_in(payload);
+                self.meter.idle(settings.max(1), now)?;
                 for setting in frame::settings(payload) {
                     self.set(setting.map_err(Broken::rule)?)?;
                 }

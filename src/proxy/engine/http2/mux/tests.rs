@@ -73,3 +73,16 @@ async fn what_was_written_is_not_kept_though_there_is_always_more() {
     }
     assert!(mux.out.capacity() < 512 * 1024, "{}", mux.out.capacity());
 }
+
+#[tokio::test(start_paused = true)]
+async fn each_setting_of_a_frame_counts() {
+    let settings = |count: usize| [0, 4, 0, 0, 0, 1].repeat(count);
+    let take = |count: usize| {
+        let (shared, payload) = (Shared::new(LIMITS, clock::now()), settings(count));
+        let head = frame::Head { length: payload.len(), kind: frame::Kind::Settings, flags: 0, stream: 0 };
+        shared.lock().take(head, &payload, clock::now()).map(|_| ())
+    };
+    assert_eq!(take(0), Ok(()));
+    assert_eq!(take(50), Ok(()));
+    assert_eq!(take(2500), Err(super::super::meter::Broken::IDLE));
+}
