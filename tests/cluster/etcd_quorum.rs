@@ -22,8 +22,7 @@ const READS: Duration = Duration::from_secs(5);
 const WRITES: Duration = Duration::from_secs(10);
 
 /// Silence is punished soon here, so that an outage outlasts it.
-const TIMEOUTS: &str =
-    "[timeouts]\nnode_active = \"4s\"\ninstance_active = \"4s\"\npoll = \"2s\"\nstore = \"2s\"\n";
+const TIMEOUTS: &str = "[timeouts]\nnode_active = \"4s\"\ninstance_active = \"4s\"\npoll = \"2s\"\n";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn etcd_loses_a_member_then_its_quorum_and_recovers() {
