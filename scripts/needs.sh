@@ -57,6 +57,7 @@ install_needs() {
     _switch_off etcd-server etcd
     _switch_off nginx nginx
     _switch_off haproxy haproxy
+    _switch_off prometheus prometheus
   elif command -v brew >/dev/null 2>&1; then
     say "installing with brew:$NEEDS_BREW"
     # shellcheck disable=SC2086

@@ -416,8 +416,34 @@ fn metrics_are_named_as_agreed() {
             let bad = ["id", "path", "message", "instance", "url", "digest", "request_id"];
             assert!(!bad.contains(label), "{name}: label `{label}` has no bound");
         }
+        let total = metric.kind == names::Kind::Counter;
+        assert_eq!(
+            name.ends_with("_total"),
+            total,
+            "{name}: `_total` is the end of counters, and of no other"
+        );
         assert!(metric.help.ends_with('.') || metric.help.ends_with(')'), "{name}: help is a sentence");
     }
+}
+
+/// The page of metrics has every one of them, with its type, its labels and its help, and no other.
+#[test]
+fn the_page_of_metrics_is_the_list_of_metrics() {
+    let page = fs::read_to_string(root().join("docs/metrics.md")).unwrap();
+    let written: Vec<&str> = page.lines().filter(|line| line.starts_with("| `switchyard_")).collect();
+    let expected: Vec<String> = names::ALL
+        .iter()
+        .map(|metric| {
+            let labels: Vec<String> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
+            let (kind, help) = (metric.kind.as_str(), metric.help);
+            format!("| `{}` | {kind} | {} | {help} |", metric.name, labels.join(", "))
+        })
+        .collect();
+    let missing: Vec<&String> = expected.iter().filter(|row| !written.contains(&row.as_str())).collect();
+    assert!(missing.is_empty(), "docs/metrics.md lacks these rows:\n{missing:#?}");
+    let unknown: Vec<&&str> = written.iter().filter(|row| !expected.iter().any(|e| e == *row)).collect();
+    assert!(unknown.is_empty(), "docs/metrics.md has rows of no metric:\n{unknown:#?}");
+    assert_eq!(written.len(), expected.len(), "each has one row");
 }
 
 /// A name nobody counts is a promise on the dashboard that is never kept.

@@ -5,7 +5,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use super::names::Name;
+use super::names::{Kind, Name};
 
 /// A metric was made twice, or its name is not one Prometheus takes: a mistake of ours, found at start.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +14,15 @@ pub struct MetricsError {
     name: &'static str,
     #[source]
     source: prometheus::Error,
+}
+
+/// Whether a metric is made as what its name says that it is.
+fn is(name: Name, kind: Kind) -> Result<(), MetricsError> {
+    if name.kind == kind {
+        return Ok(());
+    }
+    let why = format!("it is called a {} and made as a {}", name.kind.as_str(), kind.as_str());
+    Err(MetricsError { name: name.name, source: prometheus::Error::Msg(why) })
 }
 
 /// The metrics of one process. Cheap to clone.
@@ -30,30 +39,35 @@ impl Metrics {
 
     /// A counter, one per combination of labels.
     pub fn counters(&self, name: Name) -> Result<IntCounterVec, MetricsError> {
+        is(name, Kind::Counter)?;
         let made = IntCounterVec::new(Opts::new(name.name, name.help), name.labels);
         self.add(name, made)
     }
 
     /// A whole-number gauge, one per combination of labels.
     pub fn gauges(&self, name: Name) -> Result<IntGaugeVec, MetricsError> {
+        is(name, Kind::Gauge)?;
         let made = IntGaugeVec::new(Opts::new(name.name, name.help), name.labels);
         self.add(name, made)
     }
 
     /// A gauge with fractions, one per combination of labels.
     pub fn float_gauges(&self, name: Name) -> Result<GaugeVec, MetricsError> {
+        is(name, Kind::Gauge)?;
         let made = GaugeVec::new(Opts::new(name.name, name.help), name.labels);
         self.add(name, made)
     }
 
     /// One gauge without labels.
     pub fn gauge(&self, name: Name) -> Result<Gauge, MetricsError> {
+        is(name, Kind::Gauge)?;
         let made = Gauge::new(name.name, name.help);
         self.add(name, made)
     }
 
     /// A histogram with these upper bounds.
     pub fn histograms(&self, name: Name, bounds: &[f64]) -> Result<HistogramVec, MetricsError> {
+        is(name, Kind::Histogram)?;
         let made =
             HistogramVec::new(HistogramOpts::new(name.name, name.help).buckets(bounds.to_vec()), name.labels);
         self.add(name, made)

@@ -3,11 +3,35 @@
 //! Names are `switchyard_<room>_<what>_<unit>`; counters end in `_total`; units are seconds and bytes. Labels
 //! come from enums or config, never from ids, paths or messages.
 
+/// What becomes of a metric's values, in the words of Prometheus' text format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises, and begins anew with the process.
+    Counter,
+    /// Rises and falls.
+    Gauge,
+    /// Counts values by upper bounds.
+    Histogram,
+}
+
+impl Kind {
+    /// As in `# TYPE`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
 /// A metric's name and help text.
 #[derive(Debug, Clone, Copy)]
 pub struct Name {
     /// As scraped.
     pub name: &'static str,
+    /// What becomes of it.
+    pub kind: Kind,
     /// One line for `# HELP`.
     pub help: &'static str,
     /// Label names, in order.
@@ -15,71 +39,74 @@ pub struct Name {
 }
 
 macro_rules! metrics {
-    ($($konst:ident = $name:literal [$($label:literal),*] $help:literal;)*) => {
-        $(#[doc = $help] pub const $konst: Name = Name { name: $name, help: $help, labels: &[$($label),*] };)*
-        /// All of them, for the test that keeps code and docs in step.
+    ($($konst:ident = $name:literal $kind:ident [$($label:literal),*] $help:literal;)*) => {
+        $(#[doc = $help] pub const $konst: Name = Name {
+            name: $name, kind: Kind::$kind, help: $help, labels: &[$($label),*]
+        };)*
+        /// All of them, for the tests that keep code, `docs/metrics.md` and what is scraped in step.
         pub const ALL: &[Name] = &[$($konst),*];
     };
 }
 
 metrics! {
-    BUILD_INFO = "switchyard_build_info" ["role", "version"] "1, with the role and the version of this process.";
-    HTTP_REQUESTS = "switchyard_http_requests_total" ["role", "status"] "Requests answered by one of our own servers (not the proxy), by status class.";
-    HTTP_SECONDS = "switchyard_http_request_seconds" ["role"] "Time from head to answer at one of our own servers.";
-    CONTROLLER_POLLS = "switchyard_controller_polls" ["role"] "Agents' polls that are parked at this controller now.";
-    CONTROLLER_REFUSED = "switchyard_controller_refused_total" ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline.";
-    REGISTRY_RECEIVED = "switchyard_registry_received_bytes_total" [] "Bytes taken into upload sessions.";
-    REGISTRY_SENT = "switchyard_registry_sent_bytes_total" [] "Bytes of blobs given to readers.";
-    REGISTRY_MANIFESTS = "switchyard_registry_manifests_total" [] "Manifests published.";
-    REGISTRY_UPLOADS = "switchyard_registry_upload_sessions" [] "Upload sessions that are open.";
-    REGISTRY_FREE = "switchyard_registry_free_bytes" [] "Free bytes of the storage.";
-    REGISTRY_BROKEN = "switchyard_registry_broken_templates" [] "Templates that the last listing skipped.";
-    REGISTRY_FETCHED = "switchyard_registry_fetched_bytes_total" [] "Bytes of blobs that came from other registries.";
-    REGISTRY_FETCH_FAILURES = "switchyard_registry_fetch_failures_total" ["why"] "Asks of other registries for parts of blobs that brought nothing: unreachable, unanswered, silent, slow, refused, strange, corrupt; and storage: what came could not be kept.";
-    REGISTRY_POSITION = "switchyard_registry_position" ["part"] "The position up to which every change is applied here: its epoch and its number in it.";
-    REGISTRY_LAG_ENTRIES = "switchyard_registry_lag_entries" [] "Changes that were read from the writer's log and are not applied here yet.";
-    REGISTRY_LAG_BYTES = "switchyard_registry_lag_bytes" [] "Bytes that are still to be fetched for the next changes.";
-    REGISTRY_LAG_SECONDS = "switchyard_registry_lag_seconds" [] "For how long this registry has been behind its writer's log.";
-    REGISTRY_CLAIMS = "switchyard_registry_claims_position" [] "1 while this registry claims a position, so that proxies send it reads.";
-    REGISTRY_FOLLOWERS = "switchyard_registry_followers" ["kind"] "Replicas and proxies that follow this registry's log.";
-    REGISTRY_ASIDE = "switchyard_registry_set_aside" [] "Histories that were set aside because the writer's is another; an operator looks at each.";
-    PROXY_REQUESTS = "switchyard_proxy_requests_total" ["service", "class", "status"] "Requests answered, by status class.";
-    PROXY_REFUSED = "switchyard_proxy_refused_total" ["listener", "reason"] "Connections and requests that were refused for what they are, whom they are of or how many there are; and requests that no rule gives to a service.";
-    PROXY_UPSTREAM_REQUESTS = "switchyard_proxy_upstream_requests_total" ["service", "upstream", "status"] "Answers of upstreams, by status class.";
-    PROXY_UPSTREAM_FAILURES = "switchyard_proxy_upstream_failures_total" ["service", "upstream", "failure"] "Attempts that got no whole answer.";
-    PROXY_RETRIES = "switchyard_proxy_retries_total" ["service", "why"] "Further attempts of a request.";
-    PROXY_RETRIES_REFUSED = "switchyard_proxy_retries_refused_total" ["service"] "Further attempts that were not made because there were too many already.";
-    PROXY_HELD = "switchyard_proxy_held" ["service"] "Requests that wait, unsent, for an eligible upstream.";
-    PROXY_HELD_REFUSED = "switchyard_proxy_held_refused_total" ["service"] "Requests that were not held because too many were.";
-    PROXY_UPSTREAM_UP = "switchyard_proxy_upstream_up" ["service", "upstream"] "1 while the upstream passes its probes.";
-    PROXY_UPSTREAM_EJECTED = "switchyard_proxy_upstream_ejected" ["service", "upstream"] "1 while the upstream is ejected for what became of requests, or waits for its trial.";
-    PROXY_EJECTIONS = "switchyard_proxy_ejections_total" ["service", "upstream", "failure"] "Ejections, by the failure that was the last straw.";
-    PROXY_PANIC = "switchyard_proxy_panic" ["service"] "1 while so few upstreams of the service are left that ejections are ignored.";
-    PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" ["service", "upstream"] "Requests under way at the upstream.";
-    PROXY_CONNECTIONS = "switchyard_proxy_connections" ["listener"] "Open client connections.";
-    PROXY_STREAMS = "switchyard_proxy_streams" ["listener"] "Requests under way on connections of HTTP/2.";
-    PROXY_FIRST_BYTE = "switchyard_proxy_first_byte_seconds" ["service", "class"] "Time from request head to the head of the answer.";
-    PROXY_TLS_HANDSHAKES = "switchyard_proxy_tls_handshakes_total" ["listener", "kind"] "Handshakes with clients that were finished: full, resumed. Those that were not are refused, with their reason.";
-    PROXY_TLS_FILES_OK = "switchyard_proxy_tls_files_ok" ["kind", "name"] "1 if the certificates, keys and lists that a listener or service names were fine when they were last looked at; at 0 those before them are in use.";
-    PROXY_TLS_CERTIFICATE_UNTIL = "switchyard_proxy_tls_certificate_until_seconds" ["listener"] "When the first of a listener's certificates ends, in seconds since 1970.";
-    PROXY_TLS_LIST_UNTIL = "switchyard_proxy_tls_revocation_list_until_seconds" ["listener"] "When the first of a listener's revocation lists is too old to be believed, in seconds since 1970.";
-    PROXY_ACCESS_DROPPED = "switchyard_proxy_access_lines_dropped_total" [] "Access lines that were dropped because the log could not keep up.";
-    PROXY_ZERO_COPY = "switchyard_proxy_zero_copy_bytes_total" [] "Bytes of bodies that passed without being copied.";
-    PROXY_LEASE = "switchyard_proxy_lease_seconds" ["service"] "What is left of the lease on the writer's log; 0 without one, and then reads go to the writer.";
-    PROXY_REGISTRY_FRESH = "switchyard_proxy_registry_fresh" ["service", "upstream"] "1 while the registry is up and known to have the newest change; not without a lease.";
-    PROXY_REGISTRY_LAG = "switchyard_proxy_registry_lag_entries" ["service", "upstream"] "Changes that the registry has not applied yet, as it told within the last 30 s; none when it has not.";
-    PROXY_CATALOGUE_DIFFERING = "switchyard_proxy_catalogue_differing_templates" ["service", "upstream"] "Templates that the registry does not list as the writer does.";
-    PROXY_CATALOGUE_AGE = "switchyard_proxy_catalogue_age_seconds" ["service", "upstream"] "Time since the last list of the registry that could be had was asked for.";
-    PROXY_CATALOGUE_WRITTEN = "switchyard_proxy_catalogue_written_templates" ["service"] "Templates that were written so lately that the writer alone is asked about them; -1 when that is so of all.";
-    PROXY_FRESH_WAITS = "switchyard_proxy_fresh_waits_total" ["service", "outcome"] "Reads that waited for a lagging replica, by what came of it: caught-up, writer, stale, refused, client-gone.";
-    PROXY_BEHIND_ANSWERS = "switchyard_proxy_behind_answers_total" ["service", "upstream"] "Answers that were dropped because they were older than what was needed.";
-    PROXY_STALE_ANSWERS = "switchyard_proxy_stale_answers_total" ["service", "why"] "Answers that were passed on although they may miss the last pushes: unknown, behind.";
-    PROXY_DISCOVERY_OK = "switchyard_proxy_discovery_ok" ["service"] "1 while the source can be asked in which upstreams of the service are found; at 0 those known go on.";
-    PROXY_DISCOVERED = "switchyard_proxy_discovered_upstreams" ["service"] "Upstreams that were found beside those of the config.";
-    PROXY_COHORT_SERVED = "switchyard_proxy_cohort_served" ["service", "version"] "1 for the version that agents are served from, 0 for the others that there are now.";
-    PROXY_COHORT_CHANGES = "switchyard_proxy_cohort_changes_total" ["service", "why"] "Changes of the version that agents are served from: first, settled, fallback, ordered, told.";
-    PROXY_UPGRADE_OK = "switchyard_proxy_last_upgrade_success" [] "0 if the last upgrade came to nothing and this process goes on.";
-    PROXY_GENERATION = "switchyard_proxy_upgrade_generation" [] "How many upgrades led to this process.";
-    PROXY_OLD_PROCESSES = "switchyard_proxy_old_processes" [] "Replaced processes that still have connections.";
-    CONFIG_RELOAD_OK = "switchyard_config_last_reload_success" [] "1 if the last reload was taken.";
+    BUILD_INFO = "switchyard_build_info" Gauge ["role", "version"] "1, with the role and the version of this process.";
+    HTTP_REQUESTS = "switchyard_http_requests_total" Counter ["role", "status"] "Requests answered by one of our own servers (not the proxy), by status class.";
+    HTTP_SECONDS = "switchyard_http_request_seconds" Histogram ["role"] "Time from head to answer at one of our own servers.";
+    CONTROLLER_POLLS = "switchyard_controller_polls" Gauge ["role"] "Agents' polls that are parked at this controller now.";
+    CONTROLLER_REFUSED = "switchyard_controller_refused_total" Counter ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline.";
+    REGISTRY_RECEIVED = "switchyard_registry_received_bytes_total" Counter [] "Bytes taken into upload sessions.";
+    REGISTRY_SENT = "switchyard_registry_sent_bytes_total" Counter [] "Bytes of blobs given to readers.";
+    REGISTRY_MANIFESTS = "switchyard_registry_manifests_total" Counter [] "Manifests published.";
+    REGISTRY_UPLOADS = "switchyard_registry_upload_sessions" Gauge [] "Upload sessions that are open.";
+    REGISTRY_FREE = "switchyard_registry_free_bytes" Gauge [] "Free bytes of the storage.";
+    REGISTRY_BROKEN = "switchyard_registry_broken_templates" Gauge [] "Templates that the last listing skipped.";
+    REGISTRY_FETCHED = "switchyard_registry_fetched_bytes_total" Counter [] "Bytes of blobs that came from other registries.";
+    REGISTRY_FETCH_FAILURES = "switchyard_registry_fetch_failures_total" Counter ["why"] "Asks of other registries for parts of blobs that brought nothing: unreachable, unanswered, silent, slow, refused, strange, corrupt; and storage: what came could not be kept.";
+    REGISTRY_POSITION = "switchyard_registry_position" Gauge ["part"] "The position up to which every change is applied here: its epoch and its number in it.";
+    REGISTRY_LAG_ENTRIES = "switchyard_registry_lag_entries" Gauge [] "Changes that were read from the writer's log and are not applied here yet.";
+    REGISTRY_LAG_BYTES = "switchyard_registry_lag_bytes" Gauge [] "Bytes that are still to be fetched for the next changes.";
+    REGISTRY_LAG_SECONDS = "switchyard_registry_lag_seconds" Gauge [] "For how long this registry has been behind its writer's log.";
+    REGISTRY_CLAIMS = "switchyard_registry_claims_position" Gauge [] "1 while this registry claims a position, so that proxies send it reads.";
+    REGISTRY_FOLLOWERS = "switchyard_registry_followers" Gauge ["kind"] "Replicas and proxies that follow this registry's log.";
+    REGISTRY_ASIDE = "switchyard_registry_set_aside" Gauge [] "Histories that were set aside because the writer's is another; an operator looks at each.";
+    PROXY_REQUESTS = "switchyard_proxy_requests_total" Counter ["service", "class", "status"] "Requests answered, by status class.";
+    PROXY_REFUSED = "switchyard_proxy_refused_total" Counter ["listener", "reason"] "Connections and requests that were refused for what they are, whom they are of or how many there are; and requests that no rule gives to a service.";
+    PROXY_UPSTREAM_REQUESTS = "switchyard_proxy_upstream_requests_total" Counter ["service", "upstream", "status"] "Answers of upstreams, by status class.";
+    PROXY_UPSTREAM_FAILURES = "switchyard_proxy_upstream_failures_total" Counter ["service", "upstream", "failure"] "Attempts that got no whole answer.";
+    PROXY_RETRIES = "switchyard_proxy_retries_total" Counter ["service", "why"] "Further attempts of a request.";
+    PROXY_RETRIES_REFUSED = "switchyard_proxy_retries_refused_total" Counter ["service"] "Further attempts that were not made because there were too many already.";
+    PROXY_HELD = "switchyard_proxy_held" Gauge ["service"] "Requests that wait, unsent, for an eligible upstream.";
+    PROXY_HELD_REFUSED = "switchyard_proxy_held_refused_total" Counter ["service"] "Requests that were not held because too many were.";
+    PROXY_UPSTREAM_UP = "switchyard_proxy_upstream_up" Gauge ["service", "upstream"] "1 while the upstream passes its probes.";
+    PROXY_UPSTREAM_EJECTED = "switchyard_proxy_upstream_ejected" Gauge ["service", "upstream"] "1 while the upstream is ejected for what became of requests, or waits for its trial.";
+    PROXY_EJECTIONS = "switchyard_proxy_ejections_total" Counter ["service", "upstream", "failure"] "Ejections, by the failure that was the last straw.";
+    PROXY_PANIC = "switchyard_proxy_panic" Gauge ["service"] "1 while so few upstreams of the service are left that ejections are ignored.";
+    PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" Gauge ["service", "upstream"] "Requests under way at the upstream.";
+    PROXY_CONNECTIONS = "switchyard_proxy_connections" Gauge ["listener"] "Open client connections.";
+    PROXY_STREAMS = "switchyard_proxy_streams" Gauge ["listener"] "Requests under way on connections of HTTP/2.";
+    PROXY_FIRST_BYTE = "switchyard_proxy_first_byte_seconds" Histogram ["service", "class"] "Time from request head to the head of the answer.";
+    PROXY_TLS_HANDSHAKES = "switchyard_proxy_tls_handshakes_total" Counter ["listener", "kind"] "Handshakes with clients that were finished: full, resumed. Those that were not are refused, with their reason.";
+    PROXY_TLS_FILES_OK = "switchyard_proxy_tls_files_ok" Gauge ["kind", "name"] "1 if the certificates, keys and lists that a listener or service names were fine when they were last looked at; at 0 those before them are in use.";
+    PROXY_TLS_CERTIFICATE_UNTIL = "switchyard_proxy_tls_certificate_until_seconds" Gauge ["listener"] "When the first of a listener's certificates ends, in seconds since 1970.";
+    PROXY_TLS_LIST_UNTIL = "switchyard_proxy_tls_revocation_list_until_seconds" Gauge ["listener"] "When the first of a listener's revocation lists is too old to be believed, in seconds since 1970.";
+    PROXY_ACCESS_DROPPED = "switchyard_proxy_access_lines_dropped_total" Counter [] "Access lines that were dropped because the log could not keep up.";
+    PROXY_ZERO_COPY = "switchyard_proxy_zero_copy_bytes_total" Counter [] "Bytes of bodies that passed without being copied.";
+    PROXY_LEASE = "switchyard_proxy_lease_seconds" Gauge ["service"] "What is left of the lease on the writer's log; 0 without one, and then reads go to the writer.";
+    PROXY_REGISTRY_FRESH = "switchyard_proxy_registry_fresh" Gauge ["service", "upstream"] "1 while the registry is up and known to have the newest change; not without a lease.";
+    PROXY_REGISTRY_LAG = "switchyard_proxy_registry_lag_entries" Gauge ["service", "upstream"] "Changes that the registry has not applied yet, as it told within the last 30 s; none when it has not.";
+    PROXY_CATALOGUE_DIFFERING = "switchyard_proxy_catalogue_differing_templates" Gauge ["service", "upstream"] "Templates that the registry does not list as the writer does.";
+    PROXY_CATALOGUE_AGE = "switchyard_proxy_catalogue_age_seconds" Gauge ["service", "upstream"] "Time since the last list of the registry that could be had was asked for.";
+    PROXY_CATALOGUE_WRITTEN = "switchyard_proxy_catalogue_written_templates" Gauge ["service"] "Templates that were written so lately that the writer alone is asked about them; -1 when that is so of all.";
+    PROXY_FRESH_WAITS = "switchyard_proxy_fresh_waits_total" Counter ["service", "outcome"] "Reads that waited for a lagging replica, by what came of it: caught-up, writer, stale, refused, client-gone.";
+    PROXY_BEHIND_ANSWERS = "switchyard_proxy_behind_answers_total" Counter ["service", "upstream"] "Answers that were dropped because they were older than what was needed.";
+    PROXY_STALE_ANSWERS = "switchyard_proxy_stale_answers_total" Counter ["service", "why"] "Answers that were passed on although they may miss the last pushes: unknown, behind.";
+    PROXY_DISCOVERY_OK = "switchyard_proxy_discovery_ok" Gauge ["service"] "1 while the source can be asked in which upstreams of the service are found; at 0 those known go on.";
+    PROXY_DISCOVERED = "switchyard_proxy_discovered_upstreams" Gauge ["service"] "Upstreams that were found beside those of the config.";
+    PROXY_COHORT_SERVED = "switchyard_proxy_cohort_served" Gauge ["service", "version"] "1 for the version that agents are served from, 0 for the others that there are now.";
+    PROXY_COHORT_CHANGES = "switchyard_proxy_cohort_changes_total" Counter ["service", "why"] "Changes of the version that agents are served from: first, settled, fallback, ordered, told.";
+    PROXY_UPGRADE_OK = "switchyard_proxy_last_upgrade_success" Gauge [] "0 if the last upgrade came to nothing and this process goes on.";
+    PROXY_GENERATION = "switchyard_proxy_upgrade_generation" Gauge [] "How many upgrades led to this process.";
+    PROXY_OLD_PROCESSES = "switchyard_proxy_old_processes" Gauge [] "Replaced processes that still have connections.";
+    CONFIG_GENERATION = "switchyard_config_generation" Gauge [] "Which config is in use: 1 for that of the start, and one more with each reload that was taken and each change of what discovery finds.";
+    CONFIG_RELOAD_OK = "switchyard_config_last_reload_success" Gauge [] "1 if the last reload was taken.";
 }

@@ -18,6 +18,7 @@ mod fresh_reads;
 mod front;
 mod history_tools;
 mod kills;
+mod metrics;
 mod proxies_die;
 mod replica_dies;
 mod slow_followers;

@@ -21,6 +21,7 @@ pub mod process;
 pub mod registries;
 pub mod relay;
 pub mod scale;
+pub mod scrape;
 pub mod seed;
 pub mod shape;
 pub mod vms;

@@ -6,7 +6,7 @@ use prometheus::{
 
 use super::numbers::{ServiceNumbers, UpstreamNumbers};
 use crate::{
-    model::{ServiceName, UpstreamName},
+    model::{self, ServiceName, UpstreamName},
     proxy::{
         answer::Answer,
         ctx::Ctx,
@@ -59,6 +59,7 @@ pub struct ProxyMetrics {
     discovered: IntGaugeVec,
     cohort_served: IntGaugeVec,
     cohort_changes: IntCounterVec,
+    config_generation: IntGaugeVec,
     reload_ok: Gauge,
     upgrade_ok: Gauge,
     generation: IntGaugeVec,
@@ -138,12 +139,15 @@ impl ProxyMetrics {
             discovered: registry.gauges(names::PROXY_DISCOVERED)?,
             cohort_served: registry.gauges(names::PROXY_COHORT_SERVED)?,
             cohort_changes: registry.counters(names::PROXY_COHORT_CHANGES)?,
+            config_generation: registry.gauges(names::CONFIG_GENERATION)?,
             reload_ok: registry.gauge(names::CONFIG_RELOAD_OK)?,
             upgrade_ok: registry.gauge(names::PROXY_UPGRADE_OK)?,
             generation: registry.gauges(names::PROXY_GENERATION)?,
             old: registry.gauges(names::PROXY_OLD_PROCESSES)?,
             registry,
         };
+        let build = made.registry.gauges(names::BUILD_INFO)?;
+        build.with_label_values(&["proxy", &model::full_version()]).set(1);
         made.reload_ok.set(1.0);
         made.upgrade_ok.set(1.0);
         made.access_dropped.with_label_values::<&str>(&[]).inc_by(0);
@@ -319,6 +323,8 @@ impl ProxyMetrics {
         self.discovery_ok.reset();
         self.discovered.reset();
         self.set_tls(snapshot);
+        let generation = i64::try_from(snapshot.generation).unwrap_or(i64::MAX);
+        self.config_generation.with_label_values::<&str>(&[]).set(generation);
         for service in &snapshot.services {
             let name = service.name.as_str();
             service.numbers.put_together();
