@@ -9,18 +9,14 @@ use switchyard::{
     clock,
     config::{
         Address, Log,
-        proxy::{
-            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, Passive, Proxy, Reads, Rule,
-            Service, Upstream, UpstreamTimeouts,
-        },
+        proxy::{Access, Balance, Endings, Kind, Limits, Listener, Proxy, Rule, Service, Upstream},
     },
     health::{Found, verdict::Tracker},
     model::{ServiceName, UpstreamName},
     proxy::{
         self,
-        choose::{self, Candidate, Draw, Out, Tried, Want},
+        choose::{self, Candidate, Draw, Tried, Want},
         classify,
-        freshness::Standing,
         guard::{head, path},
     },
     supervise::{Stage, Tree},
@@ -67,19 +63,7 @@ fn choose(c: &mut Criterion) {
     let mut tracker = Tracker::new(1, 1, clock::now(), clock::wall());
     tracker.record(Found::Good { seen: "200".into(), ready: None }, clock::now(), clock::wall());
     let verdict = tracker.verdict();
-    let want = Want {
-        route: classify::route(Kind::Controller, &Method::GET, "/api/v1/vm"),
-        writer: None,
-        logs: None,
-        only: None,
-        rather: None,
-        deposed: false,
-        write_only: false,
-        fresh: None,
-        patient: true,
-        panic_threshold: 0.3,
-        ability: None,
-    };
+    let want = Want::plain(classify::route(Kind::Controller, &Method::GET, "/api/v1/vm"));
     for count in [2usize, 20, 50] {
         let names: Vec<UpstreamName> =
             (0..count).filter_map(|at| UpstreamName::parse(format!("u{at}")).ok()).collect();
@@ -89,14 +73,7 @@ fn choose(c: &mut Criterion) {
                 turn = turn.wrapping_add(1);
                 let candidates: Vec<_> = names
                     .iter()
-                    .map(|name| Candidate {
-                        name,
-                        verdict,
-                        outstanding: 3,
-                        out: Out::In,
-                        standing: Standing::Unclaimed,
-                        apart: false,
-                    })
+                    .map(|name| Candidate { outstanding: 3, ..Candidate::plain(name, verdict) })
                     .collect();
                 let draw = Draw { turn, chance: turn as u64 };
                 choose::next(&candidates, &want, &Tried::default(), Balance::LeastRequests, false, draw)
@@ -130,6 +107,7 @@ fn config(upstream: SocketAddr) -> Proxy {
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     Proxy {
         threads: 2,
+        zone: None,
         zero_copy: true,
         log: Log::default(),
         access: Access::Off,
@@ -147,28 +125,15 @@ fn config(upstream: SocketAddr) -> Proxy {
             limits: Default::default(),
         }],
         services: vec![Service {
-            name: ServiceName::parse("controllers").expect("a valid name"),
-            kind: Kind::Controller,
-            balance: Balance::LeastRequests,
-            hold: Hold::default(),
             retry_status: Vec::new(),
-            maintenance: false,
-            upstreams: vec![Upstream {
-                name: UpstreamName::parse("c1").expect("a valid name"),
-                address: Address { host: upstream.ip().to_string(), port: upstream.port() },
-            }],
-            proxy_protocol: None,
-            tls: None,
-            writer: None,
-            reads: Reads::default(),
-            vendor: Default::default(),
-            health: Health::default(),
-            passive: Passive::default(),
-            timeouts: UpstreamTimeouts::default(),
-            attempts: 3,
-            retry_budget: Default::default(),
-            cohorts: None,
-            discovery: None,
+            ..Service::plain(
+                ServiceName::parse("controllers").expect("a valid name"),
+                Kind::Controller,
+                vec![Upstream::plain(
+                    UpstreamName::parse("c1").expect("a valid name"),
+                    Address { host: upstream.ip().to_string(), port: upstream.port() },
+                )],
+            )
         }],
         limits: Limits::default(),
         endings: Endings { grace: Duration::from_secs(1), ..Endings::default() },

@@ -19,6 +19,7 @@ mod vendor_env;
 mod raw;
 mod value;
 mod planned;
+mod choosing;
 mod suggest;
 mod read;
 mod report;

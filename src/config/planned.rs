@@ -3,9 +3,6 @@
 /// Keys of later versions; `*` stands for a name. A key leaves this list when its code arrives.
 const PLANNED: &[&str] = &[
     "service.*.transfer",
-    "service.*.slow_start",
-    "service.*.upstreams.zone",
-    "service.*.upstreams.weight",
     "service.*.upstreams.public_url",
     "storage.shared",
     "storage.s3",

@@ -8,10 +8,11 @@ use super::{
     bounds::{BodyCaps, Bounds},
 };
 use crate::{
-    model::{ServiceName, UpstreamName, proxy_protocol::Version},
+    model::{ServiceName, UpstreamName, ZoneName, proxy_protocol::Version},
     tls,
 };
 
+pub use super::choosing::{Balance, Key, Sticky};
 pub use super::health::{Health, HttpProbe, Passive, ProbeKind, ProbeMethod};
 
 /// Everything a proxy is told.
@@ -19,6 +20,8 @@ pub use super::health::{Health, HttpProbe, Passive, ProbeKind, ProbeMethod};
 pub struct Proxy {
     /// Worker threads; one per core if not given.
     pub threads: usize,
+    /// The zone that it is in: upstreams of the same one are preferred.
+    pub zone: Option<ZoneName>,
     /// Large bodies move without being copied, where the system can do that.
     pub zero_copy: bool,
     /// `[log]`.
@@ -175,15 +178,6 @@ impl Kind {
     }
 }
 
-/// How the next upstream is picked among the eligible.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Balance {
-    /// In turn.
-    RoundRobin,
-    /// The one with fewer requests of two picked by chance.
-    LeastRequests,
-}
-
 /// `[service.NAME]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Service {
@@ -193,6 +187,14 @@ pub struct Service {
     pub kind: Kind,
     /// How the next one is picked.
     pub balance: Balance,
+    /// What of a request its place is found by, with [`Balance::ConsistentHash`].
+    pub hash: Key,
+    /// What ties a client to one upstream.
+    pub sticky: Option<Sticky>,
+    /// One that comes back has its whole weight after so long.
+    pub slow_start: Duration,
+    /// So many requests are under way at most at each upstream that says nothing else.
+    pub max_requests: Option<u64>,
     /// How long a request may wait for an eligible upstream.
     pub hold: Hold,
     /// Answers that a repeatable request is tried again for, once.
@@ -402,6 +404,57 @@ pub struct Upstream {
     pub name: UpstreamName,
     /// Where it is.
     pub address: Address,
+    /// Its part of the requests, beside those of the others.
+    pub weight: u32,
+    /// The zone that it is in.
+    pub zone: Option<ZoneName>,
+    /// So many requests are under way there at most.
+    pub max_requests: Option<u64>,
+}
+
+impl Upstream {
+    /// One of weight 1, of no zone and without a limit.
+    pub fn plain(name: UpstreamName, address: Address) -> Self {
+        Self { name, address, weight: 1, zone: None, max_requests: None }
+    }
+}
+
+impl Service {
+    /// Tries of one request, the first included (design: at most three under one deadline).
+    pub const ATTEMPTS: u32 = 3;
+    /// Answers of a server that is going away or has lost its store.
+    pub const RETRY_STATUS: [u16; 3] = [502, 503, 504];
+    /// Long enough to fill caches of metadata, and short beside the minutes of a restart by hand.
+    pub const SLOW_START: Duration = Duration::from_secs(10);
+
+    /// One of which nothing is said but this.
+    pub fn plain(name: ServiceName, kind: Kind, upstreams: Vec<Upstream>) -> Self {
+        Self {
+            name,
+            kind,
+            balance: Balance::of(kind),
+            hash: Key::Content,
+            sticky: None,
+            slow_start: Self::SLOW_START,
+            max_requests: None,
+            hold: Hold::default(),
+            retry_status: Self::RETRY_STATUS.to_vec(),
+            maintenance: false,
+            upstreams,
+            proxy_protocol: None,
+            tls: None,
+            writer: None,
+            reads: Reads::default(),
+            vendor: Vendor::default(),
+            health: Health::default(),
+            passive: Passive::default(),
+            timeouts: UpstreamTimeouts::default(),
+            attempts: Self::ATTEMPTS,
+            retry_budget: RetryBudget::default(),
+            cohorts: None,
+            discovery: None,
+        }
+    }
 }
 
 /// Timeouts towards upstreams.

@@ -150,7 +150,7 @@ fn upstreams(found: BTreeSet<(IpAddr, u16)>, most: usize, service: &str) -> Vec<
     let one = |(ip, port): (IpAddr, u16)| {
         let address = Address { host: ip.to_canonical().to_string(), port };
         let name = UpstreamName::parse(address.to_string().replace([':', '[', ']'], "-")).ok()?;
-        Some(Upstream { name, address })
+        Some(Upstream::plain(name, address))
     };
     all.into_iter().take(most).filter_map(one).collect()
 }

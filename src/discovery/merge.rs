@@ -43,7 +43,7 @@ mod tests {
         let one = |word: &str| {
             let (name, port) = word.split_once(':').unwrap();
             let address = format!("10.0.0.1:{port}").parse().unwrap();
-            Upstream { name: UpstreamName::parse(name).unwrap(), address }
+            Upstream::plain(UpstreamName::parse(name).unwrap(), address)
         };
         text.split_whitespace().map(one).collect()
     }

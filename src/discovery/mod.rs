@@ -179,7 +179,7 @@ mod tests {
     }
 
     fn upstream(name: &str) -> Upstream {
-        Upstream { name: UpstreamName::parse(name).unwrap(), address: "10.0.0.1:80".parse().unwrap() }
+        Upstream::plain(UpstreamName::parse(name).unwrap(), "10.0.0.1:80".parse().unwrap())
     }
 
     #[test]

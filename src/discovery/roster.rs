@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     config::{Address, proxy::Upstream},
-    model::UpstreamName,
+    model::{UpstreamName, ZoneName},
     store::Member,
 };
 
@@ -103,7 +103,9 @@ fn read(name: &str, value: &[u8]) -> Result<Upstream, String> {
     if address.host.parse().is_ok_and(nowhere) {
         return Err(format!("nobody can connect to its address `{shown}`: give it `server.advertise`"));
     }
-    Ok(Upstream { name, address })
+    // One that cannot be a zone is none.
+    let zone = member.zone.and_then(|zone| ZoneName::parse(zone).ok());
+    Ok(Upstream { zone, ..Upstream::plain(name, address) })
 }
 
 #[cfg(test)]

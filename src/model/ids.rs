@@ -172,6 +172,8 @@ names! {
     Tag, "tag", tag;
     /// A repository: a template's name in the OCI API.
     RepositoryName, "repository name", repository;
+    /// A zone of the operator's: what fails together.
+    ZoneName, "zone name", label;
     /// A service of the proxy's config.
     ServiceName, "service name", label;
     /// An upstream of a service.

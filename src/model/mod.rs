@@ -14,7 +14,7 @@ pub mod proxy_protocol;
 pub use digest::{Digest, DigestError};
 pub use ids::{
     GroupId, IdError, InstanceId, NodeId, RegistryName, RepositoryName, RequestId, ServiceName, StartId, Tag,
-    TemplateId, UpstreamName,
+    TemplateId, UpstreamName, ZoneName,
 };
 pub use instance::{Attempt, InstanceState, Progress};
 pub use node::{Arch, NodeState};

@@ -1,11 +1,13 @@
 //! What became of an attempt, and what must be noted of it.
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use super::{
     answer::{Answer, Before},
     choose::{NoneLeft, Tried},
-    classify::Needs,
+    classify::{Needs, Pace},
     ctx::{Ctx, End},
     follow::Said,
     forward,
@@ -19,6 +21,7 @@ use super::{
 };
 use crate::{
     clock,
+    config::proxy::Balance,
     health::Access,
     model::{Position, RouteClass},
     wire::{headers, ready::SUPPORTS_IDEMPOTENCY},
@@ -41,6 +44,26 @@ pub(super) fn no_answer(ctx: &Ctx, unknown: bool) -> Answer {
 /// The attempt under way has a connection.
 pub(super) fn connected(ctx: &mut Ctx, now: Instant) {
     ctx.connect = ctx.current.as_ref().map(|current| now.saturating_duration_since(current.began));
+}
+
+/// The last bytes of the request went out over it: from here on the upstream is waited for.
+pub(super) fn whole(ctx: &mut Ctx, now: Instant) {
+    if let Some(current) = &mut ctx.current {
+        let after = now.saturating_duration_since(current.began).as_micros();
+        current.whole = u32::try_from(after).unwrap_or(u32::MAX).max(1);
+    }
+}
+
+/// How long the upstream took to begin its answer, or has not begun one, if that says how fast it is: polls wait on
+/// purpose, and so may pages and logs that no table knows. A quick error is no reason to send it more.
+fn timed(ctx: &Ctx, now: Instant) {
+    let Some(current) = &ctx.current else { return };
+    let Some(upstream) = current.under_way.upstream().filter(|_| current.whole > 0) else { return };
+    let whole = current.began + Duration::from_micros(current.whole.into());
+    let tells = ctx.route.pace == Pace::Prompt || ctx.route.needs == Needs::Blob;
+    if tells && ctx.service().is_some_and(|service| service.balance == Balance::PeakEwma) {
+        upstream.speed.observe(now.saturating_duration_since(whole), now);
+    }
 }
 
 /// The first bytes went out over it: from here on the request may have run.
@@ -98,6 +121,9 @@ pub(super) fn passed_on(ctx: &mut Ctx, status: u16, now: Instant, metrics: &Prox
     {
         upstream.numbers.answered(status, current.well);
     }
+    if status < 500 {
+        timed(ctx, now);
+    }
     if let Some(note) = ctx.attempts.last_mut() {
         note.end = "answered";
     }
@@ -117,6 +143,9 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
     let Some(service) = ctx.service().cloned() else { return Verdict::Abort };
     let given = ctx.current.as_ref().map_or(event, |current| event.given(&current.traffic));
     passive::failed(ctx, given);
+    if event == Event::NoAnswer(What::TimedOut) {
+        timed(ctx, now);
+    }
     let Some(current) = ctx.current.take() else { return Verdict::Abort };
     let Some(upstream) = current.under_way.upstream().cloned() else { return Verdict::Abort };
     let event = event.given(&current.traffic);

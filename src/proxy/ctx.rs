@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     answer::{Answer, Before},
     catalogue::About,
-    choose::{Stale, Tried, Want, Why},
+    choose::{Affinity, Stale, Tried, Want, Why},
     classify::{Needs, Route},
     follow::{Look, Said},
     freshness::Subject,
@@ -111,6 +111,8 @@ pub struct Current {
     pub began: Instant,
     /// What was sent and what came so far.
     pub traffic: Traffic,
+    /// All of the request went out so many microseconds after that; 0: not yet. Short, for thousands of polls wait.
+    pub whole: u32,
     /// Sent under a key that the upstream honours.
     pub keyed: bool,
     /// What its answer must have, to be passed on.
@@ -170,6 +172,8 @@ pub struct Ctx {
     pub key_made: bool,
     /// A repeat needs an upstream that can do this.
     pub ability: Option<&'static str>,
+    /// What ties it to one upstream.
+    pub affinity: Affinity,
     /// What the attempts have taught.
     pub tried: Tried,
     /// The hold is over.
@@ -273,6 +277,8 @@ impl Ctx {
             patient: !self.impatient,
             panic_threshold: service.panic_threshold,
             ability: self.ability,
+            affinity: self.affinity,
+            zoned: service.zoned,
         }
     }
 

@@ -84,7 +84,7 @@ pub(super) fn handed(snapshot: &snapshot::Snapshot, pools: &[handover::Pool]) {
         let service = snapshot.services.iter().find(|service| service.name.as_str() == found.service);
         let Some(members) = service.and_then(|service| service.members.as_ref()) else { continue };
         let read = |(name, address): &(String, String)| {
-            Some(Upstream { name: name.parse().ok()?, address: address.parse().ok()? })
+            Some(Upstream::plain(name.parse().ok()?, address.parse().ok()?))
         };
         members.discovery.begin_with(found.upstreams.iter().filter_map(read).collect());
     }
@@ -104,7 +104,8 @@ pub(super) fn next(
             Some(named) => {
                 // With the certificates that are in use: those in the config may have been renewed since it was read.
                 let named = Service { tls: old.tls.clone(), ..named.clone() };
-                let made = reload::service(&named, Some(old), found, &config.listeners, tasks, metrics);
+                let (zone, listeners) = (config.zone.as_ref(), &config.listeners);
+                let made = reload::service(&named, zone, Some(old), found, listeners, tasks, metrics);
                 Arc::new(made)
             }
             None => old.clone(),

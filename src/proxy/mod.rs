@@ -8,6 +8,7 @@
 //!     identify    who is calling
 //!     limit       let in or turn away
 //!     classify    head → service, route class, what may be done with it
+//!     affinity    what ties it to one upstream: what it is about, or whose it is
 //!   ┌▶ next
 //!   │    choose    filters, then balance → upstream and why
 //!   │    hold      nothing eligible: wait, bounded, then choose again or 503
@@ -27,6 +28,7 @@ pub mod guard;
 pub mod identify;
 pub mod limit;
 pub mod classify;
+pub mod affinity;
 pub mod choose;
 pub mod hold;
 mod next;
@@ -38,6 +40,7 @@ pub mod passive;
 pub mod record;
 pub mod answer;
 pub mod ctx;
+pub mod share;
 pub mod snapshot;
 pub mod freshness;
 pub mod catalogue;
@@ -57,8 +60,9 @@ mod role;
 use ::http::Method;
 
 use self::{
+    affinity::cookie_for,
     answer::Answer,
-    attempt::{answer_until, connected, failed, is_retry_status, passed_on, received, sent, waits_on},
+    attempt::{answer_until, connected, failed, is_retry_status, passed_on, received, sent, waits_on, whole},
     ctx::{Arrival, Ctx, End, Protocol},
     guard::{Refusal, path::Target},
     h1::{Fields, Framing},
@@ -131,6 +135,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         of_agent: false,
         concerns: None,
         ability: None,
+        affinity: Default::default(),
         tried: Default::default(),
         hold_over: false,
         despaired: false,
@@ -157,6 +162,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         turned.map_err(Answer::Turned)?;
         routed?;
         fits(&ctx, head.framing)?;
+        affinity::of(&mut ctx, query, fields);
         let mut out = Vec::with_capacity(head.length + ADDED);
         let about = forward::About {
             client,

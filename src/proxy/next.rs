@@ -5,12 +5,15 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use super::{
     answer::Answer,
     attempt::no_answer,
-    choose::{self, Chosen, Draw, NoneLeft, Rank, Want},
+    choose::{self, Affinity, Chosen, Draw, NoneLeft, Rank, Want},
     classify::Needs,
     ctx::{Ctx, Current, Note},
     follow::Look,
@@ -40,6 +43,7 @@ struct Waiting {
     tick: Instant,
     verdicts: Vec<watch::Receiver<()>>,
     news: Option<watch::Receiver<()>>,
+    room: Arc<Notify>,
 }
 
 impl Waiting {
@@ -54,7 +58,7 @@ impl Waiting {
         let news = followed.or_else(|| service.survey.as_ref().map(|survey| survey.news()));
         let mut verdicts: Vec<_> = service.upstreams.iter().map(follow).collect();
         verdicts.extend(service.cohort.as_ref().map(|cohort| cohort.follow()));
-        Some(Self { _inside: inside, tick: now + hold::TICK, verdicts, news })
+        Some(Self { _inside: inside, tick: now + hold::TICK, verdicts, news, room: service.room.clone() })
     }
 }
 
@@ -107,7 +111,7 @@ async fn wait_for_one<G: Future<Output = ()>>(
             }
             None => hold_until,
         };
-        let Some(Waiting { tick, verdicts, news, .. }) = &mut waiting else {
+        let Some(Waiting { tick, verdicts, news, room, .. }) = &mut waiting else {
             waiting = Waiting::begin(service, ctx.snapshot.limits.held, now);
             if waiting.is_none() && none.wait.is_some() {
                 // Too many wait: it goes on with those who can answer now.
@@ -121,7 +125,7 @@ async fn wait_for_one<G: Future<Output = ()>>(
             continue;
         };
         ctx.fresh_waited |= none.wait.is_some();
-        let ended = hold::wait(verdicts, news.as_mut(), until.min(*tick), now, gone()).await;
+        let ended = hold::wait(verdicts, news.as_mut(), room, until.min(*tick), now, gone()).await;
         ctx.held += clock::now().saturating_duration_since(now);
         let over = ended == hold::Ended::Over && until <= *tick;
         match (ended, none.wait) {
@@ -135,7 +139,7 @@ async fn wait_for_one<G: Future<Output = ()>>(
         }
         // What the registries have says nothing about one that could not be connected to.
         ctx.tried.forgive_older();
-        if ended != hold::Ended::News {
+        if !matches!(ended, hold::Ended::News | hold::Ended::Room) {
             ctx.tried.forgive_refused();
             *tick = clock::now() + hold::TICK;
         }
@@ -191,53 +195,80 @@ fn subject(ctx: &Ctx) -> String {
     }
 }
 
+/// Choices that another request may spoil by taking the last room first.
+const RACES: u32 = 4;
+
 /// Step 6.
 fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, NoneLeft> {
     let look = ctx.look(service);
     let verdicts = service.verdicts();
-    let mut candidates = service.candidates(&verdicts, &look);
-    service.keep_to_cohort(&mut candidates, ctx.of_agent);
-    service.mark_ejected(&mut candidates, ctx.route, now);
     let want = ctx.want(service, &look);
     let hold = forward::hold(ctx.route, service.hold);
-    let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
-    let at_once = !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold);
-    let draw = match service.balance {
-        Balance::RoundRobin => Draw { turn: service.turn.0.fetch_add(1, Ordering::Relaxed), chance: 0 },
-        Balance::LeastRequests => Draw { turn: 0, chance: rand::random() },
-    };
-    let (chosen, trial) = loop {
-        let chosen =
-            choose::next(&candidates, &want, &ctx.tried, service.balance, ctx.hold_over || at_once, draw);
-        let chosen = chosen.inspect_err(|_| ctx.despaired |= at_once)?;
-        match service.trial(&mut candidates, chosen.place, now) {
-            Trial::Taken => {}
-            Trial::None => break (chosen, None),
-            Trial::Ours(number) => break (chosen, Some(number)),
+    let mut races = 0;
+    loop {
+        let mut candidates = service.candidates(&verdicts, &look, now);
+        service.keep_to_cohort(&mut candidates, ctx.of_agent);
+        service.mark_ejected(&mut candidates, ctx.route, now);
+        let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
+        let at_once = !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold);
+        let draw = draw(service, &want);
+        let (chosen, trial) = loop {
+            let chosen =
+                choose::next(&candidates, &want, &ctx.tried, service.balance, ctx.hold_over || at_once, draw);
+            let chosen = chosen.inspect_err(|_| ctx.despaired |= at_once)?;
+            match service.trial(&mut candidates, chosen.place, now) {
+                Trial::Taken => {}
+                Trial::None => break (chosen, None),
+                Trial::Ours(number) => break (chosen, Some(number)),
+            }
+        };
+        let Some(upstream) = service.upstreams.get(chosen.place) else { return Err(NoneLeft::default()) };
+        let at = UnderWay::at(ctx.snapshot.clone(), ctx.service.unwrap_or_default(), chosen.place, trial);
+        let Some(under_way) = at else {
+            races += 1;
+            if races < RACES {
+                continue;
+            }
+            return Err(choose::none_left(&candidates, &want, &ctx.tried));
+        };
+        service.pins.chosen(ctx, service, chosen.place, now);
+        let supports =
+            || candidates.get(chosen.place).is_some_and(|c| c.verdict.supports(SUPPORTS_IDEMPOTENCY));
+        let keyed = ctx.route.creates && supports();
+        tracing::debug!(request.id = %ctx.request, upstream.name = %upstream.name, why = %chosen.why, "upstream chosen");
+        if let Some(past) = chosen.why.past() {
+            service.numbers.passed_over(past);
         }
+        ctx.attempts.push(Note {
+            place: chosen.place,
+            why: chosen.why,
+            end: "under-way",
+            traffic: Traffic::default(),
+        });
+        ctx.current = Some(Current {
+            under_way,
+            place: chosen.place,
+            began: now,
+            traffic: Traffic::default(),
+            whole: 0,
+            keyed,
+            asked: asked(&want, &chosen, &look, ctx.concerns.as_ref().is_some_and(|c| c.session)),
+            blameless: false,
+            well: false,
+        });
+        return Ok(chosen.rank);
+    }
+}
+
+/// Turn and chance, as far as they are needed.
+fn draw(service: &Service, want: &Want) -> Draw {
+    let turn = match service.balance {
+        Balance::RoundRobin => service.turn.0.fetch_add(1, Ordering::Relaxed),
+        Balance::LeastRequests | Balance::PeakEwma | Balance::ConsistentHash => 0,
     };
-    let Some(upstream) = service.upstreams.get(chosen.place) else { return Err(NoneLeft::default()) };
-    service.pins.chosen(ctx, service, chosen.place, now);
-    let supports = || candidates.get(chosen.place).is_some_and(|c| c.verdict.supports(SUPPORTS_IDEMPOTENCY));
-    let keyed = ctx.route.creates && supports();
-    tracing::debug!(request.id = %ctx.request, upstream.name = %upstream.name, why = %chosen.why, "upstream chosen");
-    ctx.attempts.push(Note {
-        place: chosen.place,
-        why: chosen.why,
-        end: "under-way",
-        traffic: Traffic::default(),
-    });
-    ctx.current = Some(Current {
-        under_way: UnderWay::at(ctx.snapshot.clone(), ctx.service.unwrap_or_default(), chosen.place, trial),
-        place: chosen.place,
-        began: now,
-        traffic: Traffic::default(),
-        keyed,
-        asked: asked(&want, &chosen, &look, ctx.concerns.as_ref().is_some_and(|c| c.session)),
-        blameless: false,
-        well: false,
-    });
-    Ok(chosen.rank)
+    let tied = matches!(want.affinity, Affinity::Key(_) | Affinity::Stick(..));
+    let drawn = !tied && (want.zoned || service.balance != Balance::RoundRobin);
+    Draw { turn, chance: if drawn { rand::random() } else { 0 } }
 }
 
 /// With what the attempt is sent off: its answer is weighed by what was known when it was chosen, not by what became
@@ -263,7 +294,7 @@ pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str
     let want = Want { ability: ability.or(ctx.ability), ..ctx.want(service, &look) };
     let draw = Draw { turn: 0, chance: 0 };
     let verdicts = service.verdicts();
-    let mut candidates = service.candidates(&verdicts, &look);
+    let mut candidates = service.candidates(&verdicts, &look, clock::now());
     service.keep_to_cohort(&mut candidates, ctx.of_agent);
     service.mark_ejected(&mut candidates, ctx.route, clock::now());
     choose::next(&candidates, &want, &ctx.tried, service.balance, false, draw)

@@ -11,6 +11,7 @@ use super::{
     members,
     passive::{self, Passive, Shown},
     record::ProxyMetrics,
+    share::Share,
     snapshot::{Live, Service, Snapshot, Upstream},
     survey::Survey,
     vendor,
@@ -19,6 +20,7 @@ use crate::{
     clock,
     config::proxy::{self as config, Access, Listener, Proxy},
     health::Prober,
+    model::ZoneName,
     supervise::Handle as Tasks,
     telemetry::chain,
     wire::handover::Known,
@@ -122,7 +124,7 @@ pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &Pro
     let services = config.services.iter().map(|service| {
         let old = before.snapshot().and_then(|b| b.services.iter().find(|s| s.name == service.name));
         let (old, found) = (old.map(Arc::as_ref), before.found());
-        Arc::new(self::service(service, old, found, &config.listeners, tasks, metrics))
+        Arc::new(self::service(service, config.zone.as_ref(), old, found, &config.listeners, tasks, metrics))
     });
     // Certificates that were read anew go to where they are used already, so that sessions go on.
     let listeners = config.listeners.iter().cloned().map(|mut listener| {
@@ -150,6 +152,7 @@ pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &Pro
 /// The service of a config, with what was found beside it.
 pub(super) fn service(
     config: &config::Service,
+    zone: Option<&ZoneName>,
     old: Option<&Service>,
     found: Option<&Found>,
     listeners: &[Listener],
@@ -193,12 +196,17 @@ pub(super) fn service(
     if let Some(found) = found {
         passive::hand(&passive, &found.ejections);
     }
+    let share = |wanted| Share::of(wanted, zone, config.max_requests);
+    let shares: Vec<Share> = config.upstreams.iter().map(share).collect();
     let known = old.and_then(|old| old.follow.clone()).filter(|follow| follow.fits(config));
     let surveyed = old.and_then(|old| old.survey.clone()).filter(|survey| survey.fits(config));
     Service {
         name: config.name.clone(),
         kind: config.kind,
         balance: config.balance,
+        hash: config.hash.clone(),
+        sticky: config.sticky.clone(),
+        slow_start: config.slow_start,
         hold: config.hold,
         retry_status: config.retry_status.clone(),
         maintenance: config.maintenance,
@@ -213,6 +221,9 @@ pub(super) fn service(
         upstreams,
         passive,
         panic_threshold: config.passive.panic_threshold,
+        zoned: shares.iter().any(|share| share.local) && shares.iter().any(|share| !share.local),
+        shares,
+        room: old.map(|old| old.room.clone()).unwrap_or_default(),
         tls: tls.clone(),
         turn: Default::default(),
         held: old.map(|old| old.held.clone()).unwrap_or_default(),

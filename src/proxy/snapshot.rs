@@ -8,11 +8,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tracing::warn;
 
 use super::{
@@ -26,13 +27,17 @@ use super::{
     passive::{Passive, Shown},
     pins::Pins,
     record::{ServiceNumbers, UpstreamNumbers},
+    share::{Share, Speed},
     survey::Survey,
 };
 use crate::{
+    balance::Latency,
+    clock,
     config::{
         Address,
         proxy::{
-            Balance, Endings, Health, Hold, Kind, Limits, Listener, Reads, RetryBudget, UpstreamTimeouts,
+            Balance, Endings, Health, Hold, Key, Kind, Limits, Listener, Reads, RetryBudget, Sticky,
+            UpstreamTimeouts,
         },
     },
     health::{Prober, State, Verdict},
@@ -138,6 +143,12 @@ pub struct Service {
     pub kind: Kind,
     /// How the next one is picked.
     pub balance: Balance,
+    /// What of a request its place is found by.
+    pub hash: Key,
+    /// What ties a client to one upstream.
+    pub sticky: Option<Sticky>,
+    /// One that comes back has its whole weight after so long.
+    pub slow_start: Duration,
     /// How long a request may wait for one.
     pub hold: Hold,
     /// Answers that a repeatable request is tried again for.
@@ -168,6 +179,12 @@ pub struct Service {
     pub passive: Arc<Passive>,
     /// With a smaller part of them left, ejections are ignored.
     pub panic_threshold: f64,
+    /// What each of them is to take, in the same order.
+    pub shares: Vec<Share>,
+    /// Some upstream is in the proxy's own zone, and some is not.
+    pub zoned: bool,
+    /// Somebody can take one more; goes on over a reload.
+    pub room: Arc<Notify>,
     /// Counts choices.
     pub turn: Apart<AtomicUsize>,
     /// Requests that wait; goes on over a reload.
@@ -194,18 +211,31 @@ impl Service {
     }
 
     /// The upstreams as they stand now; `look` is what is known of what they have.
-    pub fn candidates<'a>(&'a self, verdicts: &'a Verdicts, look: &Look) -> SmallVec<[Candidate<'a>; FEW]> {
+    pub fn candidates<'a>(
+        &'a self,
+        verdicts: &'a Verdicts,
+        look: &Look,
+        now: Instant,
+    ) -> SmallVec<[Candidate<'a>; FEW]> {
+        let timed = self.balance == Balance::PeakEwma;
         self.upstreams
             .iter()
+            .zip(&self.shares)
             .zip(verdicts)
             .enumerate()
-            .map(|(place, (upstream, verdict))| Candidate {
+            .map(|(place, ((upstream, share), verdict))| Candidate {
                 name: &upstream.name,
                 verdict,
                 outstanding: upstream.outstanding(),
                 out: Out::In,
+                most: share.most,
                 standing: look.standings.get(place).copied().unwrap_or(Standing::Unclaimed),
                 apart: false,
+                weight: share.weight,
+                part: share.part(upstream.eligible_by(verdict), self.slow_start, now),
+                local: share.local,
+                latency: if timed { upstream.speed.at(now) } else { Latency::UNKNOWN },
+                seed: share.seed,
             })
             .collect()
     }
@@ -321,6 +351,8 @@ pub struct Upstream {
     pub numbers: UpstreamNumbers,
     /// Where it stands with those who have sent requests to it.
     pub shown: Shown,
+    /// How fast it answers.
+    pub speed: Speed,
     outstanding: Apart<AtomicU64>,
 }
 
@@ -336,12 +368,30 @@ impl Upstream {
     ) -> Self {
         let fixed = address.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, address.port));
         let (id, outstanding) = (rand::random(), Apart::default());
-        Self { id, name, address, health, proxy_protocol, tls, fixed, prober, numbers, shown, outstanding }
+        let speed = Speed::new(clock::now());
+        Self {
+            id,
+            name,
+            address,
+            health,
+            proxy_protocol,
+            tls,
+            fixed,
+            prober,
+            numbers,
+            shown,
+            speed,
+            outstanding,
+        }
     }
 
     /// Since when it may be sent requests, as far as probes and traffic go; `None` while it may not.
     pub fn eligible_since(&self) -> Option<Instant> {
-        let verdict = self.prober.verdict();
+        self.eligible_by(&self.prober.verdict())
+    }
+
+    /// The same, by this verdict.
+    fn eligible_by(&self, verdict: &Verdict) -> Option<Instant> {
         (verdict.state == State::Up)
             .then(|| self.shown.back().map_or(verdict.since, |back| back.max(verdict.since)))
     }
@@ -363,15 +413,21 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
-    /// Begins, at the upstream of this place; as its trial, if that has a number.
-    pub fn at(snapshot: Held, service: usize, place: usize, trial: Option<u32>) -> Self {
+    /// Begins, at the upstream of this place, as its trial if that has a number; `None` if another request took the last
+    /// room there meanwhile.
+    pub fn at(snapshot: Held, service: usize, place: usize, trial: Option<u32>) -> Option<Self> {
         let short = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
         let (service, place, trial) = (short(service), short(place), trial.unwrap_or_default());
+        // Ends by itself if it may not be.
         let under_way = Self { snapshot, service, place, trial };
-        if let Some(upstream) = under_way.upstream() {
-            upstream.outstanding.0.fetch_add(1, Ordering::Relaxed);
-        }
-        under_way
+        let before = under_way.upstream()?.outstanding.0.fetch_add(1, Ordering::Relaxed);
+        let most = under_way.most();
+        (before < most).then_some(under_way)
+    }
+
+    fn most(&self) -> u64 {
+        let share = self.service().and_then(|service| service.shares.get(self.place as usize));
+        share.and_then(|share| share.most).unwrap_or(u64::MAX)
     }
 
     /// Of which service.
@@ -387,13 +443,15 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if let Some(upstream) = self.upstream() {
-            upstream.outstanding.0.fetch_sub(1, Ordering::Relaxed);
-            if self.trial != 0
-                && let Some(service) = self.service()
-            {
-                service.passive.trial_over(upstream, self.trial);
-            }
+        let Some(upstream) = self.upstream() else { return };
+        let before = upstream.outstanding.0.fetch_sub(1, Ordering::Relaxed);
+        let Some(service) = self.service() else { return };
+        if self.trial != 0 {
+            service.passive.trial_over(upstream, self.trial);
+        }
+        // One that waits for room is woken, not all: they would run to the same place.
+        if before == self.most() {
+            service.room.notify_one();
         }
     }
 }

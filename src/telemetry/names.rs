@@ -82,6 +82,9 @@ metrics! {
     PROXY_EJECTIONS = "switchyard_proxy_ejections_total" Counter ["service", "upstream", "failure"] "Ejections, by the failure that was the last straw.";
     PROXY_PANIC = "switchyard_proxy_panic" Gauge ["service"] "1 while so few upstreams of the service are left that ejections are ignored.";
     PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" Gauge ["service", "upstream"] "Requests under way at the upstream.";
+    PROXY_UPSTREAM_WEIGHT = "switchyard_proxy_upstream_weight" Gauge ["service", "upstream"] "What the upstream has of its configured weight now: less while it comes back.";
+    PROXY_UPSTREAM_LATENCY = "switchyard_proxy_upstream_latency_seconds" Gauge ["service", "upstream"] "How long the upstream takes to begin an answer, as peak-ewma reckons with it; fades without news.";
+    PROXY_PASSED_OVER = "switchyard_proxy_passed_over_total" Counter ["service", "why"] "Choices that departed from their rule: load (the first of a hash has its part), zone (the own one has not enough left), sticky (the client's upstream cannot take it).";
     PROXY_CONNECTIONS = "switchyard_proxy_connections" Gauge ["listener"] "Open client connections.";
     PROXY_STREAMS = "switchyard_proxy_streams" Gauge ["listener"] "Requests under way on connections of HTTP/2.";
     PROXY_FIRST_BYTE = "switchyard_proxy_first_byte_seconds" Histogram ["service", "class"] "Time from request head to the head of the answer.";

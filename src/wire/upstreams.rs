@@ -29,6 +29,12 @@ pub struct Service {
     /// Where upstreams are found that the config does not list; none where it lists them all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovery: Option<Discovery>,
+    /// How the next upstream is picked.
+    #[serde(default)]
+    pub balance: String,
+    /// What ties a client to one upstream; empty when nothing does.
+    #[serde(default)]
+    pub sticky: String,
     /// In config order, then those that were found, by name.
     pub upstreams: Vec<Upstream>,
 }
@@ -111,6 +117,24 @@ pub struct Upstream {
     pub failures: u32,
     /// Requests under way.
     pub outstanding: u64,
+    /// So many at most; none when there is no limit.
+    #[serde(default)]
+    pub max_requests: Option<u64>,
+    /// Its part of the requests as configured.
+    #[serde(default)]
+    pub weight: u32,
+    /// What it has of that now: less while it comes back.
+    #[serde(default)]
+    pub weight_now: f64,
+    /// The zone that it is in.
+    #[serde(default)]
+    pub zone: Option<String>,
+    /// And that is the proxy's own.
+    #[serde(default)]
+    pub local: bool,
+    /// How long it takes to begin an answer, in seconds, when it is balanced by that and known.
+    #[serde(default)]
+    pub latency_seconds: Option<f32>,
     /// It is the write registry.
     pub writer: bool,
     /// It is not listed in the config.

@@ -6,10 +6,7 @@ use switchyard::{
     clock,
     config::{
         Address, Log,
-        proxy::{
-            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, Passive, Proxy, Reads, Rule,
-            Service, Upstream, UpstreamTimeouts,
-        },
+        proxy::{Access, Balance, Endings, Health, Kind, Limits, Listener, Proxy, Rule, Service, Upstream},
     },
     model::{ServiceName, UpstreamName},
     proxy::{self, Handle, ReloadError},
@@ -33,10 +30,8 @@ pub struct Front {
 
 /// An upstream named `name`.
 pub fn upstream(name: &str, address: SocketAddr) -> Upstream {
-    Upstream {
-        name: UpstreamName::parse(name).unwrap(),
-        address: Address { host: address.ip().to_string(), port: address.port() },
-    }
+    let address = Address { host: address.ip().to_string(), port: address.port() };
+    Upstream::plain(UpstreamName::parse(name).unwrap(), address)
 }
 
 /// One service behind one listener, with quick probes.
@@ -45,6 +40,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
     let upstreams = addresses.iter().enumerate().map(|(at, address)| upstream(&format!("u{at}"), *address));
     Proxy {
         threads: 2,
+        zone: None,
         zero_copy: true,
         log: Log::default(),
         access: Access::Off,
@@ -62,18 +58,9 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             limits: Default::default(),
         }],
         services: vec![Service {
-            name: ServiceName::parse("pool").unwrap(),
-            kind,
             balance: Balance::RoundRobin,
-            hold: Hold::default(),
-            retry_status: vec![502, 503, 504],
-            maintenance: false,
-            upstreams: upstreams.collect(),
-            proxy_protocol: None,
-            tls: None,
-            writer: None,
-            reads: Reads::default(),
-            vendor: Default::default(),
+            // Tests count.
+            slow_start: Duration::ZERO,
             health: Health {
                 interval: Duration::from_millis(200),
                 timeout: Duration::from_secs(1),
@@ -81,12 +68,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
                 fall: 2,
                 ..Health::default()
             },
-            passive: Passive::default(),
-            timeouts: UpstreamTimeouts::default(),
-            attempts: 3,
-            retry_budget: Default::default(),
-            cohorts: None,
-            discovery: None,
+            ..Service::plain(ServiceName::parse("pool").unwrap(), kind, upstreams.collect())
         }],
         limits: Limits::default(),
         endings: Endings { grace: Duration::from_secs(5), ..Endings::default() },

@@ -14,6 +14,7 @@ mod ejection;
 #[path = "policy/cohort.rs"]
 mod cohort;
 mod observer;
+mod policy;
 mod replication;
 mod world;
 

@@ -12,10 +12,7 @@ use crate::{
         Address, BaseUrl, DEFAULT_GRACE, Log, Server,
         agent::{self, Driver, ProcessDriver, Reserve},
         controller::{self, Registries, StoreKind},
-        proxy::{
-            Access, Balance, Endings, Health, Hold, Kind, Limits, Listener, Passive, Proxy, Reads, Rule,
-            Service, Upstream, UpstreamTimeouts,
-        },
+        proxy::{Access, Endings, Health, Kind, Limits, Listener, Proxy, Reads, Rule, Service, Upstream},
         registry::{self, LOG_KEEP, Replication, Role, Storage},
     },
     model::{ServiceName, UpstreamName},
@@ -106,6 +103,7 @@ pub(super) fn proxy(args: &Args, registries: &[SocketAddr]) -> Proxy {
     (registries.writer, registries.reads) = (Some(0), Reads::REPLICATED);
     Proxy {
         threads: std::thread::available_parallelism().map_or(1, NonZero::get),
+        zone: None,
         zero_copy: true,
         log: Log::default(),
         access,
@@ -171,34 +169,14 @@ fn listener(name: &str, bind: SocketAddr, service: usize) -> Listener {
 }
 
 fn service(name: &str, kind: Kind, upstreams: Vec<Upstream>) -> Service {
-    Service {
-        name: ServiceName::parse(name).expect("a constant of letters"),
-        kind,
-        balance: Balance::LeastRequests,
-        hold: Hold::default(),
-        retry_status: vec![502, 503, 504],
-        maintenance: false,
-        upstreams,
-        proxy_protocol: None,
-        tls: None,
-        writer: None,
-        reads: Reads::default(),
-        vendor: Default::default(),
-        health: Health { interval: PROBE, rise: 1, ..Health::default() },
-        passive: Passive::default(),
-        timeouts: UpstreamTimeouts::default(),
-        attempts: 3,
-        retry_budget: Default::default(),
-        cohorts: None,
-        discovery: None,
-    }
+    let name = ServiceName::parse(name).expect("a constant of letters");
+    let health = Health { interval: PROBE, rise: 1, ..Health::default() };
+    Service { health, ..Service::plain(name, kind, upstreams) }
 }
 
 fn upstream(name: String, address: SocketAddr) -> Upstream {
-    Upstream {
-        name: UpstreamName::parse(name).expect("a letter and a number"),
-        address: Address { host: address.ip().to_string(), port: address.port() },
-    }
+    let name = UpstreamName::parse(name).expect("a letter and a number");
+    Upstream::plain(name, Address { host: address.ip().to_string(), port: address.port() })
 }
 
 fn url(address: SocketAddr) -> BaseUrl {

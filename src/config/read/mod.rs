@@ -15,6 +15,7 @@ mod rules;
 mod server;
 mod service;
 mod health;
+mod choosing;
 mod replicas;
 mod tls;
 mod vendor;

@@ -13,8 +13,9 @@ use crate::config::{
     proxy::{Access, Endings, Limits, Listener, Proxy},
     raw::{Raw, Table},
     report::Place,
-    value::{Given, Wrong, duration_in, flag, listen, path, size, text, whole},
+    value::{Given, Wrong, duration_in, flag, listen, named, path, size, text, whole},
 };
+use crate::model::ZoneName;
 
 /// Loopback: the admin API can drain the cloud.
 const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);
@@ -27,6 +28,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
     let own = raw.section("proxy");
     let threads = own.opt("threads", whole(1..=1024));
     let zero_copy = own.or("zero_copy", true, flag);
+    let zone = own.opt("zone", named::<ZoneName>);
     let address_file = own.opt("address_file", path);
     let log_table = raw.section("log");
     let access = log_table.or("access", Access::Stdout, access);
@@ -56,6 +58,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
     let default_threads = || std::thread::available_parallelism().map_or(1, NonZero::get);
     (!listeners.is_empty() && !found.services.is_empty()).then(|| Proxy {
         threads: threads.unwrap_or_else(default_threads),
+        zone,
         zero_copy,
         log,
         access,

@@ -2,28 +2,21 @@
 
 use std::time::Duration;
 
-use super::{health, replicas, vendor};
+use super::{choosing, health, replicas, vendor};
 use crate::{
     config::{
-        proxy::{Balance, Freshness, Hold, Kind, Reads, RetryBudget, Service, Upstream, UpstreamTimeouts},
+        proxy::{Freshness, Hold, Kind, Reads, RetryBudget, Service, Upstream, UpstreamTimeouts},
         raw::{Raw, Table},
         report::Place,
-        value::{Given, Wrong, address, duration_in, flag, fraction, named, one_of, status, text, whole},
+        value::{Given, Wrong, address, duration_in, flag, fraction, named, one_of, status, whole},
     },
     model::{ServiceName, UpstreamName, proxy_protocol::Version},
 };
 
-/// Tries of one request, the first included (design: at most three under one deadline).
-const ATTEMPTS: u32 = 3;
-/// Answers of a server that is going away or has lost its store.
-const RETRY_STATUS: [u16; 3] = [502, 503, 504];
 const EXAMPLE: &str = "{ name = \"c1\", address = \"10.0.1.4:8090\" }";
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const MILLI: Duration = Duration::from_millis(1);
-
-/// Ways to balance that come with later versions.
-const PLANNED_BALANCE: [&str; 2] = ["peak-ewma", "consistent-hash"];
 
 /// The services that could be read, and where each address stands; the names are those of all.
 pub(super) struct Services<'r> {
@@ -57,11 +50,11 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         Some(default) => Some(table.or("kind", default, kinds)),
         None => table.need("kind", "kind = \"controller\"` or `kind = \"registry\"", kinds),
     };
-    let balance = table.or("balance", Balance::LeastRequests, balance);
+    let choosing = choosing::read(table, kind, &name);
     let hold = hold(table);
     let retry_status = table.list("retry_status", retried);
-    let retry_status =
-        retry_status.map_or(RETRY_STATUS.to_vec(), |all| all.into_iter().map(|(status, _)| status).collect());
+    let retry_status = retry_status
+        .map_or(Service::RETRY_STATUS.to_vec(), |all| all.into_iter().map(|(status, _)| status).collect());
     let maintenance = table.or("maintenance", false, flag);
     let discovery = super::discovery::read(table, kind);
     let upstreams = match discovery {
@@ -76,7 +69,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let health = health::health(&table.sub("health"), table.has("tls"));
     let passive = health::passive(table);
     let timeouts = timeouts(&table.sub("timeouts"));
-    let attempts = table.or("attempts", ATTEMPTS, whole(1..=10));
+    let attempts = table.or("attempts", Service::ATTEMPTS, whole(1..=10));
     let retry_budget = retry_budget(&table.sub("retry_budget"));
     let cohorts = super::cohorts::read(table, kind);
     let (upstreams, places) = upstreams?.into_iter().unzip();
@@ -84,7 +77,11 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let service = Service {
         name,
         kind,
-        balance,
+        balance: choosing.balance,
+        hash: choosing.hash,
+        sticky: choosing.sticky,
+        slow_start: choosing.slow_start,
+        max_requests: choosing.max_requests,
         hold,
         retry_status,
         maintenance,
@@ -112,15 +109,6 @@ fn kind_by_name(name: &str) -> Option<Kind> {
         "registry" | "registries" => Some(Kind::Registry),
         _ => None,
     }
-}
-
-fn balance(given: &Given<'_>) -> Result<Balance, Wrong> {
-    let word = text(given)?;
-    if PLANNED_BALANCE.contains(&word) {
-        let right = "use `least-requests` or `round-robin`";
-        return Err(Wrong::new(format!("`{word}` is not supported by this version"), right));
-    }
-    one_of(&[("round-robin", Balance::RoundRobin), ("least-requests", Balance::LeastRequests)])(given)
 }
 
 fn retry_budget(table: &Table<'_>) -> RetryBudget {
@@ -166,6 +154,7 @@ fn upstreams(table: &Table<'_>, name: &ServiceName) -> Option<Vec<(Upstream, Pla
             }
             names.push(name.clone());
         }
+        let part = choosing::part(entry);
         let Some(address) = address else {
             whole = false;
             continue;
@@ -180,7 +169,7 @@ fn upstreams(table: &Table<'_>, name: &ServiceName) -> Option<Vec<(Upstream, Pla
             let what = format!("is `{address}` again: it is `{}` already", other.name);
             entry.fault("address", what, "name each server once");
         }
-        found.push((Upstream { name: upstream_name, address }, entry.at("address")));
+        found.push((part.of(upstream_name, address), entry.at("address")));
     }
     let found_elsewhere = table.has("discovery");
     if tables.is_empty() && table.is_empty_list("upstreams") && !found_elsewhere {

@@ -62,21 +62,17 @@ fn of_service(service: &snapshot::Service) -> Service {
 fn upstreams(service: &snapshot::Service, look: &Look) -> Vec<Upstream> {
     let follow = service.follow.as_deref();
     let verdicts = service.verdicts();
-    let mut candidates = service.candidates(&verdicts, look);
+    let mut candidates = service.candidates(&verdicts, look, clock::now());
     let route = classify::route(Kind::Registry, &Method::GET, "/v2/_catalog");
     service.mark_ejected(&mut candidates, route, clock::now());
     let want = Want {
-        route,
         writer: service.writer,
         logs: service.logs,
-        only: None,
-        rather: None,
         deposed: look.deposed,
         write_only: service.reads.write_only,
         fresh: service.fresh(look),
-        patient: true,
         panic_threshold: service.panic_threshold,
-        ability: None,
+        ..Want::plain(route)
     };
     let ranks = choose::ranks(&candidates, &want);
     let of = |(place, (upstream, rank)): (usize, (&std::sync::Arc<snapshot::Upstream>, _))| {

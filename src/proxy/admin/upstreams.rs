@@ -20,27 +20,35 @@ pub(super) fn view(snapshot: &Snapshot) -> Upstreams {
 }
 
 fn of(service: &snapshot::Service) -> Service {
+    let now = clock::now();
     let standings = service.passive.standings();
     let standings: BTreeMap<u64, Standing> =
         standings.into_iter().map(|(upstream, standing)| (upstream.id, standing)).collect();
-    let upstreams = service.upstreams.iter().enumerate().map(|(place, upstream)| {
-        let verdict = upstream.prober.verdict();
-        let (failures, ejected) = passive(standings.get(&upstream.id));
-        Upstream {
-            name: upstream.name.to_string(),
-            address: upstream.address.to_string(),
-            health: verdict.state.as_str().into(),
-            since: verdict.since_wall,
-            evidence: verdict.evidence.clone(),
-            classes: classes(service.kind, &verdict),
-            ejected,
-            failures,
-            outstanding: upstream.outstanding(),
-            writer: service.writer == Some(place),
-            found: service.members.as_ref().is_some_and(|members| place >= members.listed),
-            version: verdict.version().map(ToString::to_string),
-        }
-    });
+    let upstreams =
+        service.upstreams.iter().zip(&service.shares).enumerate().map(|(place, (upstream, share))| {
+            let verdict = upstream.prober.verdict();
+            let (failures, ejected) = passive(standings.get(&upstream.id));
+            Upstream {
+                name: upstream.name.to_string(),
+                address: upstream.address.to_string(),
+                health: verdict.state.as_str().into(),
+                since: verdict.since_wall,
+                evidence: verdict.evidence.clone(),
+                classes: classes(service.kind, &verdict),
+                ejected,
+                failures,
+                outstanding: upstream.outstanding(),
+                max_requests: share.most,
+                weight: share.configured,
+                weight_now: share.part(upstream.eligible_since(), service.slow_start, now).shown(),
+                zone: share.zone.as_ref().map(ToString::to_string),
+                local: share.local,
+                latency_seconds: upstream.speed.at(now).now(),
+                writer: service.writer == Some(place),
+                found: service.members.as_ref().is_some_and(|members| place >= members.listed),
+                version: verdict.version().map(ToString::to_string),
+            }
+        });
     Service {
         name: service.name.to_string(),
         kind: service.kind.as_str().into(),
@@ -56,6 +64,8 @@ fn of(service: &snapshot::Service) -> Service {
         }),
         cohort: service.cohort.as_ref().map(|cohort| cohort.view(service)),
         held: u64::try_from(service.held.inside()).unwrap_or(u64::MAX),
+        balance: service.balance.as_str().into(),
+        sticky: service.sticky.as_ref().map(ToString::to_string).unwrap_or_default(),
         panic: service.panics(),
         upstreams: upstreams.collect(),
     }

@@ -3,45 +3,29 @@
 //! Filters first, balance second. What a filter dropped keeps its reason, so that log, error answer and
 //! admin API say the same. Of registries with replicated storage [`rank`] says which may answer.
 
+mod candidate;
+mod affinity;
 mod rank;
 mod reason;
+mod pick;
 
 use std::time::Duration;
 
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use self::pick::{AllSeen, Pick, Seen, Stand};
 pub use self::{
+    affinity::{Affinity, By},
+    candidate::{Candidate, seed, tag},
     rank::{Fresh, Rank, Stale},
-    reason::{NoneLeft, Reason, Why},
+    reason::{NoneLeft, Past, Reason, Tie, Why, Within},
 };
 use super::{
     classify::{Needs, Route},
     freshness::Standing,
 };
-use crate::{
-    balance,
-    config::proxy::Balance,
-    health::{State, Verdict},
-    model::UpstreamName,
-};
-
-/// One upstream as it stands now.
-#[derive(Debug, Clone)]
-pub struct Candidate<'a> {
-    /// Its name.
-    pub name: &'a UpstreamName,
-    /// What probes say.
-    pub verdict: &'a Verdict,
-    /// Requests under way.
-    pub outstanding: u64,
-    /// Where it stands with what became of requests.
-    pub out: Out,
-    /// Whether it has what the request needs; read only when [`Want::fresh`] is given.
-    pub standing: Standing,
-    /// It is of another version than the request, which is an agent's, may be served from.
-    pub apart: bool,
-}
+use crate::{config::proxy::Balance, health::State};
 
 /// Where an upstream stands with what became of requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +63,34 @@ pub struct Want {
     pub panic_threshold: f64,
     /// Only an upstream that declares this ability will do.
     pub ability: Option<&'static str>,
+    /// What ties it to one upstream.
+    pub affinity: Affinity,
+    /// The proxy is in a zone, and some upstream in the same one.
+    pub zoned: bool,
+}
+
+/// Of whoever says nothing else.
+const PANIC_THRESHOLD: f64 = 0.3;
+
+impl Want {
+    /// Of a service whose upstreams are all alike.
+    pub fn plain(route: Route) -> Self {
+        Self {
+            route,
+            writer: None,
+            logs: None,
+            only: None,
+            rather: None,
+            deposed: false,
+            write_only: false,
+            fresh: None,
+            patient: true,
+            panic_threshold: PANIC_THRESHOLD,
+            ability: None,
+            affinity: Affinity::Free,
+            zoned: false,
+        }
+    }
 }
 
 /// Places of a few upstreams.
@@ -184,8 +196,6 @@ pub struct Chosen {
 /// Most services have no more upstreams than this; those of more cost an allocation.
 pub const FEW: usize = 8;
 
-type Few = SmallVec<[(Rank, usize); FEW]>;
-
 /// Chooses the upstream of the next attempt. With `desperate` one that is ejected will do, and, only if none passes its
 /// probes, one whose probes fail; nothing else is relaxed by it.
 pub fn next(
@@ -197,57 +207,83 @@ pub fn next(
     draw: Draw,
 ) -> Result<Chosen, NoneLeft> {
     let lost = rank::writer_lost(candidates, want, tried);
-    let mut open = Few::new();
+    let (mut seen, mut hopeless) = (AllSeen::new(), AllSeen::new());
     let mut asked = None;
-    let (mut ejected, mut hopeless) = (Few::new(), Few::new());
-    let heeded = heeds_ejections(candidates, want, lost);
+    let (mut ejected, heeded) = (AllSeen::new(), heeds_ejections(candidates, want, lost));
     let mut proven = false;
     let mut wait = None;
     for (place, candidate) in candidates.iter().enumerate() {
-        let up = candidate.verdict.state == State::Up;
+        let (up, spent) = (candidate.is_up(), tried.spent(place));
         let rank = rank::rank(place, candidate, want, lost);
-        if up && !tried.spent(place) {
+        if up && !spent {
             wait = wait.max(worth_waiting(candidate, want, &rank));
         }
-        let Ok(rank) = rank else { continue };
+        let rank = match rank {
+            Ok(rank) => rank,
+            Err(reason) => {
+                if reason.may_pass() {
+                    // It counts for what its zone and its clients miss.
+                    seen.push(Seen { rank: Rank::First, place, stand: Stand::Out });
+                }
+                continue;
+            }
+        };
         proven |= up;
-        match (up, tried.spent(place)) {
-            (true, false) if heeded && candidate.out == Out::Ejected => ejected.push((rank, place)),
-            (true, false) => open.push((rank, place)),
-            (true, true) if tried.sent.contains(&place) => asked = Some((rank, place)),
-            (false, false) => hopeless.push((rank, place)),
-            _ => {}
+        let full = candidate.is_full();
+        let out = heeded && candidate.out == Out::Ejected;
+        let stand = match (up, spent) {
+            (true, false) if out => Stand::Out,
+            (true, false) if full => Stand::Full,
+            (true, false) => Stand::Open,
+            _ => Stand::Out,
+        };
+        seen.push(Seen { rank, place, stand });
+        if up && tried.sent.contains(&place) && !full {
+            asked = Some((rank, place));
+        }
+        let last = Seen { rank, place, stand: Stand::Open };
+        if !spent && !full {
+            match up {
+                true if out => ejected.push(last),
+                true => {}
+                false => hopeless.push(last),
+            }
         }
     }
     // A lagging replica is waited for before anybody is asked who is not the first choice; but not once bytes went
     // out, for that would only delay an error.
-    let first = open.iter().any(|(rank, _)| *rank == Rank::First);
+    let first = seen.iter().any(|one| one.rank == Rank::First && one.stand == Stand::Open);
     if let Some(wait) = wait.filter(|_| want.patient && !first && !tried.sent_any()) {
-        return Err(NoneLeft { wait: Some(wait), ..none_left(candidates, want, tried, lost) });
+        return Err(NoneLeft { wait: Some(wait), ..nobody(candidates, want, tried, lost) });
     }
-    if let Some((rank, place)) = pick(candidates, &open, how, draw, want.rather) {
-        let why = match candidates.get(place).map(|candidate| candidate.out) {
-            Some(Out::Ejected) => Why::Panic,
-            Some(Out::Trial) => Why::Trial,
-            Some(Out::In) | None => why(want, rank, place, &open, how),
-        };
-        return Ok(Chosen { place, rank, why });
+    let patient = !desperate && !tried.sent_any();
+    match pick::pick(candidates, &seen, want, how, patient, draw) {
+        Pick::One(rank, place, why) => {
+            let why = match candidates.get(place).map(|candidate| candidate.out) {
+                Some(Out::Ejected) => Why::Panic,
+                Some(Out::Trial) => Why::Trial,
+                Some(Out::In) | None => self::why(want, rank, place, why),
+            };
+            return Ok(Chosen { place, rank, why });
+        }
+        Pick::Wait => return Err(nobody(candidates, want, tried, lost)),
+        Pick::None => {}
     }
     if let Some((rank, place)) = asked
         && !tried.again
     {
         return Ok(Chosen { place, rank, why: Why::Again });
     }
-    if desperate && let Some((rank, place)) = pick(candidates, &ejected, how, draw, want.rather) {
+    if desperate && let Pick::One(rank, place, _) = pick::pick(candidates, &ejected, want, how, false, draw) {
         return Ok(Chosen { place, rank, why: Why::Panic });
     }
     if desperate
         && !proven
-        && let Some((rank, place)) = pick(candidates, &hopeless, how, draw, want.rather)
+        && let Pick::One(rank, place, _) = pick::pick(candidates, &hopeless, want, how, false, draw)
     {
         return Ok(Chosen { place, rank, why: Why::Desperate });
     }
-    Err(none_left(candidates, want, tried, lost))
+    Err(nobody(candidates, want, tried, lost))
 }
 
 /// Whether ejections count for such a request: not when so few are left that these would break down under its load.
@@ -273,7 +309,7 @@ pub fn ranks(candidates: &[Candidate<'_>], want: &Want) -> Vec<Result<Rank, Reas
     let lost = rank::writer_lost(candidates, want, &tried);
     let heeded = heeds_ejections(candidates, want, lost);
     let of = |(place, candidate): (usize, &Candidate<'_>)| match rank::rank(place, candidate, want, lost) {
-        Ok(_) if candidate.verdict.state != State::Up || (heeded && candidate.out == Out::Ejected) => {
+        Ok(_) if !candidate.is_up() || candidate.is_full() || (heeded && candidate.out == Out::Ejected) => {
             Err(reason(place, candidate, want, &tried, lost))
         }
         other => other,
@@ -313,7 +349,8 @@ fn worth_waiting(candidate: &Candidate<'_>, want: &Want, rank: &Result<Rank, Rea
     .filter(|patience| !patience.is_zero())
 }
 
-fn why(want: &Want, rank: Rank, place: usize, open: &[(Rank, usize)], how: Balance) -> Why {
+/// Why this one: what it is to the request says more than how it was picked.
+fn why(want: &Want, rank: Rank, place: usize, picked: Why) -> Why {
     let is_writer = want.writer == Some(place);
     match rank {
         Rank::Stale(stale) => Why::Stale(stale),
@@ -331,45 +368,16 @@ fn why(want: &Want, rank: Rank, place: usize, open: &[(Rank, usize)], how: Balan
             (Needs::Repository | Needs::All, Some(_)) => Why::NoneFresh,
             _ => Why::WriterLast,
         },
-        Rank::First if want.rather == Some(place) => Why::Belongs,
-        Rank::First => match open.iter().filter(|(other, _)| *other == rank).count() {
-            1 => Why::Only,
-            among => Why::Balanced { by: how, among },
-        },
+        Rank::First => picked,
     }
 }
 
-/// One of the lowest rank. Of those that may miss something, the one that has come furthest.
-fn pick(
-    candidates: &[Candidate<'_>],
-    eligible: &[(Rank, usize)],
-    how: Balance,
-    draw: Draw,
-    rather: Option<usize>,
-) -> Option<(Rank, usize)> {
-    let best = eligible.iter().map(|(rank, _)| *rank).min()?;
-    let mut places: SmallVec<[usize; FEW]> =
-        eligible.iter().filter(|(rank, _)| *rank == best).map(|(_, place)| *place).collect();
-    if matches!(best, Rank::Stale(_)) {
-        let far = |place: &usize| candidates.get(*place).map(|candidate| candidate.standing.far());
-        let furthest = places.iter().map(far).max()?;
-        places.retain(|place| far(place) == furthest);
-    }
-    if let Some(place) = rather.filter(|rather| places.contains(rather)) {
-        return Some((best, place));
-    }
-    let at = match how {
-        Balance::RoundRobin => balance::round_robin(places.len(), draw.turn),
-        Balance::LeastRequests => {
-            let load = |place: &usize| candidates.get(*place).map_or(u64::MAX, |c| c.outstanding);
-            let loads: SmallVec<[u64; FEW]> = places.iter().map(load).collect();
-            balance::least_requests(&loads, draw.chance)
-        }
-    };
-    places.get(at?).map(|place| (best, *place))
+/// Nobody, with the reason of each.
+pub fn none_left(candidates: &[Candidate<'_>], want: &Want, tried: &Tried) -> NoneLeft {
+    nobody(candidates, want, tried, rank::writer_lost(candidates, want, tried))
 }
 
-fn none_left(candidates: &[Candidate<'_>], want: &Want, tried: &Tried, lost: bool) -> NoneLeft {
+fn nobody(candidates: &[Candidate<'_>], want: &Want, tried: &Tried, lost: bool) -> NoneLeft {
     let of = |(place, candidate): (usize, &Candidate<'_>)| {
         (candidate.name.to_string(), reason(place, candidate, want, tried, lost))
     };
@@ -386,6 +394,9 @@ fn reason(place: usize, candidate: &Candidate<'_>, want: &Want, tried: &Tried, l
         (Ok(_), State::Unknown) => Reason::Unknown,
         (Ok(_), State::Up) if tried.older.contains(&place) => Reason::Older,
         (Ok(_), State::Up) if candidate.out == Out::Ejected && !tried.spent(place) => Reason::Ejected,
+        (Ok(_), State::Up) if candidate.is_full() && !tried.spent(place) => {
+            Reason::Full { most: candidate.most.unwrap_or_default() }
+        }
         (Ok(_), State::Up) => Reason::Tried,
     }
 }

@@ -2,8 +2,28 @@
 
 use std::{fmt, time::Duration};
 
-use super::rank::Stale;
+use super::{affinity::By, rank::Stale};
 use crate::{config::proxy::Balance, model::Position};
+
+/// Where an upstream stands to the zone of the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Within {
+    /// Zones play no part.
+    Anywhere,
+    /// It is in the same one.
+    Zone,
+    /// It is in another one, for the own has not enough left.
+    Beyond,
+}
+
+/// What tied a request to an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tie {
+    /// What of the request.
+    pub by: By,
+    /// It is the one; if not, that one could not take it, and this one stands in.
+    pub own: bool,
+}
 
 /// Why an upstream was picked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +34,13 @@ pub enum Why {
         by: Balance,
         /// How many were eligible.
         among: usize,
+        /// Where they were.
+        within: Within,
+        /// The one that its key belongs to has more than its part under way.
+        spilled: bool,
     },
+    /// It is tied to it.
+    Tied(Tie),
     /// It is the writer.
     Writer,
     /// It is the writer, and no replica is fresh enough.
@@ -47,11 +73,59 @@ pub enum Why {
     Trial,
 }
 
+/// Which rule had to be departed from: the label of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// The first of a key's line has more than its part under way.
+    Load,
+    /// The proxy's own zone has not enough left.
+    Zone,
+    /// The one that a client is tied to cannot take its request.
+    Tie,
+}
+
+impl Past {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Load, Self::Zone, Self::Tie];
+
+    /// The label of metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Zone => "zone",
+            Self::Tie => "sticky",
+        }
+    }
+}
+
+impl Why {
+    /// Which rule had to be departed from, if any.
+    pub fn past(&self) -> Option<Past> {
+        match self {
+            Self::Balanced { within: Within::Beyond, .. } => Some(Past::Zone),
+            Self::Balanced { spilled: true, .. } => Some(Past::Load),
+            Self::Tied(Tie { own: false, .. }) => Some(Past::Tie),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Balanced { by: Balance::RoundRobin, among } => write!(f, "round-robin among {among}"),
-            Self::Balanced { by: Balance::LeastRequests, among } => write!(f, "least-requests among {among}"),
+            Self::Balanced { by, among, within, spilled } => {
+                write!(f, "{} among {among}", by.as_str())?;
+                f.write_str(match within {
+                    Within::Anywhere => "",
+                    Within::Zone => " in the same zone",
+                    Within::Beyond => " in other zones, its own has not enough left",
+                })?;
+                f.write_str(if *spilled { ", the first is overloaded" } else { "" })
+            }
+            Self::Tied(Tie { by, own: true }) => write!(f, "sticky by {}", by.as_str()),
+            Self::Tied(Tie { by, own: false }) => {
+                write!(f, "sticky by {}, instead of one that cannot take it", by.as_str())
+            }
             Self::Writer => f.write_str("the writer"),
             Self::NoneFresh => f.write_str("the writer, no replica is fresh enough"),
             Self::NoLease => {
@@ -92,6 +166,11 @@ pub enum Reason {
     Unable,
     /// It was tried for this request.
     Tried,
+    /// As many requests are under way there as it takes.
+    Full {
+        /// So many.
+        most: u64,
+    },
     /// The upload session is at another one.
     Elsewhere,
     /// It has not come so far.
@@ -137,6 +216,14 @@ impl Reason {
         by_position || matches!(self, Self::Differs | Self::Written | Self::Unlisted | Self::NoList)
     }
 
+    /// Whether it could serve such requests at another time, as it is configured.
+    pub(super) fn may_pass(&self) -> bool {
+        !matches!(
+            self,
+            Self::NotWriter | Self::NotLogs | Self::WriteOnly | Self::Elsewhere | Self::Unable | Self::Apart
+        )
+    }
+
     /// Whether a hold is no cure for it: what it waits for takes longer, or never comes.
     fn is_settled(&self) -> bool {
         let by_list = matches!(self, Self::Differs | Self::Written | Self::NotLogs);
@@ -154,6 +241,7 @@ impl fmt::Display for Reason {
             Self::NotWriter => f.write_str("not the writer"),
             Self::Unable => f.write_str("does not support repeats"),
             Self::Tried => f.write_str("tried already"),
+            Self::Full { most } => write!(f, "at its limit of {most} requests"),
             Self::Elsewhere => f.write_str("the upload session is not there"),
             Self::Behind { needed, has } => write!(f, "has {has}, and {needed} is needed"),
             Self::Unclaimed => f.write_str("claims no position"),

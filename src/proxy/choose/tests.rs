@@ -2,11 +2,14 @@ use ::http::Method;
 use proptest::prelude::*;
 
 use super::*;
+
+mod picking;
+
 use crate::{
     clock,
     config::proxy::Kind,
-    health::{Found, verdict::Tracker},
-    model::Position,
+    health::{Found, Verdict, verdict::Tracker},
+    model::{Position, UpstreamName},
     proxy::classify,
     wire::ready::Ready,
 };
@@ -57,19 +60,7 @@ fn case_of(kind: Kind, words: &str, line: &str) -> Case {
         names: (0..words.len()).map(|at| UpstreamName::parse(format!("u{at}")).unwrap()).collect(),
         words: words.chars().collect(),
         standings: vec![Standing::Unclaimed; words.len()],
-        want: Want {
-            route: classify::route(kind, &method, path),
-            writer: None,
-            logs: None,
-            only: None,
-            rather: None,
-            deposed: false,
-            write_only: false,
-            fresh: None,
-            patient: true,
-            panic_threshold: 0.3,
-            ability: None,
-        },
+        want: Want::plain(classify::route(kind, &method, path)),
         tried: Tried::default(),
         desperate: false,
     }
@@ -85,12 +76,9 @@ impl Case {
             .zip(&self.standings)
             .zip(&self.words)
             .map(|(((name, verdict), standing), word)| Candidate {
-                name,
-                verdict,
-                outstanding: 0,
                 out: out(*word),
                 standing: *standing,
-                apart: false,
+                ..Candidate::plain(name, verdict)
             })
             .collect();
         let draw = Draw { turn, chance: 0 };
@@ -228,18 +216,8 @@ fn failing_is_reckoned_from_the_last_one_that_fell() {
     let names: Vec<UpstreamName> = ["a", "b"].map(|n| UpstreamName::parse(n).unwrap()).to_vec();
     let of = |words: &str| {
         let verdicts: Vec<_> = words.chars().map(verdict).collect();
-        let candidates: Vec<_> = names
-            .iter()
-            .zip(&verdicts)
-            .map(|(name, verdict)| Candidate {
-                name,
-                verdict,
-                outstanding: 0,
-                out: Out::In,
-                standing: Standing::Unclaimed,
-                apart: false,
-            })
-            .collect();
+        let candidates: Vec<_> =
+            names.iter().zip(&verdicts).map(|(name, verdict)| Candidate::plain(name, verdict)).collect();
         failing_for(&candidates, &case("+", READ).want, &Tried::default(), now + Duration::from_secs(60))
     };
     assert!(of("--").unwrap() > Duration::from_secs(50));

@@ -95,7 +95,9 @@ impl Exchange {
         let closes = !self.keeps || last || !progress.whole || to == Framing::UntilClose;
         let then = if closes { Then::Close } else { Then::KeepAlive };
         let stale = self.ctx.stale.map(|stale| stale.as_str());
-        let about = Passing { old: self.old, then, request: &self.ctx.request, stale };
+        let cookie = proxy::cookie_for(&self.ctx, status);
+        let about =
+            Passing { old: self.old, then, request: &self.ctx.request, stale, cookie: cookie.as_deref() };
         pump.begin(|out| {
             out.reserve(read.len() + 256);
             forward::answer(status, answer.reason, &fields, to, &about, out);

@@ -188,6 +188,7 @@ impl Asking<'_> {
             Poll::Pending => {}
             Poll::Ready(Ok(())) => {
                 (self.progress.sending, self.progress.whole) = (false, true);
+                proxy::whole(self.ctx, now);
                 self.progress.until = match forward::after_body(self.ctx.route) {
                     Some(wait) => Some(now + wait),
                     None => proxy::answer_until(self.ctx, now),

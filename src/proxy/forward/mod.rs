@@ -319,6 +319,8 @@ pub struct Passing<'a> {
     pub request: &'a RequestId,
     /// Why it may be behind.
     pub stale: Option<&'a str>,
+    /// What ties the client to the upstream from now on.
+    pub cookie: Option<&'a str>,
 }
 
 /// How the client's connection goes on after an answer.
@@ -370,6 +372,9 @@ pub fn answer(
     }
     if let Some(stale) = about.stale {
         line(out, headers::STALE, stale.as_bytes());
+    }
+    if let Some(cookie) = about.cookie {
+        line(out, "set-cookie", cookie.as_bytes());
     }
     if !given.has(headers::REQUEST_ID) {
         line(out, headers::REQUEST_ID, about.request.as_str().as_bytes());

@@ -134,6 +134,7 @@ mod tests {
         };
         Proxy {
             threads: 1,
+            zone: None,
             zero_copy: true,
             log: Default::default(),
             access: Access::Off,

@@ -6,6 +6,7 @@ use prometheus::{
 
 use super::numbers::{ServiceNumbers, UpstreamNumbers};
 use crate::{
+    clock,
     model::{self, ServiceName, UpstreamName},
     proxy::{
         answer::Answer,
@@ -37,6 +38,9 @@ pub struct ProxyMetrics {
     ejections: IntCounterVec,
     panic: IntGaugeVec,
     outstanding: IntGaugeVec,
+    weight: GaugeVec,
+    latency: GaugeVec,
+    passed_over: IntCounterVec,
     connections: IntGaugeVec,
     streams: IntGaugeVec,
     first_byte: HistogramVec,
@@ -117,6 +121,9 @@ impl ProxyMetrics {
             ejections: registry.counters(names::PROXY_EJECTIONS)?,
             panic: registry.gauges(names::PROXY_PANIC)?,
             outstanding: registry.gauges(names::PROXY_UPSTREAM_OUTSTANDING)?,
+            weight: registry.float_gauges(names::PROXY_UPSTREAM_WEIGHT)?,
+            latency: registry.float_gauges(names::PROXY_UPSTREAM_LATENCY)?,
+            passed_over: registry.counters(names::PROXY_PASSED_OVER)?,
             connections: registry.gauges(names::PROXY_CONNECTIONS)?,
             streams: registry.gauges(names::PROXY_STREAMS)?,
             first_byte: registry.histograms(names::PROXY_FIRST_BYTE, &FIRST_BYTE)?,
@@ -185,7 +192,7 @@ impl ProxyMetrics {
 
     /// What is counted of one service's requests.
     pub fn of_service(&self, service: &ServiceName) -> ServiceNumbers {
-        ServiceNumbers::new(service, &self.requests, &self.first_byte)
+        ServiceNumbers::new(service, &self.requests, &self.first_byte, &self.passed_over)
     }
 
     /// What is counted of one upstream's answers.
@@ -312,6 +319,8 @@ impl ProxyMetrics {
         self.ejected.reset();
         self.panic.reset();
         self.outstanding.reset();
+        self.weight.reset();
+        self.latency.reset();
         self.held.reset();
         self.lease.reset();
         self.fresh.reset();
@@ -343,6 +352,7 @@ impl ProxyMetrics {
                 self.cohort_served.with_label_values(&labels).set(i64::from(version.served));
             }
             self.set_catalogue(service);
+            self.set_shares(service);
             for upstream in &service.upstreams {
                 let labels = [name, upstream.name.as_str()];
                 upstream.numbers.put_together();
@@ -353,6 +363,18 @@ impl ProxyMetrics {
             }
         }
         self.registry.text()
+    }
+
+    fn set_shares(&self, service: &Service) {
+        let now = clock::now();
+        for (upstream, share) in service.upstreams.iter().zip(&service.shares) {
+            let labels = [service.name.as_str(), upstream.name.as_str()];
+            let part = share.part(upstream.eligible_since(), service.slow_start, now);
+            self.weight.with_label_values(&labels).set(part.shown());
+            if let Some(seconds) = upstream.speed.at(now).now() {
+                self.latency.with_label_values(&labels).set(seconds.into());
+            }
+        }
     }
 
     fn set_tls(&self, snapshot: &Snapshot) {

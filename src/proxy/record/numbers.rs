@@ -25,7 +25,7 @@ use crate::{
     clock,
     config::proxy::RetryBudget,
     model::{RouteClass, ServiceName, UpstreamName},
-    proxy::snapshot::Apart,
+    proxy::{choose::Past, snapshot::Apart},
 };
 
 const CLASSES: usize = RouteClass::ALL.len();
@@ -77,6 +77,7 @@ pub struct ServiceNumbers {
     service: String,
     requests: IntCounterVec,
     first_byte: HistogramVec,
+    passed_over: IntCounterVec,
     shares: Shared<OfService>,
     began: Instant,
     retries: Mutex<Window>,
@@ -90,14 +91,21 @@ struct OfService {
     first_byte: [Option<LocalHistogram>; CLASSES],
     /// Requests that are over, by the second in which they began.
     recent: Window,
+    passed_over: [Option<LocalIntCounter>; Past::ALL.len()],
 }
 
 impl ServiceNumbers {
-    pub(super) fn new(service: &ServiceName, requests: &IntCounterVec, first_byte: &HistogramVec) -> Self {
+    pub(super) fn new(
+        service: &ServiceName,
+        requests: &IntCounterVec,
+        first_byte: &HistogramVec,
+        passed_over: &IntCounterVec,
+    ) -> Self {
         Self {
             service: service.to_string(),
             requests: requests.clone(),
             first_byte: first_byte.clone(),
+            passed_over: passed_over.clone(),
             shares: Shared::new(),
             began: clock::now(),
             retries: Mutex::default(),
@@ -156,9 +164,21 @@ impl ServiceNumbers {
         100 + at.saturating_duration_since(self.began).as_secs()
     }
 
+    /// A choice departed from the rule.
+    pub fn passed_over(&self, past: Past) {
+        self.shares.own(|own| {
+            if let Some(count) = own.passed_over.get_mut(past as usize) {
+                let make =
+                    || self.passed_over.with_label_values(&[self.service.as_str(), past.label()]).local();
+                count.get_or_insert_with(make).inc();
+            }
+        });
+    }
+
     /// Puts together what the threads have counted.
     pub(super) fn put_together(&self) {
         self.shares.each(|share| {
+            share.passed_over.iter().flatten().for_each(LocalIntCounter::flush);
             share.requests.iter().flatten().flatten().for_each(LocalIntCounter::flush);
             share.first_byte.iter().flatten().for_each(LocalHistogram::flush);
         });

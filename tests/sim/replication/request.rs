@@ -10,7 +10,7 @@ use switchyard::{
     health::Verdict,
     model::{Digest, Position, RepositoryName, UpstreamName},
     proxy::{
-        choose::{self, Candidate, Draw, Fresh, NoneLeft, Out, Rank, Stale, Tried, Want},
+        choose::{self, Candidate, Draw, Fresh, NoneLeft, Rank, Stale, Tried, Want},
         classify::{self, Needs, Route},
         freshness::{Standing, Subject},
         retry::{self, Case, Event, What},
@@ -138,12 +138,8 @@ impl Proxy {
             self.world.sites.iter().map(|site| UpstreamName::parse(&site.name).unwrap()).collect();
         let verdicts = self.verdicts();
         let one = |(place, verdict)| Candidate {
-            name: &names[place],
-            verdict,
-            out: Out::In,
-            outstanding: 0,
             standing: look.standings[place],
-            apart: false,
+            ..Candidate::plain(&names[place], verdict)
         };
         let candidates: Vec<Candidate<'_>> = verdicts.iter().enumerate().map(one).collect();
         let want = self.want(ctx, look);
@@ -154,17 +150,10 @@ impl Proxy {
 
     fn want(&self, ctx: &Ctx, look: &Look) -> Want {
         Want {
-            route: ctx.route,
             writer: Some(ctx.follow.writer),
-            logs: None,
-            only: None,
-            rather: None,
-            deposed: false,
             write_only: self.world.write_only,
             fresh: Some(Fresh { lease: look.lease, stale: StaleReads::WriterLost, listing: false }),
-            panic_threshold: 0.3,
-            patient: true,
-            ability: None,
+            ..Want::plain(ctx.route)
         }
     }
 
