@@ -115,7 +115,6 @@ mod tests {
         }
 
         #[test]
-        #[expect(clippy::cast_precision_loss)]
         fn keys_spread_by_weight(weights in prop::collection::vec(1u32..6, 2..8), seed: u64) {
             let entries = entries(&weights);
             let mut seen = vec![0u32; weights.len()];

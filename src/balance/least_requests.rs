@@ -47,7 +47,6 @@ mod tests {
         }
 
         #[test]
-        #[expect(clippy::cast_precision_loss)]
         fn load_spreads_by_weight(weights in prop::collection::vec(1u32..10, 2..6), seed: u64) {
             let mut entries: Vec<_> =
                 weights.iter().map(|w| Entry { weight: Weight::of(*w), ..Entry::plain(0, 0) }).collect();
@@ -63,7 +62,6 @@ mod tests {
         }
 
         #[test]
-        #[expect(clippy::cast_precision_loss)]
         fn with_nothing_under_way_each_gets_its_part(weights in prop::collection::vec(1u32..10, 2..6), seed: u64) {
             let entries: Vec<_> =
                 weights.iter().map(|w| Entry { weight: Weight::of(*w), ..Entry::plain(0, 0) }).collect();

@@ -184,7 +184,6 @@ mod tests {
                 at += later;
                 mean = mean.observe(Duration::from_millis(ms), at);
                 let now = mean.latency(at).now().unwrap();
-                #[expect(clippy::cast_precision_loss)]
                 let most = worst as f32 / 1000.0 + 1e-4;
                 prop_assert!((0.0..=most).contains(&now), "{now}");
                 prop_assert_eq!(PeakEwma::from_bits(mean.to_bits()), mean);

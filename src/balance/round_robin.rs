@@ -30,9 +30,7 @@ pub fn round_robin(entries: &[Entry], turn: usize) -> Option<usize> {
 
 /// `most` times a number below 1, given in parts of 2⁶⁴.
 pub(super) fn scale(part: u64, most: u64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "below `most`")]
-    let scaled = ((u128::from(part) * u128::from(most)) >> 64) as u64;
-    scaled
+    ((u128::from(part) * u128::from(most)) >> 64) as u64
 }
 
 #[cfg(test)]
@@ -58,7 +56,6 @@ mod tests {
         }
 
         #[test]
-        #[expect(clippy::cast_precision_loss)]
         fn by_weight_nobody_is_far_from_its_part_after_any_number_of_turns(
             weights in prop::collection::vec(1u32..50, 2..10),
             turns in 1usize..3000,

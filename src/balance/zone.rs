@@ -36,7 +36,6 @@ mod tests {
         fn it_keeps_no_more_than_it_can_take(now in 1u64..1000, missing in 0u64..1000, seed: u64) {
             let whole = now + missing;
             let kept = (0..2000u64).filter(|at| stays(now, whole, super::super::mix(seed ^ at))).count();
-            #[expect(clippy::cast_precision_loss)]
             let (kept, wanted) = (kept as f64 / 2000.0, (now as f64 * SPARE / whole as f64).min(1.0));
             prop_assert!((kept - wanted).abs() < 0.07, "{kept} of {wanted}");
         }

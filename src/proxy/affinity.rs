@@ -29,7 +29,7 @@ pub(super) fn of(ctx: &mut Ctx, query: &str, fields: &Fields<'_>) {
         repository: ctx.repository.as_ref().map(|repository| repository.as_str()),
         fields,
     };
-    ctx.affinity = found(service, &about);
+    ctx.affinity = found(service, &about).into();
 }
 
 /// What of a request may tie it.
@@ -118,7 +118,7 @@ pub(super) fn cookie_for(ctx: &Ctx, status: u16) -> Option<String> {
     let service = ctx.service()?;
     let Some(Sticky::Cookie(name)) = &service.sticky else { return None };
     let known = |tag: u64| service.shares.iter().any(|share| share.tag() == tag);
-    match ctx.affinity {
+    match ctx.affinity.into() {
         Affinity::Untagged => {}
         Affinity::Tagged(tag) if !known(tag) => {}
         _ => return None,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     answer::{Answer, Before},
     catalogue::About,
-    choose::{Affinity, Stale, Tried, Want, Why},
+    choose::{Carried, Stale, Tried, Want, Why},
     classify::{Needs, Route},
     follow::{Look, Said},
     freshness::Subject,
@@ -173,7 +173,7 @@ pub struct Ctx {
     /// A repeat needs an upstream that can do this.
     pub ability: Option<&'static str>,
     /// What ties it to one upstream.
-    pub affinity: Affinity,
+    pub affinity: Carried,
     /// What the attempts have taught.
     pub tried: Tried,
     /// The hold is over.
@@ -277,7 +277,7 @@ impl Ctx {
             patient: !self.impatient,
             panic_threshold: service.panic_threshold,
             ability: self.ability,
-            affinity: self.affinity,
+            affinity: self.affinity.into(),
             zoned: service.zoned,
         }
     }

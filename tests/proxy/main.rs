@@ -18,6 +18,7 @@ mod certificates;
 mod vendor_standin;
 
 mod attacks;
+mod balancing;
 mod cohorts;
 mod corpus;
 mod discovery;

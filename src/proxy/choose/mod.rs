@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use self::pick::{AllSeen, Pick, Seen, Stand};
 pub use self::{
-    affinity::{Affinity, By},
+    affinity::{Affinity, By, Carried},
     candidate::{Candidate, seed, tag},
     rank::{Fresh, Rank, Stale},
     reason::{NoneLeft, Past, Reason, Tie, Why, Within},
