@@ -493,6 +493,8 @@ pub struct Limits {
     pub keep_alive: Duration,
     /// Requests held at once, per service.
     pub held: usize,
+    /// And what of them may lie in memory, in bytes.
+    pub held_bytes: u64,
     /// Requests at once of one HTTP/2 connection.
     pub streams: usize,
     /// What one client may take, at all listeners together.
@@ -512,6 +514,8 @@ impl Default for Limits {
             header_timeout: Duration::from_secs(10),
             keep_alive: Duration::from_secs(150),
             held: 1024,
+            // 64 KiB for each of them, what a stream of HTTP/2 may send unasked.
+            held_bytes: 64 * 1024 * 1024,
             streams: 128,
             bounds: Bounds::default(),
             // What a provider gives to one customer at least: each has as many addresses in it as he likes.

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::{choose::NoneLeft, guard::Refusal, limit::Turned};
+use super::{choose::NoneLeft, guard::Refusal, hold::Full, limit::Turned};
 use crate::{
     config::proxy::Kind,
     model::{Position, RequestId},
@@ -31,6 +31,13 @@ pub struct Before {
 fn said(before: &Option<Before>) -> String {
     let Some(Before { upstream, status }) = before else { return String::new() };
     format!("server `{upstream}` answered {status}, then ")
+}
+
+fn too(full: Full) -> &'static str {
+    match full {
+        Full::Number => "too many are waiting",
+        Full::Bytes => "those that wait hold too much already",
+    }
 }
 
 fn needs(needed: &Option<Position>) -> String {
@@ -82,11 +89,13 @@ pub enum Answer {
         /// Each upstream, with why it could not say so.
         why: NoneLeft,
     },
-    /// Too many are held already.
-    #[error("no server of `{service}` can take this request and too many are waiting: {why}")]
+    /// Too many are held already, or too much.
+    #[error("no server of `{service}` can take this request and {}: {why}", too(*.full))]
     HeldFull {
         /// The service.
         service: String,
+        /// Of what there is too much.
+        full: Full,
         /// Each upstream, with why not.
         why: NoneLeft,
     },
@@ -289,7 +298,8 @@ mod tests {
             Answer::Turned(Turned::OfListener),
             Answer::Maintenance { service: "s".into() },
             Answer::NoUpstream { service: "s".into(), why: none.clone() },
-            Answer::HeldFull { service: "s".into(), why: none },
+            Answer::HeldFull { service: "s".into(), full: Full::Number, why: none.clone() },
+            Answer::HeldFull { service: "s".into(), full: Full::Bytes, why: none },
         ] {
             let (status, _, after) = check(&answer, Kind::Controller, "/");
             assert_eq!((status, after.is_some()), (503, true), "{answer:?}");

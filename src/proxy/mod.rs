@@ -32,6 +32,7 @@ pub mod affinity;
 pub mod choose;
 pub mod hold;
 mod next;
+mod held;
 pub mod forward;
 pub mod weigh;
 pub mod retry;

@@ -1,14 +1,8 @@
 //! Steps 6 and 7 together: choose, and wait while there is nothing to choose.
 
-use std::{
-    future::Future,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{future::Future, sync::atomic::Ordering};
 
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::time::Instant;
 
 use super::{
     answer::Answer,
@@ -17,12 +11,12 @@ use super::{
     classify::Needs,
     ctx::{Ctx, Current, Note},
     follow::Look,
-    forward, hold,
-    limit::gate::Inside,
+    forward,
+    held::{Turn, wait_for_one},
     passive::Trial,
     record::ProxyMetrics,
     retry::Traffic,
-    snapshot::{self, Service, UnderWay},
+    snapshot::{Live, Service, UnderWay},
     weigh::Asked,
 };
 use crate::{clock, config::proxy::Balance, health::Access, wire::ready::SUPPORTS_IDEMPOTENCY};
@@ -36,118 +30,46 @@ pub(super) enum NoNext {
     ClientGone,
 }
 
-/// What a waiting request follows, and its place among those that wait.
-struct Waiting {
-    _inside: Inside,
-    /// When those that could not be connected to are tried once more.
-    tick: Instant,
-    verdicts: Vec<watch::Receiver<()>>,
-    news: Option<watch::Receiver<()>>,
-    room: Arc<Notify>,
+/// Why there is no next upstream yet.
+#[derive(Debug)]
+pub(super) enum Not {
+    /// Nobody can take it.
+    One(NoneLeft),
+    /// It is not to go before then, for those that come back get what waits little by little.
+    Yet(Instant),
 }
 
-impl Waiting {
-    fn begin(service: &Service, most: usize, now: Instant) -> Option<Self> {
-        let inside = service.held.enter(most)?;
-        let follow = |upstream: &Arc<snapshot::Upstream>| {
-            let mut verdict = upstream.prober.follow();
-            verdict.mark_unchanged();
-            verdict
-        };
-        let followed = service.follow.as_ref().map(|follow| follow.news());
-        let news = followed.or_else(|| service.survey.as_ref().map(|survey| survey.news()));
-        let mut verdicts: Vec<_> = service.upstreams.iter().map(follow).collect();
-        verdicts.extend(service.cohort.as_ref().map(|cohort| cohort.follow()));
-        Some(Self { _inside: inside, tick: now + hold::TICK, verdicts, news, room: service.room.clone() })
+impl From<NoneLeft> for Not {
+    fn from(none: NoneLeft) -> Self {
+        Self::One(none)
     }
 }
 
-/// Sets [`Ctx::current`]. `gone` completes when the client has closed.
+/// Sets [`Ctx::current`]. `gone` completes when the client has closed; `bytes` is what of the request lies in memory, or
+/// may come to lie there unasked.
 pub(super) async fn next_upstream<G: Future<Output = ()>>(
     ctx: &mut Ctx,
+    live: &Live,
     metrics: &ProxyMetrics,
     gone: impl Fn() -> G,
+    bytes: impl Fn() -> u64,
 ) -> Result<(), NoNext> {
     // Held by a reference of its own, for the context changes.
     let snapshot = ctx.snapshot.clone();
     let service = ctx.service.and_then(|place| snapshot.services.get(place));
     let service = service.ok_or(NoNext::Answer(Answer::NoRoute))?;
-    match choose_now(ctx, service, clock::now()) {
+    match choose_now(ctx, service, clock::now(), None) {
         Ok(rank) => {
             count_wait(ctx, service, metrics, outcome(rank));
             Ok(())
         }
         // Boxed: what waits is large, and nearly no request does.
-        Err(_) => Box::pin(wait_for_one(ctx, service, metrics, gone)).await,
-    }
-}
-
-async fn wait_for_one<G: Future<Output = ()>>(
-    ctx: &mut Ctx,
-    service: &Service,
-    metrics: &ProxyMetrics,
-    gone: impl Fn() -> G,
-) -> Result<(), NoNext> {
-    let hold_until = forward::hold_until(ctx.route, service.hold, ctx.started);
-    let mut waiting = None;
-    loop {
-        let now = clock::now();
-        let none = match choose_now(ctx, service, now) {
-            Ok(rank) => {
-                count_wait(ctx, service, metrics, outcome(rank));
-                return Ok(());
-            }
-            Err(none) => none,
-        };
-        // For a lagging replica until it is not worth it any more; else as long as anything may change.
-        let until = match none.wait {
-            Some(wait) => {
-                let latest = forward::wait_until(ctx.route, ctx.started);
-                latest.map_or(now + wait, |latest| latest.min(now + wait))
-            }
-            None if no_use(ctx, &none) => {
-                count_wait(ctx, service, metrics, "refused");
-                return Err(NoNext::Answer(give_up(ctx, service, none)));
-            }
-            None => hold_until,
-        };
-        let Some(Waiting { tick, verdicts, news, room, .. }) = &mut waiting else {
-            waiting = Waiting::begin(service, ctx.snapshot.limits.held, now);
-            if waiting.is_none() && none.wait.is_some() {
-                // Too many wait: it goes on with those who can answer now.
-                ctx.impatient = true;
-            } else if waiting.is_none() {
-                let name = service.name.to_string();
-                metrics.held_refused(&name);
-                return Err(NoNext::Answer(Answer::HeldFull { service: name, why: none }));
-            }
-            // Something may have changed before it was followed: look once more before waiting.
-            continue;
-        };
-        ctx.fresh_waited |= none.wait.is_some();
-        let ended = hold::wait(verdicts, news.as_mut(), room, until.min(*tick), now, gone()).await;
-        ctx.held += clock::now().saturating_duration_since(now);
-        let over = ended == hold::Ended::Over && until <= *tick;
-        match (ended, none.wait) {
-            (hold::Ended::ClientGone, _) => {
-                count_wait(ctx, service, metrics, "client-gone");
-                return Err(NoNext::ClientGone);
-            }
-            (hold::Ended::Over, Some(wait)) if over => ctx.impatient |= until < now + wait,
-            (hold::Ended::Over, None) if over => ctx.hold_over = true,
-            _ => {}
-        }
-        // What the registries have says nothing about one that could not be connected to.
-        ctx.tried.forgive_older();
-        if !matches!(ended, hold::Ended::News | hold::Ended::Room) {
-            ctx.tried.forgive_refused();
-            *tick = clock::now() + hold::TICK;
-        }
+        Err(_) => Box::pin(wait_for_one(ctx, live, metrics, gone, bytes)).await,
     }
 }
 
 /// What came of a wait for a replica, for metrics.
-fn outcome(rank: Rank) -> &'static str {
+pub(super) fn outcome(rank: Rank) -> &'static str {
     match rank {
         Rank::First => "caught-up",
         Rank::Second => "writer",
@@ -155,14 +77,14 @@ fn outcome(rank: Rank) -> &'static str {
     }
 }
 
-fn count_wait(ctx: &mut Ctx, service: &Service, metrics: &ProxyMetrics, outcome: &str) {
+pub(super) fn count_wait(ctx: &mut Ctx, service: &Service, metrics: &ProxyMetrics, outcome: &str) {
     if std::mem::take(&mut ctx.fresh_waited) {
         metrics.fresh_waited(service.name.as_str(), outcome);
     }
 }
 
 /// Whether waiting would only delay an error that is already known.
-fn no_use(ctx: &Ctx, none: &NoneLeft) -> bool {
+pub(super) fn no_use(ctx: &Ctx, none: &NoneLeft) -> bool {
     ctx.tried.sent_any() || ctx.hold_over || none.is_settled()
 }
 
@@ -199,7 +121,12 @@ fn subject(ctx: &Ctx) -> String {
 const RACES: u32 = 4;
 
 /// Step 6.
-fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, NoneLeft> {
+pub(super) fn choose_now(
+    ctx: &mut Ctx,
+    service: &Service,
+    now: Instant,
+    mut turn: Option<Turn<'_>>,
+) -> Result<Rank, Not> {
     let look = ctx.look(service);
     let verdicts = service.verdicts();
     let want = ctx.want(service, &look);
@@ -209,6 +136,7 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
         let mut candidates = service.candidates(&verdicts, &look, now);
         service.keep_to_cohort(&mut candidates, ctx.of_agent);
         service.mark_ejected(&mut candidates, ctx.route, now);
+        service.mark_queued(&mut candidates, &ctx.tried, turn.as_ref().map(|turn| turn.place));
         let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
         let at_once = !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold);
         let draw = draw(service, &want);
@@ -222,14 +150,21 @@ fn choose_now(ctx: &mut Ctx, service: &Service, now: Instant) -> Result<Rank, No
                 Trial::Ours(number) => break (chosen, Some(number)),
             }
         };
-        let Some(upstream) = service.upstreams.get(chosen.place) else { return Err(NoneLeft::default()) };
+        let Some(upstream) = service.upstreams.get(chosen.place) else {
+            return Err(NoneLeft::default().into());
+        };
+        if let Some(turn) = turn.as_mut().filter(|_| trial.is_none() && !ctx.hold_over)
+            && let Some(at) = turn.not_before(&candidates, chosen.place, now)
+        {
+            return Err(Not::Yet(at));
+        }
         let at = UnderWay::at(ctx.snapshot.clone(), ctx.service.unwrap_or_default(), chosen.place, trial);
         let Some(under_way) = at else {
             races += 1;
             if races < RACES {
                 continue;
             }
-            return Err(choose::none_left(&candidates, &want, &ctx.tried));
+            return Err(choose::none_left(&candidates, &want, &ctx.tried).into());
         };
         service.pins.chosen(ctx, service, chosen.place, now);
         let supports =
@@ -297,6 +232,7 @@ pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str
     let mut candidates = service.candidates(&verdicts, &look, clock::now());
     service.keep_to_cohort(&mut candidates, ctx.of_agent);
     service.mark_ejected(&mut candidates, ctx.route, clock::now());
+    service.mark_queued(&mut candidates, &ctx.tried, None);
     choose::next(&candidates, &want, &ctx.tried, service.balance, false, draw)
         .is_ok_and(|chosen| chosen.place != than)
 }

@@ -13,16 +13,17 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use smallvec::SmallVec;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{sync::watch, time::Instant};
 use tracing::warn;
 
 use super::{
     catalogue::About,
-    choose::{self, Candidate, FEW, Fresh, Out},
+    choose::{self, Candidate, FEW, Fresh, Out, Tried},
     cohort::{Cohort, Served},
     follow::{Follow, Look},
     freshness::{Standing, Subject},
-    limit::{AtListener, Counts, gate::Gate},
+    hold::{Line, Place, Queue},
+    limit::{AtListener, Counts},
     members::Members,
     passive::{Passive, Shown},
     pins::Pins,
@@ -49,12 +50,14 @@ use crate::{
 #[derive(Debug)]
 pub struct Live {
     snapshot: ArcSwap<Snapshot>,
+    /// Tells those that wait, and nobody else, of the next one.
+    changes: watch::Sender<()>,
 }
 
 impl Live {
     /// Beginning with this one.
     pub fn new(first: Snapshot) -> Self {
-        Self { snapshot: ArcSwap::from_pointee(first) }
+        Self { snapshot: ArcSwap::from_pointee(first), changes: watch::channel(()).0 }
     }
 
     /// For what is no request.
@@ -71,6 +74,11 @@ impl Live {
         kept.clone()
     }
 
+    /// Changes whenever there is another one.
+    pub(super) fn follow(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
     /// For a look at it that does not outlast the caller.
     pub fn peek(&self) -> Guard<Arc<Snapshot>> {
         self.snapshot.load()
@@ -79,6 +87,7 @@ impl Live {
     /// Whoever makes the next one, under the lock of reloads.
     pub(super) fn put(&self, next: Snapshot) {
         self.snapshot.store(Arc::new(next));
+        self.changes.send_modify(|()| {});
     }
 }
 
@@ -183,12 +192,10 @@ pub struct Service {
     pub shares: Vec<Share>,
     /// Some upstream is in the proxy's own zone, and some is not.
     pub zoned: bool,
-    /// Somebody can take one more; goes on over a reload.
-    pub room: Arc<Notify>,
     /// Counts choices.
     pub turn: Apart<AtomicUsize>,
     /// Requests that wait; goes on over a reload.
-    pub held: Gate,
+    pub line: Line,
     /// Where clients belong; goes on over a reload.
     pub pins: Arc<Pins>,
     /// That several upstreams call themselves the same was logged.
@@ -229,6 +236,7 @@ impl Service {
                 outstanding: upstream.outstanding(),
                 out: Out::In,
                 most: share.most,
+                queued: false,
                 standing: look.standings.get(place).copied().unwrap_or(Standing::Unclaimed),
                 apart: false,
                 weight: share.weight,
@@ -248,6 +256,24 @@ impl Service {
             let doubtful = upstream.prober.is_doubtful() && **served != Served::Everywhere;
             candidate.apart = doubtful || !served.by(candidate.verdict.version());
         }
+    }
+
+    /// Keeps a request from going past those that wait for the same upstream. One that has sent something cannot wait.
+    pub fn mark_queued(&self, candidates: &mut [Candidate<'_>], tried: &Tried, place: Option<&Place>) {
+        if tried.sent_any() {
+            return;
+        }
+        for (candidate, upstream) in candidates.iter_mut().zip(&self.upstreams) {
+            let queued = candidate.most.is_some() && !upstream.queue.is_empty();
+            candidate.queued = queued && place.is_none_or(|place| place.is_behind(upstream.id));
+        }
+    }
+
+    /// Whether the upstream of this id can take one more request.
+    pub fn has_room(&self, id: u64) -> bool {
+        let place = self.upstreams.iter().position(|upstream| upstream.id == id);
+        let one = place.and_then(|place| Some((self.upstreams.get(place)?, self.shares.get(place)?)));
+        one.is_some_and(|(upstream, share)| share.most.is_none_or(|most| upstream.outstanding() < most))
     }
 
     /// Whether too few of its upstreams are well for ejections to be heeded.
@@ -353,6 +379,8 @@ pub struct Upstream {
     pub shown: Shown,
     /// How fast it answers.
     pub speed: Speed,
+    /// Those that wait for room there.
+    pub queue: Queue,
     outstanding: Apart<AtomicU64>,
 }
 
@@ -381,6 +409,7 @@ impl Upstream {
             numbers,
             shown,
             speed,
+            queue: Queue::default(),
             outstanding,
         }
     }
@@ -398,7 +427,17 @@ impl Upstream {
 
     /// Requests under way.
     pub fn outstanding(&self) -> u64 {
-        self.outstanding.0.load(Ordering::Relaxed)
+        self.outstanding.0.load(Ordering::SeqCst)
+    }
+
+    /// One more is, unless there are `most` already.
+    fn begin(&self, most: Option<u64>) -> bool {
+        let Some(most) = most else {
+            self.outstanding.0.fetch_add(1, Ordering::Relaxed);
+            return true;
+        };
+        let one_more = |now: u64| (now < most).then_some(now + 1);
+        self.outstanding.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).is_ok()
     }
 }
 
@@ -417,17 +456,13 @@ impl UnderWay {
     /// room there meanwhile.
     pub fn at(snapshot: Held, service: usize, place: usize, trial: Option<u32>) -> Option<Self> {
         let short = |place: usize| u32::try_from(place).unwrap_or(u32::MAX);
+        let of = snapshot.services.get(service)?;
+        let most = of.shares.get(place).and_then(|share| share.most);
+        if !of.upstreams.get(place)?.begin(most) {
+            return None;
+        }
         let (service, place, trial) = (short(service), short(place), trial.unwrap_or_default());
-        // Ends by itself if it may not be.
-        let under_way = Self { snapshot, service, place, trial };
-        let before = under_way.upstream()?.outstanding.0.fetch_add(1, Ordering::Relaxed);
-        let most = under_way.most();
-        (before < most).then_some(under_way)
-    }
-
-    fn most(&self) -> u64 {
-        let share = self.service().and_then(|service| service.shares.get(self.place as usize));
-        share.and_then(|share| share.most).unwrap_or(u64::MAX)
+        Some(Self { snapshot, service, place, trial })
     }
 
     /// Of which service.
@@ -444,14 +479,13 @@ impl UnderWay {
 impl Drop for UnderWay {
     fn drop(&mut self) {
         let Some(upstream) = self.upstream() else { return };
-        let before = upstream.outstanding.0.fetch_sub(1, Ordering::Relaxed);
+        // Who waits for room notes that before it looks at this, and this is changed before anybody is looked for.
+        upstream.outstanding.0.fetch_sub(1, Ordering::SeqCst);
         let Some(service) = self.service() else { return };
         if self.trial != 0 {
             service.passive.trial_over(upstream, self.trial);
         }
-        // One that waits for room is woken, not all: they would run to the same place.
-        if before == self.most() {
-            service.room.notify_one();
-        }
+        // One that waits for room is called, not all: they would run to the same place.
+        service.line.freed(upstream.id, &upstream.queue);
     }
 }

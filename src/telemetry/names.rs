@@ -76,7 +76,8 @@ metrics! {
     PROXY_RETRIES = "switchyard_proxy_retries_total" Counter ["service", "why"] "Further attempts of a request.";
     PROXY_RETRIES_REFUSED = "switchyard_proxy_retries_refused_total" Counter ["service"] "Further attempts that were not made because there were too many already.";
     PROXY_HELD = "switchyard_proxy_held" Gauge ["service"] "Requests that wait, unsent, for an eligible upstream.";
-    PROXY_HELD_REFUSED = "switchyard_proxy_held_refused_total" Counter ["service"] "Requests that were not held because too many were.";
+    PROXY_HELD_BYTES = "switchyard_proxy_held_bytes" Gauge ["service"] "What of the requests that wait lies in memory.";
+    PROXY_HELD_REFUSED = "switchyard_proxy_held_refused_total" Counter ["service", "reason"] "Requests that were not held, because as many were as may be (number), or what they had sent took as much memory as it may (bytes).";
     PROXY_UPSTREAM_UP = "switchyard_proxy_upstream_up" Gauge ["service", "upstream"] "1 while the upstream passes its probes.";
     PROXY_UPSTREAM_EJECTED = "switchyard_proxy_upstream_ejected" Gauge ["service", "upstream"] "1 while the upstream is ejected for what became of requests, or waits for its trial.";
     PROXY_EJECTIONS = "switchyard_proxy_ejections_total" Counter ["service", "upstream", "failure"] "Ejections, by the failure that was the last straw.";

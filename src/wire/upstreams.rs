@@ -20,6 +20,9 @@ pub struct Service {
     pub kind: String,
     /// Requests that wait for an eligible upstream.
     pub held: u64,
+    /// What of them lies in memory, in bytes.
+    #[serde(default)]
+    pub held_bytes: u64,
     /// From which version agents are served; none where it does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cohort: Option<Cohort>,

@@ -75,6 +75,7 @@ const ADDED_TO_PROXY: &[Case] = &[
         "did you mean `requests`?",
     ),
     case("[limits]\nrate = \"100/s\"", "8:8", "`limits.rate` is text, not a table", "write it as a table"),
+    case("[limits]\nheld_bytes = \"64KiB\"", "8:14", "is `64KiB`", "use a size from 1.0 MiB to 1.0 TiB"),
     case(
         "[limits]\nconnections = 100\nper_client = 101",
         "9:14",

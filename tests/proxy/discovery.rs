@@ -73,6 +73,23 @@ fn the_addresses_of_a_name_are_the_pool_and_change_with_it() {
 }
 
 #[test]
+fn a_held_request_goes_to_a_server_that_was_found_meanwhile() {
+    let (dns, (port, mut servers)) = (Dns::start(), servers(2));
+    dns.says("cloud.test", hosts(1, &[1]));
+    let front = Front::start_unproven(config(&dns, "cloud.test", Some(port)));
+    until(&front, &["127.0.0.1"], true);
+    drop(servers.remove(0));
+    let address = front.address;
+    let write = std::thread::spawn(move || {
+        crate::raw::ask(address, &crate::raw::with_body("POST", "/api/v1/vm", "", "{}"))
+    });
+    front.wait_until("it is held", |view| view.services[0].held == 1);
+    dns.says("cloud.test", hosts(1, &[1, 2]));
+    assert_eq!(write.join().unwrap().text(), "here");
+    front.wait_until("nobody is held", |view| view.services[0].held == 0);
+}
+
+#[test]
 fn services_of_a_name_have_ports_of_their_own() {
     let dns = Dns::start();
     let servers: Vec<Upstream> = (0..3).map(|_| Upstream::start(|_| ok("here"))).collect();

@@ -62,7 +62,9 @@ fn no_more_than_the_limit_are_held() {
     assert!(begun.elapsed() < Duration::from_secs(1));
     assert!(answer.json()["message"].as_str().unwrap().contains("held-full"));
     assert!(held.into_iter().all(|one| one.join().unwrap().status() == 503));
-    assert!(front.metrics().contains(r#"switchyard_proxy_held_refused_total{service="pool"} 1"#));
+    assert!(
+        front.metrics().contains(r#"switchyard_proxy_held_refused_total{reason="number",service="pool"} 1"#)
+    );
 }
 
 #[test]

@@ -38,4 +38,5 @@ mod streaming;
 mod strict;
 mod tls;
 mod tls_upstream;
+mod waiting;
 mod zero_copy;

@@ -87,6 +87,8 @@ fn access(given: &Given<'_>) -> Result<Access, Wrong> {
 fn limits(table: &Table<'_>) -> Limits {
     let default = Limits::default();
     let connections = table.or("connections", default.connections, whole(bounds::CONNECTIONS));
+    // Less has no room for what one request may bring with it.
+    let held_bytes = |given: &Given<'_>| size(1024 * 1024..=1 << 40)(given).map(|size| size as u64);
     Limits {
         connections,
         header_bytes: table.or("header_bytes", default.header_bytes, size(HEADER_BYTES)),
@@ -98,6 +100,7 @@ fn limits(table: &Table<'_>) -> Limits {
         ),
         keep_alive: table.or("keep_alive", default.keep_alive, duration_in(Duration::ZERO..=DAY)),
         held: table.or("held", default.held, whole(0..=1_000_000)),
+        held_bytes: table.or("held_bytes", default.held_bytes, held_bytes),
         streams: table.or("streams", default.streams, whole(1..=1000)),
         bounds: bounds::bounds(table, Some(connections)),
         ipv6_prefix: table.or("ipv6_prefix", default.ipv6_prefix, whole(16..=128)),

@@ -49,6 +49,7 @@ fn of(service: &snapshot::Service) -> Service {
                 version: verdict.version().map(ToString::to_string),
             }
         });
+    let (held, held_bytes) = service.line.inside();
     Service {
         name: service.name.to_string(),
         kind: service.kind.as_str().into(),
@@ -63,7 +64,8 @@ fn of(service: &snapshot::Service) -> Service {
             }
         }),
         cohort: service.cohort.as_ref().map(|cohort| cohort.view(service)),
-        held: u64::try_from(service.held.inside()).unwrap_or(u64::MAX),
+        held: u64::try_from(held).unwrap_or(u64::MAX),
+        held_bytes,
         balance: service.balance.as_str().into(),
         sticky: service.sticky.as_ref().map(ToString::to_string).unwrap_or_default(),
         panic: service.panics(),

@@ -19,6 +19,8 @@ pub struct Candidate<'a> {
     pub outstanding: u64,
     /// It takes no more than so many at once.
     pub most: Option<u64>,
+    /// Others wait for it that came before.
+    pub queued: bool,
     /// Where it stands with what became of requests.
     pub out: Out,
     /// Whether it has what the request needs; read only when [`super::Want::fresh`] is given.
@@ -45,6 +47,7 @@ impl<'a> Candidate<'a> {
             verdict,
             outstanding: 0,
             most: None,
+            queued: false,
             out: Out::In,
             standing: Standing::Unclaimed,
             apart: false,
@@ -61,9 +64,24 @@ impl<'a> Candidate<'a> {
         self.verdict.state == State::Up
     }
 
-    /// Whether it has as many requests under way as it takes.
+    /// Whether it has as many requests under way as it takes, or what it takes next waits already.
     pub fn is_full(&self) -> bool {
-        self.most.is_some_and(|most| self.outstanding >= most)
+        self.queued || self.most.is_some_and(|most| self.outstanding >= most)
+    }
+
+    /// Whether it has all of its weight, as one that has been there for a while.
+    pub fn is_whole(&self) -> bool {
+        self.part >= self.weight
+    }
+
+    /// What it has of its weight, from 0 to 1.
+    pub fn wholeness(&self) -> f64 {
+        self.part.shown() / self.weight.shown()
+    }
+
+    /// Whether it takes requests as they come.
+    pub fn takes(&self) -> bool {
+        self.is_up() && !self.is_full() && self.out == Out::In
     }
 
     /// For a choice by weight and load.

@@ -394,9 +394,10 @@ fn reason(place: usize, candidate: &Candidate<'_>, want: &Want, tried: &Tried, l
         (Ok(_), State::Unknown) => Reason::Unknown,
         (Ok(_), State::Up) if tried.older.contains(&place) => Reason::Older,
         (Ok(_), State::Up) if candidate.out == Out::Ejected && !tried.spent(place) => Reason::Ejected,
-        (Ok(_), State::Up) if candidate.is_full() && !tried.spent(place) => {
-            Reason::Full { most: candidate.most.unwrap_or_default() }
-        }
+        (Ok(_), State::Up) if candidate.is_full() && !tried.spent(place) => match candidate.most {
+            Some(most) if candidate.outstanding >= most => Reason::Full { most },
+            _ => Reason::Queued,
+        },
         (Ok(_), State::Up) => Reason::Tried,
     }
 }

@@ -171,6 +171,8 @@ pub enum Reason {
         /// So many.
         most: u64,
     },
+    /// Others wait for room there that came before.
+    Queued,
     /// The upload session is at another one.
     Elsewhere,
     /// It has not come so far.
@@ -224,6 +226,11 @@ impl Reason {
         )
     }
 
+    /// Whether it would take the request if it had room.
+    fn is_full(&self) -> bool {
+        matches!(self, Self::Full { .. } | Self::Queued)
+    }
+
     /// Whether a hold is no cure for it: what it waits for takes longer, or never comes.
     fn is_settled(&self) -> bool {
         let by_list = matches!(self, Self::Differs | Self::Written | Self::NotLogs);
@@ -242,6 +249,7 @@ impl fmt::Display for Reason {
             Self::Unable => f.write_str("does not support repeats"),
             Self::Tried => f.write_str("tried already"),
             Self::Full { most } => write!(f, "at its limit of {most} requests"),
+            Self::Queued => f.write_str("others wait for room there"),
             Self::Elsewhere => f.write_str("the upload session is not there"),
             Self::Behind { needed, has } => write!(f, "has {has}, and {needed} is needed"),
             Self::Unclaimed => f.write_str("claims no position"),
@@ -279,6 +287,12 @@ impl NoneLeft {
     /// Whether it is for want of freshness.
     pub fn is_unfresh(&self) -> bool {
         self.upstreams.iter().any(|(_, reason)| reason.is_unfresh())
+    }
+
+    /// Those that would take it if they had room, by their places; of one that a choice has told, that is.
+    pub fn full(&self) -> impl Iterator<Item = usize> {
+        let full = self.upstreams.iter().enumerate().filter(|(_, (_, reason))| reason.is_full());
+        full.map(|(place, _)| place)
     }
 
     /// Whether the writer is not asked because the config says so.

@@ -213,7 +213,9 @@ impl Exchange {
         let mut body =
             Pump::request(head, self.framing, route.repeatable || route.creates, self.ctx.body_cap());
         let after = loop {
-            match proxy::next_upstream(&mut self.ctx, &worker.shared.metrics, || client.wire.stream.gone())
+            let (stream, shared) = (&client.wire.stream, &worker.shared);
+            let bytes = || body.in_memory() + client.wire.in_memory();
+            match proxy::next_upstream(&mut self.ctx, &shared.live, &shared.metrics, || stream.gone(), bytes)
                 .await
             {
                 Ok(()) => {}

@@ -169,6 +169,11 @@ impl Pump {
         }
     }
 
+    /// Bytes of it that lie in memory.
+    pub(super) fn in_memory(&self) -> u64 {
+        (self.lead.len() + self.waiting.len()) as u64
+    }
+
     /// The part of a request's head that all attempts share.
     pub(super) fn head(&self) -> &[u8] {
         self.lead.get(..self.shared).unwrap_or_default()

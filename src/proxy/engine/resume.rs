@@ -76,7 +76,8 @@ impl Exchange {
                 if !matches!(proxy::failed(&mut self.ctx, event, true, metrics), Verdict::Again(_)) {
                     return self.aborted();
                 }
-                let next = proxy::next_upstream(&mut self.ctx, metrics, || client.wire.stream.gone()).await;
+                let (stream, live) = (&client.wire.stream, &worker.shared.live);
+                let next = proxy::next_upstream(&mut self.ctx, live, metrics, || stream.gone(), || 0).await;
                 if next.is_err() {
                     return self.aborted();
                 }

@@ -177,6 +177,15 @@ impl Stream {
         }
     }
 
+    /// What has come and lies in memory unread, or may come without being asked for. Of a connection of its own the
+    /// system keeps it.
+    pub(super) fn promised(&self) -> u64 {
+        match self {
+            Self::Plain(_) | Self::Tls(_) => 0,
+            Self::Http2(end) => end.promised(),
+        }
+    }
+
     /// Our own address on it.
     pub(super) fn local(&self) -> io::Result<SocketAddr> {
         self.tcp().ok_or(io::ErrorKind::Unsupported)?.local_addr()

@@ -70,6 +70,11 @@ impl Wire {
         Poll::Ready(Ok(read))
     }
 
+    /// Bytes that lie in memory, or that the other side may still send without being asked for them.
+    pub(super) fn in_memory(&self) -> u64 {
+        self.ahead.len() as u64 + self.stream.promised()
+    }
+
     /// Gives up the first `count` bytes of what was read ahead.
     pub(super) fn used(&mut self, count: usize) {
         if count >= self.ahead.len() {

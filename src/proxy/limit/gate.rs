@@ -16,9 +16,9 @@ pub struct Inside(Arc<AtomicUsize>);
 impl Gate {
     /// Lets one more in, unless `most` are inside already.
     pub fn enter(&self, most: usize) -> Option<Inside> {
-        let inside = self.0.fetch_add(1, Ordering::Relaxed);
-        let guard = Inside(self.0.clone());
-        (inside < most).then_some(guard)
+        let one_more = |inside: usize| (inside < most).then_some(inside + 1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Inside(self.0.clone()))
     }
 
     /// How many are inside.

@@ -32,6 +32,7 @@ pub struct ProxyMetrics {
     retries: IntCounterVec,
     retries_refused: IntCounterVec,
     held: IntGaugeVec,
+    held_bytes: IntGaugeVec,
     held_refused: IntCounterVec,
     up: IntGaugeVec,
     ejected: IntGaugeVec,
@@ -115,6 +116,7 @@ impl ProxyMetrics {
             retries: registry.counters(names::PROXY_RETRIES)?,
             retries_refused: registry.counters(names::PROXY_RETRIES_REFUSED)?,
             held: registry.gauges(names::PROXY_HELD)?,
+            held_bytes: registry.gauges(names::PROXY_HELD_BYTES)?,
             held_refused: registry.counters(names::PROXY_HELD_REFUSED)?,
             up: registry.gauges(names::PROXY_UPSTREAM_UP)?,
             ejected: registry.gauges(names::PROXY_UPSTREAM_EJECTED)?,
@@ -220,9 +222,9 @@ impl ProxyMetrics {
         self.retries_refused.with_label_values(&[service]).inc();
     }
 
-    /// Too many were held.
-    pub fn held_refused(&self, service: &str) {
-        self.held_refused.with_label_values(&[service]).inc();
+    /// It could not be held as well.
+    pub fn held_refused(&self, service: &str, reason: &str) {
+        self.held_refused.with_label_values(&[service, reason]).inc();
     }
 
     /// The open connections of one listener.
@@ -322,6 +324,7 @@ impl ProxyMetrics {
         self.weight.reset();
         self.latency.reset();
         self.held.reset();
+        self.held_bytes.reset();
         self.lease.reset();
         self.fresh.reset();
         self.lag.reset();
@@ -338,7 +341,9 @@ impl ProxyMetrics {
             let name = service.name.as_str();
             service.numbers.put_together();
             let count = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-            self.held.with_label_values(&[name]).set(count(service.held.inside() as u64));
+            let (held, bytes) = service.line.inside();
+            self.held.with_label_values(&[name]).set(count(held as u64));
+            self.held_bytes.with_label_values(&[name]).set(count(bytes));
             self.panic.with_label_values(&[name]).set(i64::from(service.panics()));
             self.set_freshness(service);
             if let Some(members) = &service.members {

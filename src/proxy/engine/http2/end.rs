@@ -56,6 +56,11 @@ impl End {
         self.mux.lock().streams.get(self.place).is_none_or(|stream| stream.cut)
     }
 
+    /// Bytes of the request's body that lie here, and that its client may still send.
+    pub(in crate::proxy::engine) fn promised(&self) -> u64 {
+        self.mux.lock().streams.get(self.place).map_or(0, |stream| stream.promised())
+    }
+
     /// Ready when the next piece of the body is there, or its end.
     pub(in crate::proxy::engine) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         poll_body(&mut self.mux.lock(), self.place, cx)

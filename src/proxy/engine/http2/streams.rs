@@ -77,6 +77,14 @@ impl Stream {
         self.body.len() - self.at
     }
 
+    /// Those, and what its client may still send.
+    pub(super) fn promised(&self) -> u64 {
+        let window = u64::try_from(self.window).unwrap_or_default();
+        let more =
+            if self.ended || self.cut { 0 } else { self.length.map_or(window, |left| left.min(window)) };
+        self.there() as u64 + more
+    }
+
     /// A piece of the body came.
     pub(super) fn came(&mut self, piece: &[u8]) {
         if self.at > self.there() {

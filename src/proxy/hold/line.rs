@@ -1,0 +1,320 @@
+//! Those that wait at one service, in the order in which they came; bounded in number and in bytes.
+//!
+//! Only requests that wait, and whoever has room for one of them, take its lock. Everybody else looks at one word of an
+//! upstream that has a limit: [`Queue`].
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use smallvec::SmallVec;
+use tokio::sync::Notify;
+
+/// How many wait for room at one upstream. Who has only come does not go there before them.
+#[derive(Debug, Clone, Default)]
+pub struct Queue(Arc<AtomicUsize>);
+
+impl Queue {
+    /// So many.
+    pub fn len(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// Nobody does.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Why one more may not wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// As many wait as may.
+    Number,
+    /// What those that wait have sent already takes as much memory as it may.
+    Bytes,
+}
+
+impl Full {
+    /// The label of metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Number => "number",
+            Self::Bytes => "bytes",
+        }
+    }
+}
+
+/// The line of one service. Clones are the same line.
+#[derive(Debug, Clone, Default)]
+pub struct Line(Arc<Mutex<Waiting>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Number of the next one.
+    next: u64,
+    /// By number.
+    line: Vec<One>,
+    /// Of all of them.
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct One {
+    number: u64,
+    /// Upstreams that had no room for it when it looked.
+    wants: Wants,
+    /// It was told that there is room at this one, and has not looked yet.
+    called: Option<u64>,
+    call: Arc<Notify>,
+}
+
+/// Upstreams, by their ids, with those who wait for them.
+pub type Wants = SmallVec<[(u64, Queue); 2]>;
+
+/// A place in the line; left when dropped, whenever that is. A call that it had goes to the next one then.
+#[derive(Debug)]
+pub struct Place {
+    line: Line,
+    number: u64,
+    bytes: u64,
+    call: Arc<Notify>,
+}
+
+impl Line {
+    /// A place at the end, for one that holds so many bytes, unless `most` wait or they hold `most_bytes` with it.
+    pub fn enter(&self, bytes: u64, most: usize, most_bytes: u64) -> Result<Place, Full> {
+        let mut waiting = self.lock();
+        if waiting.line.len() >= most {
+            return Err(Full::Number);
+        }
+        let all = waiting.bytes.saturating_add(bytes);
+        if all > most_bytes {
+            return Err(Full::Bytes);
+        }
+        let (number, call) = (waiting.next, Arc::new(Notify::new()));
+        waiting.next += 1;
+        waiting.bytes = all;
+        waiting.line.push(One { number, wants: Wants::new(), called: None, call: call.clone() });
+        Ok(Place { line: self.clone(), number, bytes, call })
+    }
+
+    /// How many wait, and what they hold.
+    pub fn inside(&self) -> (usize, u64) {
+        let waiting = self.lock();
+        (waiting.line.len(), waiting.bytes)
+    }
+
+    /// There may be room at an upstream: calls the first that waits for it.
+    pub fn freed(&self, upstream: u64, queue: &Queue) {
+        if !queue.is_empty() {
+            self.lock().call(upstream, 0);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        // Left half changed by a panic it is wrong by one place at worst.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Waiting {
+    fn find(&self, number: u64) -> Option<usize> {
+        self.line.binary_search_by_key(&number, |one| one.number).ok()
+    }
+
+    fn of(&mut self, number: u64) -> Option<&mut One> {
+        let at = self.find(number)?;
+        self.line.get_mut(at)
+    }
+
+    /// Calls the first of this number or a later one that waits for the upstream and was not called.
+    fn call(&mut self, upstream: u64, from: u64) {
+        let next = self.line.iter_mut().find(|one| {
+            one.number >= from && one.called.is_none() && one.wants.iter().any(|(id, _)| *id == upstream)
+        });
+        if let Some(one) = next {
+            one.called = Some(upstream);
+            one.call.notify_one();
+        }
+    }
+}
+
+impl Place {
+    /// Completes when it is called. Cancel-safe.
+    pub async fn called(&self) {
+        self.call.notified().await;
+    }
+
+    /// It waits for room at these from now on. It must look once more then, for there may have been room meanwhile.
+    pub fn want(&self, wants: Wants) {
+        let mut waiting = self.line.lock();
+        let Some(one) = waiting.of(self.number) else { return };
+        for (_, queue) in &wants {
+            queue.0.fetch_add(1, Ordering::SeqCst);
+        }
+        for (_, queue) in std::mem::replace(&mut one.wants, wants) {
+            queue.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether somebody before it waits for the same upstream, and it was not called to that.
+    pub fn is_behind(&self, upstream: u64) -> bool {
+        let waiting = self.line.lock();
+        let Some(at) = waiting.find(self.number) else { return false };
+        let called = waiting.line.get(at).is_some_and(|one| one.called == Some(upstream));
+        let before = waiting.line.get(..at).unwrap_or_default();
+        !called && before.iter().any(|one| one.wants.iter().any(|(id, _)| *id == upstream))
+    }
+
+    /// How many wait before it, and behind it.
+    pub fn others(&self) -> (usize, usize) {
+        let waiting = self.line.lock();
+        let at = waiting.find(self.number).unwrap_or_default();
+        (at, waiting.line.len().saturating_sub(at + 1))
+    }
+
+    /// It has looked and does not go. Room that it was called to is the next one's, if it is `still` there.
+    pub fn stays(&self, still: impl FnOnce(u64) -> bool) {
+        let mut waiting = self.line.lock();
+        let called = waiting.of(self.number).and_then(|one| one.called.take());
+        if let Some(upstream) = called.filter(|upstream| still(*upstream)) {
+            waiting.call(upstream, self.number + 1);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut waiting = self.line.lock();
+        waiting.bytes = waiting.bytes.saturating_sub(self.bytes);
+        let Some(at) = waiting.find(self.number) else { return };
+        let gone = waiting.line.remove(at);
+        for (_, queue) in &gone.wants {
+            queue.0.fetch_sub(1, Ordering::Relaxed);
+        }
+        // Whether it has taken that room or not: there may be room for one more, and the next one looks.
+        if let Some(upstream) = gone.called {
+            waiting.call(upstream, 0);
+        }
+        // Two may have gone free while it was called to one.
+        for (upstream, _) in gone.wants.iter().filter(|(id, _)| Some(*id) != gone.called) {
+            waiting.call(*upstream, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wants(ids: &[u64], queues: &[Queue]) -> Wants {
+        ids.iter().map(|id| (*id, queues[usize::try_from(*id).unwrap()].clone())).collect()
+    }
+
+    #[test]
+    fn it_is_bounded_in_number_and_in_bytes_and_who_leaves_makes_room() {
+        let line = Line::default();
+        let first = line.enter(60, 2, 100).unwrap();
+        assert_eq!(line.enter(41, 2, 100).err(), Some(Full::Bytes));
+        let _second = line.enter(40, 2, 100).unwrap();
+        assert_eq!(line.enter(0, 2, 100).err(), Some(Full::Number));
+        assert_eq!(line.inside(), (2, 100));
+        drop(first);
+        assert_eq!(line.inside(), (1, 40));
+        assert!(line.enter(60, 2, 100).is_ok());
+    }
+
+    #[test]
+    fn who_came_first_is_called_first_and_who_leaves_passes_it_on() {
+        let (line, queues) = (Line::default(), [Queue::default(), Queue::default()]);
+        let enter = |ids: &[u64]| {
+            let place = line.enter(0, 9, 9).unwrap();
+            place.want(wants(ids, &queues));
+            place
+        };
+        let (first, second, third) = (enter(&[1]), enter(&[0]), enter(&[0, 1]));
+        assert_eq!((queues[0].len(), queues[1].len()), (2, 2));
+        let called = |place: &Place| place.called().now_or_never().is_some();
+        line.freed(0, &queues[0]);
+        assert!(!called(&first) && called(&second) && !called(&third));
+        assert!(third.is_behind(0) && !second.is_behind(0) && !first.is_behind(0));
+        // A second one that is free meanwhile is the next one's.
+        line.freed(0, &queues[0]);
+        assert!(called(&third) && !third.is_behind(0));
+        drop(third);
+        // Its client has gone: nobody else waits for that one, but the other may have become free.
+        assert!(called(&first));
+        first.stays(|_| false);
+        assert_eq!((queues[0].len(), queues[1].len()), (1, 1));
+        second.stays(|_| true);
+        drop((first, second));
+        assert!(queues.iter().all(Queue::is_empty));
+    }
+
+    proptest! {
+        /// Requests come, look, leave and die in any order over slots of two upstreams: never more than the bounds inside,
+        /// nothing lost, and no slot stays free while somebody waits for it whom nobody has called.
+        #[test]
+        fn no_place_and_no_call_is_lost(steps in prop::collection::vec((0u8..5, any::<prop::sample::Index>(), 1u64..4), 1..300)) {
+            const MOST: usize = 2;
+            let (line, queues) = (Line::default(), [Queue::default(), Queue::default(), Queue::default()]);
+            let mut taken = [0usize; 3];
+            let mut waiting: Vec<(Place, Vec<u64>)> = Vec::new();
+            for (step, index, ids) in steps {
+                // Of upstream 1, of 2, or of either.
+                let ids: Vec<u64> = (1..3).filter(|id| ids & id != 0).collect();
+                let at = |id: u64| usize::try_from(id).unwrap();
+                match step {
+                    // One comes, and waits if there is no room, or others wait for it.
+                    0 | 1 => {
+                        let free = ids.iter().find(|id| taken[at(**id)] < MOST && queues[at(**id)].is_empty());
+                        if let Some(id) = free {
+                            taken[at(*id)] += 1;
+                        } else if let Ok(place) = line.enter(ids.len() as u64, 8, 12) {
+                            place.want(wants(&ids, &queues));
+                            waiting.push((place, ids));
+                        }
+                    }
+                    // One ends.
+                    2 => {
+                        let id = ids[0];
+                        if taken[at(id)] > 0 {
+                            taken[at(id)] -= 1;
+                            line.freed(id, &queues[at(id)]);
+                        }
+                    }
+                    // One dies.
+                    3 if !waiting.is_empty() => drop(waiting.remove(index.index(waiting.len()))),
+                    _ => {}
+                }
+                // Those that were called look, each once.
+                while let Some(who) = waiting.iter().position(|(place, _)| place.called().now_or_never().is_some()) {
+                    let (place, ids) = &waiting[who];
+                    let free = ids.iter().find(|id| taken[at(**id)] < MOST && !place.is_behind(**id));
+                    match free {
+                        Some(id) => {
+                            taken[at(*id)] += 1;
+                            waiting.remove(who);
+                        }
+                        None => place.stays(|id| taken[at(id)] < MOST),
+                    }
+                }
+                let (inside, bytes) = line.inside();
+                prop_assert_eq!(inside, waiting.len());
+                prop_assert_eq!(bytes, waiting.iter().map(|(_, ids)| ids.len() as u64).sum::<u64>());
+                prop_assert!(inside <= 8 && bytes <= 12);
+                for id in 1..3 {
+                    let want = waiting.iter().filter(|(_, ids)| ids.contains(&id)).count();
+                    prop_assert_eq!(queues[at(id)].len(), want);
+                    prop_assert!(taken[at(id)] <= MOST);
+                    prop_assert!(taken[at(id)] == MOST || want == 0, "{} is free and {} wait", id, want);
+                }
+            }
+        }
+    }
+}
