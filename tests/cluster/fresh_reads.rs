@@ -35,7 +35,7 @@ fn thin() -> Wire {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_is_seen_by_the_next_read_through_any_proxy() {
     let _turn = turn().await;
-    let cloud = Registries::start("fresh", Plan::default()).await;
+    let cloud = Registries::start("fresh", Plan::spread()).await;
     let front = cloud.proxies[0].front;
     push_and_read(&cloud, front).await;
 }
@@ -43,7 +43,7 @@ async fn a_push_is_seen_by_the_next_read_through_any_proxy() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_push_straight_to_the_writer_is_seen_by_the_next_read_through_any_proxy() {
     let _turn = turn().await;
-    let cloud = Registries::start("straight", Plan::default()).await;
+    let cloud = Registries::start("straight", Plan::spread()).await;
     let writer = cloud.registry("r1").server.address;
     push_and_read(&cloud, writer).await;
 }

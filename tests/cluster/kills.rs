@@ -70,7 +70,7 @@ impl Shared {
 async fn whatever_is_killed_during_pushes_history_holds() {
     let _turn = turn().await;
     let mut chance = seed::chance();
-    let mut cloud = Registries::start("kills", Plan::default()).await;
+    let mut cloud = Registries::start("kills", Plan::spread()).await;
     let shared = Shared { history: History::begin(), tags: Arc::default(), stopped: Arc::default() };
     let mut clients = JoinSet::new();
     for n in 0..PUSHERS {

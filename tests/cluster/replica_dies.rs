@@ -82,7 +82,7 @@ async fn pull(place: &Place, from: &str, copy: &Path, manifest: &str) -> Pull {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replica_killed_and_a_new_one_added_fail_no_pull() {
     let _turn = turn().await;
-    let mut cloud = Registries::start("replicadies", Plan::default()).await;
+    let mut cloud = Registries::start("replicadies", Plan::spread()).await;
     let image = Image::write(&cloud.place.path("image"), 90, 3, 16);
     cloud::push(&cloud.place, cloud.proxies[0].front, &image, "mac/a", "v1").await;
     cloud.caught_up(&cloud.replicas(), COPIED).await;

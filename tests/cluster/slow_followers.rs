@@ -60,7 +60,7 @@ async fn a_frozen_proxy_delays_one_push_and_not_every_push() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_replica_delays_no_push() {
     let _turn = turn().await;
-    let cloud = Registries::start("frozenreplica", Plan::default()).await;
+    let cloud = Registries::start("frozenreplica", Plan::spread()).await;
     timed_push(&cloud.proxies[0].api, "warm").await;
     cloud.registry("r2").server.process.freeze();
     for n in 0..NEXT {

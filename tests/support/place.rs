@@ -1,10 +1,14 @@
 //! Where one scenario happens: a directory, a loopback address of its own, and the logs of its processes.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,6 +25,8 @@ const SHOWN: usize = 6 * 1024;
 pub struct Place {
     dir: Option<TempDir>,
     ip: IpAddr,
+    /// Ports that were given out, whether anybody listens there yet or not.
+    given: Mutex<BTreeSet<u16>>,
 }
 
 impl Place {
@@ -29,7 +35,7 @@ impl Place {
             .prefix(&format!("switchyard-{name}-"))
             .tempdir()
             .expect("a directory under the temp directory");
-        Self { dir: Some(dir), ip: own_loopback() }
+        Self { dir: Some(dir), ip: own_loopback(), given: Mutex::default() }
     }
 
     pub fn dir(&self) -> &Path {
@@ -48,7 +54,14 @@ impl Place {
     /// A port that a process may bind now and again after a restart. Nobody else can take it between: it is on
     /// a loopback address of this scenario alone (where the system has only one, it is merely free).
     pub fn address(&self) -> SocketAddr {
-        TcpListener::bind((self.ip, 0)).and_then(|l| l.local_addr()).expect("a free port on loopback")
+        let free = || TcpListener::bind((self.ip, 0)).and_then(|l| l.local_addr());
+        let mut given = self.given.lock().expect("nobody has failed with it");
+        loop {
+            let address = free().expect("a free port on loopback");
+            if given.insert(address.port()) {
+                return address;
+            }
+        }
     }
 
     /// Writes a file and gives its path.

@@ -45,6 +45,14 @@ impl Default for Plan {
     }
 }
 
+impl Plan {
+    /// Every replica is asked for everything. By default each name has a replica of its own, and of the few names of a
+    /// scenario another replica may have none.
+    pub fn spread() -> Self {
+        Self { service: "balance = \"least-requests\"".into(), ..Self::default() }
+    }
+}
+
 /// One registry.
 pub struct Registry {
     pub name: String,
