@@ -27,6 +27,7 @@ mod failures;
 mod forwarding;
 mod freshness;
 mod guarding;
+mod guide_rows;
 mod h2;
 mod holding;
 mod hostile;
