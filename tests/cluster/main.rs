@@ -19,6 +19,7 @@ mod front;
 mod history_tools;
 mod kills;
 mod metrics;
+mod parked_polls;
 mod proxies_die;
 mod replica_dies;
 mod slow_followers;
