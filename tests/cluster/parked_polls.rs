@@ -46,6 +46,8 @@ struct Seen {
     empty: AtomicUsize,
     /// Polls whose controller died.
     unknown: AtomicUsize,
+    /// Polls that a controller which had just started did not take.
+    starting: AtomicUsize,
     /// The first answer that no agent should get.
     wrong: Mutex<Option<String>>,
 }
@@ -79,6 +81,10 @@ async fn agent(api: Api, node: String, seen: Arc<Seen>) {
             seen.empty.fetch_add(1, Ordering::SeqCst);
         } else if answer.is_clean(502) {
             seen.unknown.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(AGAIN).await;
+        } else if answer.is_clean(503) && answer.header("retry-after").is_some() {
+            // It came back before the proxy had found it gone, and is not ready yet.
+            seen.starting.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(AGAIN).await;
         } else {
             seen.wrong.lock().expect("no holder panics").get_or_insert(format!("{node}: {answer}"));
