@@ -26,7 +26,7 @@ SCENARIOS = {**scenarios.SCENARIOS, **bulk.SCENARIOS}
 # Without these a scenario cannot be measured; it says so and the others go on.
 TOOLS = {"small": ("wrk", "nginx"), "h2": ("h2load", "nginx"), "connect": ("wrk", "nginx"),
          "tls": ("wrk", "nginx", "openssl"), "latency": ("h2load", "nginx"), "killed": ("haproxy",),
-         **dict.fromkeys(bulk.SCENARIOS, ("nginx",)), "lanes": ("nginx", "h2load")}
+         **dict.fromkeys(bulk.SCENARIOS, ("nginx",)), "tls-bodies": ("nginx", "openssl"), "lanes": ("nginx", "h2load")}
 
 
 def arguments() -> argparse.Namespace:
@@ -41,7 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--peers", default="nginx,haproxy", metavar="NAMES",
                         help=f"of {', '.join(PEERS)}; default %(default)s, and these judge where they take part")
     parser.add_argument("--rounds", type=int, metavar="N",
-                        help="turns of every scenario; default: 12, 12, 12, 12, 10, 3, 10, 6, 6, 6, 3")
+                        help="turns of every scenario; default: 12, 12, 12, 12, 10, 3, 10, 6, 6, 6, 6, 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all single results there")
     parser.add_argument("--quick", action="store_true", help="some seconds of each: does everything serve?")
     parser.add_argument("--judge", action="store_true", help="exit 1 if a figure is not reached")

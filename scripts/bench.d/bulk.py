@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from contenders import OURS_ALWAYS, Contender
+from contenders import OURS_ALWAYS, Contender, secured
 from load import Meter, Sample, h2load, run
 from machine import Machine, Process, ServeError, wait_until_serving
 from scenarios import HERE, Field, Figure, Group, Settings, Turns, failures, nginx_upstream
@@ -51,7 +51,7 @@ http {{
   upstream pull {{ server 127.0.0.1:{pull[0]}; server 127.0.0.1:{pull[1]}; keepalive 256; }}
   upstream push {{ server 127.0.0.1:{push[0]}; server 127.0.0.1:{push[1]}; keepalive 256; }}
   server {{
-    listen 127.0.0.1:{port} reuseport backlog=4096;
+    listen 127.0.0.1:{port} {tls} reuseport backlog=4096; {certificate}
     location / {{ proxy_pass http://control; }}
     location /v2/pull/ {{ proxy_pass http://pull; }}
     location /v2/push/ {{ proxy_pass http://push; }}
@@ -66,6 +66,7 @@ global
   maxconn 9000
   no strict-limits
   tune.pipesize 1048576
+  {buffers}
 defaults
   mode http
   timeout connect 1s
@@ -77,7 +78,7 @@ defaults
   option splice-response
   balance roundrobin
 frontend f
-  bind 127.0.0.1:{port} backlog 4096
+  bind 127.0.0.1:{port} backlog 4096 {tls}
   use_backend pull if {{ path_beg /v2/pull/ }}
   use_backend push if {{ path_beg /v2/push/ }}
   default_backend control
@@ -96,6 +97,7 @@ OURS = OURS_ALWAYS + """\
 [[listener]]
 name = "all"
 bind = ["127.0.0.1:{port}"]
+{tls}
 rules = [
   {{ path = "/v2/pull", service = "pull" }}, {{ path = "/v2/push", service = "push" }}, {{ service = "control" }},
 ]
@@ -110,6 +112,9 @@ upstreams = [
 ]
 health = {{ kind = "tcp" }}
 """
+
+# Bodies inside TLS are copied, and then what is read at once counts.
+HAPROXY_TLS_BUFFERS = "tune.bufsize 65536"
 
 Up = tuple[int, int]
 
@@ -155,9 +160,12 @@ def behind(machine: Machine) -> Iterator[Behind]:
         shutil.rmtree(files, ignore_errors=True)
 
 
-def launch(machine: Machine, contender: Contender, up: Behind, threads: int) -> tuple[Process, int]:
+def launch(machine: Machine, contender: Contender, up: Behind, threads: int, *, tls: bool = False) -> tuple[Process, int]:
     port, home = contender.place(machine)
-    values = {"threads": threads, "port": port, "home": home, "control": up.control, "pull": up.pull, "push": up.push}
+    values = {"threads": threads, "port": port, "home": home, "control": up.control, "pull": up.pull, "push": up.push,
+              "tls": "", "certificate": "", "buffers": ""}
+    if tls:
+        values |= secured(contender.kind, machine) | {"buffers": HAPROXY_TLS_BUFFERS}
     text = {"nginx": NGINX, "haproxy": HAPROXY}.get(contender.kind, OURS).format(**values)
     if contender.kind == "ours":
         services = (("control", "controller", up.control), ("pull", "registry", up.pull), ("push", "registry", up.push))
@@ -165,14 +173,14 @@ def launch(machine: Machine, contender: Contender, up: Behind, threads: int) -> 
             OURS_SERVICE.format(name=name, kind=kind, up=ports,
                                 storage='storage = "shared"' if kind == "registry" else "")
             for name, kind, ports in services)
-    return contender.run(machine, port, home, text), port
+    return contender.run(machine, port, home, text, tls=tls), port
 
 
 @contextmanager
-def live(machine: Machine, settings: Settings, threads: int) -> Iterator[tuple[Behind, Field]]:
+def live(machine: Machine, settings: Settings, threads: int, *, tls: bool = False) -> Iterator[tuple[Behind, Field]]:
     machine.place(threads)
     with behind(machine) as up:
-        running = {contender.name: launch(machine, contender, up, threads) for contender in settings.all}
+        running = {contender.name: launch(machine, contender, up, threads, tls=tls) for contender in settings.all}
         time.sleep(0.5 if settings.quick else 2)
         try:
             yield up, Field(up.processes[0], up.control, running)
@@ -195,18 +203,19 @@ def peak(process: Process) -> float:
 
 
 def moved(machine: Machine, settings: Settings, up: Behind, here: Field, kind: str, count: int,
-          figures: tuple[Figure, ...]) -> Group:
+          figures: tuple[Figure, ...], *, tls: bool = False) -> Group:
     total = GIB // 4 if settings.quick else 2 * GIB
     size = total // count
-    group = Group(f"{'download' if kind == 'get' else 'upload'}-{count}",
-                  f"{'Download' if kind == 'get' else 'Upload'} of {total / GIB:g} GiB, {count} at once, 1 thread", figures)
+    name, inside = ("download", "upload")[kind == "put"], " inside TLS" if tls else ""
+    group = Group(f"{name}{'-tls' if tls else ''}-{count}",
+                  f"{name.capitalize()} of {total / GIB:g} GiB{inside}, {count} at once, 1 thread", figures)
     file, turns = up.file(size), Turns(settings.turns(6), settings)
 
     def measure(name: str) -> Sample:
         process, port = here.running[name]
         meter = Meter(process, up.processes)
         meter.start()
-        done = stream(machine, kind, port, count, size, *([file] if kind == "put" else []))
+        done = stream(machine, kind + ("-tls" if tls else ""), port, count, size, *([file] if kind == "put" else []))
         meter.stop()
         errors, seconds = done["errors"], done["seconds"]
         assert isinstance(errors, list) and isinstance(seconds, float)
@@ -241,6 +250,14 @@ def upload(machine: Machine, settings: Settings) -> Iterator[Group]:
         cpu = Figure("CPU s/GB", 0.95)
         yield moved(machine, settings, up, here, "put", 1, (cpu,))
         yield moved(machine, settings, up, here, "put", 4, (cpu, Figure("GB/s", 1.1, more=True)))
+
+
+def secured_bodies(machine: Machine, settings: Settings) -> Iterator[Group]:
+    """The client's side of both inside TLS; the upstream's is plain."""
+    with live(machine, settings, 1, tls=True) as (up, here):
+        for kind in ("get", "put"):
+            for count in (1, 4):
+                yield moved(machine, settings, up, here, kind, count, (Figure("CPU s/GB", 1.0),), tls=True)
 
 
 def lanes(machine: Machine, settings: Settings) -> Iterator[Group]:
@@ -281,29 +298,34 @@ def lanes(machine: Machine, settings: Settings) -> Iterator[Group]:
 
 def transfers(machine: Machine, settings: Settings) -> Iterator[Group]:
     """100 downloads whose clients read nothing for a while: everything that a proxy takes in of them it holds."""
-    group = Group("transfers", "100 downloads at once that nobody reads for a while, 1 thread",
-                  (Figure("KiB/transfer", 1024, absolute=True),))
+    for tls in (False, True):
+        group = Group("transfers-tls" if tls else "transfers",
+                      f"100 downloads{' inside TLS' if tls else ''} at once that nobody reads for a while, 1 thread",
+                      (Figure("KiB/transfer", 1024, absolute=True),))
+        machine.place(1)
+        for _ in range(settings.turns(3)):
+            with behind(machine) as up:
+                for contender in settings.all:
+                    group.add(contender.name, stalled(machine, contender, up, tls=tls))
+        failures(group)
+        yield group
+
+
+def stalled(machine: Machine, contender: Contender, up: Behind, *, tls: bool) -> Sample:
     count, size, stall = 100, GIB // 32, 1.0
-    machine.place(1)
-    for _ in range(settings.turns(3)):
-        with behind(machine) as up:
-            up.file(size)
-            for contender in settings.all:
-                process, port = launch(machine, contender, up, 1)
-                before = process.memory()
-                command = [sys.executable, HERE / "stream.py", "stalled", port, count, size, stall]
-                load = machine.start(f"stalled-{contender.name}-{time.monotonic_ns()}", command, machine.load_cpus)
-                most = before
-                while load.popen.poll() is None:
-                    most = max(most, process.memory())
-                    time.sleep(0.05)
-                done = json.loads(load.log.read_text())
-                group.add(contender.name, {"KiB/transfer": (most - before) / count, "MiB before": before / 1024,
-                                           "failed": len(done["errors"])})
-                machine.stop(process)
-    failures(group)
-    yield group
+    up.file(size)
+    process, port = launch(machine, contender, up, 1, tls=tls)
+    before = process.memory()
+    command = [sys.executable, HERE / "stream.py", "stalled-tls" if tls else "stalled", port, count, size, stall]
+    load = machine.start(f"stalled-{contender.name}-{time.monotonic_ns()}", command, machine.load_cpus)
+    most = before
+    while load.popen.poll() is None:
+        most = max(most, process.memory())
+        time.sleep(0.05)
+    done = json.loads(load.log.read_text())
+    machine.stop(process)
+    return {"KiB/transfer": (most - before) / count, "MiB before": before / 1024, "failed": len(done["errors"])}
 
 
 SCENARIOS: dict[str, Callable[[Machine, Settings], Iterator[Group]]] = {
-    "download": download, "upload": upload, "lanes": lanes, "transfers": transfers}
+    "download": download, "upload": upload, "tls-bodies": secured_bodies, "lanes": lanes, "transfers": transfers}

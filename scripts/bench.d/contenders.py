@@ -147,6 +147,13 @@ def certificate(machine: Machine) -> dict[str, Path]:
     return files
 
 
+def secured(kind: str, machine: Machine) -> dict[str, str]:
+    """What the configuration of one of this kind says of TLS."""
+    how = {"nginx": NGINX_TLS, "haproxy": HAPROXY_TLS}.get(kind, OURS_TLS)
+    files = certificate(machine)
+    return {"tls": how.format(**files), "certificate": NGINX_CERTIFICATE.format(**files)}
+
+
 @dataclass(frozen=True)
 class Contender:
     """A proxy that can be started. `binary` is given for builds of ours, for the others `kind` says what it is."""
@@ -164,9 +171,7 @@ class Contender:
         values = {"threads": threads, "port": port, "up": up, "home": home, "health": health, "extra": "", "retry": "",
                   "tls": "", "certificate": "", "h2": ""}
         if tls:
-            how = {"nginx": NGINX_TLS, "haproxy": HAPROXY_TLS}.get(self.kind, OURS_TLS)
-            files = certificate(machine)
-            values |= {"tls": how.format(**files), "certificate": NGINX_CERTIFICATE.format(**files)}
+            values |= secured(self.kind, machine)
         text = {"nginx": NGINX, "haproxy": HAPROXY}.get(self.kind, OURS)
         if self.headers:
             values["extra"] = {"nginx": NGINX_HEADERS, "haproxy": HAPROXY_HEADERS}[self.kind]
