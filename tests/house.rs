@@ -65,6 +65,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
         &["tls/", "proxy/engine/"],
         "files become handshakes in one place, and one place shakes hands",
     ),
+    ("aws_lc_rs", &["tls/"], "keys of ours are made and used in one place"),
     ("x509_parser", &["tls/"], "certificates are looked at in one place"),
     ("hickory_resolver", &["discovery/dns.rs"], "names are asked for in one place"),
     ("etcd_client", &["store/etcd.rs", "store/etcd/"], "the store is a trait"),

@@ -13,8 +13,10 @@ use tokio::net::{TcpListener, UnixListener};
 use super::{
     admin, certificates, cohort,
     engine::{Engine, EngineEnded, Running},
+    follow,
     handover::{
         self, Handover, Inherited, Link, Phase, Program, RunDir, RunDirError, TakeError, UpgradeError,
+        take_tickets,
     },
     members,
     record::{AccessLog, ProxyMetrics, access::Writer},
@@ -123,7 +125,7 @@ impl Proxy {
         tasks: Tasks,
         inherited: Inherited,
     ) -> Result<Self, ProxyError> {
-        let Inherited { listeners, admin, known, cohorts, pools, generation, link } = inherited;
+        let Inherited { listeners, admin, known, cohorts, pools, tickets, generation, link } = inherited;
         let dir = config.run_dir.as_deref().map(RunDir::open).transpose()?;
         if let Some(dir) = dir.as_ref().filter(|_| link.is_none()) {
             dir.is_free().await?;
@@ -166,6 +168,7 @@ impl Proxy {
             members::handed(&live.load(), &pools);
             live.put(members::next(&config, &live.load(), Some(&known), &tasks, &metrics));
         }
+        take_tickets(&live.load(), &tickets);
         for known in &cohorts {
             let service = live.peek().services.iter().find(|s| s.name.as_str() == known.service).cloned();
             if let Some(cohort) = service.as_ref().and_then(|service| service.cohort.as_ref()) {
@@ -241,6 +244,12 @@ impl Proxy {
     pub async fn run(self, stop: Stop) -> Result<(), ProxyError> {
         let Self { engine, admin, handle, log, mut link, control, .. } = self;
         if let Some(link) = &mut link {
+            // Until it has leases of its own the predecessor's are worth more to reads.
+            let snapshot = handle.live.load();
+            tokio::select! {
+                () = follow::settled(&snapshot) => {}
+                () = stop.requested() => return Ok(()),
+            }
             tokio::select! {
                 ready = link.ready() => ready?,
                 () = stop.requested() => return Ok(()),

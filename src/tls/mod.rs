@@ -11,6 +11,7 @@
 //!   names          which certificate for which name
 //!   client         whether a client's certificate is good, and what is told of it
 //!   pass           what servers behind a proxy are told of it
+//!   tickets        keys that a client's next connection goes on by
 //!   server         all of it, for a listener: swapped whole
 //!   upstream       the other side: whom to trust, under which name
 //!   http           clients of the other side that speak HTTP
@@ -23,6 +24,7 @@ mod suites;
 mod names;
 mod client;
 mod pass;
+mod tickets;
 mod server;
 mod upstream;
 mod http;
@@ -37,6 +39,7 @@ pub use http::Http;
 pub use server::{Asks, Facts, Server};
 pub use setting::{ClientAuth, Least, Pair, ServerSetting, Trust, UpstreamSetting};
 pub use suites::Suite;
+pub use tickets::TicketKey;
 pub use upstream::{Upstream, untrusting};
 
 /// What is spoken inside TLS, best first. The one list of both sides.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::{
     CommonState, ServerConfig,
     pki_types::UnixTime,
-    server::{NoServerSessionStorage, ProducesTickets, UnbufferedServerConnection, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier},
 };
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     kept::{Kept, Made},
     names::ByName,
     protocols, provider,
+    tickets::{TicketKey, Tickets},
 };
 use crate::{clock, model::Timestamp};
 
@@ -32,7 +33,7 @@ struct Inner {
     kept: Kept<Loaded>,
     /// Keys of session tickets, new ones every six hours; they outlive new files, so that these cost no client a full
     /// handshake.
-    tickets: Arc<dyn ProducesTickets>,
+    tickets: Arc<Tickets>,
 }
 
 #[derive(Debug, Clone)]
@@ -61,7 +62,7 @@ impl PartialEq for Server {
 impl Server {
     /// Reads and checks every file. Errors hold all that is wrong.
     pub fn load(setting: ServerSetting) -> Result<Self, Vec<Problem>> {
-        let tickets = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(|error| {
+        let tickets = Tickets::new().map(Arc::new).map_err(|error| {
             let what = format!("cannot be used: the system gave no random numbers ({error})");
             vec![Problem { part: Part::Whole, name: "tls".into(), what, right: "try again".into() }]
         })?;
@@ -104,6 +105,16 @@ impl Server {
         before.clone()
     }
 
+    /// The keys of its session tickets. Secret: for a successor, and nobody else.
+    pub fn ticket_keys(&self) -> Vec<TicketKey> {
+        self.0.tickets.keys()
+    }
+
+    /// Goes on with those of a predecessor.
+    pub fn take_ticket_keys(&self, keys: &[TicketKey]) {
+        self.0.tickets.take(keys);
+    }
+
     #[cfg(test)]
     pub(super) fn config_for_tests(&self) -> Arc<ServerConfig> {
         self.0.kept.now().it.config.clone()
@@ -144,7 +155,7 @@ fn now() -> UnixTime {
     UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
 }
 
-fn load(setting: &ServerSetting, tickets: &Arc<dyn ProducesTickets>) -> Result<Made<Loaded>, Vec<Problem>> {
+fn load(setting: &ServerSetting, tickets: &Arc<Tickets>) -> Result<Made<Loaded>, Vec<Problem>> {
     let provider = provider(&setting.suites);
     let (mut files, mut problems) = (Reader::default(), Vec::new());
     let mut pairs = Vec::with_capacity(setting.pairs.len());

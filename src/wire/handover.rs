@@ -79,6 +79,9 @@ pub struct Inventory {
     /// Upstreams that were found beside those of the config.
     #[serde(default)]
     pub pools: Vec<Pool>,
+    /// Keys of session tickets, by listener.
+    #[serde(default)]
+    pub tickets: Vec<Tickets>,
 }
 
 /// Upstreams of one service that its config does not list.
@@ -88,6 +91,35 @@ pub struct Pool {
     pub service: String,
     /// Name and address of each.
     pub upstreams: Vec<(String, String)>,
+}
+
+/// Keys of session tickets of one listener.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tickets {
+    /// Its name.
+    pub listener: String,
+    /// Its TLS, in words: another one has keys of its own.
+    pub setting: String,
+    /// The one in use first.
+    pub keys: Vec<Ticket>,
+}
+
+/// One key.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ticket {
+    /// What its tickets begin with, in hexadecimal.
+    pub name: String,
+    /// The key, in hexadecimal.
+    pub secret: String,
+    /// When it was made, since boot.
+    pub made_ms: u64,
+}
+
+/// Without the secret.
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").field("made_ms", &self.made_ms).finish_non_exhaustive()
+    }
 }
 
 /// A listening socket.

@@ -1,6 +1,6 @@
 //! A push that was acknowledged is seen by the next read through any proxy, while the replicas are still far behind.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{cell::Cell, net::SocketAddr, time::Duration};
 
 use crate::{
     support::{
@@ -11,6 +11,7 @@ use crate::{
         history::{Answer, History, Outcome},
         image::Image,
         outside,
+        process::BINARY,
         registries::{COPIED, Plan, Registries},
         relay::Wire,
         scale::scaled,
@@ -181,6 +182,57 @@ async fn a_proxy_cut_off_from_the_writer_answers_nothing_old_as_new() {
     history.assert_holds();
     cloud.leased(2).await;
     cloud.same_everywhere(SOON).await;
+}
+
+/// A lease cannot be handed over. The writer is far away, so that a successor which served before it has its own would send
+/// reads there for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_stay_with_the_replicas_over_an_upgrade() {
+    let _turn = turn().await;
+    let plan = Plan { proxies: 1, wired: true, ..Plan::default() };
+    let cloud = Registries::start("succession", plan).await;
+    let proxy = &cloud.proxies[0];
+    let artifact = Artifact::new("it", 20_000);
+    artifact.push(&proxy.api, "mac/a", "v1").await;
+    cloud.same_everywhere(SOON).await;
+    cloud.wire(0).set(Wire::Slow(Duration::from_millis(100)));
+    let (tag, far) = ("/v2/mac/a/manifests/v1", cloud.writer.clone());
+    let by_writer = || proxy.served_by(&far, tag);
+    let sent = Cell::new(0_usize);
+    let read = async || {
+        assert_eq!(artifact::read(&proxy.api, "mac/a", "v1").await.fresh(), artifact.digest());
+        sent.set(sent.get() + 1);
+    };
+    let logged = async || {
+        eventually(SOON, "the lines of all reads", || async {
+            let lines: usize = cloud.names().iter().map(|name| proxy.served_by(name, tag)).sum();
+            if lines >= sent.get() { Ok(()) } else { Err(format!("{lines} of {}", sent.get())) }
+        })
+        .await;
+    };
+    eventually(SOON, "a replica to serve", || async {
+        let before = by_writer();
+        read().await;
+        logged().await;
+        if by_writer() == before { Ok(()) } else { Err("the writer serves".to_owned()) }
+    })
+    .await;
+
+    let config = cloud.place.path("p1.toml").display().to_string();
+    let arguments = ["upgrade", "-c", &config];
+    let mut upgrade = std::pin::pin!(outside::run(&cloud.place, BINARY, &arguments));
+    let (before, mut done, mut after) = (by_writer(), false, 0);
+    while after < 50 {
+        tokio::select! {
+            said = &mut upgrade, if !done => {
+                assert!(said.ok, "{said:?}");
+                done = true;
+            }
+            () = read() => after += usize::from(done),
+        }
+    }
+    logged().await;
+    assert_eq!(by_writer() - before, 0, "reads that went to the writer, of {}", sent.get());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,6 +81,28 @@ fn a_client_of_http2_that_hears_late_of_an_upgrade_is_still_served() {
     }
 }
 
+/// It may take long to say its first word; not longer than a request may at a stop.
+#[test]
+fn a_handshake_under_way_holds_up_no_stop() {
+    let mut rig = Rig::start_secured("shaking");
+    let to = rig.secured.as_ref().unwrap().controllers;
+    let mut silent = Wire::connect(to);
+    let mut amid = Wire::connect(to);
+    amid.send([22, 3, 1, 2, 0, 1]).unwrap();
+    // Both were accepted when a later one was served.
+    let way = rig.secured.as_ref().unwrap().certificates.way(false);
+    for _ in 0..20 {
+        way.shake(to).unwrap();
+    }
+    let begun = clock::now();
+    rig.signal(rig.view().pid, Signal::TERM);
+    assert!(silent.closed() && amid.closed());
+    let status = until("it ends", || rig.first.has_ended().flatten());
+    assert!(status.success());
+    // The grace is 5 s, and a handshake may take 10.
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+}
+
 #[test]
 fn a_replaced_process_that_is_told_to_stop_has_the_grace() {
     let rig = Rig::start("hurried");

@@ -59,6 +59,8 @@ pub struct Rig {
     pub threads: usize,
     /// With listeners inside TLS too, and HTTP/2 on all: where those are, and who certifies them.
     pub secured: Option<Secured>,
+    /// The certificate is in this file instead.
+    pub more_cert: Option<PathBuf>,
     /// More listeners, whole tables; and more addresses for the controllers' one.
     pub more: String,
     pub beside: Vec<SocketAddr>,
@@ -123,6 +125,7 @@ impl Rig {
             first,
             threads,
             secured,
+            more_cert: None,
             more,
             beside,
         };
@@ -198,7 +201,8 @@ upstreams = [{{ name = "u", address = "{upstream}" }}]
     }
 
     fn listeners_inside_tls(&self, secured: &Secured) -> String {
-        let (cert, key) = (self.place.path("front.pem"), self.place.path("front.key"));
+        let cert = self.more_cert.clone().unwrap_or_else(|| self.place.path("front.pem"));
+        let key = self.place.path("front.key");
         let tls = format!("{{ cert = \"{}\", key = \"{}\" }}", cert.display(), key.display());
         let one = |service: &str, address: SocketAddr| {
             format!(

@@ -78,6 +78,36 @@ fn the_successor_begins_with_what_was_known_of_the_upstreams() {
 }
 
 #[test]
+fn sessions_go_on_over_upgrades() {
+    let mut rig = Rig::start_secured("sessions");
+    let way = rig.secured.as_ref().unwrap().certificates.way(false);
+    let to = rig.secured.as_ref().unwrap().controllers;
+    // A ticket comes with the first answer, and is good for one connection.
+    let visit = || {
+        let mut wire = way.wire(to).unwrap();
+        assert_eq!(wire.ask("GET /api/v1/status HTTP/1.1\r\nHost: a\r\n\r\n").unwrap().status(), 200);
+    };
+    visit();
+    assert!(way.shake(to).unwrap().1);
+    for round in 0..2 {
+        visit();
+        rig.upgraded(&[]);
+        assert!(
+            way.shake(to).unwrap().1,
+            "after {round} the successor does not know its predecessor's tickets"
+        );
+    }
+    // They are of one listener with one setting: with another they are none.
+    visit();
+    let other = rig.place.path("other.pem");
+    std::fs::copy(rig.place.path("front.pem"), &other).unwrap();
+    rig.more_cert = Some(other);
+    rig.write();
+    rig.upgraded(&["--wait", "30s"]);
+    assert!(!way.shake(to).unwrap().1);
+}
+
+#[test]
 fn a_third_upgrade_waits_until_an_old_process_has_ended() {
     let rig = Rig::start("three");
     // Transfers that nobody reads: they do not end by themselves.

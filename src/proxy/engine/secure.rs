@@ -40,12 +40,16 @@ pub(super) fn begin(worker: &Worker, door: &Door, tcp: TcpStream) -> Option<(Str
 
 /// Shakes hands. `false`: the client is not served, and was told why as far as it can be.
 pub(super) async fn shake(worker: &Worker, client: &mut Client, asks: &Asks) -> bool {
-    let until = clock::now() + worker.shared.live.peek().limits.header_timeout;
+    let (began, most) = (clock::now(), worker.shared.live.peek().limits.header_timeout);
     let Client { wire, from, slot } = &mut *client;
     let Stream::Tls(tls) = &mut wire.stream else { return true };
     let shaken = poll_fn(|cx| match tls.poll_handshake(cx) {
         Poll::Ready(shaken) => Poll::Ready(Some(shaken)),
-        Poll::Pending => slot.poll(cx, until, clock::now()).map(|()| None),
+        Poll::Pending => {
+            // At a stop it has only as long as a first request has.
+            let patience = worker.patience(from, most, true).unwrap_or_default();
+            slot.poll(cx, began + patience, clock::now()).map(|()| None)
+        }
     });
     let why = match shaken.await {
         Some(Ok(())) => match asks.peer(tls.common()) {

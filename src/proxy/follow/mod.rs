@@ -19,7 +19,10 @@ use tokio::sync::{Notify, watch};
 use tracing::{error, info, warn};
 
 use self::reign::Reign;
-use super::freshness::{Freshness, Standing, Subject};
+use super::{
+    freshness::{Freshness, Standing, Subject},
+    snapshot::Snapshot,
+};
 use crate::{
     client::replication::Replication,
     clock,
@@ -32,6 +35,12 @@ use crate::{
     tls,
     wire::replication::{Role, State},
 };
+
+/// A successor waits so long for leases of its own while its predecessor still serves.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// How often it looks meanwhile.
+const LOOKS: Duration = Duration::from_millis(5);
 
 /// A proxy that stops takes no longer to give its lease up; after that it runs out by itself.
 const RELEASE: Duration = Duration::from_secs(1);
@@ -116,6 +125,22 @@ pub struct Said {
     pub shows: bool,
 }
 
+/// Completes when everything that is followed is known as well as it will be, or after a bounded time.
+///
+/// A lease itself cannot be handed over: the writer waits for who has it, and that is who told it what it has noted. The
+/// predecessor goes on to confirm changes of which its successor knows nothing.
+pub async fn settled(snapshot: &Snapshot) {
+    let until = clock::now() + SETTLED;
+    let mut followed = snapshot.services.iter().filter_map(|service| service.follow.as_ref());
+    while !followed.clone().all(|follow| follow.is_settled()) && clock::now() < until {
+        tokio::time::sleep(LOOKS).await;
+    }
+    if let Some(follow) = followed.find(|follow| !follow.is_settled()) {
+        let (service, why) = (&follow.shared.service, follow.trouble());
+        warn!(service.name = %service, why, "this process takes over without a lease, reads go to the writer until then");
+    }
+}
+
 impl Follow {
     /// Begins to follow; `None` for a service without positions.
     pub fn start(tasks: &Tasks, service: &Service, tls: Option<&tls::Upstream>) -> Option<Self> {
@@ -173,6 +198,14 @@ impl Follow {
     /// Whether this is what the service needs, so that a reload can go on with it.
     pub fn fits(&self, service: &Service) -> bool {
         Of::service(service).is_some_and(|of| of == self.of)
+    }
+
+    /// Whether there is a lease, and every registry has told how it stands; or nothing is followed.
+    fn is_settled(&self) -> bool {
+        let registries = self.of.upstreams.len();
+        registries == 1
+            || (self.shared.core().lease_live(clock::boot())
+                && (0..registries).all(|place| self.told(place).is_some()))
     }
 
     /// What is known now, for one choice.

@@ -19,7 +19,7 @@
 //!
 //! [`frame`] moves messages and descriptors, [`run_dir`] is the directory, [`control`] the socket in it, [`upgrade`] the
 //! running side, [`successor`] the other, [`systemd`] what the service manager opened, [`program`] what is started,
-//! [`mod@verdicts`] what is known of upstreams, [`client`] how the command line asks.
+//! [`mod@verdicts`] what is known of upstreams, [`mod@tickets`] what clients resume their sessions by, [`client`] how the command line asks.
 
 mod client;
 mod control;
@@ -28,13 +28,14 @@ mod program;
 mod run_dir;
 mod successor;
 mod systemd;
+mod tickets;
 mod upgrade;
 mod verdicts;
 
 use std::net::TcpListener;
 
 use super::engine::Taken;
-use crate::wire::handover::{Cohort, Ejection, Pool, Verdict};
+use crate::wire::handover::{Cohort, Ejection, Pool, Tickets, Verdict};
 
 pub use client::{AskError, ask_upgrade};
 pub use program::Program;
@@ -46,6 +47,7 @@ pub use upgrade::UpgradeError;
 pub(super) use control::serve;
 pub(super) use run_dir::RunDir;
 pub(super) use successor::Link;
+pub(super) use tickets::take as take_tickets;
 pub(super) use upgrade::{Handover, Phase, listed};
 pub(super) use verdicts::{all as verdicts, of as verdict_of};
 
@@ -66,6 +68,7 @@ pub struct Inherited {
     pub(super) cohorts: Vec<Cohort>,
     pub(super) known: Found,
     pub(super) pools: Vec<Pool>,
+    pub(super) tickets: Vec<Tickets>,
     /// How many upgrades led here.
     pub(super) generation: u64,
     pub(super) link: Option<Link>,

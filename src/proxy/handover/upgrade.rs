@@ -20,7 +20,7 @@ use super::{
     program::Program,
     run_dir::{OldMark, RunDir},
     successor::VARIABLE,
-    verdicts,
+    tickets, verdicts,
 };
 use crate::{
     clock,
@@ -422,6 +422,7 @@ impl Talk<'_> {
             cohorts: verdicts::cohorts(&from.live.load()),
             ejections: ejections(&from.live.load()),
             pools: members::known(&from.live.load()),
+            tickets: tickets::all(&from.live.load()),
         };
         frame::send(stream, &inventory).await?;
         frame::send_fds(stream, &fds).await?;
@@ -488,6 +489,7 @@ impl Inventory {
             cohorts: Vec::new(),
             ejections: Vec::new(),
             pools: Vec::new(),
+            tickets: Vec::new(),
         }
     }
 }

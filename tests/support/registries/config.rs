@@ -105,8 +105,9 @@ impl Registries {
                 .map(|r| format!("{{ name = \"{}\", address = \"{}\" }}", r.name, address(r)))
                 .collect();
             let mut text = format!(
-                "[proxy]\nthreads = 2\naddress_file = \"{}\"\n[admin]\nlisten = \"{}\"\n[log]\naccess = \"{}\"\n\
+                "[proxy]\nthreads = 2\nrun_dir = \"{}\"\naddress_file = \"{}\"\n[admin]\nlisten = \"{}\"\n[log]\naccess = \"{}\"\n\
                  [shutdown]\ngrace = \"5s\"\n",
+                self.place.path(&format!("{}-run", proxy.name)).display(),
                 self.place.path(&format!("{}.address", proxy.name)).display(),
                 proxy.server.address,
                 proxy.access.display(),

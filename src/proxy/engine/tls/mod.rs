@@ -33,8 +33,9 @@ const CRYPT: usize = SCRATCH + 2 * WIRE;
 /// Read at once while hands are shaken: certificates, mostly.
 const FLIGHT: usize = 16 * 1024;
 
-/// Plain bytes that are encrypted and sent at once: more would wait in memory for a slow reader.
-const SEALED: usize = 4 * RECORD;
+/// Plain bytes that are encrypted and sent at once: all that is read at once. A reader that sleeps is woken once for them
+/// and not four times; one that is slow has them wait in memory.
+const SEALED: usize = 16 * RECORD;
 
 /// What of our own may wait to go out with the next record: a ticket, the end of a handshake.
 const LEAD: usize = 8 * 1024;
