@@ -200,8 +200,8 @@ fn route(ctx: &mut Ctx, host: &str, query: &str, fields: &Fields<'_>) -> Result<
     if kind == Kind::Registry {
         ctx.repository = classify::repository(&ctx.path);
         ctx.session = classify::session(&ctx.path).map(str::to_owned);
-        ctx.concerns = ctx.service().and_then(|service| vendor::concerns(service, ctx, query, fields));
     }
+    ctx.concerns = ctx.service().and_then(|service| vendor::concerns(service, ctx, query, fields));
     if ctx.upgrade {
         // Another protocol may begin with it, so it cannot be sent twice.
         (ctx.route.repeatable, ctx.route.creates) = (false, false);

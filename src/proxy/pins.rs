@@ -105,8 +105,13 @@ fn of(ctx: &Ctx, service: &Service) -> Use {
     if ctx.route.class == RouteClass::AuthHandshake {
         return Use::Make;
     }
+    if service.kind == Kind::Controller {
+        // Before 1.39 a session is known to the controller that shook hands.
+        let session = ctx.concerns.as_ref().is_some_and(|concerns| concerns.session);
+        return if session { Use::Follow } else { Use::None };
+    }
     // Where one registry takes the writes, that one is where a push and its session are.
-    if service.kind != Kind::Registry || service.writer.is_some() {
+    if service.writer.is_some() {
         return Use::None;
     }
     // Upload sessions of the OCI API say where they are.

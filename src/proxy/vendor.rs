@@ -1,5 +1,5 @@
-//! What is remembered of requests to registries of the vendor's: which template they are about, whether they show a
-//! session, and that a write is under way.
+//! What is remembered of requests to servers of the vendor's: whether they show a session; at registries also which template
+//! they are about, and that a write is under way.
 
 use super::{catalogue::About, classify, ctx::Ctx, h1::Fields, snapshot::Service, survey::Writing};
 use crate::{
@@ -37,7 +37,12 @@ pub(super) fn concerns(
     if service.survey.is_none() && !shared {
         return None;
     }
-    let session = ctx.route.access == Access::Read && fields.text("authorization").is_some_and(is_session);
+    let session = || fields.text("authorization").is_some_and(is_session);
+    if service.kind == Kind::Controller {
+        // Nothing but where its client shook hands, and that only of a session.
+        return session().then(|| Box::new(Concerns { template: None, session: true, writing: None }));
+    }
+    let session = ctx.route.access == Access::Read && session();
     Some(Box::new(Concerns {
         template: classify::vendor::template(&ctx.path, query),
         session,

@@ -1,5 +1,5 @@
-//! A proxy that is changed while it serves: listeners by reload, the binary by an upgrade, sockets from systemd. Real
-//! processes, and clients that take every broken connection for a failure.
+//! A proxy that is changed while it serves: listeners by reload, the binary by an upgrade, sockets from systemd; and
+//! two proxies in front of the vendor's servers. Real processes, and clients that take every broken connection for a failure.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a test that waits for a real process waits on the real clock")]
@@ -22,6 +22,12 @@ mod support;
 #[allow(dead_code, reason = "the proxy's tests use the rest of it")]
 mod upstream;
 
+#[path = "../support/vendor/mod.rs"]
+#[allow(dead_code, reason = "the proxy's tests use the rest of it")]
+mod vendor_standin;
+#[path = "../support/vendor/controllers.rs"]
+mod controllers;
+
 mod clients;
 mod rig;
 mod streams;
@@ -34,3 +40,4 @@ mod refusals;
 mod reload;
 mod systemd;
 mod upgrade;
+mod vendor;
