@@ -28,6 +28,8 @@ pub struct Proxy {
     pub log: Log,
     /// `[log] access`.
     pub access: Access,
+    /// `[trace]`, if requests are to be parts of traces.
+    pub trace: Option<Trace>,
     /// `[admin] listen`.
     pub admin: SocketAddr,
     /// Where to write the admin address once it is open, for scripts that gave port 0.
@@ -70,6 +72,17 @@ pub enum Access {
     Stdout,
     /// A file; reopened on `SIGUSR1`.
     File(PathBuf),
+}
+
+/// `[trace]` with `context = "join"`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trace {
+    /// The share of the traces begun here that are recorded, 0 to 1; those begun elsewhere say so themselves.
+    pub sample: f64,
+    /// Where what is recorded goes to: a collector that takes OTLP over HTTP.
+    pub otlp: Option<BaseUrl>,
+    /// As what this proxy is shown there.
+    pub service: String,
 }
 
 /// `[[listener]]`.

@@ -4,6 +4,7 @@
 mod ids;
 mod digest;
 mod timestamp;
+mod trace;
 mod position;
 mod instance;
 mod node;
@@ -21,4 +22,5 @@ pub use node::{Arch, NodeState};
 pub use position::{Mark, MarkError, Position, PositionError};
 pub use route::RouteClass;
 pub use timestamp::{Timestamp, TimestampError};
+pub use trace::TraceParent;
 pub use version::{COMPATIBILITY, OURS, ServerVersion, full as full_version};

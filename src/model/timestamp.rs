@@ -41,6 +41,11 @@ impl Timestamp {
         i64::try_from(self.0.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
     }
 
+    /// Nanoseconds since 1970, as traces want them; 0 before that.
+    pub fn unix_nanos(&self) -> u64 {
+        u64::try_from(self.0.unix_timestamp_nanos()).unwrap_or(0)
+    }
+
     /// From seconds since 1970; out-of-range numbers become [`Timestamp::NEVER`].
     pub fn from_unix_seconds(seconds: i64) -> Self {
         OffsetDateTime::from_unix_timestamp(seconds).map_or(Self::NEVER, Self)

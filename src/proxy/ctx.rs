@@ -15,6 +15,7 @@ use super::{
     identify::{Client, Secured},
     retry::{Traffic, What},
     snapshot::{Held, Service, UnderWay, Upstream},
+    trace::Trace,
     vendor::Concerns,
     weigh::Asked,
 };
@@ -146,6 +147,8 @@ pub struct Ctx {
     pub hostless: bool,
     /// Its id.
     pub request: RequestId,
+    /// The trace that it is a part of; boxed, for most have none.
+    pub trace: Option<Box<Trace>>,
     /// Its head was complete.
     pub started: Instant,
     /// What it is.
@@ -153,7 +156,7 @@ pub struct Ctx {
     /// The repository that its path names.
     pub repository: Option<RepositoryName>,
     /// The registry that its upload session is at.
-    pub session: Option<String>,
+    pub session: Option<Box<str>>,
     /// It is an agent's, and the service serves agents from one version at a time.
     pub of_agent: bool,
     /// What it is about at registries of the vendor's; boxed, for most requests are to others.

@@ -119,5 +119,6 @@ pub(super) fn next(
         counts: before.counts.clone(),
         at_listener: before.at_listener.clone(),
         endings: before.endings,
+        tracing: before.tracing.clone(),
     }
 }

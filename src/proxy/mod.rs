@@ -26,6 +26,7 @@ pub mod h1;
 pub mod h2;
 pub mod guard;
 pub mod identify;
+pub mod trace;
 pub mod limit;
 pub mod classify;
 pub mod affinity;
@@ -99,6 +100,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
     let listed = snapshot.listeners.get(listener).filter(|_| !unnamed);
     let trusted = listed.map_or(&[][..], |listener| &listener.trusted);
     let client = identify::client(peer, *fields, trusted);
+    let trace = trace::of(fields, snapshot.tracing.as_deref(), chance);
     let given = fields.text(headers::REQUEST_ID).and_then(|id| RequestId::parse(id).ok());
     let (path, query) = guard::path::split(head.target);
     let normal = guard::path::normalise(path);
@@ -123,6 +125,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         path: normal.as_ref().map_or(path, |path| path.as_ref()).to_owned(),
         hostless: host.is_empty(),
         request: given.unwrap_or_else(|| RequestId::of(chance)),
+        trace,
         started,
         // RFC 9110 §7.8: HTTP/1.0 knows no other protocols.
         upgrade: !old && forward::is_upgrade(fields),
@@ -171,6 +174,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
             peer: head.peer,
             host,
             request: &ctx.request,
+            trace: ctx.trace.as_deref(),
             upgrade: ctx.upgrade,
             framing: head.framing,
             old,
@@ -199,7 +203,7 @@ fn route(ctx: &mut Ctx, host: &str, query: &str, fields: &Fields<'_>) -> Result<
     ctx.of_agent = of_agent;
     if kind == Kind::Registry {
         ctx.repository = classify::repository(&ctx.path);
-        ctx.session = classify::session(&ctx.path).map(str::to_owned);
+        ctx.session = classify::session(&ctx.path).map(Into::into);
     }
     ctx.concerns = ctx.service().and_then(|service| vendor::concerns(service, ctx, query, fields));
     if ctx.upgrade {

@@ -10,10 +10,11 @@ use super::{
     limit::{AtListener, Counts},
     members,
     passive::{self, Passive, Shown},
-    record::ProxyMetrics,
+    record::{ProxyMetrics, Spans},
     share::Share,
     snapshot::{Live, Service, Snapshot, Upstream},
     survey::Survey,
+    trace::Tracing,
     vendor,
 };
 use crate::{
@@ -146,7 +147,23 @@ pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &Pro
         services: services.collect(),
         limits: config.limits.clone(),
         endings: config.endings,
+        tracing: tracing(config.trace.as_ref(), before.snapshot(), tasks, metrics),
     }
+}
+
+/// How requests become parts of traces. What exports them goes on as long as nothing about it changes.
+fn tracing(
+    config: Option<&config::Trace>,
+    before: Option<&Snapshot>,
+    tasks: &Tasks,
+    metrics: &ProxyMetrics,
+) -> Option<Arc<Tracing>> {
+    let settings = config?.clone();
+    if let Some(same) = before.and_then(|b| b.tracing.as_ref()).filter(|old| old.settings == settings) {
+        return Some(same.clone());
+    }
+    let spans = settings.otlp.as_ref().map(|to| Spans::export(to, &settings.service, tasks, metrics));
+    Some(Arc::new(Tracing { settings, spans }))
 }
 
 /// The service of a config, with what was found beside it.

@@ -30,6 +30,7 @@ use super::{
     record::{ServiceNumbers, UpstreamNumbers},
     share::{Share, Speed},
     survey::Survey,
+    trace::Tracing,
 };
 use crate::{
     balance::Latency,
@@ -134,6 +135,8 @@ pub struct Snapshot {
     pub at_listener: Vec<AtListener>,
     /// How long what runs may go on at the end.
     pub endings: Endings,
+    /// How requests become parts of traces, if they do.
+    pub tracing: Option<Arc<Tracing>>,
 }
 
 impl Snapshot {

@@ -94,6 +94,7 @@ metrics! {
     PROXY_TLS_CERTIFICATE_UNTIL = "switchyard_proxy_tls_certificate_until_seconds" Gauge ["listener"] "When the first of a listener's certificates ends, in seconds since 1970.";
     PROXY_TLS_LIST_UNTIL = "switchyard_proxy_tls_revocation_list_until_seconds" Gauge ["listener"] "When the first of a listener's revocation lists is too old to be believed, in seconds since 1970.";
     PROXY_ACCESS_DROPPED = "switchyard_proxy_access_lines_dropped_total" Counter [] "Access lines that were dropped because the log could not keep up.";
+    PROXY_SPANS = "switchyard_proxy_trace_spans_total" Counter ["outcome"] "Recorded parts of traces: sent to the collector; refused: it did not take them; dropped: too many waited for it.";
     PROXY_ZERO_COPY = "switchyard_proxy_zero_copy_bytes_total" Counter [] "Bytes of bodies that passed without being copied.";
     PROXY_LEASE = "switchyard_proxy_lease_seconds" Gauge ["service"] "What is left of the lease on the writer's log; 0 without one, and then reads go to the writer.";
     PROXY_REGISTRY_FRESH = "switchyard_proxy_registry_fresh" Gauge ["service", "upstream"] "1 while the registry is up and known to have the newest change; not without a lease.";
@@ -111,6 +112,6 @@ metrics! {
     PROXY_UPGRADE_OK = "switchyard_proxy_last_upgrade_success" Gauge [] "0 if the last upgrade came to nothing and this process goes on.";
     PROXY_GENERATION = "switchyard_proxy_upgrade_generation" Gauge [] "How many upgrades led to this process.";
     PROXY_OLD_PROCESSES = "switchyard_proxy_old_processes" Gauge [] "Replaced processes that still have connections.";
-    CONFIG_GENERATION = "switchyard_config_generation" Gauge [] "Which config is in use: 1 for that of the start, and one more with each reload that was taken and each change of what discovery finds.";
+    CONFIG_GENERATION = "switchyard_config_generation" Gauge [] "Which config is in use: 0 for that of the start, one more with each reload that was taken.";
     CONFIG_RELOAD_OK = "switchyard_config_last_reload_success" Gauge [] "1 if the last reload was taken.";
 }

@@ -36,6 +36,26 @@ const ADDED_TO_PROXY: &[Case] = &[
         "did you mean `balance`?",
     ),
     case("[limit]", "7:1", "unknown table `limit`", "did you mean `limits`?"),
+    case("[trace]\ncontext = \"follow\"", "8:11", "`trace.context` is `follow`", "`pass` or `join`"),
+    case(
+        "[trace]\notlp = \"http://10.0.0.9:4318\"",
+        "8:8",
+        "`trace.otlp` has no effect: no request is made part of a trace",
+        "add `context = \"join\"`",
+    ),
+    case("[trace]\ncontext = \"join\"\nsample = 2.0", "9:10", "`trace.sample` is `2.0`", "0 to 1"),
+    case(
+        "[trace]\ncontext = \"join\"\notlp = \"10.0.0.9:4318\"",
+        "9:8",
+        "is `10.0.0.9:4318`",
+        "write `http://10.0.0.9:4318`",
+    ),
+    case(
+        "[trace]\ncontext = \"join\"\nservice = \"\"",
+        "9:11",
+        "`trace.service` is empty",
+        "give it a value",
+    ),
     case(
         "[limits]\nrate = { by = \"address\" }",
         "8:1",

@@ -66,6 +66,7 @@ fn forwarded(head: &[u8], framing: Framing) -> Option<Vec<u8>> {
         peer: "127.0.0.1",
         host: fields.text("host").unwrap_or_default(),
         request: &request,
+        trace: None,
         upgrade: forward::is_upgrade(&fields),
         framing,
         old: parsed.version? == 0,

@@ -38,6 +38,7 @@ mod proxy_protocol;
 mod streaming;
 mod strict;
 mod tls;
+mod tracing;
 mod tls_upstream;
 mod waiting;
 mod zero_copy;

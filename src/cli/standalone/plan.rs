@@ -106,6 +106,7 @@ pub(super) fn proxy(args: &Args, registries: &[SocketAddr]) -> Proxy {
         zone: None,
         zero_copy: true,
         log: Log::default(),
+        trace: None,
         access,
         admin: args.admin_addr,
         address_file: None,

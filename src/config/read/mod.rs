@@ -18,6 +18,7 @@ mod health;
 mod choosing;
 mod replicas;
 mod tls;
+mod trace;
 mod vendor;
 
 pub(super) use agent::agent;

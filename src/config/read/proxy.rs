@@ -7,6 +7,7 @@ use super::{
     rules::{self, Known, Read},
     server,
     service::{self, Services},
+    trace,
 };
 use crate::config::{
     Address,
@@ -33,6 +34,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
     let log_table = raw.section("log");
     let access = log_table.or("access", Access::Stdout, access);
     let log = server::log_of(&log_table);
+    let trace = trace::read(raw, &raw.section("trace"));
     let run_dir = own.opt("run_dir", path);
     let shutdown = raw.section("shutdown");
     let endings = Endings {
@@ -62,6 +64,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
         zero_copy,
         log,
         access,
+        trace,
         admin,
         address_file,
         listeners,

@@ -11,11 +11,12 @@ use super::{
     guard::{identity, path::Target},
     h1::{Fields, Framing, fields::text},
     identify::{Client, Secured},
+    trace::Trace,
 };
 use crate::{
     config::proxy::{Hold, UpstreamTimeouts},
     health::Access,
-    model::RequestId,
+    model::{RequestId, TraceParent},
     wire::headers,
 };
 
@@ -136,6 +137,8 @@ pub struct About<'a> {
     pub host: &'a str,
     /// Its id.
     pub request: &'a RequestId,
+    /// The trace that it is a part of.
+    pub trace: Option<&'a Trace>,
     /// The client asks for another protocol.
     pub upgrade: bool,
     /// How the body is framed.
@@ -237,6 +240,9 @@ pub fn request(method: &str, target: &Target<'_>, given: &Fields<'_>, about: &Ab
                 continue;
             }
         }
+        if about.trace.is_some_and(|trace| trace.replaces(name)) {
+            continue;
+        }
         if about.old && name.eq_ignore_ascii_case("expect") {
             // It knows no interim answers.
             continue;
@@ -251,6 +257,9 @@ pub fn request(method: &str, target: &Target<'_>, given: &Fields<'_>, about: &Ab
         }
     }
     line(out, headers::REQUEST_ID, about.request.as_str().as_bytes());
+    if let Some(context) = about.trace.and_then(Trace::context) {
+        line(out, TraceParent::NAME, &context.value());
+    }
     framing_line(out, about.framing);
     if about.upgrade
         && let Some(protocol) = given.all("upgrade").next()

@@ -31,6 +31,7 @@ fn sent_over(lines: &[(&str, &str)], trusted: bool, secured: Option<&Secured>) -
         peer: "192.0.2.1",
         host: "front:8090",
         request: &id,
+        trace: None,
         upgrade: is_upgrade(&given),
         framing: length.unwrap_or(Framing::None),
         old: false,

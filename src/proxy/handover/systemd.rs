@@ -138,6 +138,7 @@ mod tests {
             zero_copy: true,
             log: Default::default(),
             access: Access::Off,
+            trace: None,
             admin,
             address_file: None,
             listeners: binds.iter().map(listener).collect(),

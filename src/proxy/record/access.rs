@@ -30,6 +30,11 @@ const BATCH: usize = 256 * 1024;
 struct Line<'a> {
     at: Timestamp,
     request: &'a str,
+    /// Of the trace that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    span: Option<String>,
     listener: &'a str,
     client: String,
     protocol: &'a str,
@@ -100,6 +105,8 @@ pub fn line(ctx: &Ctx, bytes: Bytes, now: Instant, at: Timestamp) -> Vec<u8> {
     let line = Line {
         at,
         request: ctx.request.as_str(),
+        trace: ctx.trace.as_ref().map(|trace| format!("{:032x}", trace.id)),
+        span: ctx.trace.as_ref().and_then(|trace| Some(format!("{:016x}", trace.span?))),
         listener: ctx.listener_name(),
         client: ctx.client.ip.to_string(),
         tls: ctx.secured.as_ref().map(|secured| TlsLine {

@@ -50,6 +50,7 @@ pub struct ProxyMetrics {
     certificate_until: IntGaugeVec,
     list_until: IntGaugeVec,
     access_dropped: IntCounterVec,
+    spans: IntCounterVec,
     zero_copy: IntCounterVec,
     lease: GaugeVec,
     fresh: IntGaugeVec,
@@ -133,6 +134,7 @@ impl ProxyMetrics {
             tls_ok: registry.gauges(names::PROXY_TLS_FILES_OK)?,
             certificate_until: registry.gauges(names::PROXY_TLS_CERTIFICATE_UNTIL)?,
             list_until: registry.gauges(names::PROXY_TLS_LIST_UNTIL)?,
+            spans: registry.counters(names::PROXY_SPANS)?,
             access_dropped: registry.counters(names::PROXY_ACCESS_DROPPED)?,
             zero_copy: registry.counters(names::PROXY_ZERO_COPY)?,
             lease: registry.float_gauges(names::PROXY_LEASE)?,
@@ -245,6 +247,11 @@ impl ProxyMetrics {
     /// An access line was dropped.
     pub fn access_dropped(&self) {
         self.access_dropped.with_label_values::<&str>(&[]).inc();
+    }
+
+    /// What became of so many recorded parts of traces.
+    pub fn spans(&self, outcome: &str, count: usize) {
+        self.spans.with_label_values(&[outcome]).inc_by(count as u64);
     }
 
     /// A read has waited for a lagging replica.

@@ -3,10 +3,12 @@
 pub mod access;
 pub mod metrics;
 pub mod numbers;
+pub mod spans;
 
 pub use access::AccessLog;
 pub use metrics::ProxyMetrics;
 pub use numbers::{ServiceNumbers, UpstreamNumbers};
+pub use spans::Spans;
 
 use std::net::IpAddr;
 
@@ -40,6 +42,11 @@ pub fn done(ctx: &Ctx, bytes: Bytes, metrics: &ProxyMetrics, log: &AccessLog) {
     metrics.request_done(ctx);
     if let Some(service) = ctx.service() {
         service.pins.over(ctx, clock::now());
+    }
+    if let (Some(trace), Some(tracing)) = (&ctx.trace, &ctx.snapshot.tracing)
+        && let (true, Some(spans)) = (trace.sampled, &tracing.spans)
+    {
+        spans.record(ctx, bytes, metrics);
     }
     log.write(|| access::line(ctx, bytes, clock::now(), clock::wall()), metrics);
 }
