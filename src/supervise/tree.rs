@@ -4,6 +4,7 @@ use std::{
     fmt,
     future::Future,
     panic::AssertUnwindSafe,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -70,6 +71,12 @@ struct Inner {
 pub struct Tree {
     inner: Arc<Inner>,
 }
+
+/// One run of a task: its end, or its error in words.
+type Run = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
+
+/// What begins each run of a task.
+type Task = Box<dyn FnMut(Stop) -> Run + Send>;
 
 /// Starts tasks in somebody else's tree. Cheap to clone.
 #[derive(Clone)]
@@ -143,24 +150,32 @@ impl Handle {
     /// Starts a task. It is given a [`Stop`] and ends soon after that is requested.
     ///
     /// The closure is called again for each restart. A panic counts as an error.
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
     pub fn start<F, Fut, E>(&self, stage: Stage, name: impl Into<String>, on_end: OnEnd, mut task: F)
     where
         F: FnMut(Stop) -> Fut + Send + 'static,
         Fut: Future<Output = Result<(), E>> + Send + 'static,
         E: fmt::Display + Send + 'static,
     {
-        let name = name.into();
+        let run = move |stop| {
+            let run = task(stop);
+            Box::pin(async move { run.await.map_err(|error| error.to_string()) }) as Run
+        };
+        self.spawn(stage, name.into(), on_end, Box::new(run));
+    }
+
+    /// Not generic: what follows stands once in the program, and not for each of a hundred kinds of task.
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that spawns")]
+    fn spawn(&self, stage: Stage, name: String, on_end: OnEnd, mut task: Task) {
         let index = STAGES.iter().position(|s| *s == stage).unwrap_or(0);
         let stop = self.inner.stops[index].stop();
         let inner = self.inner.clone();
         let title = name.clone();
         let join = tokio::spawn(async move {
             loop {
-                let end = AssertUnwindSafe(task(stop.clone())).catch_unwind().await;
+                let end = AssertUnwindSafe(async { task(stop.clone()).await }).catch_unwind().await;
                 let why = match end {
                     Ok(Ok(())) => "it returned".to_owned(),
-                    Ok(Err(error)) => error.to_string(),
+                    Ok(Err(error)) => error,
                     Err(panic) => panic_text(panic.as_ref()),
                 };
                 if stop.is_requested() {
