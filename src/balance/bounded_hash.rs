@@ -6,10 +6,15 @@
 
 use super::{Entry, even, mix, total_weight};
 
-/// Nobody has more under way than this times its part, the request in question included. (Mirrokni, Thorup and Zadimoghaddam,
+/// Nobody has more under way than this times its part, the request in question included, if that is above [`FLOOR`]. (Mirrokni, Thorup and Zadimoghaddam,
 /// "Consistent Hashing with Bounded Loads": a quarter more costs few moves and keeps the fullest near the mean.)
 pub const BOUND: f64 = BOUND_QUARTERS as f64 / 4.0;
 const BOUND_QUARTERS: u64 = 5;
+
+/// So many under way are no load, whatever the others have. Among three of which one has a request, a quarter above the mean
+/// is still one: the next read of the same blob, which that one has just begun to read from its disk, would go to a cold cache.
+/// (Of two proxies in wide use one has no such floor and one has the same, by letting in whoever is just at its bound.)
+pub const FLOOR: u64 = 2;
 
 /// Where a key goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,7 +46,7 @@ pub fn bounded_hash(entries: &[Entry], key: u64) -> Option<Hashed> {
 pub fn has_room(entry: &Entry, load: u64, weight: u64) -> bool {
     let bound = u128::from(BOUND_QUARTERS) * (u128::from(load) + 1) * u128::from(entry.weight.get());
     // `load + 1 <= ceil(bound)`, without the fraction.
-    4 * u128::from(entry.load) * u128::from(weight) < bound
+    entry.load < FLOOR || 4 * u128::from(entry.load) * u128::from(weight) < bound
 }
 
 fn best(entries: &[Entry], key: u64, may: impl Fn(&Entry) -> bool) -> Option<usize> {
@@ -78,7 +83,7 @@ mod tests {
 
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn bound(entry: &Entry, load: u64, weight: u64) -> u64 {
-        (BOUND * (load + 1) as f64 * entry.weight.get() as f64 / weight as f64).ceil() as u64
+        ((BOUND * (load + 1) as f64 * entry.weight.get() as f64 / weight as f64).ceil() as u64).max(FLOOR)
     }
 
     proptest! {
@@ -127,6 +132,18 @@ mod tests {
                 prop_assert!((part - wanted).abs() < 0.06, "{part} of {wanted}");
             }
         }
+    }
+
+    #[test]
+    fn two_reads_of_one_thing_stay_together_and_a_third_does_not() {
+        let mut entries = entries(&[1, 1, 1]);
+        let wanted = first(&entries, 7).unwrap();
+        for _ in 0..2 {
+            let hashed = bounded_hash(&entries, 7).unwrap();
+            assert_eq!(hashed, Hashed { place: wanted, spilled: false });
+            entries[hashed.place].load += 1;
+        }
+        assert!(bounded_hash(&entries, 7).unwrap().spilled);
     }
 
     #[test]

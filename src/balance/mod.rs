@@ -15,7 +15,7 @@ mod peak_ewma;
 mod hash;
 mod bounded_hash;
 
-pub use bounded_hash::{BOUND, Hashed, bounded_hash, first, has_room};
+pub use bounded_hash::{BOUND, FLOOR, Hashed, bounded_hash, first, has_room};
 pub use hash::{hash, mix};
 pub use least_requests::least_requests;
 pub use peak_ewma::{Latency, PeakEwma, peak_ewma};

@@ -10,9 +10,6 @@
 mod agent;
 mod chaos;
 mod client;
-mod ejection;
-#[path = "policy/cohort.rs"]
-mod cohort;
 mod observer;
 mod policy;
 mod replication;

@@ -1,296 +1,517 @@
-//! Servers, time, and what each proxy keeps of them.
+//! Time, what is due in it, and requests on their way.
 
-use std::time::Duration;
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
 
 use http::Method;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 use switchyard::{
-    balance::{PeakEwma, Weight, hash, slow_start},
+    balance::{
+        ejection::{Change, Failure, Outcome, Standing},
+        hash,
+    },
     clock,
     config::proxy::{Balance, Kind},
-    health::{Found, State, verdict::Tracker},
-    model::UpstreamName,
+    health::{Found, State},
+    model::{RouteClass, ServerVersion},
     proxy::{
-        choose::{self, Affinity, By, Candidate, Chosen, Draw, NoneLeft, Tried, Want},
-        classify,
+        choose::{self, Affinity, By, Candidate, Chosen, Draw, NoneLeft, Out, Tried, Want},
+        classify::{self, Route},
+        cohort::core::Choice,
+        retry::{self, Case, Traffic, Verdict, What},
     },
 };
 use tokio::time::Instant;
 
-const MS: Duration = Duration::from_millis(1);
+use super::{
+    plan::{ATTEMPTS, MS, Plan},
+    proxy::Proxy,
+    server::{End, Server, Way},
+};
 
 /// Clients, and things that requests are about.
 const KEYS: u64 = 40;
+/// For so long a request that found nobody is held, and so often it looks.
+const HOLD: u64 = 4000;
+const TICK: u64 = 500;
+/// When it is over for a request that is no poll.
+const DEADLINE: u64 = 9000;
+/// What `retry_status` lists.
+const RETRY_STATUS: [u16; 3] = [502, 503, 504];
 
-/// One server, as it is.
-#[derive(Debug)]
-pub(super) struct Server {
-    pub(super) name: UpstreamName,
-    pub(super) alive: bool,
-    /// How long it takes to answer.
-    pub(super) takes: Duration,
-    /// At least, and at most, since the beginning.
-    pub(super) took: (Duration, Duration),
-    pub(super) weight: u32,
-    pub(super) zone: usize,
-    pub(super) most: Option<u64>,
-}
-
-/// What one proxy keeps of one server.
-#[derive(Debug)]
-pub(super) struct Known {
-    pub(super) tracker: Tracker,
-    next_probe: Instant,
-    pub(super) outstanding: u64,
-    mean: PeakEwma,
-}
-
-/// One proxy.
-#[derive(Debug)]
-pub(super) struct Proxy {
-    pub(super) zone: usize,
-    turn: usize,
-    pub(super) of: Vec<Known>,
-}
-
-/// How requests of this run are spread; the same at every proxy.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rules {
-    pub(super) balance: Balance,
-    pub(super) sticky: bool,
-    pub(super) zoned: bool,
-    slow_start: Duration,
-}
-
-/// A request under way.
-#[derive(Debug)]
-struct Flight {
-    proxy: usize,
-    place: usize,
-    began: Instant,
-    until: Instant,
-    /// A poll: it waits on purpose.
-    parked: bool,
-}
-
-/// A request that arrives.
+/// A request, for one of its choices.
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
     pub(super) proxy: usize,
+    pub(super) agent: Option<usize>,
     pub(super) want: Want,
     pub(super) tried: Tried,
+    /// Where it was tried: what `tried` says, once more.
+    pub(super) spent: Vec<usize>,
+    /// Held for as long as it may be, or in a mood to be sent anywhere.
     pub(super) desperate: bool,
     pub(super) draw: Draw,
-    parked: bool,
+    pub(super) sends: u32,
+    /// Goes under an `Idempotency-Key` that is honoured.
+    keyed: bool,
+    status_spent: bool,
+    came: u64,
+}
+
+impl Asked {
+    fn poll(&self) -> bool {
+        self.want.route.class == RouteClass::AgentPoll
+    }
+}
+
+/// An attempt under way.
+#[derive(Debug)]
+struct Flight {
+    asked: Asked,
+    place: usize,
+    trial: u32,
+    began: Instant,
+    until: u64,
+    end: End,
 }
 
 /// What has happened.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// A proxy has changed its mind about a server.
-    Turned,
-    /// A request found an upstream; it is not under way yet.
+    /// A probe, and what the proxy held of that server before it.
+    Probed { proxy: usize, place: usize, good: bool, before: State },
+    /// A proxy serves agents from another version.
+    Moved { proxy: usize, from: Option<ServerVersion>, choice: Choice },
+    /// An operator has named a version, or let go of it.
+    Pinned,
+    /// A request has come.
+    Came { proxy: usize },
+    /// It found an upstream; it is not under way yet.
     Chosen { asked: Asked, chosen: Chosen },
     /// It found none.
     Nobody { asked: Asked, none: NoneLeft },
+    /// The pool was told what became of an attempt, of one that was out or not.
+    Told { proxy: usize, place: usize, outcome: Outcome, was_out: bool, others: bool, change: Option<Change> },
+    /// A trial is over.
+    TrialOver { proxy: usize, place: usize },
+    /// What follows from a failed attempt: by the table, and whether the budget, if it was asked, has borne it.
+    Decided { proxy: usize, case: Case, sends: u32, verdict: Verdict, borne: Option<bool> },
+    /// An agent had an answer of a server of this version.
+    Shown { agent: usize, version: ServerVersion },
+}
+
+/// What is due.
+#[derive(Debug)]
+pub(super) enum Due {
+    Arrive,
+    Agent(usize),
+    Choose(Box<Asked>),
+    Land(u64),
+    Probe(usize, usize),
+    /// The story goes on.
+    Turn,
+    /// A server is back as this version.
+    Back(usize, ServerVersion),
+    /// A blip is over.
+    Mend(usize),
+    /// A server is taken down, to come back as the next version.
+    Upgrade(usize),
+}
+
+struct Entry(u64, u64, Due);
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        (self.0, self.1) == (other.0, other.1)
+    }
+}
+
+impl Eq for Entry {}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.0, self.1).cmp(&(other.0, other.1))
+    }
 }
 
 /// All of it.
 pub(super) struct World {
-    rng: StdRng,
-    pub(super) now: Instant,
+    pub(super) rng: StdRng,
+    pub(super) plan: Plan,
     began: Instant,
-    pub(super) rules: Rules,
+    /// Milliseconds since the beginning.
+    pub(super) at: u64,
     pub(super) servers: Vec<Server>,
     pub(super) proxies: Vec<Proxy>,
-    flights: Vec<Flight>,
-    /// Requests that found an upstream.
+    due: BinaryHeap<Reverse<Entry>>,
+    flights: BTreeMap<u64, Flight>,
+    number: u64,
+    /// Attempts that were sent off.
     pub(super) chosen: usize,
+}
+
+pub(super) fn versions() -> [ServerVersion; 3] {
+    ["1.49.0-00112233", "1.50.3-0a1b2c3d", "1.51.2-5e6f7a8b"].map(|text| ServerVersion::parse(text).unwrap())
 }
 
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
+        let plan = Plan::draw(&mut rng);
         let now = clock::now();
-        let rules = Rules {
-            balance: Balance::ALL[rng.random_range(0..Balance::ALL.len())],
-            sticky: rng.random_bool(0.3),
-            zoned: rng.random_bool(0.4),
-            slow_start: MS * [0, 5_000, 60_000][rng.random_range(0..3)],
+        let version = &versions()[1];
+        let servers = (0..plan.servers).map(|at| Server::new(at, &plan, version, &mut rng)).collect();
+        let proxies = (0..plan.proxies).map(|_| Proxy::new(&plan, now, &mut rng)).collect();
+        let mut world = Self {
+            rng,
+            plan,
+            began: now,
+            at: 0,
+            servers,
+            proxies,
+            due: BinaryHeap::new(),
+            flights: BTreeMap::new(),
+            number: 0,
+            chosen: 0,
         };
-        let (even, limited) = (rng.random_bool(0.4), rng.random_bool(0.3));
-        let count = rng.random_range(1..12);
-        let mut servers = Vec::with_capacity(count);
-        for at in 0..count {
-            let takes = MS * rng.random_range(1..400);
-            servers.push(Server {
-                name: UpstreamName::parse(format!("s{at}")).unwrap(),
-                alive: true,
-                takes,
-                took: (takes, takes),
-                weight: if even { 1 } else { rng.random_range(1..8) },
-                zone: rng.random_range(0..3),
-                most: limited.then(|| rng.random_range(1..12)),
-            });
+        for proxy in 0..plan.proxies {
+            for place in 0..plan.servers {
+                world.after(world.proxies[proxy].of[place].probe, Due::Probe(proxy, place));
+            }
         }
-        let known = || Known {
-            tracker: Tracker::new(2, 3, now, clock::wall()),
-            next_probe: now,
-            outstanding: 0,
-            mean: PeakEwma::default(),
-        };
-        let mut proxies = Vec::new();
-        for _ in 0..rng.random_range(1..4) {
-            let of = (0..count).map(|_| known()).collect();
-            proxies.push(Proxy { zone: rng.random_range(0..3), turn: 0, of });
+        world.after(5, Due::Arrive);
+        for agent in 0..plan.agents {
+            let pause = world.rng.random_range(0..5000);
+            world.after(pause, Due::Agent(agent));
         }
-        Self { rng, now, began: now, rules, servers, proxies, flights: Vec::new(), chosen: 0 }
+        world.begin();
+        world
     }
 
-    /// What one proxy knows at this moment, for its next choice.
-    pub(super) fn candidates(&self, proxy: usize) -> Vec<Candidate<'_>> {
-        let proxy = &self.proxies[proxy];
-        let mut all = Vec::with_capacity(self.servers.len());
-        for (server, known) in self.servers.iter().zip(&proxy.of) {
-            let (verdict, weight) = (known.tracker.verdict(), Weight::of(server.weight));
-            let part = match verdict.state {
-                State::Up => slow_start(weight, self.now - verdict.since, self.rules.slow_start),
-                _ => weight,
-            };
-            all.push(Candidate {
-                outstanding: known.outstanding,
-                most: server.most,
-                weight,
-                part,
-                local: server.zone == proxy.zone,
-                latency: known.mean.latency(self.millis()),
-                ..Candidate::plain(&server.name, verdict)
-            });
+    pub(super) fn now(&self) -> Instant {
+        self.began + MS * u32::try_from(self.at).unwrap()
+    }
+
+    /// For counting by seconds.
+    pub(super) fn second(&self) -> u64 {
+        100 + self.at / 1000
+    }
+
+    pub(super) fn after(&mut self, pause: u64, due: Due) {
+        self.number += 1;
+        self.due.push(Reverse(Entry(self.at + pause, self.number, due)));
+    }
+
+    /// What the proxy of this request knows at this moment.
+    pub(super) fn candidates(&self, asked: &Asked) -> Vec<Candidate<'_>> {
+        let times = (self.now(), u32::try_from(self.at).unwrap());
+        let kind = (asked.want.route.repeatable, asked.agent.is_some());
+        self.proxies[asked.proxy].candidates(&self.servers, &self.plan, times, kind)
+    }
+
+    fn choose(&self, asked: &Asked, draw: Draw) -> Result<Chosen, NoneLeft> {
+        let all = self.candidates(asked);
+        choose::next(&all, &asked.want, &asked.tried, self.plan.balance, asked.desperate, draw)
+    }
+
+    /// The next thing that is due; what happened with it, in order. A choice is the last of it.
+    pub(super) fn step(&mut self) -> Option<Vec<Event>> {
+        let Reverse(Entry(at, _, due)) = self.due.pop()?;
+        if at > self.plan.end {
+            return None;
         }
-        all
-    }
-
-    /// What that proxy would choose.
-    pub(super) fn choose(&self, proxy: usize, asked: &Asked) -> Result<Chosen, NoneLeft> {
-        let Asked { want, tried, desperate, draw, .. } = asked;
-        choose::next(&self.candidates(proxy), want, tried, self.rules.balance, *desperate, *draw)
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "a run is short")]
-    fn millis(&self) -> u32 {
-        (self.now - self.began).as_millis() as u32
-    }
-
-    /// Lets a little time pass, and one request arrive.
-    pub(super) fn step(&mut self) -> Vec<Event> {
-        self.now += MS * self.rng.random_range(1..60);
-        self.land();
-        self.disturb();
-        let mut events = self.probe();
-        let asked = self.arrive();
-        events.push(match self.choose(asked.proxy, &asked) {
-            Ok(chosen) => Event::Chosen { asked, chosen },
-            Err(none) => Event::Nobody { asked, none },
-        });
-        events
+        self.at = at;
+        Some(match due {
+            Due::Arrive => {
+                let pause = self.rng.random_range(1..self.plan.pace);
+                self.after(pause, Due::Arrive);
+                let asked = self.arrive();
+                self.come(asked)
+            }
+            Due::Agent(agent) => {
+                let asked = self.agent(agent);
+                self.come(asked)
+            }
+            Due::Choose(asked) => vec![self.chosen(*asked)],
+            Due::Land(flight) => self.land(flight),
+            Due::Probe(proxy, place) => self.probe(proxy, place),
+            Due::Turn => self.turn(),
+            Due::Back(place, version) => {
+                self.servers[place].version = version;
+                self.set(place, Way::Well);
+                Vec::new()
+            }
+            Due::Upgrade(place) => {
+                self.upgrade(place);
+                Vec::new()
+            }
+            Due::Mend(place) => {
+                if self.servers[place].way == Way::Hangs {
+                    self.set(place, Way::Well);
+                }
+                Vec::new()
+            }
+        })
     }
 
     /// Does what was decided.
-    pub(super) fn take(&mut self, event: &Event) {
-        let Event::Chosen { asked, chosen } = event else { return };
-        let takes = if asked.parked { MS * 3000 } else { self.servers[chosen.place].takes };
-        let flight = Flight {
-            proxy: asked.proxy,
-            place: chosen.place,
-            began: self.now,
-            until: self.now + takes,
-            parked: asked.parked,
-        };
-        self.proxies[asked.proxy].of[chosen.place].outstanding += 1;
-        self.chosen += 1;
-        self.flights.push(flight);
-    }
-
-    /// Ends what is over.
-    fn land(&mut self) {
-        let (now, millis) = (self.now, self.millis());
-        let proxies = &mut self.proxies;
-        self.flights.retain(|flight| {
-            if flight.until > now {
-                return true;
+    pub(super) fn take(&mut self, event: Event) {
+        match event {
+            Event::Chosen { asked, chosen } => self.send(asked, chosen.place),
+            Event::Nobody { mut asked, .. } => {
+                // Once something was sent, waiting would only delay an error.
+                if asked.tried.sent_any() || asked.desperate {
+                    return self.over(&asked, false);
+                }
+                asked.tried.forgive_refused();
+                asked.spent.clear();
+                asked.desperate = self.at >= asked.came + HOLD;
+                self.after(TICK, Due::Choose(Box::new(asked)));
             }
-            let known = &mut proxies[flight.proxy].of[flight.place];
-            known.outstanding -= 1;
-            if !flight.parked {
-                known.mean = known.mean.observe(flight.until - flight.began, millis);
-            }
-            false
-        });
-    }
-
-    /// Something goes wrong, or is mended.
-    fn disturb(&mut self) {
-        let place = self.rng.random_range(0..self.servers.len());
-        match self.rng.random_range(0..200) {
-            0 | 1 => self.servers[place].alive = false,
-            2..=5 => self.servers.iter_mut().for_each(|server| server.alive = true),
-            6 => {
-                let server = &mut self.servers[place];
-                server.takes = MS * self.rng.random_range(1..4000);
-                server.took = (server.took.0.min(server.takes), server.took.1.max(server.takes));
-            }
-            7 => self
-                .servers
-                .iter_mut()
-                .filter(|server| server.zone == 0)
-                .for_each(|server| server.alive = false),
             _ => {}
         }
     }
 
-    /// The probes that are due.
-    fn probe(&mut self) -> Vec<Event> {
-        let mut events = Vec::new();
-        for proxy in &mut self.proxies {
-            for (known, server) in proxy.of.iter_mut().zip(&self.servers) {
-                if known.next_probe > self.now {
-                    continue;
-                }
-                known.next_probe = self.now + MS * self.rng.random_range(180..220);
-                let found = if server.alive {
-                    Found::Good { seen: "200".into(), ready: None }
-                } else {
-                    Found::Bad { why: "connect refused".into() }
-                };
-                if known.tracker.record(found, self.now, clock::wall()).is_some() {
-                    events.push(Event::Turned);
-                }
+    fn come(&mut self, asked: Asked) -> Vec<Event> {
+        let (proxy, second) = (asked.proxy, self.second());
+        self.proxies[proxy].count(second);
+        vec![Event::Came { proxy }, self.chosen(asked)]
+    }
+
+    fn chosen(&mut self, mut asked: Asked) -> Event {
+        let own = &mut self.proxies[asked.proxy];
+        own.turn += 1;
+        asked.draw = Draw { turn: own.turn, chance: self.rng.random() };
+        match self.choose(&asked, asked.draw) {
+            Ok(chosen) => Event::Chosen { asked, chosen },
+            Err(none) => Event::Nobody { asked, none },
+        }
+    }
+
+    fn send(&mut self, mut asked: Asked, place: usize) {
+        let out = self.candidates(&asked)[place].out;
+        let now = self.now();
+        let trial = match out {
+            Out::Trial => self.proxies[asked.proxy].pool.try_one(place, now).expect("it waits for a trial"),
+            Out::In | Out::Ejected => 0,
+        };
+        let (pause, end) = self.servers[place].attempt(asked.poll(), &mut self.rng);
+        if end != End::Broken(retry::Event::ConnectFailed) {
+            asked.tried.sent(place);
+            asked.sends += 1;
+        }
+        asked.spent.push(place);
+        self.proxies[asked.proxy].of[place].outstanding += 1;
+        self.chosen += 1;
+        self.number += 1;
+        let flight = self.number;
+        self.flights.insert(flight, Flight { asked, place, trial, began: now, until: self.at + pause, end });
+        self.after(pause, Due::Land(flight));
+    }
+
+    /// From now on that server is like this; who is there when it dies learns of it.
+    pub(super) fn set(&mut self, place: usize, way: Way) {
+        let server = &mut self.servers[place];
+        server.way = way;
+        server.faulty |= !matches!(way, Way::Well | Way::Dead);
+        if way != Way::Dead {
+            return;
+        }
+        let mut cut = Vec::new();
+        for (number, flight) in &mut self.flights {
+            if flight.place == place && flight.end != End::Broken(retry::Event::ConnectFailed) {
+                (flight.until, flight.end) = (self.at, End::Broken(retry::Event::NoAnswer(What::Closed)));
+                cut.push(*number);
             }
         }
+        cut.into_iter().for_each(|flight| self.after(0, Due::Land(flight)));
+    }
+
+    fn land(&mut self, number: u64) -> Vec<Event> {
+        if self.flights.get(&number).is_none_or(|flight| flight.until != self.at) {
+            return Vec::new();
+        }
+        let Some(flight) = self.flights.remove(&number) else { return Vec::new() };
+        let (now, millis) = (self.now(), u32::try_from(self.at).unwrap());
+        let Flight { mut asked, place, trial, began, end, .. } = flight;
+        let (proxy, poll) = (asked.proxy, asked.poll());
+        let others = (0..self.servers.len()).any(|at| at != place && self.takes(proxy, at));
+        let own = &mut self.proxies[proxy];
+        let was_out = own.pool.standing(place).is_some_and(|s| matches!(s, Standing::Out(_)));
+        let known = &mut own.of[place];
+        known.outstanding -= 1;
+        known.good += u64::from(end == End::Answered);
+        if end == End::Answered && !poll {
+            known.mean = known.mean.observe(now - began, millis);
+        }
+        if matches!(end, End::Broken(_)) {
+            known.doubtful = true;
+        }
+        let mut events = Vec::new();
+        let outcome = match end {
+            End::Answered => Some(Outcome::Answered),
+            End::Status(status) => Some(Outcome::Failed(Failure::Status(status))),
+            End::Broken(retry::Event::ConnectFailed) => Some(Outcome::Failed(Failure::Connect)),
+            End::Broken(retry::Event::NoAnswer(What::TimedOut)) if poll => None,
+            End::Broken(retry::Event::NoAnswer(What::TimedOut)) => Some(Outcome::Failed(Failure::TimedOut)),
+            End::Broken(_) => Some(Outcome::Failed(Failure::Closed)),
+        };
+        if let Some(outcome) = outcome {
+            let change = own.record(place, outcome, began, now);
+            events.push(Event::Told { proxy, place, outcome, was_out, others, change });
+        }
+        if trial != 0 {
+            own.pool.trial_over(place, trial, now);
+            events.push(Event::TrialOver { proxy, place });
+        }
+        if matches!(end, End::Broken(_)) {
+            self.proxies[proxy].of[place].probe = self.at;
+            self.after(0, Due::Probe(proxy, place));
+        }
+        let event = match end {
+            End::Answered | End::Status(500) => {
+                if let (End::Answered, Some(agent)) = (end, asked.agent) {
+                    events.push(Event::Shown { agent, version: self.servers[place].version.clone() });
+                }
+                self.over(&asked, end == End::Answered);
+                return events;
+            }
+            End::Status(status) => {
+                assert!(RETRY_STATUS.contains(&status));
+                asked.tried.answered(place);
+                retry::Event::BadStatus(status)
+            }
+            End::Broken(event) => event,
+        };
+        if event == retry::Event::ConnectFailed {
+            asked.tried.refused(place);
+        }
+        events.push(self.decide(asked, place, event));
         events
+    }
+
+    /// Whether a server is up and in, at a proxy.
+    fn takes(&self, proxy: usize, place: usize) -> bool {
+        let own = &self.proxies[proxy];
+        own.of[place].tracker.verdict().state == State::Up
+            && !own.pool.standing(place).is_some_and(|s| matches!(s, Standing::Out(_)))
+    }
+
+    /// What follows from an attempt that failed.
+    fn decide(&mut self, mut asked: Asked, place: usize, event: retry::Event) -> Event {
+        let (proxy, poll) = (asked.proxy, asked.poll());
+        let sent = if event == retry::Event::ConnectFailed { 0 } else { 100 };
+        let calm = Asked { desperate: false, ..asked.clone() };
+        let other = self.choose(&calm, Draw { turn: 0, chance: 0 }).is_ok_and(|chosen| chosen.place != place);
+        let case = Case {
+            route: asked.want.route,
+            event,
+            traffic: Traffic { sent, whole: true, ..Traffic::default() },
+            sends_left: asked.sends < ATTEMPTS,
+            time_left: poll || self.at < asked.came + DEADLINE,
+            body_at_hand: true,
+            keyed: asked.keyed,
+            other,
+            status_spent: asked.status_spent,
+        };
+        let (mut verdict, mut borne, second) = (retry::verdict(&case), None, self.second());
+        if matches!(verdict, Verdict::Again(why) if why.costs()) {
+            let may = self.proxies[proxy].may_retry(&self.plan, second);
+            borne = Some(may);
+            if !may {
+                verdict = retry::verdict(&Case { sends_left: false, ..case });
+            }
+        }
+        let sends = asked.sends;
+        match verdict {
+            Verdict::Again(_) if self.at < asked.came + DEADLINE => {
+                asked.status_spent |= matches!(event, retry::Event::BadStatus(_));
+                self.after(0, Due::Choose(Box::new(asked)));
+            }
+            _ => self.over(&asked, false),
+        }
+        Event::Decided { proxy, case, sends, verdict, borne }
+    }
+
+    /// The request is over. An agent that was served asks on, another one waits a little.
+    fn over(&mut self, asked: &Asked, well: bool) {
+        if let Some(agent) = asked.agent {
+            let pause = if well && asked.poll() { 1 } else { 1000 };
+            self.after(pause, Due::Agent(agent));
+        }
+    }
+
+    fn probe(&mut self, proxy: usize, place: usize) -> Vec<Event> {
+        let (at, now) = (self.at, self.now());
+        let own = &mut self.proxies[proxy];
+        if own.of[place].probe != at {
+            return Vec::new();
+        }
+        let before = own.of[place].tracker.verdict().state;
+        let found = self.servers[place].probe();
+        let good = matches!(found, Found::Good { .. });
+        let pause = own.probed(place, found, &self.plan, now, &mut self.rng).max(1);
+        own.of[place].probe = at + pause;
+        let mut events = vec![Event::Probed { proxy, place, good, before }];
+        let from = own.core.chosen().cloned();
+        events.extend(own.look(now).map(|choice| Event::Moved { proxy, from, choice }));
+        self.after(pause, Due::Probe(proxy, place));
+        events
+    }
+
+    fn asked(&mut self, proxy: usize, agent: Option<usize>, route: Route, affinity: Affinity) -> Asked {
+        let want = Want {
+            affinity,
+            zoned: self.plan.zoned && agent.is_none(),
+            panic_threshold: self.plan.panic,
+            ..Want::plain(route)
+        };
+        Asked {
+            proxy,
+            agent,
+            want,
+            tried: Tried::default(),
+            spent: Vec::new(),
+            desperate: false,
+            draw: Draw { turn: 0, chance: 0 },
+            sends: 0,
+            keyed: self.rng.random_bool(0.5),
+            status_spent: false,
+            came: self.at,
+        }
     }
 
     fn arrive(&mut self) -> Asked {
         let proxy = self.rng.random_range(0..self.proxies.len());
         let key = hash(&self.rng.random_range(0..KEYS).to_le_bytes());
-        let parked = self.rng.random_bool(0.05);
-        let path = if parked { "/switchyard/v1/tasks" } else { "/api/v1/vm" };
-        let want = Want {
-            affinity: match (self.rules.sticky, self.rules.balance) {
-                (true, _) => Affinity::Stick(By::Address, key),
-                (false, Balance::ConsistentHash) if self.rng.random_bool(0.9) => Affinity::Key(key),
-                _ => Affinity::Free,
-            },
-            zoned: self.rules.zoned,
-            ..Want::plain(classify::route(Kind::Controller, &Method::GET, path))
+        let (method, path) = match self.rng.random_range(0..20) {
+            0 => (Method::GET, "/switchyard/v1/tasks"),
+            1..4 => (Method::POST, "/api/v1/vm"),
+            4 => (Method::PUT, "/api/v1/vm"),
+            _ => (Method::GET, "/api/v1/vm"),
         };
-        let mut tried = Tried::default();
-        if self.rng.random_bool(0.1) {
-            tried.refused(self.rng.random_range(0..self.servers.len()));
-        }
-        let own = &mut self.proxies[proxy];
-        own.turn += 1;
-        let draw = Draw { turn: own.turn, chance: self.rng.random() };
-        Asked { proxy, want, tried, desperate: self.rng.random_bool(0.05), draw, parked }
+        let affinity = match (self.plan.sticky, self.plan.balance) {
+            (true, _) => Affinity::Stick(By::Address, key),
+            (false, Balance::ConsistentHash) if self.rng.random_bool(0.9) => Affinity::Key(key),
+            _ => Affinity::Free,
+        };
+        let route = classify::route(Kind::Controller, &method, path);
+        let mut asked = self.asked(proxy, None, route, affinity);
+        asked.desperate = self.rng.random_bool(0.03);
+        asked
+    }
+
+    fn agent(&mut self, agent: usize) -> Asked {
+        let path = if self.rng.random_bool(0.7) { "/switchyard/v1/tasks" } else { "/api/v1/status" };
+        let route = classify::route(Kind::Controller, &Method::GET, path);
+        self.asked(agent % self.proxies.len(), Some(agent), route, Affinity::Free)
     }
 }
