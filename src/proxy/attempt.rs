@@ -186,6 +186,7 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
             "not-here"
         }
     };
+    let by_key = (ctx.route.creates && current.keyed).then_some(SUPPORTS_IDEMPOTENCY);
     let case = Case {
         route: ctx.route,
         event,
@@ -194,7 +195,7 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
         time_left: ctx.left(now).is_none_or(|left| !left.is_zero()),
         body_at_hand,
         keyed: current.keyed,
-        other: another(ctx, &service, None, current.place),
+        other: another(ctx, &service, by_key, current.place),
         status_spent: ctx.before.is_some(),
     };
     let mut verdict = retry::verdict(&case);
@@ -224,8 +225,8 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
             if let Event::BadStatus(status) = event {
                 ctx.before = Some(Before { upstream: upstream.name.to_string(), status });
             }
-            if why == retry::Because::Keyed {
-                ctx.ability = Some(SUPPORTS_IDEMPOTENCY);
+            if matches!(why, retry::Because::Keyed | retry::Because::Status) {
+                ctx.ability = by_key;
             }
         }
         Verdict::Answer { unknown, .. } => ctx.ours = Some(no_answer(ctx, unknown)),

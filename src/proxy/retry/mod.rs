@@ -92,7 +92,7 @@ pub struct Case {
     pub body_at_hand: bool,
     /// It went out under an `Idempotency-Key` to an upstream that honours it.
     pub keyed: bool,
-    /// Another upstream could take it now.
+    /// Another upstream could take it now, and honours its key if it goes by one.
     pub other: bool,
     /// An answer of `retry_status` was already dropped for it.
     pub status_spent: bool,
@@ -171,7 +171,10 @@ pub fn verdict(case: &Case) -> Verdict {
         Event::NoAnswer(_) if route.repeatable && may_send => Verdict::Again(Because::Repeatable),
         Event::NoAnswer(_) if route.creates && keyed && may_send => Verdict::Again(Because::Keyed),
         Event::NoAnswer(what) => Verdict::Answer { unknown: changes(route), what },
-        Event::BadStatus(_) if route.repeatable && may_send && other && !status_spent => {
+        // A start too, where its key makes it harmless: a controller that has just come back answers 503 for a moment.
+        Event::BadStatus(_)
+            if (route.repeatable || (route.creates && keyed)) && may_send && other && !status_spent =>
+        {
             Verdict::Again(Because::Status)
         }
         Event::BadStatus(_) => Verdict::PassOn,

@@ -100,7 +100,7 @@ fn sends_are_bounded_by_attempts_and_time() {
 #[test]
 fn a_retry_status_answer_is_dropped_once_and_only_when_another_can_be_asked() {
     for case in every_case().into_iter().filter(|case| case.event == Event::BadStatus(503)) {
-        let again = case.route.repeatable
+        let again = (case.route.repeatable || (case.route.creates && case.keyed))
             && case.sends_left
             && case.time_left
             && case.body_at_hand

@@ -243,10 +243,13 @@ fn an_answer_of_retry_status_is_asked_for_elsewhere_only_where_a_repeat_does_no_
             hosts.will([Act::Say(busy)]);
             let answer = front.ask(&request(route, &id));
             let seen = hosts.seen(&id);
-            // A create is repeated under its key when it got no answer, not when it got a bad one.
-            if route.lost == Repeated && route.method != "POST" {
+            // A create goes under its key, the second time as the first.
+            if route.lost == Repeated {
                 assert_eq!((answer.status(), seen.len()), (200, 2), "{what}");
                 agrees(&front, &id, &seen, &[&["retry-status"], &["answered"]]);
+                let key = |at: usize| seen[at].head.get("idempotency-key");
+                assert_eq!(key(0), key(1), "{what}");
+                assert_eq!(key(0).is_some(), route.method == "POST", "{what}");
             } else {
                 assert_eq!(
                     (answer.status(), answer.text().as_str(), seen.len()),
