@@ -81,6 +81,7 @@ metrics! {
     PROXY_UPSTREAM_UP = "switchyard_proxy_upstream_up" Gauge ["service", "upstream"] "1 while the upstream passes its probes.";
     PROXY_UPSTREAM_EJECTED = "switchyard_proxy_upstream_ejected" Gauge ["service", "upstream"] "1 while the upstream is ejected for what became of requests, or waits for its trial.";
     PROXY_EJECTIONS = "switchyard_proxy_ejections_total" Counter ["service", "upstream", "failure"] "Ejections, by the failure that was the last straw.";
+    PROXY_MAINTENANCE = "switchyard_proxy_maintenance" Gauge ["service"] "1 while everything of the service is answered 503 because `maintenance` says so.";
     PROXY_PANIC = "switchyard_proxy_panic" Gauge ["service"] "1 while so few upstreams of the service are left that ejections are ignored.";
     PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" Gauge ["service", "upstream"] "Requests under way at the upstream.";
     PROXY_UPSTREAM_WEIGHT = "switchyard_proxy_upstream_weight" Gauge ["service", "upstream"] "What the upstream has of its configured weight now: less while it comes back.";

@@ -23,6 +23,9 @@ pub struct Service {
     /// What of them lies in memory, in bytes.
     #[serde(default)]
     pub held_bytes: u64,
+    /// The operator says that everything is to be answered 503; probes go on.
+    #[serde(default)]
+    pub maintenance: bool,
     /// From which version agents are served; none where it does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cohort: Option<Cohort>,

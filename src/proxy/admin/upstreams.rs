@@ -66,6 +66,7 @@ fn of(service: &snapshot::Service) -> Service {
         cohort: service.cohort.as_ref().map(|cohort| cohort.view(service)),
         held: u64::try_from(held).unwrap_or(u64::MAX),
         held_bytes,
+        maintenance: service.maintenance,
         balance: service.balance.as_str().into(),
         sticky: service.sticky.as_ref().map(ToString::to_string).unwrap_or_default(),
         panic: service.panics(),

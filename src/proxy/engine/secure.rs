@@ -77,7 +77,7 @@ pub(super) async fn shake(worker: &Worker, client: &mut Client, asks: &Asks) -> 
     };
     tls.give_up();
     count(worker, &from.door, Handshake::Refused(why));
-    tracing::debug!(client.address = %from.peer, why, "no handshake with a client");
+    tracing::debug!(client.address = %from.peer, reason = why, "no handshake with a client");
     false
 }
 

@@ -115,35 +115,68 @@ impl Refusal {
             Self::AmbiguousPath(_) => "ambiguous-path",
         }
     }
+
+    /// What the caller can do.
+    pub fn next(self) -> &'static str {
+        match self {
+            Self::HeadTooLong => {
+                "send shorter header fields, or ask the operator to raise `limits.header_bytes`"
+            }
+            Self::TooManyHeaders => "send fewer header fields, or ask the operator to raise `limits.headers`",
+            Self::HeadTooSlow => "send it again, the whole head at once",
+            Self::BodyTooSlow => {
+                "send it again; if it is slow by itself, ask the operator about `timeouts.idle`"
+            }
+            Self::BodyTooLarge => "send less, or ask the operator to raise `limits.body`",
+            Self::BadVersion => "send it as HTTP/1.1",
+            Self::Connect => "send the request itself: this is no forward proxy",
+            Self::NoHost | Self::BadHost => "name the host once, as in the address",
+            Self::OtherHost => "send the path alone, or the same host in both",
+            Self::BothLengths | Self::BadLength => "give the length of the body once, in one way",
+            Self::BadCoding => "send the body with a length or in plain chunks",
+            Self::PlainHttp => "use an address that begins with https://",
+            Self::AmbiguousPath(_) => "send the path without dot segments, percent-encoded once",
+            Self::BadBody
+            | Self::BadRequestLine
+            | Self::BareLineEnd
+            | Self::Folded
+            | Self::ForbiddenByte
+            | Self::BadHeaderName => "send one well-formed HTTP/1.1 request",
+        }
+    }
+}
+
+#[cfg(test)]
+impl Refusal {
+    /// Each of them; the page has as many.
+    pub(crate) const ALL: [Self; 21] = [
+        Self::HeadTooLong,
+        Self::TooManyHeaders,
+        Self::HeadTooSlow,
+        Self::BodyTooSlow,
+        Self::BadBody,
+        Self::BodyTooLarge,
+        Self::BadRequestLine,
+        Self::BadVersion,
+        Self::Connect,
+        Self::BareLineEnd,
+        Self::Folded,
+        Self::ForbiddenByte,
+        Self::BadHeaderName,
+        Self::NoHost,
+        Self::BadHost,
+        Self::OtherHost,
+        Self::BothLengths,
+        Self::BadLength,
+        Self::BadCoding,
+        Self::PlainHttp,
+        Self::AmbiguousPath(""),
+    ];
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const ALL: [Refusal; 21] = [
-        Refusal::HeadTooLong,
-        Refusal::TooManyHeaders,
-        Refusal::HeadTooSlow,
-        Refusal::BodyTooSlow,
-        Refusal::BadBody,
-        Refusal::BodyTooLarge,
-        Refusal::BadRequestLine,
-        Refusal::BadVersion,
-        Refusal::Connect,
-        Refusal::BareLineEnd,
-        Refusal::Folded,
-        Refusal::ForbiddenByte,
-        Refusal::BadHeaderName,
-        Refusal::NoHost,
-        Refusal::BadHost,
-        Refusal::OtherHost,
-        Refusal::BothLengths,
-        Refusal::BadLength,
-        Refusal::BadCoding,
-        Refusal::PlainHttp,
-        Refusal::AmbiguousPath(""),
-    ];
 
     #[test]
     fn the_page_names_every_refusal_with_its_status() {
@@ -151,8 +184,10 @@ mod tests {
         let (_, table) = page.split_once("## What is refused").unwrap();
         let (table, _) = table.split_once("\n## ").unwrap();
         let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
-        let wanted: Vec<String> =
-            ALL.iter().map(|refusal| format!("| `{}` | {} |", refusal.reason(), refusal.status())).collect();
+        let wanted: Vec<String> = Refusal::ALL
+            .iter()
+            .map(|refusal| format!("| `{}` | {} |", refusal.reason(), refusal.status()))
+            .collect();
         assert_eq!(rows.len(), wanted.len());
         for (row, wanted) in rows.iter().zip(&wanted) {
             assert!(row.starts_with(wanted), "{row}: {wanted}");

@@ -37,6 +37,7 @@ pub struct ProxyMetrics {
     up: IntGaugeVec,
     ejected: IntGaugeVec,
     ejections: IntCounterVec,
+    maintenance: IntGaugeVec,
     panic: IntGaugeVec,
     outstanding: IntGaugeVec,
     weight: GaugeVec,
@@ -122,6 +123,7 @@ impl ProxyMetrics {
             up: registry.gauges(names::PROXY_UPSTREAM_UP)?,
             ejected: registry.gauges(names::PROXY_UPSTREAM_EJECTED)?,
             ejections: registry.counters(names::PROXY_EJECTIONS)?,
+            maintenance: registry.gauges(names::PROXY_MAINTENANCE)?,
             panic: registry.gauges(names::PROXY_PANIC)?,
             outstanding: registry.gauges(names::PROXY_UPSTREAM_OUTSTANDING)?,
             weight: registry.float_gauges(names::PROXY_UPSTREAM_WEIGHT)?,
@@ -326,6 +328,7 @@ impl ProxyMetrics {
         // Services and upstreams that a reload removed must not linger.
         self.up.reset();
         self.ejected.reset();
+        self.maintenance.reset();
         self.panic.reset();
         self.outstanding.reset();
         self.weight.reset();
@@ -351,6 +354,7 @@ impl ProxyMetrics {
             let (held, bytes) = service.line.inside();
             self.held.with_label_values(&[name]).set(count(held as u64));
             self.held_bytes.with_label_values(&[name]).set(count(bytes));
+            self.maintenance.with_label_values(&[name]).set(i64::from(service.maintenance));
             self.panic.with_label_values(&[name]).set(i64::from(service.panics()));
             self.set_freshness(service);
             if let Some(members) = &service.members {

@@ -289,10 +289,10 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
     fn look(&mut self, now: Instant, idle: bool) {
         let refused = self.mux.lock().refused();
         for _ in 0..refused.too_many {
-            self.count("h2-too-many-streams");
+            self.fault("h2-too-many-streams");
         }
         for _ in 0..refused.malformed {
-            self.count("h2-malformed");
+            self.fault("h2-malformed");
         }
         if self.phase == Phase::Open && self.worker.is_last(self.from) {
             self.leave(now);
@@ -326,7 +326,7 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
         match self.phase {
             Phase::Over(_) | Phase::Ending(_) | Phase::Leaving(Some(_)) => return false,
             Phase::Open if !self.mux.lock().has_begun() => {
-                self.count("h2-preface");
+                self.fault("h2-preface");
                 return false;
             }
             Phase::Open if self.is_idle() && self.idle_until <= now => self.leave(now),
@@ -353,6 +353,12 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
         self.count(reason);
         self.mux.lock().end(code);
         self.phase = Phase::Ending(now + LEAVE);
+    }
+
+    /// The same, but for one stream alone, or before anything was said.
+    fn fault(&self, reason: &str) {
+        tracing::debug!(client.address = %self.from.peer, reason, "a fault of HTTP/2 was answered");
+        self.count(reason);
     }
 
     fn count(&self, reason: &str) {

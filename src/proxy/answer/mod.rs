@@ -184,8 +184,7 @@ impl Answer {
     /// What the caller can do.
     fn next(&self) -> &'static str {
         match self {
-            Self::Refused(Refusal::BodyTooLarge) => "send less, or ask the operator to raise `limits.body`",
-            Self::Refused(_) => "send one well-formed HTTP/1.1 request",
+            Self::Refused(refusal) => refusal.next(),
             Self::NoRoute => "check the address: controllers and registries have fronts of their own",
             Self::Maintenance { .. } => "wait until the operator ends it",
             Self::NoUpstream { .. } | Self::HeldFull { .. } => "try again shortly",
@@ -261,48 +260,4 @@ pub fn render(answer: &Answer, kind: Kind, path: &str, request: &RequestId) -> R
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(answer: &Answer, kind: Kind, path: &str) -> (u16, serde_json::Value, Option<String>) {
-        let rendered = render(answer, kind, path, &RequestId::parse("r-1").unwrap());
-        let header = |name| rendered.headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone());
-        assert_eq!(header("switchyard-answered-by").as_deref(), Some("proxy"));
-        (rendered.status, serde_json::from_slice(&rendered.body).unwrap(), header("retry-after"))
-    }
-
-    #[test]
-    fn each_api_gets_its_own_error_format() {
-        let unknown = Answer::Unknown {
-            service: "s".into(),
-            upstream: "u".into(),
-            what: "it closed the connection",
-            before: None,
-        };
-        let (status, body, _) = check(&unknown, Kind::Controller, "/api/v1/vm");
-        assert_eq!(status, 502);
-        assert_eq!(body["status"], "FAIL");
-        let message = body["message"].as_str().unwrap();
-        assert!(message.contains("outcome is unknown") && message.contains("r-1"), "{message}");
-        let (_, body, _) = check(&unknown, Kind::Registry, "/v2/a/manifests/x");
-        assert_eq!(body["errors"][0]["detail"]["request"], "r-1");
-        let (_, body, _) = check(&unknown, Kind::Registry, "/registry/vm");
-        assert_eq!(body["status"], "FAIL");
-    }
-
-    #[test]
-    fn every_503_says_when_to_come_back() {
-        let none = NoneLeft::default();
-        for answer in [
-            Answer::Turned(Turned::Connections),
-            Answer::Turned(Turned::OfListener),
-            Answer::Maintenance { service: "s".into() },
-            Answer::NoUpstream { service: "s".into(), why: none.clone() },
-            Answer::HeldFull { service: "s".into(), full: Full::Number, why: none.clone() },
-            Answer::HeldFull { service: "s".into(), full: Full::Bytes, why: none },
-        ] {
-            let (status, _, after) = check(&answer, Kind::Controller, "/");
-            assert_eq!((status, after.is_some()), (503, true), "{answer:?}");
-        }
-    }
-}
+mod tests;
