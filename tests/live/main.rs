@@ -38,6 +38,7 @@ mod failing;
 mod limits;
 mod refusals;
 mod reload;
+mod silent;
 mod systemd;
 mod upgrade;
 mod vendor;

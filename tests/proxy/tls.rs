@@ -1,6 +1,7 @@
 //! Clients inside TLS: certificates of every kind, names, versions, reloads, and what is no TLS.
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     net::TcpStream,
     sync::{
@@ -17,7 +18,7 @@ use switchyard::{
 };
 
 use crate::{
-    certificates::{Made, Wanted},
+    certificates::{Authority, Made, Wanted},
     front::{Front, eventually},
     raw::{self, Wire},
     secure::Files,
@@ -373,4 +374,62 @@ fn new_files_are_noticed_and_bad_ones_leave_the_old_ones_in_use() {
     assert!(ready.text().contains("is not the key of the certificate"), "{}", ready.text());
     next.write(files.folder.path(), "front");
     eventually("it is fine again", || front.metrics().contains(&format!("{ok}1")));
+}
+
+/// What the page calls those whose hands are not shaken, with those that are written as `-more` made whole.
+fn reasons() -> BTreeSet<String> {
+    let page = include_str!("../../docs/tls.md");
+    let (_, table) = page.split_once("## Who was turned away").unwrap();
+    let (table, _) = table.split_once("\n| metric |").unwrap();
+    let cells =
+        table.lines().filter(|line| line.starts_with("| `")).map(|line| line.split('|').nth(1).unwrap());
+    cells
+        .flat_map(|cell| cell.split('`').skip(1).step_by(2))
+        .map(|word| match word.strip_prefix('-') {
+            Some(end) => format!("tls-certificate-{end}"),
+            None => word.to_owned(),
+        })
+        .collect()
+}
+
+#[test]
+fn every_certificate_that_is_turned_away_has_a_reason_of_the_page() {
+    use rcgen::ExtendedKeyUsagePurpose::ClientAuth as OfClients;
+    let (files, a) = (Files::new(), mirror());
+    let client =
+        |days| files.clients.make(&Wanted { cn: "ci", days, purpose: OfClients, ..Wanted::default() });
+    let (good, revoked, stranger) = (client(-1..30), client(-1..30), files.ca.client("ci"));
+    // Another authority that says it is the same one: what it has signed is not signed by the one that is known.
+    let forger = Authority::new("clients");
+    files.put("good.crl", &files.clients.list(&[revoked.serial], 30));
+    files.put("old.crl", &files.clients.list(&[], -1));
+    let (late, early, leaf) = (client(-9..-2), client(2..9), files.clients.leaf(&["a.example"]));
+    let forged = forger.client("ci");
+    let cases = [
+        ("good.crl", None, "tls-no-certificate"),
+        ("good.crl", Some(&late), "tls-certificate-expired"),
+        ("good.crl", Some(&early), "tls-certificate-not-yet-valid"),
+        ("good.crl", Some(&revoked), "tls-certificate-revoked"),
+        ("good.crl", Some(&stranger), "tls-certificate-of-unknown-issuer"),
+        ("good.crl", Some(&forged), "tls-certificate-bad-signature"),
+        ("good.crl", Some(&leaf), "tls-certificate-wrong-purpose"),
+        ("old.crl", Some(&good), "tls-revocation-list-expired"),
+        ("good.crl", Some(&stranger), "tls-no-revocation-list"),
+    ];
+    // What is no TLS or no certificate has tests of its own (`tests/live/silent.rs` too).
+    let others = ["plain-http", "tls-strange", "tls-too-slow", "tls-gone", "tls-nothing-in-common"];
+    let others = others.into_iter().chain(["tls-refused-by-client", "tls-bad", "tls-certificate-bad"]);
+    let tried: BTreeSet<String> = cases.iter().map(|case| case.2).chain(others).map(str::to_owned).collect();
+    assert_eq!(reasons(), tried);
+    for (list, shows, reason) in cases {
+        if reason == "tls-no-revocation-list" {
+            // Its authority is known now, and has no list.
+            files.put("clients.pem", &[files.clients.cert(), files.ca.cert()].concat());
+        }
+        let client_auth = ClientAuth::Required(files.trust(Some(list)));
+        let front = Front::start(files.front(ServerSetting { client_auth, ..files.setting() }, &[a.address]));
+        assert!(files.client(shows).get(front.address, "").is_err(), "{reason}");
+        eventually(reason, || refused(&front, reason));
+    }
+    assert_eq!(a.count(), 0);
 }
