@@ -3,7 +3,8 @@
 //! A reload opens everything new before anything is changed, so a port that cannot be had changes nothing. A socket that
 //! is wanted no more is closed only after what waits in its queue was accepted: closing it would reset those. One whose
 //! listener has another name now is not opened anew but duplicated: both ends share the one queue, and nothing in it is
-//! lost. A single socket of several on one port is never closed while the others stay.
+//! lost. A single socket of several on one port is never closed while the others stay, nor one whose address a wider one of
+//! the same listener covers.
 
 use std::{
     net::{SocketAddr, TcpListener},
@@ -178,6 +179,16 @@ fn key_of(spot: &Spot) -> String {
     format!("listener `{}`, bind", spot.listener)
 }
 
+/// Whether what no config wants any more stays all the same, for a wider address of its listener is wanted: who comes between
+/// the last accept from a socket and its end is lost, and here somebody would have served him.
+fn is_beneath(listener: &str, address: SocketAddr, wanted: &[Arc<Group>]) -> bool {
+    let covers = |wide: SocketAddr| {
+        wide.ip().is_unspecified() && wide.is_ipv4() == address.is_ipv4() && wide.port() == address.port()
+    };
+    !wanted.iter().any(|group| group.address == address)
+        && wanted.iter().any(|group| group.door.listener == listener && covers(group.address))
+}
+
 /// All of a proxy's.
 #[derive(Debug)]
 pub(in crate::proxy) struct Listeners {
@@ -222,6 +233,11 @@ impl Listeners {
             };
             groups.push(Arc::new(group));
         }
+        for (spot, address, sockets) in known {
+            if let Some(sockets) = sockets.filter(|_| is_beneath(&spot.listener, address, &groups)) {
+                groups.push(Arc::new(Group::new(spot, sockets, &made)?));
+            }
+        }
         made.open.send_replace(groups);
         Ok(made)
     }
@@ -246,6 +262,11 @@ impl Listeners {
                 None => Arc::new(self.bind(spot, now.iter().map(|group| group.address.port()))?),
             };
             next.push(group);
+        }
+        for group in &now {
+            if is_beneath(&group.door.listener, group.address, &next) {
+                next.push(group.clone());
+            }
         }
         Ok(Change(next))
     }
@@ -355,6 +376,32 @@ mod tests {
         let error = listeners.prepare(&[taken]).unwrap_err().to_string();
         assert!(error.contains("listener `d`, bind") && error.contains("is in use"), "{error}");
         assert_eq!(listeners.addresses(), before);
+    }
+
+    #[tokio::test]
+    async fn an_address_stays_open_beneath_a_wider_one_of_its_listener_and_nowhere_else() {
+        let first = [listener("a", &["127.0.0.1:0"])];
+        let listeners = open(&first, 2, Vec::new());
+        let narrow = listeners.addresses()[0].1;
+        let put = |to: &Listeners, Change(groups): Change| to.open.send_replace(groups);
+        let wide = format!("0.0.0.0:{}", narrow.port());
+        let wider = [listener("a", &[&wide])];
+        let change = listeners.prepare(&wider).unwrap();
+        let at: Vec<_> = change.0.iter().map(|group| group.address).collect();
+        assert_eq!(at, [wide.parse().unwrap(), narrow]);
+        put(&listeners, change);
+        // Once, whatever is changed then; a successor goes on with it.
+        assert_eq!(listeners.prepare(&wider).unwrap().0.len(), 2);
+        let successor = open(&wider, 2, listeners.duplicates().unwrap());
+        assert_eq!(successor.addresses(), listeners.addresses());
+        let narrower = listeners.prepare(&[listener("a", &[&narrow.to_string()])]).unwrap();
+        assert_eq!(narrower.0.iter().map(|group| group.address).collect::<Vec<_>>(), [narrow]);
+        // It is another listener's now.
+        let others = [listener("a", &[&wide]), listener("b", &[&narrow.to_string()])];
+        let others = listeners.prepare(&others).unwrap();
+        let of: Vec<_> = others.0.iter().map(|group| (group.door.listener.as_str(), group.address)).collect();
+        assert_eq!(of, [("a", wide.parse().unwrap()), ("b", narrow)]);
+        assert!(listeners.prepare(&[listener("c", &[&wide])]).unwrap().0.iter().all(|g| g.address != narrow));
     }
 
     #[tokio::test]
