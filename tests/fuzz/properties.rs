@@ -75,7 +75,30 @@ fn forwarded(head: &[u8], framing: Framing) -> Option<Vec<u8>> {
     forward::request(parsed.method?, &Target { path, query }, &fields, &about, &mut out);
     let host = about.host.is_empty().then_some("upstream");
     forward::attempt(&Attempt { host, left: None, key: None }, &mut out);
+    believable(&out);
     Some(out)
+}
+
+/// Who is calling is said by us alone: by where the connection comes from, and of certificates nothing, for none was asked
+/// for.
+fn believable(head: &[u8]) {
+    for line in head.split(|byte| *byte == b'\n').skip(1) {
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
+        let plain = |byte: &u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+        let name: Vec<u8> = line[..colon].iter().map(plain).collect();
+        let value = line[colon + 1..].trim_ascii();
+        let ours = match name.as_slice() {
+            b"x-forwarded-for" => value == b"127.0.0.1",
+            b"x-forwarded-proto" => value == b"http",
+            // The host, which is anybody's to name.
+            b"x-forwarded-host" => true,
+            b"x-real-ip" | b"x-client-ip" | b"forwarded" => false,
+            name => !["ssl-client-", "x-forwarded-", "switchyard-"]
+                .iter()
+                .any(|ours| name.starts_with(ours.as_bytes())),
+        };
+        assert!(ours, "{}", String::from_utf8_lossy(head));
+    }
 }
 
 /// How a body arrives makes no difference; what was decoded and encoded again is decoded to the same.
@@ -141,7 +164,11 @@ pub fn frames(bytes: &[u8]) {
         let Ok(begun) = request.end(ended) else { continue };
         let text = request.text();
         assert_eq!(head::scan(text, 0, LIMITS), Ok(Scan::Complete(text.len())), "one head");
-        match head::check(text, LIMITS) {
+        let framing = head::check(text, LIMITS);
+        if let Ok(framing) = framing {
+            forwarded(text, framing);
+        }
+        match framing {
             Ok(Framing::None) => assert_eq!(begun.length, None),
             Ok(Framing::Length(length)) => assert_eq!(begun.length, Some(length)),
             Ok(other) => panic!("{other:?} has no place in HTTP/2"),

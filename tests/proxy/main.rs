@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 #![allow(unreachable_pub, reason = "`pub` marks what the modules share; a test binary has no outside")]
 
+mod alone;
 mod front;
 mod raw;
 mod registry;
@@ -22,8 +23,10 @@ mod balancing;
 mod cohorts;
 mod corpus;
 mod discovery;
+mod early;
 mod errors;
 mod failures;
+mod forged;
 mod forwarding;
 mod freshness;
 mod guarding;

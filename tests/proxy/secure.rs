@@ -110,6 +110,14 @@ fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
+/// A server that asks clients for nothing.
+pub fn server_config(pair: &Pair) -> ServerConfig {
+    let read = |path| std::fs::read_to_string(path).unwrap();
+    let builder = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions();
+    let builder = builder.unwrap().with_no_client_auth();
+    builder.with_single_cert(vec![der(&read(&pair.cert))], key(&read(&pair.key))).unwrap()
+}
+
 fn der(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }

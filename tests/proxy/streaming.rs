@@ -12,6 +12,7 @@ use std::{
 use switchyard::{clock, config::proxy::Kind};
 
 use crate::{
+    alone::alone,
     front::{self, Front, eventually},
     raw::{Wire, with_body},
     upstream::{Then, Upstream, ok},
@@ -28,55 +29,59 @@ fn most_memory() -> u64 {
 
 #[test]
 fn large_bodies_pass_both_ways_in_bounded_memory() {
-    const SIZE: u64 = 200 * MIB;
-    let got = Arc::new(AtomicU64::new(0));
-    let noted = got.clone();
-    let registry = Upstream::raw(move |wire, head| {
-        if head.word(0) == "GET" {
-            wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n")).unwrap();
+    alone(|| {
+        const SIZE: u64 = 200 * MIB;
+        let got = Arc::new(AtomicU64::new(0));
+        let noted = got.clone();
+        let registry = Upstream::raw(move |wire, head| {
+            if head.word(0) == "GET" {
+                wire.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n")).unwrap();
+                let piece = vec![7; MIB as usize];
+                for _ in 0..SIZE / MIB {
+                    wire.send(&piece).unwrap();
+                }
+            } else {
+                let received = wire.body(&head, false, |_| {}).unwrap();
+                noted.store(received, Ordering::SeqCst);
+                wire.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").unwrap();
+            }
+            Then::KeepAlive
+        });
+        let front = Front::registries(&[registry.address]);
+        // Warm up, so that what is measured is the body.
+        front.get("/v2/");
+        let before = most_memory();
+        for framing in [format!("Content-Length: {SIZE}"), "Transfer-Encoding: chunked".to_owned()] {
+            let chunked = framing.starts_with('T');
+            let mut push = Wire::connect(front.address);
+            push.send(format!("PATCH /v2/a/blobs/uploads/1 HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n"))
+                .unwrap();
             let piece = vec![7; MIB as usize];
             for _ in 0..SIZE / MIB {
-                wire.send(&piece).unwrap();
+                if chunked {
+                    push.send(format!("{MIB:x}\r\n")).unwrap();
+                }
+                push.send(&piece).unwrap();
+                if chunked {
+                    push.send("\r\n").unwrap();
+                }
             }
-        } else {
-            let received = wire.body(&head, false, |_| {}).unwrap();
-            noted.store(received, Ordering::SeqCst);
-            wire.send("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n").unwrap();
+            if chunked {
+                push.send("0\r\n\r\n").unwrap();
+            }
+            assert_eq!(push.answer(false).unwrap().status(), 202);
+            assert_eq!(got.swap(0, Ordering::SeqCst), SIZE);
         }
-        Then::KeepAlive
+        let mut pull = Wire::connect(front.address);
+        pull.send("GET /v2/a/blobs/sha256:1 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+        let head = pull.head().unwrap().unwrap();
+        let mut wrong = 0;
+        let size =
+            pull.body(&head, false, |piece| wrong += piece.iter().filter(|b| **b != 7).count()).unwrap();
+        assert_eq!((size, wrong), (SIZE, 0));
+        let grown = most_memory().saturating_sub(before);
+        assert!(grown < 60 * MIB, "memory grew by {} MiB", grown / MIB);
     });
-    let front = Front::registries(&[registry.address]);
-    // Warm up, so that what is measured is the body.
-    front.get("/v2/");
-    let before = most_memory();
-    for framing in [format!("Content-Length: {SIZE}"), "Transfer-Encoding: chunked".to_owned()] {
-        let chunked = framing.starts_with('T');
-        let mut push = Wire::connect(front.address);
-        push.send(format!("PATCH /v2/a/blobs/uploads/1 HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n")).unwrap();
-        let piece = vec![7; MIB as usize];
-        for _ in 0..SIZE / MIB {
-            if chunked {
-                push.send(format!("{MIB:x}\r\n")).unwrap();
-            }
-            push.send(&piece).unwrap();
-            if chunked {
-                push.send("\r\n").unwrap();
-            }
-        }
-        if chunked {
-            push.send("0\r\n\r\n").unwrap();
-        }
-        assert_eq!(push.answer(false).unwrap().status(), 202);
-        assert_eq!(got.swap(0, Ordering::SeqCst), SIZE);
-    }
-    let mut pull = Wire::connect(front.address);
-    pull.send("GET /v2/a/blobs/sha256:1 HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
-    let head = pull.head().unwrap().unwrap();
-    let mut wrong = 0;
-    let size = pull.body(&head, false, |piece| wrong += piece.iter().filter(|b| **b != 7).count()).unwrap();
-    assert_eq!((size, wrong), (SIZE, 0));
-    let grown = most_memory().saturating_sub(before);
-    assert!(grown < 60 * MIB, "memory grew by {} MiB", grown / MIB);
 }
 
 #[test]

@@ -2,8 +2,8 @@
 
 /// Whether only a proxy may set this header. `name` in any case.
 ///
-/// Underscores count as hyphens: CGI-like servers behind us cannot tell `Ssl_Client_Verify` from
-/// `Ssl-Client-Verify`.
+/// Whatever is neither letter nor digit counts as a hyphen: servers behind us that make variables of fields, as CGI does,
+/// cannot tell `Ssl_Client_Verify`, and some of them `Ssl.Client.Verify`, from `Ssl-Client-Verify`.
 pub fn is_identity(name: &str) -> bool {
     const PREFIXES: [&[u8]; 2] = [b"x-forwarded-", b"switchyard-"];
     const NAMES: [&[u8]; 3] = [b"forwarded", b"x-real-ip", b"x-client-ip"];
@@ -27,7 +27,10 @@ fn begins(name: &str, prefix: &[u8]) -> bool {
 
 fn same(name: &[u8], wanted: &[u8]) -> bool {
     name.len() == wanted.len()
-        && name.iter().zip(wanted).all(|(n, w)| n.to_ascii_lowercase() == *w || (*n == b'_' && *w == b'-'))
+        && name
+            .iter()
+            .zip(wanted)
+            .all(|(n, w)| n.to_ascii_lowercase() == *w || (!n.is_ascii_alphanumeric() && *w == b'-'))
 }
 
 #[cfg(test)]
@@ -47,6 +50,8 @@ mod tests {
             "SSL-CLIENT_S-DN",
             "Switchyard-Deadline",
             "switchyard_position",
+            "Ssl.Client.Verify",
+            "x~forwarded!for",
         ] {
             assert!(is_identity(name), "{name}");
         }

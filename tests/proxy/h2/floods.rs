@@ -14,6 +14,7 @@ use super::{
     },
 };
 use crate::{
+    alone::alone,
     front::{Front, eventually},
     strict::origin::{Origin, Reached},
     upstream::{Then, Upstream},
@@ -100,97 +101,103 @@ fn rapid_resets_are_told_to_calm_down() {
 
 #[test]
 fn a_block_without_end_is_ended() {
-    let origin = Origin::start();
-    let front = controllers(&[origin.address]);
-    let before = memory();
-    let first = frame(HEADERS, END_STREAM, 1, &hpack::block(&request("GET", "/api/v1/never")));
-    let mut field = Vec::new();
-    hpack::literal(b"x-more", &[b'y'; 1000], &mut field);
-    for piece in [field, Vec::new(), b"\0".to_vec()] {
-        let code = flood(&front, &first, |_| frame(CONTINUATION, 0, 1, &piece));
-        assert!(matches!(code, Some(ENHANCE_YOUR_CALM | PROTOCOL_ERROR) | None), "{code:?}");
-    }
-    let other =
-        |reached: &Reached| matches!(reached, Reached::Whole(request) if request.target == "/api/v1/vm");
-    assert!(origin.since(0).iter().all(other), "a block without end became a request");
-    assert!(memory().saturating_sub(before) < 30_000_000);
+    alone(|| {
+        let origin = Origin::start();
+        let front = controllers(&[origin.address]);
+        let before = memory();
+        let first = frame(HEADERS, END_STREAM, 1, &hpack::block(&request("GET", "/api/v1/never")));
+        let mut field = Vec::new();
+        hpack::literal(b"x-more", &[b'y'; 1000], &mut field);
+        for piece in [field, Vec::new(), b"\0".to_vec()] {
+            let code = flood(&front, &first, |_| frame(CONTINUATION, 0, 1, &piece));
+            assert!(matches!(code, Some(ENHANCE_YOUR_CALM | PROTOCOL_ERROR) | None), "{code:?}");
+        }
+        let other =
+            |reached: &Reached| matches!(reached, Reached::Whole(request) if request.target == "/api/v1/vm");
+        assert!(origin.since(0).iter().all(other), "a block without end became a request");
+        assert!(memory().saturating_sub(before) < 30_000_000);
+    });
 }
 
 #[test]
 fn a_small_block_that_becomes_a_large_one_is_refused_within_bounds() {
-    let origin = Origin::start();
-    let front = controllers(&[origin.address]);
-    let before = memory();
-    // One field of 4,000 bytes goes into the table, and each byte behind it means it again.
-    let bomb = |count: usize| {
-        let mut block = Vec::new();
-        hpack::indexed(b"x-bomb", &[b'y'; 3900], &mut block);
-        for (name, value) in request("GET", "/api/v1/vm") {
-            let mut own = Vec::new();
-            hpack::literal(name.as_bytes(), value.as_bytes(), &mut own);
-            block.splice(0..0, own);
+    alone(|| {
+        let origin = Origin::start();
+        let front = controllers(&[origin.address]);
+        let before = memory();
+        // One field of 4,000 bytes goes into the table, and each byte behind it means it again.
+        let bomb = |count: usize| {
+            let mut block = Vec::new();
+            hpack::indexed(b"x-bomb", &[b'y'; 3900], &mut block);
+            for (name, value) in request("GET", "/api/v1/vm") {
+                let mut own = Vec::new();
+                hpack::literal(name.as_bytes(), value.as_bytes(), &mut own);
+                block.splice(0..0, own);
+            }
+            block.extend(std::iter::repeat_n(0xbe, count));
+            block
+        };
+        for count in [20, 1000, 16_000 - 4_000] {
+            let mut peer = Peer::connect(front.address);
+            let stream = peer.id();
+            peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &bomb(count)));
+            peer.until("it is refused", |peer| peer.closed || peer.is_over(stream));
+            let got = peer.streams.get(&stream).cloned().unwrap_or_default();
+            assert!(
+                peer.closed || got.status() == 431 || matches!(got.ended, Ended::Reset(_)),
+                "{count}: {got:?}"
+            );
         }
-        block.extend(std::iter::repeat_n(0xbe, count));
-        block
-    };
-    for count in [20, 1000, 16_000 - 4_000] {
-        let mut peer = Peer::connect(front.address);
-        let stream = peer.id();
-        peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, stream, &bomb(count)));
-        peer.until("it is refused", |peer| peer.closed || peer.is_over(stream));
-        let got = peer.streams.get(&stream).cloned().unwrap_or_default();
-        assert!(
-            peer.closed || got.status() == 431 || matches!(got.ended, Ended::Reset(_)),
-            "{count}: {got:?}"
-        );
-    }
-    // As many as there may be at once.
-    let mut peers: Vec<Peer> = (0..50).map(|_| Peer::connect(front.address)).collect();
-    for peer in &mut peers {
-        peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &bomb(12_000)));
-        peer.skip_to(3);
-    }
-    for peer in &mut peers {
-        peer.until("an end", |peer| peer.closed || peer.is_over(1));
-    }
-    assert_eq!(origin.count(), 0);
-    assert!(memory().saturating_sub(before) < 60_000_000, "{}", memory() - before);
+        // As many as there may be at once.
+        let mut peers: Vec<Peer> = (0..50).map(|_| Peer::connect(front.address)).collect();
+        for peer in &mut peers {
+            peer.send(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &bomb(12_000)));
+            peer.skip_to(3);
+        }
+        for peer in &mut peers {
+            peer.until("an end", |peer| peer.closed || peer.is_over(1));
+        }
+        assert_eq!(origin.count(), 0);
+        assert!(memory().saturating_sub(before) < 60_000_000, "{}", memory() - before);
+    });
 }
 
 #[test]
 fn small_pieces_of_bodies_that_nobody_takes_are_bounded() {
-    // It takes nothing of a body.
-    let upstream = Upstream::raw(|wire, head| {
-        if head.word(0) == "GET" {
-            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok();
-            return Then::KeepAlive;
+    alone(|| {
+        // It takes nothing of a body.
+        let upstream = Upstream::raw(|wire, head| {
+            if head.word(0) == "GET" {
+                wire.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").ok();
+                return Then::KeepAlive;
+            }
+            thread::sleep(Duration::from_secs(4));
+            Then::Close
+        });
+        let front = Front::start(config(Kind::Registry, &[upstream.address]));
+        let before = memory();
+        let first: Vec<u8> = (0..50)
+            .flat_map(|at| {
+                let fields = request("PATCH", "/v2/a/blobs/uploads/1");
+                frame(HEADERS, END_HEADERS, 2 * at + 1, &hpack::block(&fields))
+            })
+            .collect();
+        let mut peer = Peer::connect(front.address);
+        peer.send(&first);
+        peer.skip_to(1 << 20);
+        for at in 0..200_000u32 {
+            peer.data(2 * (at % 50) + 1, b"x", false);
+            if at % 1000 == 0 {
+                peer.idle(Duration::from_micros(100));
+            }
+            if peer.closed {
+                break;
+            }
         }
-        thread::sleep(Duration::from_secs(4));
-        Then::Close
+        let grown = memory().saturating_sub(before);
+        assert!(grown < 100_000_000, "{} MB", grown / 1_000_000);
+        assert_eq!(Peer::connect(front.address).get("/v2/").status(), 200);
     });
-    let front = Front::start(config(Kind::Registry, &[upstream.address]));
-    let before = memory();
-    let first: Vec<u8> = (0..50)
-        .flat_map(|at| {
-            let fields = request("PATCH", "/v2/a/blobs/uploads/1");
-            frame(HEADERS, END_HEADERS, 2 * at + 1, &hpack::block(&fields))
-        })
-        .collect();
-    let mut peer = Peer::connect(front.address);
-    peer.send(&first);
-    peer.skip_to(1 << 20);
-    for at in 0..200_000u32 {
-        peer.data(2 * (at % 50) + 1, b"x", false);
-        if at % 1000 == 0 {
-            peer.idle(Duration::from_micros(100));
-        }
-        if peer.closed {
-            break;
-        }
-    }
-    let grown = memory().saturating_sub(before);
-    assert!(grown < 100_000_000, "{} MB", grown / 1_000_000);
-    assert_eq!(Peer::connect(front.address).get("/v2/").status(), 200);
 }
 
 #[test]
@@ -281,28 +288,30 @@ fn who_takes_its_time_over_a_head_is_ended() {
 
 #[test]
 fn a_client_that_reads_nothing_holds_no_memory() {
-    let upstream = Upstream::raw(|wire, head| {
-        wire.body(&head, false, |_| {}).ok();
-        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").ok();
-        while wire.send(vec![0; 100_000]).is_ok() {}
-        Then::Close
-    });
-    let mut config = config(Kind::Registry, &[upstream.address]);
-    config.services[0].timeouts.idle = Duration::from_secs(2);
-    let front = Front::start(config);
-    let before = memory();
-    let mut peers: Vec<Peer> = (0..4).map(|_| Peer::with(front.address, &[(4, (1 << 31) - 1)])).collect();
-    for peer in &mut peers {
-        peer.open(0, (1 << 31) - 1 - 65_535);
-        for _ in 0..100 {
-            peer.begin(&request("GET", "/v2/a/blobs/sha256:1"), true);
+    alone(|| {
+        let upstream = Upstream::raw(|wire, head| {
+            wire.body(&head, false, |_| {}).ok();
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").ok();
+            while wire.send(vec![0; 100_000]).is_ok() {}
+            Then::Close
+        });
+        let mut config = config(Kind::Registry, &[upstream.address]);
+        config.services[0].timeouts.idle = Duration::from_secs(2);
+        let front = Front::start(config);
+        let before = memory();
+        let mut peers: Vec<Peer> = (0..4).map(|_| Peer::with(front.address, &[(4, (1 << 31) - 1)])).collect();
+        for peer in &mut peers {
+            peer.open(0, (1 << 31) - 1 - 65_535);
+            for _ in 0..100 {
+                peer.begin(&request("GET", "/v2/a/blobs/sha256:1"), true);
+            }
         }
-    }
-    thread::sleep(Duration::from_millis(1500));
-    let grown = memory().saturating_sub(before);
-    // 400 transfers of at most 64 KiB with the library, 256 KiB on their way, and as much in this test's upstream.
-    assert!(grown < 400 * 700_000, "{} MB", grown / 1_000_000);
-    eventually("they are given up", || {
-        front.metrics().contains(r#"switchyard_proxy_streams{listener="front"} 0"#)
+        thread::sleep(Duration::from_millis(1500));
+        let grown = memory().saturating_sub(before);
+        // 400 transfers of at most 64 KiB with the library, 256 KiB on their way, and as much in this test's upstream.
+        assert!(grown < 400 * 700_000, "{} MB", grown / 1_000_000);
+        eventually("they are given up", || {
+            front.metrics().contains(r#"switchyard_proxy_streams{listener="front"} 0"#)
+        });
     });
 }

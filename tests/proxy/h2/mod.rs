@@ -1,7 +1,7 @@
 //! HTTP/2 as clients speak it to the proxy, frame by frame: [`peer`] writes them by hand and checks all that comes back,
 //! [`hpack`] knows the fields. What reaches the upstream is what the strict origin records.
 
-mod hpack;
+pub mod hpack;
 pub mod peer;
 
 mod answers;
