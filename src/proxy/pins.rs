@@ -12,14 +12,21 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{classify::Needs, ctx::Ctx, snapshot::Service};
-use crate::{config::proxy::Kind, health::Access, model::RouteClass};
+use super::{
+    classify::Needs,
+    ctx::Ctx,
+    snapshot::{Service, Snapshot},
+};
+use crate::{clock, config::proxy::Kind, health::Access, model::RouteClass, wire::handover};
 
 /// Clients that are kept. Past it the one that was idle for the longest goes where the balance says.
 const CLIENTS: usize = 4096;
 
 /// A client that was idle for so long belongs nowhere: longer than the sessions of the vendor's servers last (5 min).
 const IDLE: Duration = Duration::from_secs(600);
+
+/// Clients of all services that are handed on at most, those of the last moments first.
+const HANDED: usize = 2 * CLIENTS;
 
 /// Where clients belong at the servers of one service. Looked at by handshakes, pushes and what depends on them alone:
 /// what everybody does takes no lock.
@@ -93,8 +100,53 @@ impl Pins {
         }
     }
 
+    /// Of each client where it belongs, and since when it was idle.
+    fn known(&self, now: Instant) -> Vec<(IpAddr, Pin)> {
+        let clients = self.clients();
+        clients.iter().filter(|(_, pin)| now < pin.used + IDLE).map(|(client, pin)| (*client, *pin)).collect()
+    }
+
     fn clients(&self) -> MutexGuard<'_, HashMap<IpAddr, Pin>> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where clients belong, for a successor: it would send the second half of a handshake where the balance says.
+pub(super) fn all(snapshot: &Snapshot) -> Vec<handover::Pin> {
+    let now = clock::now();
+    let of = |service: &Service| {
+        let told = service.pins.known(now).into_iter().filter_map(|(client, pin)| {
+            let upstream = service.upstreams.iter().find(|upstream| upstream.id == pin.upstream)?;
+            let idle = now.saturating_duration_since(pin.used);
+            Some(handover::Pin {
+                service: service.name.to_string(),
+                client: client.to_string(),
+                upstream: upstream.name.to_string(),
+                address: upstream.address.to_string(),
+                idle_ms: u64::try_from(idle.as_millis()).unwrap_or(u64::MAX),
+            })
+        });
+        told.collect::<Vec<_>>()
+    };
+    let mut all: Vec<_> = snapshot.services.iter().flat_map(|service| of(service)).collect();
+    all.sort_by_key(|pin| pin.idle_ms);
+    all.truncate(HANDED);
+    all
+}
+
+/// Goes on with what a predecessor knew, where that upstream still is.
+pub(super) fn hand(snapshot: &Snapshot, all: &[handover::Pin]) {
+    let now = clock::now();
+    for service in &snapshot.services {
+        for pin in all.iter().filter(|pin| pin.service == service.name.as_str()) {
+            let same = service.upstreams.iter().find(|upstream| {
+                upstream.name.as_str() == pin.upstream && upstream.address.to_string() == pin.address
+            });
+            let used = now.checked_sub(Duration::from_millis(pin.idle_ms));
+            if let (Some(upstream), Some(used), Ok(client)) = (same, used, pin.client.parse()) {
+                service.pins.keep(client, upstream.id, used);
+            }
+        }
     }
 }
 

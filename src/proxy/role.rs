@@ -18,7 +18,7 @@ use super::{
         self, Handover, Inherited, Link, Phase, Program, RunDir, RunDirError, TakeError, UpgradeError,
         take_tickets,
     },
-    members,
+    members, pins,
     record::{AccessLog, ProxyMetrics, access::Writer},
     reload::{self, Before, Fixtures, ReloadError},
     snapshot::Live,
@@ -125,7 +125,8 @@ impl Proxy {
         tasks: Tasks,
         inherited: Inherited,
     ) -> Result<Self, ProxyError> {
-        let Inherited { listeners, admin, known, cohorts, pools, tickets, generation, link } = inherited;
+        let Inherited { listeners, admin, known, cohorts, pools, tickets, pins: clients, generation, link } =
+            inherited;
         let dir = config.run_dir.as_deref().map(RunDir::open).transpose()?;
         if let Some(dir) = dir.as_ref().filter(|_| link.is_none()) {
             dir.is_free().await?;
@@ -169,6 +170,7 @@ impl Proxy {
             live.put(members::next(&config, &live.load(), Some(&known), &tasks, &metrics));
         }
         take_tickets(&live.load(), &tickets);
+        pins::hand(&live.load(), &clients);
         for known in &cohorts {
             let service = live.peek().services.iter().find(|s| s.name.as_str() == known.service).cloned();
             if let Some(cohort) = service.as_ref().and_then(|service| service.cohort.as_ref()) {

@@ -82,6 +82,24 @@ pub struct Inventory {
     /// Keys of session tickets, by listener.
     #[serde(default)]
     pub tickets: Vec<Tickets>,
+    /// Where clients belong.
+    #[serde(default)]
+    pub pins: Vec<Pin>,
+}
+
+/// One client that belongs to one upstream of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// The service.
+    pub service: String,
+    /// The client's address.
+    pub client: String,
+    /// The upstream's name.
+    pub upstream: String,
+    /// Its address.
+    pub address: String,
+    /// The client has asked for nothing for so long.
+    pub idle_ms: u64,
 }
 
 /// Upstreams of one service that its config does not list.

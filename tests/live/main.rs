@@ -35,7 +35,10 @@ mod ways;
 
 mod drain;
 mod failing;
+mod knowledge;
 mod limits;
+#[cfg(target_os = "linux")]
+mod pipes;
 mod refusals;
 mod reload;
 mod silent;

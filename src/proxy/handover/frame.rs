@@ -17,8 +17,8 @@ use tokio::{
     net::UnixStream,
 };
 
-/// Bytes of one message at most. Larger is an error: nobody of ours sends that.
-pub(super) const MOST: usize = 4 * 1024 * 1024;
+/// Bytes of one message at most: all that an inventory may hold, several times over. Larger is an error.
+pub(super) const MOST: usize = 16 * 1024 * 1024;
 
 /// Descriptors in one message. The system takes 253.
 pub(super) const BATCH: usize = 64;

@@ -35,7 +35,7 @@ mod verdicts;
 use std::net::TcpListener;
 
 use super::engine::Taken;
-use crate::wire::handover::{Cohort, Ejection, Pool, Tickets, Verdict};
+use crate::wire::handover::{Cohort, Ejection, Pin, Pool, Tickets, Verdict};
 
 pub use client::{AskError, ask_upgrade};
 pub use program::Program;
@@ -69,6 +69,7 @@ pub struct Inherited {
     pub(super) known: Found,
     pub(super) pools: Vec<Pool>,
     pub(super) tickets: Vec<Tickets>,
+    pub(super) pins: Vec<Pin>,
     /// How many upgrades led here.
     pub(super) generation: u64,
     pub(super) link: Option<Link>,

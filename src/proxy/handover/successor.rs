@@ -96,6 +96,7 @@ impl Predecessor {
             ejections,
             pools,
             tickets,
+            pins,
         } = inventory.await.map_err(late)?.map_err(failed)?;
         if !refused.is_empty() {
             return Err(TakeError::Refused(refused));
@@ -108,7 +109,17 @@ impl Predecessor {
         let (listeners, admin) = sorted(sockets.into_iter().zip(fds))?;
         let link = Some(Link { stream, socket: self.socket.clone() });
         let known = Found { verdicts, ejections };
-        Ok(Inherited { listeners, admin, known, cohorts, pools, tickets, generation: generation + 1, link })
+        Ok(Inherited {
+            listeners,
+            admin,
+            known,
+            cohorts,
+            pools,
+            tickets,
+            pins,
+            generation: generation + 1,
+            link,
+        })
     }
 
     /// Tells it why this process gives up. What cannot be told it learns from this process' end.

@@ -25,7 +25,7 @@ use super::{
 use crate::{
     clock,
     model::OURS,
-    proxy::{engine::Running, members, passive::ejections, record::ProxyMetrics, snapshot::Live},
+    proxy::{engine::Running, members, passive::ejections, pins, record::ProxyMetrics, snapshot::Live},
     supervise::{Handle as Tasks, Stage, Stop, StopSource},
     telemetry::chain,
     wire::handover::{Inventory, Old, Outcome, PROTOCOL, Process, Said, Socket, Told},
@@ -423,6 +423,7 @@ impl Talk<'_> {
             ejections: ejections(&from.live.load()),
             pools: members::known(&from.live.load()),
             tickets: tickets::all(&from.live.load()),
+            pins: pins::all(&from.live.load()),
         };
         frame::send(stream, &inventory).await?;
         frame::send_fds(stream, &fds).await?;
@@ -490,6 +491,7 @@ impl Inventory {
             ejections: Vec::new(),
             pools: Vec::new(),
             tickets: Vec::new(),
+            pins: Vec::new(),
         }
     }
 }
