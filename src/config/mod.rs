@@ -21,6 +21,7 @@ mod value;
 mod planned;
 mod choosing;
 mod suggest;
+mod timeouts;
 mod read;
 mod report;
 

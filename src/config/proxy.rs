@@ -14,6 +14,7 @@ use crate::{
 
 pub use super::choosing::{Balance, Key, Sticky};
 pub use super::health::{Health, HttpProbe, Passive, ProbeKind, ProbeMethod};
+pub use super::timeouts::{Floor, UpstreamTimeouts};
 
 /// Everything a proxy is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -466,27 +467,6 @@ impl Service {
             retry_budget: RetryBudget::default(),
             cohorts: None,
             discovery: None,
-        }
-    }
-}
-
-/// Timeouts towards upstreams.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct UpstreamTimeouts {
-    /// TCP connect.
-    pub connect: Duration,
-    /// No byte in either direction of a body for so long.
-    pub idle: Duration,
-    /// An unused connection is kept for so long; below the upstream's own limit.
-    pub keep_alive: Duration,
-}
-
-impl Default for UpstreamTimeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(1),
-            idle: Duration::from_secs(60),
-            keep_alive: Duration::from_secs(60),
         }
     }
 }

@@ -137,6 +137,12 @@ pub(super) fn passed_on(ctx: &mut Ctx, status: u16, now: Instant, metrics: &Prox
     }
 }
 
+/// The answer that is passed on goes no further.
+pub(super) fn broke_off(ctx: &mut Ctx, what: What) {
+    ctx.what = Some(what);
+    passive::broke_off(ctx, what);
+}
+
 /// Step 9. `body_at_hand`: what was read of the request's body can be sent again.
 pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &ProxyMetrics) -> Verdict {
     let now = clock::now();
@@ -166,13 +172,13 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
             ctx.tried.answered(current.place);
             "retry-status"
         }
-        Event::BrokeOff => "broke-off",
+        Event::BrokeOff => broken(ctx),
         Event::BlobBrokeOff => {
             // It gave a piece: what was tried before that counts no more.
             ctx.tried = Tried::default();
             ctx.tried.sent(current.place);
             ctx.sends = 1;
-            "broke-off"
+            broken(ctx)
         }
         Event::Behind => {
             ctx.tried.older(current.place);
@@ -238,6 +244,14 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
         Verdict::PassOn => {}
     }
     verdict
+}
+
+/// How an answer ended that was begun.
+fn broken(ctx: &Ctx) -> &'static str {
+    match ctx.what {
+        Some(What::TooSlow) => What::TooSlow.label(),
+        _ => "broke-off",
+    }
 }
 
 /// Until when the attempt under way may wait for its answer, once the request was sent whole. If that is before the

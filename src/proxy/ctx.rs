@@ -73,6 +73,8 @@ pub enum End {
     Done,
     /// The client closed before that.
     ClientGone,
+    /// The client took its answer, or sent its body, too slowly, and its connection was cut.
+    ClientSlow,
     /// The answer broke off and the client's connection was cut.
     Aborted,
 }
@@ -83,6 +85,7 @@ impl End {
         match self {
             Self::Done => "done",
             Self::ClientGone => "client-gone",
+            Self::ClientSlow => "client-too-slow",
             Self::Aborted => "aborted",
         }
     }

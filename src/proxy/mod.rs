@@ -64,13 +64,16 @@ use ::http::Method;
 use self::{
     affinity::cookie_for,
     answer::Answer,
-    attempt::{answer_until, connected, failed, is_retry_status, passed_on, received, sent, waits_on, whole},
+    attempt::{
+        answer_until, broke_off, connected, failed, is_retry_status, passed_on, received, sent, waits_on,
+        whole,
+    },
     ctx::{Arrival, Ctx, End, Protocol},
     guard::{Refusal, path::Target},
     h1::{Fields, Framing},
     limit::who::Caller,
     next::{NoNext, next_upstream},
-    passive::{answered, broke_off},
+    passive::answered,
 };
 use crate::{config::proxy::Kind, model::RequestId, wire::headers};
 pub use reload::ReloadError;

@@ -74,6 +74,30 @@ const ADDED_TO_PROXY: &[Case] = &[
         "`limits.rate.requests` is `100 per second`",
         "write it like `\"100/s\"`, with `/s`, `/m` or `/h`",
     ),
+    case(
+        "[service.controllers.timeouts]\nfloor_rate = 4096",
+        "8:14",
+        "`service.controllers.timeouts.floor_rate` is a number, not text",
+        "write it like `\"4KiB/s\"`, or `\"off\"`",
+    ),
+    case(
+        "[service.controllers.timeouts]\nfloor_rate = \"4KiB\"",
+        "8:14",
+        "is `4KiB`",
+        "write it like `\"4KiB/s\"`, or `\"off\"`",
+    ),
+    case(
+        "[service.controllers.timeouts]\nfloor_rate = \"off\"\nfloor_window = \"2m\"",
+        "9:16",
+        "`service.controllers.timeouts.floor_window` is given, but `floor_rate` is `off`",
+        "delete it",
+    ),
+    case(
+        "[service.controllers.timeouts]\nfloor_window = \"1s\"",
+        "8:16",
+        "`service.controllers.timeouts.floor_window` is `1s`",
+        "from `5s` to `1day`",
+    ),
     case("[limits]\nrate = { requests = \"100/d\" }", "8:21", "is `100/d`", "with `/s`, `/m` or `/h`"),
     case("[limits]\nrate = { requests = \"0/s\" }", "8:21", "is `0/s`", "a number from 1 to 1000000"),
     case(

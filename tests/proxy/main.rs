@@ -38,6 +38,8 @@ mod limits;
 mod operating;
 mod passive;
 mod proxy_protocol;
+mod slow;
+mod steps;
 mod streaming;
 mod strict;
 mod tls;

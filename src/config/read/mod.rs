@@ -14,6 +14,7 @@ mod registry;
 mod rules;
 mod server;
 mod service;
+mod timeouts;
 mod health;
 mod choosing;
 mod replicas;

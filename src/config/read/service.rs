@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{choosing, health, replicas, vendor};
 use crate::{
     config::{
-        proxy::{Freshness, Hold, Kind, Reads, RetryBudget, Service, Upstream, UpstreamTimeouts},
+        proxy::{Freshness, Hold, Kind, Reads, RetryBudget, Service, Upstream},
         raw::{Raw, Table},
         report::Place,
         value::{Given, Wrong, address, duration_in, flag, fraction, named, one_of, status, whole},
@@ -15,8 +15,6 @@ use crate::{
 
 const EXAMPLE: &str = "{ name = \"c1\", address = \"10.0.1.4:8090\" }";
 const MINUTE: Duration = Duration::from_secs(60);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const MILLI: Duration = Duration::from_millis(1);
 
 /// The services that could be read, and where each address stands; the names are those of all.
 pub(super) struct Services<'r> {
@@ -68,7 +66,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let tls = super::tls::upstream(table);
     let health = health::health(&table.sub("health"), table.has("tls"));
     let passive = health::passive(table);
-    let timeouts = timeouts(&table.sub("timeouts"));
+    let timeouts = super::timeouts::timeouts(&table.sub("timeouts"));
     let attempts = table.or("attempts", Service::ATTEMPTS, whole(1..=10));
     let retry_budget = retry_budget(&table.sub("retry_budget"));
     let cohorts = super::cohorts::read(table, kind);
@@ -186,14 +184,4 @@ fn proxy_protocol(table: &Table<'_>, reads: Reads) -> Option<Version> {
         table.fault("proxy_protocol", "is given, but the registries are followed without it", right);
     }
     Some(version)
-}
-
-fn timeouts(table: &Table<'_>) -> UpstreamTimeouts {
-    let default = UpstreamTimeouts::default();
-    UpstreamTimeouts {
-        connect: table.or("connect", default.connect, duration_in(MILLI * 10..=MINUTE)),
-        // A poll is parked for 10 s without a byte: a shorter limit would cut every one of them.
-        idle: table.or("idle", default.idle, duration_in(Duration::from_secs(12)..=DAY)),
-        keep_alive: table.or("keep_alive", default.keep_alive, duration_in(Duration::ZERO..=DAY)),
-    }
 }

@@ -6,7 +6,7 @@ use super::{ask::Progress, exchange::Exchange, pump::Pump, upstream::Connection,
 use crate::proxy::{
     self,
     forward::{
-        self, Passing, Then,
+        self, Passing, Then, Way,
         part::{self, Part},
     },
     h1::{
@@ -78,7 +78,11 @@ impl Exchange {
             return Taken::Garbled;
         }
         let to = forward::framing_to(from, self.chunks);
-        let mut pump = Pump::answer(from, to, self.trailers);
+        let meter = self
+            .ctx
+            .service()
+            .and_then(|service| forward::meter(self.ctx.route, Way::Down, service.timeouts));
+        let mut pump = Pump::answer(from, to, self.trailers).metered(meter);
         // Before anything is promised: a body that begins badly is no answer.
         let Ok((used, plain)) = pump.prepare_from(behind) else { return Taken::Garbled };
         connection.wire.ahead.extend_from_slice(behind.get(used..).unwrap_or_default());

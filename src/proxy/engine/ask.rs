@@ -20,7 +20,10 @@ use crate::{
     proxy::{
         self,
         ctx::Ctx,
-        forward::{self, Limits},
+        forward::{
+            self, Limits,
+            floor::{Noted, Side},
+        },
         guard::Refusal,
         h1::answer,
         retry::{Traffic, What},
@@ -185,11 +188,21 @@ impl Asking<'_> {
             proxy::sent(self.ctx);
         }
         match polled {
-            Poll::Pending => {}
+            Poll::Pending => {
+                let counts = !self.client_waits();
+                match self.body.note(now, &self.connection.wire.stream, counts) {
+                    Noted::Fine => {}
+                    Noted::Moves => self.progress.touched = now,
+                    Noted::Slow(Side::From) => return Poll::Ready(Asked::Refused(Refusal::BodyTooSlow)),
+                    Noted::Slow(Side::To) => return Poll::Ready(Asked::Nothing(What::TooSlow)),
+                }
+            }
             Poll::Ready(Ok(())) => {
                 (self.progress.sending, self.progress.whole) = (false, true);
                 proxy::whole(self.ctx, now);
-                self.progress.until = match forward::after_body(self.ctx.route) {
+                let timeouts = self.ctx.service().map(|service| service.timeouts);
+                let wait = timeouts.and_then(|timeouts| forward::first_byte(self.ctx.route, timeouts));
+                self.progress.until = match wait {
                     Some(wait) => Some(now + wait),
                     None => proxy::answer_until(self.ctx, now),
                 };
@@ -228,16 +241,25 @@ impl Asking<'_> {
     fn until(&self) -> Instant {
         let Progress { sending, touched, until, .. } = self.progress;
         let deadline = if sending { self.ctx.deadline } else { until };
-        let idle = if sending { Some(self.limits.write) } else { self.limits.read };
+        let idle = match until {
+            // However many pieces the head comes in.
+            Some(_) if !sending => None,
+            _ if sending => Some(self.limits.write),
+            _ => self.limits.read,
+        };
         let idle = idle.map(|idle| touched + idle);
         // Something always limits it; if not, then as long as a body may stand still.
         [deadline, idle].into_iter().flatten().min().unwrap_or(touched + self.limits.write)
     }
 
+    /// Whether the client waits to be told that its body is wanted.
+    fn client_waits(&self) -> bool {
+        self.ctx.expects && self.body.payload == 0
+    }
+
     /// Whose fault it is that time is up.
     fn late(&self) -> Asked {
-        let client_waits = self.ctx.expects && self.body.payload == 0;
-        if self.progress.sending && !self.body.is_blocked() && !client_waits {
+        if self.progress.sending && !self.body.is_blocked() && !self.client_waits() {
             Asked::Refused(Refusal::BodyTooSlow)
         } else {
             Asked::Nothing(What::TimedOut)

@@ -25,7 +25,7 @@ use crate::{
         self, Head, NoNext,
         answer::Answer,
         ctx::{Arrival, Ctx, End, Protocol},
-        forward::{self, Limits, Then},
+        forward::{self, Limits, Then, Way},
         guard::{
             Refusal,
             head::{self, HeadLimits},
@@ -210,8 +210,10 @@ impl Exchange {
     /// Steps 6 to 9, as often as they say. `head` is the head as every upstream gets it.
     async fn forward(&mut self, worker: &Worker, client: &mut Client, head: Vec<u8>) -> After {
         let route = self.ctx.route;
+        let meter = self.ctx.service().and_then(|service| forward::meter(route, Way::Up, service.timeouts));
         let mut body =
-            Pump::request(head, self.framing, route.repeatable || route.creates, self.ctx.body_cap());
+            Pump::request(head, self.framing, route.repeatable || route.creates, self.ctx.body_cap())
+                .metered(meter);
         let after = loop {
             let (stream, shared) = (&client.wire.stream, &worker.shared);
             let bytes = || body.in_memory() + client.wire.in_memory();
@@ -313,7 +315,8 @@ impl Exchange {
         // Boxed: what connects is large, and most attempts find a connection.
         let connected = Box::pin(async {
             let opening = opening::to(&upstream, client)?;
-            connect(&upstream, worker, limits.connect, opening.as_deref()).await
+            let times = (limits.connect, limits.tls);
+            connect(&upstream, worker, times, self.ctx.deadline, opening.as_deref()).await
         });
         match connected.await {
             Ok(connection) => Ok((connection, limits)),
@@ -396,6 +399,14 @@ impl Exchange {
         Next::Over(if self.ctx.passed.is_some() { After::Cut } else { After::Close })
     }
 
+    /// It takes its answer, or sends its body, too slowly: it is cut off, so that half an answer does not look whole.
+    fn client_slow(&mut self, worker: &Worker) -> Next {
+        self.ctx.end = End::ClientSlow;
+        self.ctx.end_attempt(End::ClientSlow.as_str());
+        worker.shared.metrics.refused(self.ctx.listener_name(), End::ClientSlow.as_str());
+        Next::Over(After::Cut)
+    }
+
     /// The head of an answer is there: passes the answer on, or decides again.
     async fn answered(
         &mut self,
@@ -438,6 +449,10 @@ impl Exchange {
                 self.bytes.sent = answer.payload;
                 return self.client_gone();
             }
+            Passed::ClientSlow => {
+                self.bytes.sent = answer.payload;
+                return self.client_slow(worker);
+            }
             Passed::BrokeOff(what) => {
                 let resumed =
                     Box::pin(self.resume(worker, client, &answered, &mut answer, body.head(), what)).await;
@@ -445,6 +460,7 @@ impl Exchange {
                 match resumed {
                     Resumed::Whole => return Next::Over(self.close(client, &answered, whole)),
                     Resumed::ClientGone => return self.client_gone(),
+                    Resumed::ClientSlow => return self.client_slow(worker),
                     Resumed::Not => return Next::Over(After::Cut),
                 }
             }

@@ -11,7 +11,13 @@ use super::{
     ask::Asking,
     pump::{Fault, Pump},
 };
-use crate::{clock, proxy::retry::What};
+use crate::{
+    clock,
+    proxy::{
+        forward::floor::{Noted, Side},
+        retry::What,
+    },
+};
 
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +26,8 @@ pub(super) enum Passed {
     Whole,
     /// The client has closed, or takes no more.
     ClientGone,
+    /// The client takes, or sends, too little.
+    ClientSlow,
     /// The upstream has given no more.
     BrokeOff(What),
 }
@@ -61,7 +69,20 @@ fn poll(asking: &mut Asking<'_>, answer: &mut Pump, cx: &mut Context<'_>) -> Pol
         return Poll::Ready(Passed::ClientGone);
     }
     let now = clock::now();
-    if before != (answer.moved(), asking.body.written) {
+    let mut moves = match answer.note(now, &asking.client.wire.stream, true) {
+        Noted::Slow(Side::From) => return Poll::Ready(Passed::BrokeOff(What::TooSlow)),
+        Noted::Slow(Side::To) => return Poll::Ready(Passed::ClientSlow),
+        noted => noted == Noted::Moves,
+    };
+    if asking.progress.sending {
+        match asking.body.note(now, &asking.connection.wire.stream, true) {
+            Noted::Slow(Side::From) => return Poll::Ready(Passed::ClientSlow),
+            // The answer goes on all the same.
+            Noted::Slow(Side::To) => asking.progress.sending = false,
+            noted => moves |= noted == Noted::Moves,
+        }
+    }
+    if moves || before != (answer.moved(), asking.body.written) {
         asking.progress.touched = now;
     }
     let idle = asking.progress.touched + asking.limits.read.unwrap_or(asking.limits.write);

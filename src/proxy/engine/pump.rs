@@ -15,7 +15,10 @@ use super::{
     wire::{SCRATCH, Scratch, Wire},
 };
 use crate::proxy::{
-    forward,
+    forward::{
+        self,
+        floor::{Meter, Moved, Noted, Side},
+    },
     guard::Refusal,
     h1::{
         Framing,
@@ -106,6 +109,8 @@ pub(super) struct Pump {
     splice: Option<Box<Splice>>,
     /// It waits for its turn.
     ticket: Option<Ticket>,
+    /// How slow its two sides may be.
+    meter: Option<Box<Meter>>,
     /// Bytes of the body itself that were read.
     pub(super) payload: u64,
     /// Bytes that were written since [`Pump::begin`].
@@ -149,9 +154,15 @@ impl Pump {
             skip: 0,
             splice: None,
             ticket: None,
+            meter: None,
             payload: 0,
             written: 0,
         }
+    }
+
+    /// The same, which may not be too slow.
+    pub(super) fn metered(self, meter: Option<Meter>) -> Self {
+        Self { meter: meter.map(Box::new), ..self }
     }
 
     /// Takes from `bytes`, which came behind the head of an answer, what belongs to it. Gives how many that were, and
@@ -190,6 +201,7 @@ impl Pump {
             self.lead.extend_from_slice(&self.waiting);
             self.at = self.waiting.len();
         }
+        self.begin_meter();
     }
 
     /// The next bytes that come are not part of it: its sender begins from the start.
@@ -198,6 +210,34 @@ impl Pump {
         if let Some(splice) = &mut self.splice {
             splice.other_sender();
         }
+        self.begin_meter();
+    }
+
+    fn begin_meter(&mut self) {
+        let moved = self.metered_bytes();
+        if let Some(meter) = &mut self.meter {
+            meter.begin(moved);
+        }
+    }
+
+    fn metered_bytes(&self) -> Moved {
+        // What is skipped came all the same.
+        Moved { from: self.payload.wrapping_sub(self.skip), to: self.written }
+    }
+
+    /// Looks whether one side is too slow. To be called when it waits; `counts`: the one that it waits for is able to go
+    /// on.
+    pub(super) fn note(&mut self, now: Instant, to: &Stream, counts: bool) -> Noted {
+        if self.meter.is_none() {
+            return Noted::Fine;
+        }
+        let side = if self.is_blocked() { Side::To } else { Side::From };
+        // Whoever waits for a turn waits for us.
+        let waits = (counts && self.ticket.is_none()).then_some(side);
+        let moved = self.metered_bytes();
+        self.meter
+            .as_mut()
+            .map_or(Noted::Fine, |meter| meter.note(now, moved, waits, || splice::queued(to.tcp()?)))
     }
 
     /// What changes whenever anything moves.
@@ -225,7 +265,9 @@ impl Pump {
     /// When it should be polled again although nothing has happened.
     pub(super) fn look_at(&self) -> Option<Instant> {
         // Its turn comes by itself.
-        self.pipe().filter(|_| self.ticket.is_none()).and_then(Splice::look_at)
+        let below = self.pipe().filter(|_| self.ticket.is_none()).and_then(Splice::look_at);
+        let slow = self.meter.as_ref().and_then(|meter| meter.look_at());
+        [below, slow].into_iter().flatten().min()
     }
 
     /// No more of it will be asked for: the sender's socket is as it was before, for whoever reads it next.

@@ -35,6 +35,8 @@ pub(super) enum Resumed {
     Whole,
     /// The client has closed.
     ClientGone,
+    /// The client takes too little.
+    ClientSlow,
     /// Nobody has the rest; the client's connection is to be cut.
     Not,
 }
@@ -62,7 +64,7 @@ impl Exchange {
         let mut before = 0;
         let mut times = 0;
         loop {
-            proxy::broke_off(&self.ctx, what);
+            proxy::broke_off(&mut self.ctx, what);
             let Some(part) = answered.part.as_ref().filter(|_| times < TIMES) else {
                 proxy::failed(&mut self.ctx, Event::BrokeOff, true, metrics);
                 return Resumed::Not;
@@ -90,6 +92,7 @@ impl Exchange {
             match self.pass_rest(worker, client, rest, answer).await {
                 Passed::Whole => return Resumed::Whole,
                 Passed::ClientGone => return Resumed::ClientGone,
+                Passed::ClientSlow => return Resumed::ClientSlow,
                 Passed::BrokeOff(why) => what = why,
             }
         }

@@ -56,11 +56,13 @@ pub(super) struct Names {
     looking: tokio::sync::Mutex<()>,
 }
 
-/// Connects anew, and shakes hands, all of it `within` a time. `opening` is sent before anything else.
+/// Connects anew within one time, and shakes hands within another, but not past `deadline`. `opening` is sent before
+/// anything else.
 pub(super) async fn connect(
     to: &Upstream,
     worker: &Worker,
-    within: Duration,
+    (within, shaking): (Duration, Duration),
+    deadline: Option<Instant>,
     opening: Option<&[u8]>,
 ) -> io::Result<Connection> {
     let names = &worker.shared.names;
@@ -79,7 +81,9 @@ pub(super) async fn connect(
         Some(tls) => {
             let session = tls.connect(&to.address.host).map_err(io::Error::other)?;
             let mut stream = Tls::client(tcp, session, worker.crypt.clone());
-            timeout_at(until, poll_fn(|cx| stream.poll_handshake(cx))).await?.map_err(refused)?;
+            let shaken = clock::now() + shaking;
+            let shaken = deadline.map_or(shaken, |deadline| shaken.min(deadline));
+            timeout_at(shaken, poll_fn(|cx| stream.poll_handshake(cx))).await?.map_err(refused)?;
             Stream::Tls(Box::new(stream))
         }
     };

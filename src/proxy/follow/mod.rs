@@ -319,7 +319,8 @@ impl Of {
             writer: service.writer.filter(|_| by_position)?,
             upstreams: service.upstreams.clone(),
             fresh_wait: service.reads.fresh_wait,
-            connect: service.timeouts.connect,
+            connect: service.timeouts.connect
+                + service.tls.as_ref().map_or(Duration::ZERO, |_| service.timeouts.tls),
             tls: service.tls.clone(),
         })
     }

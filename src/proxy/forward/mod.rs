@@ -1,11 +1,13 @@
 //! Step 8: what goes to the upstream and back: header edits, deadlines, limits. Decides; moves nothing.
 
+pub mod floor;
 pub mod part;
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use self::floor::Meter;
 use super::{
     classify::{Needs, Pace, Route},
     guard::{identity, path::Target},
@@ -16,7 +18,7 @@ use super::{
 use crate::{
     config::proxy::{Hold, UpstreamTimeouts},
     health::Access,
-    model::{RequestId, TraceParent},
+    model::{RequestId, RouteClass, TraceParent},
     wire::headers,
 };
 
@@ -31,12 +33,6 @@ const LOG_DEADLINE: Duration = Duration::from_secs(3);
 
 /// A hold ends so long before the deadline, so that the upstream has time to answer.
 const ANSWER_TIME: Duration = Duration::from_secs(2);
-
-/// A parked poll is answered within its server's time-out (10 s, up to 60 s by config) or its server is gone.
-const PARKED: Duration = Duration::from_secs(90);
-
-/// After the last byte of an upload the registry makes it durable, on several machines if told so.
-const COMMIT: Duration = Duration::from_secs(15 * 60);
 
 /// A used connection over which an answer came so lately is as good as a new one.
 pub const PROVED: Duration = Duration::from_secs(1);
@@ -86,6 +82,8 @@ pub fn hold_until(route: Route, hold: Hold, started: Instant) -> Instant {
 pub struct Limits {
     /// For connecting.
     pub connect: Duration,
+    /// For the handshake of TLS behind that.
+    pub tls: Duration,
     /// Between two reads from the upstream; `None` while the answer may rightly be long in coming.
     pub read: Option<Duration>,
     /// For each write to the upstream, and for each read and write of the client's body.
@@ -107,11 +105,13 @@ pub fn limits(route: Route, timeouts: UpstreamTimeouts, left: Option<Duration>) 
         Pace::Prompt => timeouts.idle.min(WRITE_DEADLINE),
         _ => timeouts.idle,
     };
+    let within = |time: Duration| left.map_or(time, |left| time.min(left));
     Limits {
-        connect: left.map_or(timeouts.connect, |left| timeouts.connect.min(left)),
+        connect: within(timeouts.connect),
+        tls: within(timeouts.tls),
         read: match route.pace {
             Pace::Prompt | Pace::Bulk => Some(idle),
-            Pace::Parked => Some(idle.max(PARKED)),
+            Pace::Parked => Some(idle.max(timeouts.poll)),
             Pace::Commit => None,
         },
         write: idle,
@@ -119,9 +119,33 @@ pub fn limits(route: Route, timeouts: UpstreamTimeouts, left: Option<Duration>) 
     }
 }
 
-/// How long the answer may take after the last byte of the request; the idle limit does not run meanwhile.
-pub fn after_body(route: Route) -> Option<Duration> {
-    (route.pace == Pace::Commit).then_some(COMMIT)
+/// Which way a body goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// That of the request.
+    Up,
+    /// That of the answer.
+    Down,
+}
+
+/// What sees to it that such a body is not too slow. There is none for bodies that may rightly be: all but blobs, layers
+/// and what is uploaded. A log comes when something happens.
+pub fn meter(route: Route, way: Way, timeouts: UpstreamTimeouts) -> Option<Meter> {
+    let transfers = match way {
+        Way::Up => route.class == RouteClass::RegistryUpload,
+        Way::Down => route.needs == Needs::Blob && route.pace == Pace::Bulk,
+    };
+    timeouts.floor.filter(|_| transfers).map(|floor| Meter::new(floor, timeouts.idle))
+}
+
+/// How long the head of the answer may take after the last byte of the request; `None`: until the one deadline.
+pub fn first_byte(route: Route, timeouts: UpstreamTimeouts) -> Option<Duration> {
+    match route.pace {
+        Pace::Prompt => None,
+        Pace::Parked => Some(timeouts.poll),
+        Pace::Bulk => Some(timeouts.first_byte.unwrap_or(timeouts.idle)),
+        Pace::Commit => Some(timeouts.commit),
+    }
 }
 
 /// What the head of a request depends on, besides its own fields.

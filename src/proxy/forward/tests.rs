@@ -184,3 +184,59 @@ fn a_silent_upstream_leaves_half_of_the_time_for_another_one() {
     assert_eq!(attempt_until(after(4000), after(2000)), after(3000));
     assert_eq!(attempt_until(now, after(1)), after(1), "too late already");
 }
+
+/// The rows of the page's table, as what the code says of each.
+#[test]
+fn the_table_of_timeouts_in_the_docs_is_that_of_the_code() {
+    let page = include_str!("../../../docs/http.md");
+    let table = page.split_once("## How long each step may take").unwrap().1.split_once("\n## ").unwrap().0;
+    let rows = table.lines().filter(|line| line.starts_with("| `"));
+    let now = clock::now();
+    let ms = Duration::from_millis;
+    let timeouts = UpstreamTimeouts {
+        connect: ms(11),
+        tls: ms(12),
+        first_byte: Some(ms(13)),
+        poll: ms(14),
+        commit: ms(15),
+        idle: Duration::from_secs(16),
+        ..UpstreamTimeouts::default()
+    };
+    let name = |time: Duration| match time.as_millis() {
+        11 => "`connect`".to_owned(),
+        12 => "`tls`".to_owned(),
+        13 => "`first_byte`".to_owned(),
+        14 => "`poll`".to_owned(),
+        15 => "`commit`".to_owned(),
+        16_000 => "`idle`".to_owned(),
+        other => format!("{}s", other as f64 / 1000.0),
+    };
+    let mut classes = Vec::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let (method, path) = cells[1].trim_matches('`').split_once(' ').unwrap();
+        let kind = if cells[0].starts_with("`registry") { Kind::Registry } else { Kind::Controller };
+        let route = classify::route(kind, &method.parse::<Method>().unwrap(), path);
+        let limits = limits(route, timeouts, None);
+        let ways = [(Way::Up, "up"), (Way::Down, "down")].into_iter();
+        let floor: Vec<&str> =
+            ways.filter(|(way, _)| meter(route, *way, timeouts).is_some()).map(|(_, name)| name).collect();
+        let said = [
+            deadline(route, now).map_or(String::new(), |at| name(at - now)),
+            name(limits.connect),
+            name(limits.tls),
+            first_byte(route, timeouts).map_or("the deadline".to_owned(), name),
+            name(limits.write),
+            floor.join(" "),
+        ];
+        assert_eq!(cells[2..], said, "{row}");
+        assert!(cells[0].starts_with(&format!("`{}`", route.class.as_str())), "{row}: {:?}", route.class);
+        assert_eq!(
+            deadline(route, now).is_none(),
+            first_byte(route, timeouts).is_some(),
+            "{row}: something bounds it"
+        );
+        classes.push(route.class);
+    }
+    assert!(RouteClass::ALL.iter().all(|class| classes.contains(class)), "{classes:?}");
+}

@@ -37,6 +37,8 @@ pub(super) fn broke_off(what: What, class: RouteClass) -> Option<Failure> {
         What::Closed => Some(Failure::Closed),
         What::Garbled => Some(Failure::Garbled),
         // A parked poll is silent by its nature.
+        // Which side was waited for is known: no transfer is slow by its nature, and none is charged for its client.
+        What::TooSlow => Some(Failure::TimedOut),
         What::TimedOut => (class != RouteClass::AgentPoll).then_some(Failure::TimedOut),
     }
 }
@@ -66,6 +68,11 @@ mod tests {
         assert_eq!(event(silent, RouteClass::AgentPoll), None);
         assert_eq!(event(silent, RouteClass::ControllerApi), Some(Failure::TimedOut));
         assert_eq!(event(Event::NoAnswer(What::Closed), RouteClass::AgentPoll), Some(Failure::Closed));
+        assert_eq!(
+            broke_off(What::TooSlow, RouteClass::RegistryRead),
+            Some(Failure::TimedOut),
+            "as if it stood still"
+        );
         assert_eq!(event(Event::BadStatus(500), RouteClass::ControllerApi), None, "counted when it came");
     }
 }

@@ -38,6 +38,8 @@ pub enum What {
     Closed,
     /// It took too long.
     TimedOut,
+    /// What it gave, or took, was less than a transfer may move.
+    TooSlow,
     /// What came was no HTTP.
     Garbled,
 }
@@ -48,6 +50,7 @@ impl What {
         match self {
             Self::Closed => "it closed the connection",
             Self::TimedOut => "it took too long",
+            Self::TooSlow => "it was too slow",
             Self::Garbled => "its answer was not HTTP",
         }
     }
@@ -57,6 +60,7 @@ impl What {
         match self {
             Self::Closed => "closed",
             Self::TimedOut => "timed-out",
+            Self::TooSlow => "too-slow",
             Self::Garbled => "garbled",
         }
     }

@@ -33,6 +33,11 @@ pub(super) const LEAST: u64 = 128 * 1024;
 /// Moved out of a socket at once at most: other connections wait for the thread.
 const AT_ONCE: usize = 1024 * 1024;
 
+/// Bytes that were written to a socket and that its other side has not acknowledged; `None` where the system does not say.
+pub(super) fn queued(socket: &TcpStream) -> Option<u64> {
+    system::queued(socket).ok()
+}
+
 /// A body that moves this way.
 #[derive(Debug, Default)]
 pub(super) struct Splice {

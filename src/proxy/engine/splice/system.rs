@@ -1,9 +1,9 @@
 //! The few calls to the system that this takes, and what stands for them where there is no `splice(2)`.
 
 #[cfg(target_os = "linux")]
-pub(super) use linux::{low_water, pipe, splice, unread};
+pub(super) use linux::{low_water, pipe, queued, splice, unread};
 #[cfg(not(target_os = "linux"))]
-pub(super) use none::{low_water, pipe, splice, unread};
+pub(super) use none::{low_water, pipe, queued, splice, unread};
 
 #[cfg(target_os = "linux")]
 mod linux {
@@ -44,6 +44,16 @@ mod linux {
         Ok(rustix::io::ioctl_fionread(socket)?)
     }
 
+    /// Bytes that were sent over a socket and are not acknowledged.
+    #[expect(unsafe_code, reason = "no crate here has a safe wrapper of this call")]
+    pub(in super::super) fn queued(socket: impl AsFd) -> io::Result<u64> {
+        use rustix::ioctl::{Getter, Opcode, ioctl};
+        const SIOCOUTQ: Opcode = libc::TIOCOUTQ as Opcode;
+        // SAFETY: of a socket it writes one `int` (tcp(7)), and nothing else.
+        let queued = unsafe { ioctl(socket, Getter::<SIOCOUTQ, libc::c_int>::new()) }?;
+        Ok(u64::try_from(queued).unwrap_or(0))
+    }
+
     /// The system speaks up of a socket when it has so many bytes, or is closed. If it has them, it does so now.
     pub(in super::super) fn low_water(socket: impl AsFd, bytes: u64) -> io::Result<()> {
         LowWater.set(&socket, &usize::try_from(bytes).unwrap_or(usize::MAX))?;
@@ -67,6 +77,10 @@ mod none {
     }
 
     pub(in super::super) fn unread(_: impl AsFd) -> io::Result<u64> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    pub(in super::super) fn queued(_: impl AsFd) -> io::Result<u64> {
         Err(io::ErrorKind::Unsupported.into())
     }
 
