@@ -4,6 +4,32 @@ use std::fmt;
 
 use super::proxy::Kind;
 
+/// What one upstream bears at once; `None`: no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Bears {
+    /// `max_requests`: requests under way, parked polls included.
+    pub requests: Option<u64>,
+    /// `max_connections.control`: connections for everything but transfers, used or not.
+    pub control: Option<u64>,
+    /// `max_connections.bulk`: connections for transfers.
+    pub bulk: Option<u64>,
+    /// `max_pending`: connections that are being made.
+    pub pending: Option<u64>,
+}
+
+impl Bears {
+    /// What it does not say of itself, as another one says.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.or(other.requests),
+            control: self.control.or(other.control),
+            bulk: self.bulk.or(other.bulk),
+            pending: self.pending.or(other.pending),
+        }
+    }
+}
+
 /// How the next upstream is picked among the eligible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Balance {

@@ -12,7 +12,7 @@ use crate::{
     tls,
 };
 
-pub use super::choosing::{Balance, Key, Sticky};
+pub use super::choosing::{Balance, Bears, Key, Sticky};
 pub use super::health::{Health, HttpProbe, Passive, ProbeKind, ProbeMethod};
 pub use super::timeouts::{Floor, UpstreamTimeouts};
 
@@ -207,8 +207,8 @@ pub struct Service {
     pub sticky: Option<Sticky>,
     /// One that comes back has its whole weight after so long.
     pub slow_start: Duration,
-    /// So many requests are under way at most at each upstream that says nothing else.
-    pub max_requests: Option<u64>,
+    /// What each upstream bears that says nothing else of itself.
+    pub bears: Bears,
     /// How long a request may wait for an eligible upstream.
     pub hold: Hold,
     /// Answers that a repeatable request is tried again for, once.
@@ -422,14 +422,14 @@ pub struct Upstream {
     pub weight: u32,
     /// The zone that it is in.
     pub zone: Option<ZoneName>,
-    /// So many requests are under way there at most.
-    pub max_requests: Option<u64>,
+    /// What it bears at once; of what it does not say the service does.
+    pub bears: Bears,
 }
 
 impl Upstream {
     /// One of weight 1, of no zone and without a limit.
     pub fn plain(name: UpstreamName, address: Address) -> Self {
-        Self { name, address, weight: 1, zone: None, max_requests: None }
+        Self { name, address, weight: 1, zone: None, bears: Bears::default() }
     }
 }
 
@@ -450,7 +450,7 @@ impl Service {
             hash: Key::Content,
             sticky: None,
             slow_start: Self::SLOW_START,
-            max_requests: None,
+            bears: Bears::default(),
             hold: Hold::default(),
             retry_status: Self::RETRY_STATUS.to_vec(),
             maintenance: false,

@@ -298,6 +298,12 @@ impl Ctx {
         self.deadline.map(|deadline| deadline.saturating_duration_since(now))
     }
 
+    /// There was no attempt after all: nobody was asked for anything.
+    pub fn take_back(&mut self) {
+        self.current = None;
+        self.attempts.pop();
+    }
+
     /// Notes how the attempt under way ended; it counts as load no more.
     pub fn end_attempt(&mut self, end: &'static str) {
         let traffic = self.current.take().map(|current| current.traffic);

@@ -1,6 +1,6 @@
 //! A request that is held: its place in the line, what it follows, and the loop in which it looks again.
 
-use std::{future::Future, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{sync::watch, time::Instant};
 
@@ -9,9 +9,10 @@ use super::{
     choose::{Candidate, NoneLeft},
     ctx::Ctx,
     forward,
-    hold::{self, Ended, Full, Place, Wants},
-    next::{self, NoNext, Not},
+    hold::{self, Ended, Full, Place, Spot, Wants},
+    next::{self, Mover, NoNext, Not},
     record::ProxyMetrics,
+    room,
     snapshot::{self, Live, Service},
 };
 use crate::clock;
@@ -23,8 +24,8 @@ struct Waiting {
     goes: Option<Instant>,
     /// When those that could not be connected to are tried once more.
     tick: Instant,
-    /// Those that had no room for it.
-    full: Vec<u64>,
+    /// Where there was no room for it.
+    full: Vec<Spot>,
     follows: Follows,
     config: watch::Receiver<()>,
 }
@@ -66,14 +67,17 @@ impl Waiting {
     /// Notes whom it waits for because they have no room. Whether those are others than before: then it must look once
     /// more, for there may have been room before it waited for it.
     fn wants(&mut self, service: &Service, none: &NoneLeft) -> bool {
-        let full: Vec<_> = none.full().filter_map(|place| service.upstreams.get(place)).collect();
-        let ids: Vec<u64> = full.iter().map(|upstream| upstream.id).collect();
-        if ids == self.full {
+        let full = none.full().filter_map(|(place, lane)| {
+            let upstream = service.upstreams.get(place)?;
+            Some(((upstream.id, lane), upstream.room.queue(lane).clone()))
+        });
+        let wants: Wants = full.collect();
+        let spots: Vec<Spot> = wants.iter().map(|(spot, _)| *spot).collect();
+        if spots == self.full {
             return false;
         }
-        let wants: Wants = full.iter().map(|upstream| (upstream.id, upstream.queue.clone())).collect();
         self.place.want(wants);
-        self.full = ids;
+        self.full = spots;
         true
     }
 }
@@ -107,23 +111,24 @@ impl Turn<'_> {
     }
 }
 
-/// Waits until an upstream can be chosen. `gone` completes when the client has closed; `bytes` is what of the request lies
-/// in memory, or may come to lie there unasked.
-pub(super) async fn wait_for_one<G: Future<Output = ()>>(
+/// Waits until an upstream can be chosen.
+pub(super) async fn wait_for_one(
     ctx: &mut Ctx,
     live: &Live,
     metrics: &ProxyMetrics,
-    gone: impl Fn() -> G,
-    bytes: impl Fn() -> u64,
+    mover: &impl Mover,
 ) -> Result<(), NoNext> {
     let mut waiting: Option<Waiting> = None;
     loop {
         let service = ctx.service().cloned().ok_or(NoNext::Answer(Answer::NoRoute))?;
         let now = clock::now();
         let hold_until = forward::hold_until(ctx.route, service.hold, ctx.started);
+        if let Some(held) = &waiting {
+            held.place.looks();
+        }
         let turn =
             waiting.as_mut().map(|Waiting { place, goes, .. }| Turn { place, goes, until: hold_until });
-        let (none, until) = match next::choose_now(ctx, &service, now, turn) {
+        let (none, until) = match next::choose_now(ctx, &service, now, mover, turn) {
             Ok(rank) => {
                 next::count_wait(ctx, &service, metrics, next::outcome(rank));
                 return Ok(());
@@ -145,7 +150,7 @@ pub(super) async fn wait_for_one<G: Future<Output = ()>>(
         };
         let wait = none.as_ref().and_then(|none| none.wait);
         let Some(held) = &mut waiting else {
-            match Waiting::begin(ctx, &service, live, bytes(), now) {
+            match Waiting::begin(ctx, &service, live, mover.in_memory(), now) {
                 Ok(begun) => waiting = Some(begun),
                 // Too many wait: it goes on with those who can answer now.
                 Err(_) if wait.is_some() => ctx.impatient = true,
@@ -164,13 +169,13 @@ pub(super) async fn wait_for_one<G: Future<Output = ()>>(
                 continue;
             }
         }
-        held.place.stays(|upstream| service.has_room(upstream));
+        held.place.stays(|spot| room::is_free(&service, spot));
         ctx.fresh_waited |= wait.is_some();
         let tick = held.tick;
         let Follows { verdicts, news } = &mut held.follows;
         let changes =
             hold::Changes { verdicts, news: news.as_mut(), config: &mut held.config, place: &held.place };
-        let ended = hold::wait(changes, until.min(tick), now, gone()).await;
+        let ended = hold::wait(changes, until.min(tick), now, mover.gone()).await;
         ctx.held += clock::now().saturating_duration_since(now);
         let over = ended == Ended::Over && until <= tick;
         match (ended, &none) {

@@ -30,6 +30,7 @@ pub mod trace;
 pub mod limit;
 pub mod classify;
 pub mod affinity;
+pub mod lane;
 pub mod choose;
 pub mod hold;
 mod next;
@@ -43,6 +44,7 @@ pub mod record;
 pub mod answer;
 pub mod ctx;
 pub mod share;
+pub mod room;
 pub mod snapshot;
 pub mod freshness;
 pub mod catalogue;
@@ -72,7 +74,7 @@ use self::{
     guard::{Refusal, path::Target},
     h1::{Fields, Framing},
     limit::who::Caller,
-    next::{NoNext, next_upstream},
+    next::{Mover, NoNext, next_upstream},
     passive::answered,
 };
 use crate::{config::proxy::Kind, model::RequestId, wire::headers};

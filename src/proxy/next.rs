@@ -13,9 +13,11 @@ use super::{
     follow::Look,
     forward,
     held::{Turn, wait_for_one},
+    lane::Lane,
     passive::Trial,
     record::ProxyMetrics,
     retry::Traffic,
+    room::{self, Looks},
     snapshot::{Live, Service, UnderWay},
     weigh::Asked,
 };
@@ -45,26 +47,36 @@ impl From<NoneLeft> for Not {
     }
 }
 
-/// Sets [`Ctx::current`]. `gone` completes when the client has closed; `bytes` is what of the request lies in memory, or
-/// may come to lie there unasked.
-pub(super) async fn next_upstream<G: Future<Output = ()>>(
+/// What the steps ask of who moves the bytes.
+pub(super) trait Mover {
+    /// Completes when the client has closed.
+    fn gone(&self) -> impl Future<Output = ()> + Send;
+
+    /// Bytes of the request that lie in memory, or may come to lie there unasked.
+    fn in_memory(&self) -> u64;
+
+    /// Whether a connection to the upstream of this id is unused and at hand, that such a request may go over.
+    fn has_unused(&self, upstream: u64) -> bool;
+}
+
+/// Sets [`Ctx::current`].
+pub(super) async fn next_upstream(
     ctx: &mut Ctx,
     live: &Live,
     metrics: &ProxyMetrics,
-    gone: impl Fn() -> G,
-    bytes: impl Fn() -> u64,
+    mover: &impl Mover,
 ) -> Result<(), NoNext> {
     // Held by a reference of its own, for the context changes.
     let snapshot = ctx.snapshot.clone();
     let service = ctx.service.and_then(|place| snapshot.services.get(place));
     let service = service.ok_or(NoNext::Answer(Answer::NoRoute))?;
-    match choose_now(ctx, service, clock::now(), None) {
+    match choose_now(ctx, service, clock::now(), mover, None) {
         Ok(rank) => {
             count_wait(ctx, service, metrics, outcome(rank));
             Ok(())
         }
         // Boxed: what waits is large, and nearly no request does.
-        Err(_) => Box::pin(wait_for_one(ctx, live, metrics, gone, bytes)).await,
+        Err(_) => Box::pin(wait_for_one(ctx, live, metrics, mover)).await,
     }
 }
 
@@ -102,7 +114,11 @@ pub(super) fn give_up(ctx: &Ctx, service: &Service, why: NoneLeft) -> Answer {
     if ctx.tried.sent_any() {
         return no_answer(ctx, !read);
     }
-    Answer::NoUpstream { service: name, why }
+    if why.is_full() {
+        Answer::AtLimit { service: name, why }
+    } else {
+        Answer::NoUpstream { service: name, why }
+    }
 }
 
 fn subject(ctx: &Ctx) -> String {
@@ -125,6 +141,7 @@ pub(super) fn choose_now(
     ctx: &mut Ctx,
     service: &Service,
     now: Instant,
+    mover: &impl Mover,
     mut turn: Option<Turn<'_>>,
 ) -> Result<Rank, Not> {
     let look = ctx.look(service);
@@ -136,7 +153,14 @@ pub(super) fn choose_now(
         let mut candidates = service.candidates(&verdicts, &look, now);
         service.keep_to_cohort(&mut candidates, ctx.of_agent);
         service.mark_ejected(&mut candidates, ctx.route, now);
-        service.mark_queued(&mut candidates, &ctx.tried, turn.as_ref().map(|turn| turn.place));
+        let looks = Looks {
+            lane: Lane::of(ctx.route),
+            place: turn.as_ref().map(|turn| turn.place),
+            may_wait: !ctx.tried.sent_any(),
+            first: turn.is_none() && ctx.attempts.is_empty() && races == 0,
+            now,
+        };
+        room::mark(service, &mut candidates, looks, |upstream| mover.has_unused(upstream));
         let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
         let at_once = !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold);
         let draw = draw(service, &want);
@@ -229,10 +253,13 @@ pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str
     let want = Want { ability: ability.or(ctx.ability), ..ctx.want(service, &look) };
     let draw = Draw { turn: 0, chance: 0 };
     let verdicts = service.verdicts();
-    let mut candidates = service.candidates(&verdicts, &look, clock::now());
+    let now = clock::now();
+    let mut candidates = service.candidates(&verdicts, &look, now);
     service.keep_to_cohort(&mut candidates, ctx.of_agent);
-    service.mark_ejected(&mut candidates, ctx.route, clock::now());
-    service.mark_queued(&mut candidates, &ctx.tried, None);
+    service.mark_ejected(&mut candidates, ctx.route, now);
+    let may_wait = !ctx.tried.sent_any();
+    let looks = Looks { lane: Lane::of(ctx.route), place: None, may_wait, first: false, now };
+    room::mark(service, &mut candidates, looks, |_| false);
     choose::next(&candidates, &want, &ctx.tried, service.balance, false, draw)
         .is_ok_and(|chosen| chosen.place != than)
 }

@@ -179,6 +179,7 @@ pub(super) fn service(
     let (config, members) = members::pool(config, old, listeners, tasks);
     let config = &config;
     let tls = config.tls.clone().map(|tls| tls.after(old.and_then(|old| old.tls.as_ref())));
+    let line = old.map(|old| old.line.clone()).unwrap_or_default();
     let upstreams = config.upstreams.iter().map(|wanted| {
         let same = |u: &&Arc<Upstream>| {
             u.name == wanted.name
@@ -202,7 +203,7 @@ pub(super) fn service(
                 config.health.clone(),
                 wrapping,
                 (prober, Shown::new(clock::now())),
-                metrics.of_upstream(&config.name, &wanted.name),
+                (metrics.of_upstream(&config.name, &wanted.name), line.clone()),
             ))
         })
     });
@@ -213,7 +214,7 @@ pub(super) fn service(
     if let Some(found) = found {
         passive::hand(&passive, &found.ejections);
     }
-    let share = |wanted| Share::of(wanted, zone, config.max_requests);
+    let share = |wanted| Share::of(wanted, zone, config.bears);
     let shares: Vec<Share> = config.upstreams.iter().map(share).collect();
     let known = old.and_then(|old| old.follow.clone()).filter(|follow| follow.fits(config));
     let surveyed = old.and_then(|old| old.survey.clone()).filter(|survey| survey.fits(config));
@@ -242,7 +243,7 @@ pub(super) fn service(
         shares,
         tls: tls.clone(),
         turn: Default::default(),
-        line: old.map(|old| old.line.clone()).unwrap_or_default(),
+        line,
         pins: old.map(|old| old.pins.clone()).unwrap_or_default(),
         twins_told: Default::default(),
         numbers: old.map_or_else(|| Arc::new(metrics.of_service(&config.name)), |old| old.numbers.clone()),

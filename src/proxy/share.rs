@@ -7,10 +7,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{choose, snapshot::Apart};
+use super::{choose, lane::Lanes, room::Most, snapshot::Apart};
 use crate::{
     balance::{Latency, PeakEwma, Weight, slow_start},
-    config::proxy::Upstream,
+    config::proxy::{Bears, Upstream},
     model::ZoneName,
 };
 
@@ -27,19 +27,23 @@ pub struct Share {
     pub local: bool,
     /// So many requests at once at most.
     pub most: Option<u64>,
+    /// And so many connections.
+    pub open: Most,
     /// Stands for its name in hashes.
     pub seed: u64,
 }
 
 impl Share {
-    /// Of an upstream of a proxy in this zone; `most` is its limit if it has none of its own.
-    pub fn of(upstream: &Upstream, own: Option<&ZoneName>, most: Option<u64>) -> Self {
+    /// Of an upstream of a proxy in this zone; what it has no limit of its own for is the service's.
+    pub fn of(upstream: &Upstream, own: Option<&ZoneName>, service: Bears) -> Self {
+        let Bears { requests, control, bulk, pending } = upstream.bears.or(service);
         Self {
             configured: upstream.weight,
             weight: Weight::of(upstream.weight),
             zone: upstream.zone.clone(),
             local: own.is_some() && upstream.zone.as_ref() == own,
-            most: upstream.max_requests.or(most),
+            most: requests,
+            open: Most { connections: Lanes { control, bulk }, pending },
             seed: choose::seed(&upstream.name),
         }
     }
@@ -106,7 +110,7 @@ mod tests {
     fn one_is_local_only_when_both_are_in_the_same_zone() {
         let zone = |name| Some(ZoneName::parse(name).unwrap());
         let local = |its, own: Option<ZoneName>| {
-            Share::of(&Upstream { zone: its, ..upstream() }, own.as_ref(), None).local
+            Share::of(&Upstream { zone: its, ..upstream() }, own.as_ref(), Bears::default()).local
         };
         assert!(local(zone("a"), zone("a")));
         assert!(!local(zone("b"), zone("a")) && !local(None, zone("a")));
@@ -115,7 +119,7 @@ mod tests {
 
     #[test]
     fn an_upstream_has_its_weight_back_step_by_step() {
-        let share = Share::of(&upstream(), None, None);
+        let share = Share::of(&upstream(), None, Bears::default());
         let now = clock::now();
         let window = Duration::from_secs(10);
         let at = |seconds| share.part(Some(now), window, now + Duration::from_secs(seconds)).shown().round();

@@ -18,16 +18,17 @@ use tracing::warn;
 
 use super::{
     catalogue::About,
-    choose::{self, Candidate, FEW, Fresh, Out, Tried},
+    choose::{self, Candidate, FEW, Fresh, Out},
     cohort::{Cohort, Served},
     follow::{Follow, Look},
     freshness::{Standing, Subject},
-    hold::{Line, Place, Queue},
+    hold::Line,
     limit::{AtListener, Counts},
     members::Members,
     passive::{Passive, Shown},
     pins::Pins,
     record::{ServiceNumbers, UpstreamNumbers},
+    room::Room,
     share::{Share, Speed},
     survey::Survey,
     trace::Tracing,
@@ -239,7 +240,7 @@ impl Service {
                 outstanding: upstream.outstanding(),
                 out: Out::In,
                 most: share.most,
-                queued: false,
+                bound: None,
                 standing: look.standings.get(place).copied().unwrap_or(Standing::Unclaimed),
                 apart: false,
                 weight: share.weight,
@@ -259,24 +260,6 @@ impl Service {
             let doubtful = upstream.prober.is_doubtful() && **served != Served::Everywhere;
             candidate.apart = doubtful || !served.by(candidate.verdict.version());
         }
-    }
-
-    /// Keeps a request from going past those that wait for the same upstream. One that has sent something cannot wait.
-    pub fn mark_queued(&self, candidates: &mut [Candidate<'_>], tried: &Tried, place: Option<&Place>) {
-        if tried.sent_any() {
-            return;
-        }
-        for (candidate, upstream) in candidates.iter_mut().zip(&self.upstreams) {
-            let queued = candidate.most.is_some() && !upstream.queue.is_empty();
-            candidate.queued = queued && place.is_none_or(|place| place.is_behind(upstream.id));
-        }
-    }
-
-    /// Whether the upstream of this id can take one more request.
-    pub fn has_room(&self, id: u64) -> bool {
-        let place = self.upstreams.iter().position(|upstream| upstream.id == id);
-        let one = place.and_then(|place| Some((self.upstreams.get(place)?, self.shares.get(place)?)));
-        one.is_some_and(|(upstream, share)| share.most.is_none_or(|most| upstream.outstanding() < most))
     }
 
     /// Whether too few of its upstreams are well for ejections to be heeded.
@@ -382,8 +365,8 @@ pub struct Upstream {
     pub shown: Shown,
     /// How fast it answers.
     pub speed: Speed,
-    /// Those that wait for room there.
-    pub queue: Queue,
+    /// What is open to it, and who waits for room there.
+    pub room: Arc<Room>,
     outstanding: Apart<AtomicU64>,
 }
 
@@ -395,11 +378,12 @@ impl Upstream {
         health: Health,
         (proxy_protocol, tls): (Option<Version>, Option<tls::Upstream>),
         (prober, shown): (Prober, Shown),
-        numbers: UpstreamNumbers,
+        (numbers, line): (UpstreamNumbers, Line),
     ) -> Self {
         let fixed = address.host.parse().ok().map(|ip: IpAddr| SocketAddr::new(ip, address.port));
         let (id, outstanding) = (rand::random(), Apart::default());
-        let speed = Speed::new(clock::now());
+        let now = clock::now();
+        let (speed, room) = (Speed::new(now), Arc::new(Room::new(id, line, now)));
         Self {
             id,
             name,
@@ -412,7 +396,7 @@ impl Upstream {
             numbers,
             shown,
             speed,
-            queue: Queue::default(),
+            room,
             outstanding,
         }
     }
@@ -468,6 +452,11 @@ impl UnderWay {
         Some(Self { snapshot, service, place, trial })
     }
 
+    /// What is to be taken there.
+    pub fn share(&self) -> Option<&Share> {
+        self.service()?.shares.get(self.place as usize)
+    }
+
     /// Of which service.
     pub fn service(&self) -> Option<&Arc<Service>> {
         self.snapshot.services.get(self.service as usize)
@@ -489,6 +478,6 @@ impl Drop for UnderWay {
             service.passive.trial_over(upstream, self.trial);
         }
         // One that waits for room is called, not all: they would run to the same place.
-        service.line.freed(upstream.id, &upstream.queue);
+        upstream.room.freed();
     }
 }

@@ -84,6 +84,10 @@ metrics! {
     PROXY_MAINTENANCE = "switchyard_proxy_maintenance" Gauge ["service"] "1 while everything of the service is answered 503 because `maintenance` says so.";
     PROXY_PANIC = "switchyard_proxy_panic" Gauge ["service"] "1 while so few upstreams of the service are left that ejections are ignored.";
     PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" Gauge ["service", "upstream"] "Requests under way at the upstream.";
+    PROXY_UPSTREAM_CONNECTIONS = "switchyard_proxy_upstream_connections" Gauge ["service", "upstream", "lane"] "Open connections to the upstream for requests, used or not: control, bulk.";
+    PROXY_UPSTREAM_PENDING = "switchyard_proxy_upstream_pending_connections" Gauge ["service", "upstream"] "Connections to the upstream that are being made.";
+    PROXY_UPSTREAM_WAITING = "switchyard_proxy_upstream_waiting" Gauge ["service", "upstream"] "Requests that wait for room at the upstream, because it is at one of its limits.";
+    PROXY_UPSTREAM_LIMITED = "switchyard_proxy_upstream_limited_total" Counter ["service", "upstream", "limit"] "Requests that could not go to the upstream when they came: requests, connections, pending (it was at that limit), queue (others waited for it).";
     PROXY_UPSTREAM_WEIGHT = "switchyard_proxy_upstream_weight" Gauge ["service", "upstream"] "What the upstream has of its configured weight now: less while it comes back.";
     PROXY_UPSTREAM_LATENCY = "switchyard_proxy_upstream_latency_seconds" Gauge ["service", "upstream"] "How long the upstream takes to begin an answer, as peak-ewma reckons with it; fades without news.";
     PROXY_PASSED_OVER = "switchyard_proxy_passed_over_total" Counter ["service", "why"] "Choices that departed from their rule: load (the first of a hash has its part), zone (the own one has not enough left), sticky (the client's upstream cannot take it).";

@@ -100,6 +100,24 @@ pub struct CohortOrder {
     pub version: Option<String>,
 }
 
+/// Connections, by what they are for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connections {
+    /// Everything but transfers.
+    pub control: u64,
+    /// Transfers.
+    pub bulk: u64,
+}
+
+/// The most of them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MaxConnections {
+    /// Of everything but transfers.
+    pub control: Option<u64>,
+    /// Of transfers.
+    pub bulk: Option<u64>,
+}
+
 /// One upstream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Upstream {
@@ -126,6 +144,24 @@ pub struct Upstream {
     /// So many at most; none when there is no limit.
     #[serde(default)]
     pub max_requests: Option<u64>,
+    /// Open connections for requests, used or not.
+    #[serde(default)]
+    pub connections: Connections,
+    /// So many at most; none where there is no limit.
+    #[serde(default)]
+    pub max_connections: MaxConnections,
+    /// Connections that are being made.
+    #[serde(default)]
+    pub pending: u64,
+    /// So many at most; none when there is no limit.
+    #[serde(default)]
+    pub max_pending: Option<u64>,
+    /// Requests that wait for room there.
+    #[serde(default)]
+    pub waiting: u64,
+    /// The limits that it is at now: `requests`, `connections.control`, `connections.bulk`, `pending`.
+    #[serde(default)]
+    pub at_limit: Vec<String>,
     /// Its part of the requests as configured.
     #[serde(default)]
     pub weight: u32,

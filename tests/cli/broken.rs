@@ -228,6 +228,20 @@ const ADDED_TO_PROXY: &[Case] = &[
     case("slow_start = 30", "7:14", "`service.controllers.slow_start` is `30` without a unit", "`\"30s\"`"),
     case("slow_start = \"2h\"", "7:14", "`service.controllers.slow_start` is `2h`", "from `0s` to `1h`"),
     case("max_requests = 0", "7:16", "`service.controllers.max_requests` is `0`", "from 1 to 1000000"),
+    case("max_pending = 0", "7:15", "`service.controllers.max_pending` is `0`", "from 1 to 1000000"),
+    case("max_connections = 100", "7:19", "is a number, not a table", "write it as a table"),
+    case(
+        "max_connections = { bulk = \"many\" }",
+        "7:28",
+        "`service.controllers.max_connections.bulk` is text, not a whole number",
+        "from 1 to 1000000",
+    ),
+    case(
+        "max_connections = { transfers = 5 }",
+        "7:21",
+        "unknown key `service.controllers.max_connections.transfers`",
+        "`bulk`",
+    ),
     case(
         "hold = { read = 4 }",
         "7:17",

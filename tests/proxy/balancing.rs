@@ -241,7 +241,7 @@ fn a_server_at_its_limit_is_asked_for_no_more_and_who_waits_goes_on_as_soon_as_t
         ok("done")
     });
     let mut config = config(Kind::Controller, std::slice::from_ref(&upstream));
-    config.services[0].upstreams[0].max_requests = Some(3);
+    config.services[0].upstreams[0].bears.requests = Some(3);
     let front = Front::start(config);
     let address = front.address;
     let asked: Vec<_> = (0..12).map(|_| thread::spawn(move || get(address, "/api/v1/vm"))).collect();
@@ -263,7 +263,7 @@ fn when_the_hold_ends_without_room_the_answer_names_the_limit() {
         ok("done")
     });
     let mut config = config(Kind::Controller, std::slice::from_ref(&upstream));
-    config.services[0].upstreams[0].max_requests = Some(1);
+    config.services[0].upstreams[0].bears.requests = Some(1);
     config.services[0].hold.read = Duration::from_millis(300);
     let front = Front::start(config);
     let address = front.address;

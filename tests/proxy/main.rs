@@ -20,6 +20,7 @@ mod vendor_standin;
 
 mod attacks;
 mod balancing;
+mod breaking;
 mod cohorts;
 mod corpus;
 mod discovery;

@@ -160,7 +160,7 @@ fn nobody_who_comes_later_goes_past_those_that_wait_for_room() {
         ok("done")
     });
     let mut config = front::config(Kind::Controller, &[upstream.address]);
-    config.services[0].max_requests = Some(1);
+    config.services[0].bears.requests = Some(1);
     let front = Front::start(config);
     let address = front.address;
     let ask = |n: u64| {

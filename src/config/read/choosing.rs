@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     config::{
         Address,
-        proxy::{Balance, Key, Kind, Service, Sticky, Upstream},
+        proxy::{Balance, Bears, Key, Kind, Service, Sticky, Upstream},
         raw::Table,
         value::{Given, Wrong, duration_in, named, one_of, text, whole},
     },
@@ -46,7 +46,7 @@ pub(super) struct Choosing {
     pub(super) sticky: Option<Sticky>,
     pub(super) slow_start: Duration,
     /// Of each upstream that says nothing else.
-    pub(super) max_requests: Option<u64>,
+    pub(super) bears: Bears,
 }
 
 pub(super) fn read(table: &Table<'_>, kind: Option<Kind>, service: &ServiceName) -> Choosing {
@@ -58,7 +58,19 @@ pub(super) fn read(table: &Table<'_>, kind: Option<Kind>, service: &ServiceName)
         hash: hash(table, kind, balance),
         sticky: sticky(table, service),
         slow_start: table.or("slow_start", Service::SLOW_START, duration_in(Duration::ZERO..=LONGEST_START)),
-        max_requests: table.opt("max_requests", whole(1..=MOST_REQUESTS)),
+        bears: bears(table),
+    }
+}
+
+/// The limits of an upstream, in its own table or for all of a service.
+fn bears(table: &Table<'_>) -> Bears {
+    let connections = table.sub("max_connections");
+    let most = |table: &Table<'_>, key| table.opt(key, whole(1..=MOST_REQUESTS));
+    Bears {
+        requests: most(table, "max_requests"),
+        control: most(&connections, "control"),
+        bulk: most(&connections, "bulk"),
+        pending: most(table, "max_pending"),
     }
 }
 
@@ -151,14 +163,14 @@ fn is_token(text: &str) -> bool {
 pub(super) struct Part {
     weight: u32,
     zone: Option<ZoneName>,
-    max_requests: Option<u64>,
+    bears: Bears,
 }
 
 pub(super) fn part(entry: &Table<'_>) -> Part {
     Part {
         weight: entry.or("weight", 1, weight),
         zone: entry.opt("zone", named::<ZoneName>),
-        max_requests: entry.opt("max_requests", whole(1..=MOST_REQUESTS)),
+        bears: bears(entry),
     }
 }
 
@@ -173,7 +185,7 @@ fn weight(given: &Given<'_>) -> Result<u32, Wrong> {
 impl Part {
     /// That upstream.
     pub(super) fn of(self, name: UpstreamName, address: Address) -> Upstream {
-        let Self { weight, zone, max_requests } = self;
-        Upstream { name, address, weight, zone, max_requests }
+        let Self { weight, zone, bears } = self;
+        Upstream { name, address, weight, zone, bears }
     }
 }

@@ -79,7 +79,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         hash: choosing.hash,
         sticky: choosing.sticky,
         slow_start: choosing.slow_start,
-        max_requests: choosing.max_requests,
+        bears: choosing.bears,
         hold,
         retry_status,
         maintenance,

@@ -10,13 +10,32 @@ use crate::{
     config::proxy::Kind,
     health::{Access, May, Verdict},
     model::RouteClass,
-    proxy::snapshot::{self, Snapshot},
-    wire::upstreams::{ClassVerdict, Discovery, Ejected, Service, Upstream, Upstreams},
+    proxy::{
+        lane::Lane,
+        share::Share,
+        snapshot::{self, Snapshot},
+    },
+    wire::upstreams::{
+        ClassVerdict, Connections, Discovery, Ejected, MaxConnections, Service, Upstream, Upstreams,
+    },
 };
 
 /// The pools as they stand now.
 pub(super) fn view(snapshot: &Snapshot) -> Upstreams {
     Upstreams { services: snapshot.services.iter().map(|service| of(service)).collect() }
+}
+
+/// The limits that an upstream is at.
+fn at_limit(upstream: &snapshot::Upstream, share: &Share) -> Vec<String> {
+    let (room, most) = (&upstream.room, &share.open);
+    let limits = [
+        ("requests", upstream.outstanding(), share.most),
+        ("connections.control", room.open(Lane::Control), most.connections.control),
+        ("connections.bulk", room.open(Lane::Bulk), most.connections.bulk),
+        ("pending", room.pending(), most.pending),
+    ];
+    let at = limits.into_iter().filter(|(_, count, most)| most.is_some_and(|most| *count >= most));
+    at.map(|(name, ..)| name.to_owned()).collect()
 }
 
 fn of(service: &snapshot::Service) -> Service {
@@ -39,6 +58,18 @@ fn of(service: &snapshot::Service) -> Service {
                 failures,
                 outstanding: upstream.outstanding(),
                 max_requests: share.most,
+                connections: Connections {
+                    control: upstream.room.open(Lane::Control),
+                    bulk: upstream.room.open(Lane::Bulk),
+                },
+                max_connections: MaxConnections {
+                    control: share.open.connections.control,
+                    bulk: share.open.connections.bulk,
+                },
+                pending: upstream.room.pending(),
+                max_pending: share.open.pending,
+                waiting: upstream.room.waiting(),
+                at_limit: at_limit(upstream, share),
                 weight: share.configured,
                 weight_now: share.part(upstream.eligible_since(), service.slow_start, now).shown(),
                 zone: share.zone.as_ref().map(ToString::to_string),

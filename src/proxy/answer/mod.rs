@@ -67,6 +67,14 @@ pub enum Answer {
         /// Each upstream, with why not.
         why: NoneLeft,
     },
+    /// The hold is over, and who could take it is at a bound.
+    #[error("no server of `{service}` has room for this request: {why}")]
+    AtLimit {
+        /// The service.
+        service: String,
+        /// Each upstream, with why not.
+        why: NoneLeft,
+    },
     /// Nobody is known to have what is needed.
     #[error("no server of `{service}` is fresh enough for {subject}{}: {why}", needs(.needed))]
     NotFresh {
@@ -139,6 +147,7 @@ impl Answer {
             Self::NoRoute => 404,
             Self::Maintenance { .. }
             | Self::NoUpstream { .. }
+            | Self::AtLimit { .. }
             | Self::NotFresh { .. }
             | Self::NotSure { .. }
             | Self::HeldFull { .. } => 503,
@@ -171,6 +180,7 @@ impl Answer {
             Self::NoRoute => "no-route",
             Self::Maintenance { .. } => "maintenance",
             Self::NoUpstream { .. } => "no-upstream",
+            Self::AtLimit { .. } => "at-limit",
             Self::NotFresh { .. } => "not-fresh",
             Self::NotSure { .. } => "not-sure",
             Self::HeldFull { .. } => "held-full",
@@ -187,7 +197,7 @@ impl Answer {
             Self::Refused(refusal) => refusal.next(),
             Self::NoRoute => "check the address: controllers and registries have fronts of their own",
             Self::Maintenance { .. } => "wait until the operator ends it",
-            Self::NoUpstream { .. } | Self::HeldFull { .. } => "try again shortly",
+            Self::NoUpstream { .. } | Self::AtLimit { .. } | Self::HeldFull { .. } => "try again shortly",
             Self::Turned(turned) => turned.next(),
             Self::NotFresh { .. } => {
                 "try again shortly; `GET /admin/v1/registries` of the proxy says what it waits for"

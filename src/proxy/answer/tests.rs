@@ -33,7 +33,8 @@ fn behind(last: Option<&Answer>) -> Option<Answer> {
         Some(Answer::HeldFull { full: Full::Number, .. }) => {
             Answer::HeldFull { service, full: Full::Bytes, why }
         }
-        Some(Answer::HeldFull { .. }) => Answer::Unknown { service, upstream, what, before: None },
+        Some(Answer::HeldFull { .. }) => Answer::AtLimit { service, why },
+        Some(Answer::AtLimit { .. }) => Answer::Unknown { service, upstream, what, before: None },
         Some(Answer::Unknown { .. }) => Answer::NoAnswer { service, upstream, what, before: None },
         Some(Answer::NoAnswer { before: None, .. }) => Answer::NoAnswer { service, upstream, what, before },
         Some(Answer::NoAnswer { .. }) => Answer::Turned(Turned::Denied),

@@ -5,7 +5,7 @@ use crate::{
     balance::{Entry, Latency, Weight, hash, mix},
     health::{State, Verdict},
     model::UpstreamName,
-    proxy::freshness::Standing,
+    proxy::{freshness::Standing, room::Bound},
 };
 
 /// One upstream as it stands now.
@@ -19,8 +19,8 @@ pub struct Candidate<'a> {
     pub outstanding: u64,
     /// It takes no more than so many at once.
     pub most: Option<u64>,
-    /// Others wait for it that came before.
-    pub queued: bool,
+    /// It is at another bound.
+    pub bound: Option<Bound>,
     /// Where it stands with what became of requests.
     pub out: Out,
     /// Whether it has what the request needs; read only when [`super::Want::fresh`] is given.
@@ -47,7 +47,7 @@ impl<'a> Candidate<'a> {
             verdict,
             outstanding: 0,
             most: None,
-            queued: false,
+            bound: None,
             out: Out::In,
             standing: Standing::Unclaimed,
             apart: false,
@@ -64,9 +64,9 @@ impl<'a> Candidate<'a> {
         self.verdict.state == State::Up
     }
 
-    /// Whether it has as many requests under way as it takes, or what it takes next waits already.
+    /// Whether it is at one of its bounds, or what it takes next waits already.
     pub fn is_full(&self) -> bool {
-        self.queued || self.most.is_some_and(|most| self.outstanding >= most)
+        self.bound.is_some() || self.most.is_some_and(|most| self.outstanding >= most)
     }
 
     /// Whether it has all of its weight, as one that has been there for a while.

@@ -396,7 +396,7 @@ fn reason(place: usize, candidate: &Candidate<'_>, want: &Want, tried: &Tried, l
         (Ok(_), State::Up) if candidate.out == Out::Ejected && !tried.spent(place) => Reason::Ejected,
         (Ok(_), State::Up) if candidate.is_full() && !tried.spent(place) => match candidate.most {
             Some(most) if candidate.outstanding >= most => Reason::Full { most },
-            _ => Reason::Queued,
+            _ => candidate.bound.map_or(Reason::Tried, Reason::Bound),
         },
         (Ok(_), State::Up) => Reason::Tried,
     }

@@ -3,7 +3,11 @@
 use std::{fmt, time::Duration};
 
 use super::{affinity::By, rank::Stale};
-use crate::{config::proxy::Balance, model::Position};
+use crate::{
+    config::proxy::Balance,
+    model::Position,
+    proxy::{lane::Lane, room::Bound},
+};
 
 /// Where an upstream stands to the zone of the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,8 +175,8 @@ pub enum Reason {
         /// So many.
         most: u64,
     },
-    /// Others wait for room there that came before.
-    Queued,
+    /// It is at another bound.
+    Bound(Bound),
     /// The upload session is at another one.
     Elsewhere,
     /// It has not come so far.
@@ -226,11 +230,6 @@ impl Reason {
         )
     }
 
-    /// Whether it would take the request if it had room.
-    fn is_full(&self) -> bool {
-        matches!(self, Self::Full { .. } | Self::Queued)
-    }
-
     /// Whether a hold is no cure for it: what it waits for takes longer, or never comes.
     fn is_settled(&self) -> bool {
         let by_list = matches!(self, Self::Differs | Self::Written | Self::NotLogs);
@@ -249,7 +248,13 @@ impl fmt::Display for Reason {
             Self::Unable => f.write_str("does not support repeats"),
             Self::Tried => f.write_str("tried already"),
             Self::Full { most } => write!(f, "at its limit of {most} requests"),
-            Self::Queued => f.write_str("others wait for room there"),
+            Self::Bound(Bound::Connections(lane, most)) => {
+                write!(f, "at its limit of {most} connections of the {} lane", lane.as_str())
+            }
+            Self::Bound(Bound::Pending(most)) => {
+                write!(f, "at its limit of {most} connections that are being made")
+            }
+            Self::Bound(Bound::Queue(_)) => f.write_str("others wait for room there"),
             Self::Elsewhere => f.write_str("the upload session is not there"),
             Self::Behind { needed, has } => write!(f, "has {has}, and {needed} is needed"),
             Self::Unclaimed => f.write_str("claims no position"),
@@ -289,10 +294,20 @@ impl NoneLeft {
         self.upstreams.iter().any(|(_, reason)| reason.is_unfresh())
     }
 
-    /// Those that would take it if they had room, by their places; of one that a choice has told, that is.
-    pub fn full(&self) -> impl Iterator<Item = usize> {
-        let full = self.upstreams.iter().enumerate().filter(|(_, (_, reason))| reason.is_full());
-        full.map(|(place, _)| place)
+    /// Those that would take it if they had room, by their places (of one that a choice has told, that is), and whether it is
+    /// a connection of a lane that they lack.
+    pub fn full(&self) -> impl Iterator<Item = (usize, Option<Lane>)> {
+        self.upstreams.iter().enumerate().filter_map(|(place, (_, reason))| match reason {
+            Reason::Full { .. } | Reason::Bound(Bound::Pending(_)) => Some((place, None)),
+            Reason::Bound(Bound::Connections(lane, _)) => Some((place, Some(*lane))),
+            Reason::Bound(Bound::Queue(lane)) => Some((place, *lane)),
+            _ => None,
+        })
+    }
+
+    /// Whether somebody would take it who is at one of its bounds.
+    pub fn is_full(&self) -> bool {
+        self.full().next().is_some()
     }
 
     /// Whether the writer is not asked because the config says so.

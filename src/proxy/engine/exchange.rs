@@ -1,6 +1,6 @@
 //! One request: calls the steps in order, attempt by attempt, and moves what they decide.
 
-use std::mem::MaybeUninit;
+use std::{future::Future, mem::MaybeUninit};
 
 use tokio::time::Instant;
 
@@ -8,7 +8,6 @@ use super::{
     answered::{Answered, Reuse, Taken},
     ask::{Asked, Asking, Progress},
     connection::{After, Client, From},
-    lanes::Lane,
     opening,
     pass::{Passed, pass},
     pool::Which,
@@ -22,7 +21,7 @@ use super::{
 use crate::{
     clock,
     proxy::{
-        self, Head, NoNext,
+        self, Head, Mover, NoNext,
         answer::Answer,
         ctx::{Arrival, Ctx, End, Protocol},
         forward::{self, Limits, Then, Way},
@@ -31,8 +30,10 @@ use crate::{
             head::{self, HeadLimits},
         },
         h1::{Fields, Framing},
+        lane::Lane,
         record,
         retry::{Event, Verdict, What},
+        room::Occupied,
     },
 };
 
@@ -75,6 +76,17 @@ fn is_ours(error: &std::io::Error) -> bool {
     let wants = [Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
     is_out_of_descriptors(error)
         || wants.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Why there is no connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lacking {
+    /// The upstream cannot be reached.
+    Failed,
+    /// As many are open, or being made, as may be.
+    NoRoom,
+    /// The client has closed meanwhile.
+    Anybody,
 }
 
 /// What becomes of a request after an attempt.
@@ -180,7 +192,43 @@ fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing, stream: bo
     Some(Begun { exchange, admitted: admitted.map_err(Box::new) })
 }
 
+/// What the steps may ask of an exchange.
+pub(super) struct Means<'a> {
+    worker: &'a Worker,
+    client: &'a Client,
+    body: Option<&'a Pump>,
+    lane: Lane,
+    /// Which unused connections will do; `None`: none.
+    which: Option<Which>,
+}
+
+impl Mover for Means<'_> {
+    fn gone(&self) -> impl Future<Output = ()> + Send {
+        self.client.wire.stream.gone()
+    }
+
+    fn in_memory(&self) -> u64 {
+        self.body.map_or(0, Pump::in_memory) + self.client.wire.in_memory()
+    }
+
+    fn has_unused(&self, upstream: u64) -> bool {
+        self.worker.pool(self.lane).has(upstream, self.which, clock::now())
+    }
+}
+
 impl Exchange {
+    /// What the steps may ask of it; `body` is the request's, if it may be held.
+    pub(super) fn means<'a>(
+        &self,
+        worker: &'a Worker,
+        client: &'a Client,
+        body: Option<&'a Pump>,
+    ) -> Means<'a> {
+        let which = if forward::is_pooled(self.ctx.route) { Which::Any } else { Which::Proved };
+        let which = (self.ctx.sends == 0).then_some(which);
+        Means { worker, client, body, lane: Lane::of(self.ctx.route), which }
+    }
+
     /// An answer of ours to a request of which nothing was forwarded.
     async fn turn_away(&mut self, worker: &Worker, client: &mut Client, ours: Answer) -> After {
         let unread = !matches!(self.framing, Framing::None | Framing::Length(0));
@@ -215,11 +263,8 @@ impl Exchange {
             Pump::request(head, self.framing, route.repeatable || route.creates, self.ctx.body_cap())
                 .metered(meter);
         let after = loop {
-            let (stream, shared) = (&client.wire.stream, &worker.shared);
-            let bytes = || body.in_memory() + client.wire.in_memory();
-            match proxy::next_upstream(&mut self.ctx, &shared.live, &shared.metrics, || stream.gone(), bytes)
-                .await
-            {
+            let (shared, mover) = (&worker.shared, self.means(worker, client, Some(&body)));
+            match proxy::next_upstream(&mut self.ctx, &shared.live, &shared.metrics, &mover).await {
                 Ok(()) => {}
                 Err(NoNext::Answer(ours)) => {
                     break Box::pin(self.give_up(client, ours, body.is_read())).await;
@@ -259,7 +304,15 @@ impl Exchange {
         loop {
             let (mut connection, limits) = match self.connection(worker, client, fresh).await {
                 Ok(found) => found,
-                Err(()) => return Err(self.failed(worker, client, Event::ConnectFailed, body).await),
+                Err(Lacking::Failed) => {
+                    return Err(self.failed(worker, client, Event::ConnectFailed, body).await);
+                }
+                Err(Lacking::Anybody) => return Err(self.client_gone()),
+                // Another thread was faster.
+                Err(Lacking::NoRoom) => {
+                    self.ctx.take_back();
+                    return Err(Next::Again);
+                }
             };
             let now = self.connected(&connection);
             if let Err(fault) = body.take_ahead(&mut client.wire) {
@@ -300,26 +353,36 @@ impl Exchange {
         worker: &Worker,
         client: &Client,
         fresh: bool,
-    ) -> Result<(Connection, Limits), ()> {
-        let current = self.ctx.current.as_ref().ok_or(())?;
+    ) -> Result<(Connection, Limits), Lacking> {
+        let current = self.ctx.current.as_ref().ok_or(Lacking::Failed)?;
         // A used connection is had at once.
-        let (upstream, now) = (current.under_way.upstream().ok_or(())?, current.began);
-        let limits = self.limits(now)?;
+        let (upstream, now) = (current.under_way.upstream().ok_or(Lacking::Failed)?, current.began);
+        let limits = self.limits(now).map_err(|()| Lacking::Failed)?;
+        let lane = Lane::of(self.ctx.route);
         if !fresh {
             let which = if limits.pooled { Which::Any } else { Which::Proved };
-            if let Some(stream) = worker.pool(Lane::of(self.ctx.route)).take(upstream.id, which, now) {
-                return Ok((Connection::used(stream, upstream.id), limits));
+            if let Some(link) = worker.pool(lane).take(upstream.id, which, now) {
+                return Ok((Connection::used(link, upstream.id), limits));
             }
         }
-        let upstream = upstream.clone();
+        let most = current.under_way.share().map(|share| share.open).unwrap_or_default();
+        let taken = upstream.room.connection(lane, &most).zip(upstream.room.connecting(&most));
+        let (open, pending) = taken.ok_or(Lacking::NoRoom)?;
+        let (upstream, bounded) = (upstream.clone(), most.is_any(lane));
         // Boxed: what connects is large, and most attempts find a connection.
         let connected = Box::pin(async {
+            let _pending = pending;
             let opening = opening::to(&upstream, client)?;
-            let times = (limits.connect, limits.tls);
-            connect(&upstream, worker, times, self.ctx.deadline, opening.as_deref()).await
+            let (times, deadline) = ((limits.connect, limits.tls), self.ctx.deadline);
+            tokio::select! {
+                connected = connect(&upstream, worker, times, deadline, opening.as_deref(), open) => connected.map(Some),
+                // Its place is somebody else's then.
+                () = client.wire.stream.gone(), if bounded => Ok(None),
+            }
         });
         match connected.await {
-            Ok(connection) => Ok((connection, limits)),
+            Ok(Some(connection)) => Ok((connection, limits)),
+            Ok(None) => Err(Lacking::Anybody),
             Err(error) => {
                 if is_ours(&error) {
                     self.ctx.current.iter_mut().for_each(|current| current.blameless = true);
@@ -334,7 +397,7 @@ impl Exchange {
                     worker.tell_of_tls(&upstream.name, &error);
                 }
                 tracing::debug!(upstream.name = %upstream.name, error = %error, "no connection to an upstream");
-                Err(())
+                Err(Lacking::Failed)
             }
         }
     }
@@ -492,22 +555,21 @@ impl Exchange {
 
     /// Keeps the connection for the next request, if nothing of this one is left on it.
     fn put_back(&self, worker: &Worker, connection: Connection, reuse: Reuse, now: Instant) {
-        let Connection { wire, upstream, once, .. } = connection;
+        let Connection { wire, upstream, once, open, .. } = connection;
         let (Some(service), Reuse::Yes(told)) = (self.ctx.service(), reuse) else { return };
-        // What came unasked is the answer to nothing.
-        if wire.ahead.is_empty() && !once {
+        // What came unasked is the answer to nothing. And of those that wait for a connection the first may be another
+        // thread's.
+        let wanted = open.as_ref().is_some_and(Occupied::is_wanted);
+        if wire.ahead.is_empty() && !once && !wanted {
             let lane = Lane::of(self.ctx.route);
-            worker.pool(lane).put(upstream, wire.stream, service.timeouts.keep_alive, told, now);
+            worker.pool(lane).put(upstream, (wire.stream, open), service.timeouts.keep_alive, told, now);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        future::{Future, Ready},
-        pin::Pin,
-    };
+    use std::{future::Ready, pin::Pin};
 
     use super::*;
     use crate::proxy::engine::connection::{Opened, serve};

@@ -1,5 +1,4 @@
-//! Two lanes: control traffic (heartbeats, polls, the API) and transfers, apart in the pools of connections to upstreams
-//! and in the time of a thread.
+//! The two lanes in the time of a thread.
 //!
 //! A thread serves whatever is ready in the order in which it became so. A hundred transfers that are always ready would
 //! make a heartbeat wait for a hundred moves of a MiB. So a body that has become large asks for its turn before each
@@ -14,50 +13,9 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use crate::proxy::classify::{Pace, Route};
-
 /// Bytes that all transfers of a thread move in one round, each counted when it comes and when it goes: less than a
 /// millisecond of work. The move that passes it is made whole. With a quarter of it four uploads cost 8 % more CPU.
 const ROUND: u64 = 4 * 1024 * 1024;
-
-/// Which of the two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Lane {
-    /// Small, and soon.
-    Control,
-    /// Transfers.
-    Bulk,
-}
-
-impl Lane {
-    /// Both.
-    pub(super) const ALL: [Self; 2] = [Self::Control, Self::Bulk];
-
-    /// Where a request belongs.
-    pub(super) fn of(route: Route) -> Self {
-        match route.pace {
-            Pace::Prompt | Pace::Parked => Self::Control,
-            Pace::Bulk | Pace::Commit => Self::Bulk,
-        }
-    }
-}
-
-/// One for each lane.
-#[derive(Debug, Default)]
-pub(super) struct Lanes<T> {
-    control: T,
-    bulk: T,
-}
-
-impl<T> Lanes<T> {
-    /// That of this lane.
-    pub(super) fn of(&self, lane: Lane) -> &T {
-        match lane {
-            Lane::Control => &self.control,
-            Lane::Bulk => &self.bulk,
-        }
-    }
-}
 
 /// A place in the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,12 +196,5 @@ mod tests {
             () = turns.rounds() => {}
             () = turn(&turns) => {}
         }
-    }
-
-    #[test]
-    fn polls_and_the_api_are_control_and_what_moves_for_long_is_not() {
-        let lane = |pace| Lane::of(Route { pace, ..crate::proxy::classify::UNROUTED });
-        assert_eq!((lane(Pace::Prompt), lane(Pace::Parked)), (Lane::Control, Lane::Control));
-        assert_eq!((lane(Pace::Bulk), lane(Pace::Commit)), (Lane::Bulk, Lane::Bulk));
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::stream::{State, Stream};
-use crate::proxy::forward;
+use crate::proxy::{forward, room::Occupied};
+
+/// An open connection, and its place among those that may be open.
+pub(super) type Link = (Stream, Option<Occupied>);
 
 /// Unused connections that are kept to one upstream. Full: the oldest is closed.
 const EACH: usize = 256;
@@ -39,6 +42,8 @@ struct Unused {
 #[derive(Debug)]
 struct Kept {
     stream: Stream,
+    /// Its place among those that may be open.
+    open: Option<Occupied>,
     /// Its last answer was complete.
     since: Instant,
     /// It is kept until then.
@@ -56,7 +61,7 @@ pub(super) enum Which {
 
 impl Pool {
     /// A connection to this upstream.
-    pub(super) fn take(&mut self, upstream: u64, which: Which, now: Instant) -> Option<Stream> {
+    pub(super) fn take(&mut self, upstream: u64, which: Which, now: Instant) -> Option<Link> {
         let unused = self.upstreams.iter_mut().find(|unused| unused.upstream == upstream)?;
         while let Some(kept) = unused.connections.pop() {
             self.count -= 1;
@@ -84,9 +89,39 @@ impl Pool {
                     continue;
                 }
             }
-            return Some(kept.stream);
+            return Some((kept.stream, kept.open));
         }
         None
+    }
+
+    /// Whether there is a connection that will do, as far as one look tells; `None`: none will. If not, the oldest of those
+    /// that there are is closed, so that there may be a new one.
+    pub(super) fn has(&mut self, upstream: u64, which: Option<Which>, now: Instant) -> bool {
+        let unused = self.upstreams.iter_mut().find(|unused| unused.upstream == upstream);
+        let Some(unused) = unused.filter(|unused| !unused.connections.is_empty()) else { return false };
+        let open = |kept: &&Kept| kept.until > now && kept.stream.state() == State::Open;
+        let last = which.zip(unused.connections.iter().rev().find(open));
+        let will_do = last.is_some_and(|(which, kept)| {
+            let proved = now.saturating_duration_since(kept.since) <= forward::PROVED;
+            which == Which::Any || (proved && kept.stream.look() == State::Open)
+        });
+        if !will_do {
+            unused.connections.remove(0);
+            self.count -= 1;
+        }
+        will_do
+    }
+
+    /// Closes one unused connection to each upstream where requests wait for one: they may be of any thread. To be called
+    /// at every tick.
+    pub(super) fn make_room(&mut self) {
+        for unused in &mut self.upstreams {
+            let wanted = |kept: &Kept| kept.open.as_ref().is_some_and(Occupied::is_to_go);
+            if unused.connections.first().is_some_and(wanted) {
+                unused.connections.remove(0);
+                self.count -= 1;
+            }
+        }
     }
 
     /// Keeps a connection for the next request. `keep` is how long it may be unused, by the config; `told` what the
@@ -94,7 +129,7 @@ impl Pool {
     pub(super) fn put(
         &mut self,
         upstream: u64,
-        stream: Stream,
+        (stream, open): Link,
         keep: Duration,
         told: Option<Duration>,
         now: Instant,
@@ -117,7 +152,7 @@ impl Pool {
             self.count -= 1;
         }
         if self.count < ALL {
-            unused.connections.push(Kept { stream, since: now, until: now + keep });
+            unused.connections.push(Kept { stream, open, since: now, until: now + keep });
             self.count += 1;
         }
     }
@@ -176,12 +211,19 @@ fn margin(limit: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::{future::poll_fn, net::SocketAddr};
+    use std::{future::poll_fn, net::SocketAddr, sync::Arc};
 
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::clock;
+    use crate::{
+        clock,
+        proxy::{
+            hold::Line,
+            lane::{Lane, Lanes},
+            room::{Most, Room},
+        },
+    };
 
     const KEEP: Duration = Duration::from_secs(60);
 
@@ -210,10 +252,10 @@ mod tests {
         let mut pool = Pool::default();
         let ((a, _a), (b, _b), now) = (pair().await, pair().await, clock::now());
         let last = address(&b);
-        pool.put(1, a, KEEP, None, now);
-        pool.put(1, b, KEEP, None, now);
+        pool.put(1, (a, None), KEEP, None, now);
+        pool.put(1, (b, None), KEEP, None, now);
         assert!(pool.take(2, Which::Any, now).is_none());
-        assert_eq!(pool.take(1, Which::Any, now).map(|stream| address(&stream)), Some(last));
+        assert_eq!(pool.take(1, Which::Any, now).map(|(stream, _)| address(&stream)), Some(last));
         assert!(pool.take(1, Which::Any, now).is_some());
         assert!(pool.take(1, Which::Any, now).is_none());
         assert_eq!(pool.count, 0);
@@ -225,16 +267,16 @@ mod tests {
         let ((mut a, theirs), now) = (pair().await, clock::now());
         drop(theirs);
         noticed(&mut a).await;
-        pool.put(1, a, KEEP, None, now);
+        pool.put(1, (a, None), KEEP, None, now);
         let later = now + Duration::from_secs(4);
         assert!(pool.take(1, Which::Any, later).is_none());
         let (b, _b) = pair().await;
-        pool.put(1, b, KEEP, None, later);
+        pool.put(1, (b, None), KEEP, None, later);
         // A quarter below the four seconds that it seems to keep them.
         assert!(pool.take(1, Which::Any, later + Duration::from_millis(3001)).is_none());
         let (c, _c) = pair().await;
         let forgotten = later + LEARNT_FOR;
-        pool.put(1, c, KEEP, None, forgotten);
+        pool.put(1, (c, None), KEEP, None, forgotten);
         assert!(pool.take(1, Which::Any, forgotten + Duration::from_secs(50)).is_some());
     }
 
@@ -242,23 +284,58 @@ mod tests {
     async fn what_may_not_be_repeated_needs_a_connection_that_has_just_proved_alive() {
         let mut pool = Pool::default();
         let ((a, theirs), now) = (pair().await, clock::now());
-        pool.put(1, a, KEEP, None, now);
+        pool.put(1, (a, None), KEEP, None, now);
         assert!(pool.take(1, Which::Proved, now + Duration::from_millis(1001)).is_none());
-        let a = pool.take(1, Which::Proved, now + Duration::from_millis(900)).unwrap();
+        let (a, _) = pool.take(1, Which::Proved, now + Duration::from_millis(900)).unwrap();
         // The runtime has not heard of it yet, the system has.
         drop(theirs);
         while a.look() == State::Open {
             std::thread::yield_now();
         }
-        pool.put(1, a, KEEP, None, now);
+        pool.put(1, (a, None), KEEP, None, now);
         assert!(pool.take(1, Which::Proved, now).is_none());
+    }
+
+    #[tokio::test]
+    async fn one_that_will_not_do_makes_room_for_a_new_one() {
+        let (mut pool, now) = (Pool::default(), clock::now());
+        let ((a, _a), (b, _b)) = (pair().await, pair().await);
+        pool.put(1, (a, None), KEEP, None, now);
+        pool.put(1, (b, None), KEEP, None, now);
+        let later = now + Duration::from_secs(5);
+        assert!(pool.has(1, Some(Which::Any), later) && pool.has(1, Some(Which::Proved), now));
+        assert!(!pool.has(2, Some(Which::Any), now));
+        assert_eq!(pool.count, 2);
+        assert!(!pool.has(1, Some(Which::Proved), later));
+        assert_eq!(pool.count, 1);
+        assert!(!pool.has(1, None, now) && !pool.has(1, Some(Which::Any), now));
+        assert_eq!(pool.count, 0);
+    }
+
+    #[tokio::test]
+    async fn of_those_that_wait_for_one_somebody_is_told_when_an_unused_one_is_closed() {
+        let (line, now) = (Line::default(), clock::now());
+        let room = Arc::new(Room::new(1, line.clone(), now));
+        let most = Most { connections: Lanes { control: Some(1), bulk: None }, pending: None };
+        let mut pool = Pool::default();
+        let (a, _a) = pair().await;
+        pool.put(1, (a, room.connection(Lane::Control, &most)), KEEP, None, now);
+        let place = line.enter(0, 9, 9).unwrap();
+        let spot = (1, Some(Lane::Control));
+        place.want([(spot, room.queue(spot.1).clone())].into_iter().collect());
+        pool.make_room();
+        assert_eq!((pool.count, room.open(Lane::Control)), (1, 1), "nobody has said that it would help");
+        room.is_short(Lane::Control);
+        pool.make_room();
+        assert_eq!((pool.count, room.open(Lane::Control)), (0, 0));
+        place.called().await;
     }
 
     #[tokio::test]
     async fn what_the_upstream_says_of_itself_counts_and_the_pool_is_bounded() {
         let (mut pool, now) = (Pool::default(), clock::now());
         let (a, _a) = pair().await;
-        pool.put(1, a, KEEP, Some(Duration::from_secs(4)), now);
+        pool.put(1, (a, None), KEEP, Some(Duration::from_secs(4)), now);
         pool.sweep(now + Duration::from_millis(2900));
         assert_eq!(pool.count, 1);
         pool.sweep(now + Duration::from_millis(3100));
@@ -267,11 +344,11 @@ mod tests {
         for _ in 0..EACH + 3 {
             let (ours, theirs) = pair().await;
             others.push(theirs);
-            pool.put(1, ours, KEEP, None, now);
+            pool.put(1, (ours, None), KEEP, None, now);
         }
         assert_eq!(pool.count, EACH);
         let (b, _b) = pair().await;
-        pool.put(2, b, Duration::ZERO, None, now);
+        pool.put(2, (b, None), Duration::ZERO, None, now);
         assert_eq!(pool.count, EACH);
     }
 }

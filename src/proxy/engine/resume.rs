@@ -6,7 +6,7 @@ use super::{
     answered::Answered,
     ask::{Asked, Asking, Progress},
     connection::Client,
-    exchange::Exchange,
+    exchange::{Exchange, Lacking},
     pass::{Passed, pass},
     pump::Pump,
     upstream::Connection,
@@ -78,8 +78,8 @@ impl Exchange {
                 if !matches!(proxy::failed(&mut self.ctx, event, true, metrics), Verdict::Again(_)) {
                     return self.aborted();
                 }
-                let (stream, live) = (&client.wire.stream, &worker.shared.live);
-                let next = proxy::next_upstream(&mut self.ctx, live, metrics, || stream.gone(), || 0).await;
+                let (live, mover) = (&worker.shared.live, self.means(worker, client, None));
+                let next = proxy::next_upstream(&mut self.ctx, live, metrics, &mover).await;
                 if next.is_err() {
                     return self.aborted();
                 }
@@ -114,8 +114,17 @@ impl Exchange {
         head: &[u8],
     ) -> Result<Rested, Option<Event>> {
         let from = part.start + answer.payload;
-        let (mut connection, limits) =
-            self.connection(worker, client, true).await.map_err(|()| Some(Event::ConnectFailed))?;
+        let (mut connection, limits) = match self.connection(worker, client, true).await {
+            Ok(found) => found,
+            Err(Lacking::Anybody) => return Err(None),
+            Err(lacking) => {
+                if lacking == Lacking::NoRoom {
+                    // The upstream is not to blame for that.
+                    self.ctx.current.iter_mut().for_each(|current| current.blameless = true);
+                }
+                return Err(Some(Event::ConnectFailed));
+            }
+        };
         let now = self.connected(&connection);
         let mut body = Pump::request(part::head(head, part, from), Framing::None, true, u64::MAX);
         body.begin(|out| self.complete(out, now));

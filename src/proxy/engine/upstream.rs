@@ -16,12 +16,17 @@ use tokio::{
 };
 
 use super::{
+    pool::Link,
     stream::Stream,
     tls::{Failed, Tls},
     wire::Wire,
     worker::Worker,
 };
-use crate::{clock, config::Address, proxy::snapshot::Upstream};
+use crate::{
+    clock,
+    config::Address,
+    proxy::{room::Occupied, snapshot::Upstream},
+};
 
 /// A host name is looked up again after so long.
 const RESOLVED_FOR: Duration = Duration::from_secs(5);
@@ -39,12 +44,14 @@ pub(super) struct Connection {
     pub(super) upstream: u64,
     /// It began with the address of one client, and may carry nobody else's requests.
     pub(super) once: bool,
+    /// Its place among those that may be open.
+    pub(super) open: Option<Occupied>,
 }
 
 impl Connection {
     /// One that was used before.
-    pub(super) fn used(stream: Stream, upstream: u64) -> Self {
-        Self { wire: Wire::new(stream), reused: true, upstream, once: false }
+    pub(super) fn used((stream, open): Link, upstream: u64) -> Self {
+        Self { wire: Wire::new(stream), reused: true, upstream, once: false, open }
     }
 }
 
@@ -57,13 +64,14 @@ pub(super) struct Names {
 }
 
 /// Connects anew within one time, and shakes hands within another, but not past `deadline`. `opening` is sent before
-/// anything else.
+/// anything else, `open` is its place among those that may be open.
 pub(super) async fn connect(
     to: &Upstream,
     worker: &Worker,
     (within, shaking): (Duration, Duration),
     deadline: Option<Instant>,
     opening: Option<&[u8]>,
+    open: Occupied,
 ) -> io::Result<Connection> {
     let names = &worker.shared.names;
     let address = match to.fixed {
@@ -87,7 +95,8 @@ pub(super) async fn connect(
             Stream::Tls(Box::new(stream))
         }
     };
-    Ok(Connection { wire: Wire::new(stream), reused: false, upstream: to.id, once: opening.is_some() })
+    let (wire, once) = (Wire::new(stream), opening.is_some());
+    Ok(Connection { wire, reused: false, upstream: to.id, once, open: Some(open) })
 }
 
 /// Why hands were not shaken with an upstream, in words.

@@ -23,7 +23,6 @@ use super::{
     connection::{self, From},
     ending::Ending,
     entry::{self, Complaints},
-    lanes::{Lane, Lanes},
     listeners::{Door, Group, Listeners},
     pool::Pool,
     timers::{TICK, Timers},
@@ -35,6 +34,7 @@ use crate::{
     clock,
     model::UpstreamName,
     proxy::{
+        lane::{Lane, Lanes},
         limit::gate::Gate,
         record::{AccessLog, ProxyMetrics},
         snapshot::{Held, Live},
@@ -236,6 +236,9 @@ impl Worker {
             self.timers.tick();
             // A configuration that was replaced must not live on because no request comes.
             drop(self.arrival());
+            for lane in Lane::ALL {
+                self.pool(lane).make_room();
+            }
             until_sweep -= 1;
             if until_sweep == 0 {
                 until_sweep = SWEEP;

@@ -115,7 +115,7 @@ pub fn limits(route: Route, timeouts: UpstreamTimeouts, left: Option<Duration>) 
             Pace::Commit => None,
         },
         write: idle,
-        pooled: route.repeatable,
+        pooled: is_pooled(route),
     }
 }
 
@@ -146,6 +146,11 @@ pub fn first_byte(route: Route, timeouts: UpstreamTimeouts) -> Option<Duration> 
         Pace::Bulk => Some(timeouts.first_byte.unwrap_or(timeouts.idle)),
         Pace::Commit => Some(timeouts.commit),
     }
+}
+
+/// Whether it may go over any connection that was used before.
+pub fn is_pooled(route: Route) -> bool {
+    route.repeatable
 }
 
 /// What the head of a request depends on, besides its own fields.

@@ -11,7 +11,9 @@ use std::sync::{
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-/// How many wait for room at one upstream. Who has only come does not go there before them.
+use crate::proxy::lane::Lane;
+
+/// How many wait for room at one upstream, for one thing. Who has only come does not go there before them.
 #[derive(Debug, Clone, Default)]
 pub struct Queue(Arc<AtomicUsize>);
 
@@ -63,15 +65,20 @@ struct Waiting {
 #[derive(Debug)]
 struct One {
     number: u64,
-    /// Upstreams that had no room for it when it looked.
+    /// Where there was no room for it when it looked.
     wants: Wants,
     /// It was told that there is room at this one, and has not looked yet.
-    called: Option<u64>,
+    called: Option<Spot>,
+    /// It looks because it was told that.
+    looking: Option<Spot>,
     call: Arc<Notify>,
 }
 
-/// Upstreams, by their ids, with those who wait for them.
-pub type Wants = SmallVec<[(u64, Queue); 2]>;
+/// Where there may be room: at the upstream of this id, for any request; or for a connection of this lane.
+pub type Spot = (u64, Option<Lane>);
+
+/// Where one waits for room, with those who wait there.
+pub type Wants = SmallVec<[(Spot, Queue); 2]>;
 
 /// A place in the line; left when dropped, whenever that is. A call that it had goes to the next one then.
 #[derive(Debug)]
@@ -96,7 +103,13 @@ impl Line {
         let (number, call) = (waiting.next, Arc::new(Notify::new()));
         waiting.next += 1;
         waiting.bytes = all;
-        waiting.line.push(One { number, wants: Wants::new(), called: None, call: call.clone() });
+        waiting.line.push(One {
+            number,
+            wants: Wants::new(),
+            called: None,
+            looking: None,
+            call: call.clone(),
+        });
         Ok(Place { line: self.clone(), number, bytes, call })
     }
 
@@ -106,10 +119,10 @@ impl Line {
         (waiting.line.len(), waiting.bytes)
     }
 
-    /// There may be room at an upstream: calls the first that waits for it.
-    pub fn freed(&self, upstream: u64, queue: &Queue) {
+    /// There may be room: calls the first that waits for it.
+    pub fn freed(&self, spot: Spot, queue: &Queue) {
         if !queue.is_empty() {
-            self.lock().call(upstream, 0);
+            self.lock().call(spot, 0);
         }
     }
 
@@ -129,13 +142,13 @@ impl Waiting {
         self.line.get_mut(at)
     }
 
-    /// Calls the first of this number or a later one that waits for the upstream and was not called.
-    fn call(&mut self, upstream: u64, from: u64) {
+    /// Calls the first of this number or a later one that waits there and was not called.
+    fn call(&mut self, spot: Spot, from: u64) {
         let next = self.line.iter_mut().find(|one| {
-            one.number >= from && one.called.is_none() && one.wants.iter().any(|(id, _)| *id == upstream)
+            one.number >= from && one.called.is_none() && one.wants.iter().any(|(at, _)| *at == spot)
         });
         if let Some(one) = next {
-            one.called = Some(upstream);
+            one.called = Some(spot);
             one.call.notify_one();
         }
     }
@@ -159,13 +172,22 @@ impl Place {
         }
     }
 
-    /// Whether somebody before it waits for the same upstream, and it was not called to that.
-    pub fn is_behind(&self, upstream: u64) -> bool {
+    /// It looks now. A call that comes meanwhile is another one, for a later look.
+    pub fn looks(&self) {
+        if let Some(one) = self.line.lock().of(self.number)
+            && let Some(spot) = one.called.take()
+        {
+            one.looking = Some(spot);
+        }
+    }
+
+    /// Whether somebody before it waits for the same, and it was not called to that.
+    pub fn is_behind(&self, spot: Spot) -> bool {
         let waiting = self.line.lock();
         let Some(at) = waiting.find(self.number) else { return false };
-        let called = waiting.line.get(at).is_some_and(|one| one.called == Some(upstream));
+        let called = waiting.line.get(at).is_some_and(|one| one.looking == Some(spot));
         let before = waiting.line.get(..at).unwrap_or_default();
-        !called && before.iter().any(|one| one.wants.iter().any(|(id, _)| *id == upstream))
+        !called && before.iter().any(|one| one.wants.iter().any(|(at, _)| *at == spot))
     }
 
     /// How many wait before it, and behind it.
@@ -176,11 +198,11 @@ impl Place {
     }
 
     /// It has looked and does not go. Room that it was called to is the next one's, if it is `still` there.
-    pub fn stays(&self, still: impl FnOnce(u64) -> bool) {
+    pub fn stays(&self, still: impl FnOnce(Spot) -> bool) {
         let mut waiting = self.line.lock();
-        let called = waiting.of(self.number).and_then(|one| one.called.take());
-        if let Some(upstream) = called.filter(|upstream| still(*upstream)) {
-            waiting.call(upstream, self.number + 1);
+        let called = waiting.of(self.number).and_then(|one| one.looking.take());
+        if let Some(spot) = called.filter(|spot| still(*spot)) {
+            waiting.call(spot, self.number + 1);
         }
     }
 }
@@ -194,13 +216,10 @@ impl Drop for Place {
         for (_, queue) in &gone.wants {
             queue.0.fetch_sub(1, Ordering::Relaxed);
         }
-        // Whether it has taken that room or not: there may be room for one more, and the next one looks.
-        if let Some(upstream) = gone.called {
-            waiting.call(upstream, 0);
-        }
-        // Two may have gone free while it was called to one.
-        for (upstream, _) in gone.wants.iter().filter(|(id, _)| Some(*id) != gone.called) {
-            waiting.call(*upstream, 0);
+        // Whether it has taken room that it was called to or not: there may be room for one more, and the next one looks.
+        let calls = [gone.called, gone.looking].into_iter().flatten();
+        for spot in calls.chain(gone.wants.iter().map(|(spot, _)| *spot)) {
+            waiting.call(spot, 0);
         }
     }
 }
@@ -213,7 +232,7 @@ mod tests {
     use super::*;
 
     fn wants(ids: &[u64], queues: &[Queue]) -> Wants {
-        ids.iter().map(|id| (*id, queues[usize::try_from(*id).unwrap()].clone())).collect()
+        ids.iter().map(|id| ((*id, None), queues[usize::try_from(*id).unwrap()].clone())).collect()
     }
 
     #[test]
@@ -240,20 +259,43 @@ mod tests {
         let (first, second, third) = (enter(&[1]), enter(&[0]), enter(&[0, 1]));
         assert_eq!((queues[0].len(), queues[1].len()), (2, 2));
         let called = |place: &Place| place.called().now_or_never().is_some();
-        line.freed(0, &queues[0]);
+        line.freed((0, None), &queues[0]);
         assert!(!called(&first) && called(&second) && !called(&third));
-        assert!(third.is_behind(0) && !second.is_behind(0) && !first.is_behind(0));
+        assert!(third.is_behind((0, None)) && !second.is_behind((0, None)) && !first.is_behind((0, None)));
         // A second one that is free meanwhile is the next one's.
-        line.freed(0, &queues[0]);
-        assert!(called(&third) && !third.is_behind(0));
+        line.freed((0, None), &queues[0]);
+        assert!(called(&third) && third.is_behind((0, None)));
+        third.looks();
+        assert!(!third.is_behind((0, None)));
         drop(third);
         // Its client has gone: nobody else waits for that one, but the other may have become free.
         assert!(called(&first));
+        first.looks();
         first.stays(|_| false);
         assert_eq!((queues[0].len(), queues[1].len()), (1, 1));
         second.stays(|_| true);
         drop((first, second));
         assert!(queues.iter().all(Queue::is_empty));
+    }
+
+    #[test]
+    fn a_call_that_comes_while_it_looks_is_its_own() {
+        let (line, queue) = (Line::default(), Queue::default());
+        let enter = || {
+            let place = line.enter(0, 9, 9).unwrap();
+            place.want([((0, None), queue.clone())].into_iter().collect());
+            place
+        };
+        let (first, second) = (enter(), enter());
+        first.looks();
+        line.freed((0, None), &queue);
+        // What it saw was before that.
+        first.stays(|_| true);
+        assert!(second.called().now_or_never().is_none());
+        assert!(first.called().now_or_never().is_some());
+        first.looks();
+        first.stays(|_| true);
+        assert!(second.called().now_or_never().is_some());
     }
 
     proptest! {
@@ -285,7 +327,7 @@ mod tests {
                         let id = ids[0];
                         if taken[at(id)] > 0 {
                             taken[at(id)] -= 1;
-                            line.freed(id, &queues[at(id)]);
+                            line.freed((id, None), &queues[at(id)]);
                         }
                     }
                     // One dies.
@@ -295,13 +337,14 @@ mod tests {
                 // Those that were called look, each once.
                 while let Some(who) = waiting.iter().position(|(place, _)| place.called().now_or_never().is_some()) {
                     let (place, ids) = &waiting[who];
-                    let free = ids.iter().find(|id| taken[at(**id)] < MOST && !place.is_behind(**id));
+                    place.looks();
+                    let free = ids.iter().find(|id| taken[at(**id)] < MOST && !place.is_behind((**id, None)));
                     match free {
                         Some(id) => {
                             taken[at(*id)] += 1;
                             waiting.remove(who);
                         }
-                        None => place.stays(|id| taken[at(id)] < MOST),
+                        None => place.stays(|(id, _)| taken[at(id)] < MOST),
                     }
                 }
                 let (inside, bytes) = line.inside();

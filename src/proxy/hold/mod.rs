@@ -12,7 +12,7 @@ use futures_util::future::select_all;
 use tokio::{sync::watch, time::Instant};
 
 pub use self::{
-    line::{Full, Line, Place, Queue, Wants},
+    line::{Full, Line, Place, Queue, Spot, Wants},
     pace::delay,
 };
 
@@ -160,10 +160,10 @@ mod tests {
         let (now, mut first, queue) = (clock::now(), Case::new(), Queue::default());
         let mut second = Case { place: first.line.enter(0, 9, 9).unwrap(), ..Case::new() };
         for place in [&second.place, &first.place] {
-            place.want([(1, queue.clone())].into_iter().collect());
+            place.want([((1, None), queue.clone())].into_iter().collect());
         }
         let (until, line) = (now + Duration::from_secs(2), first.line.clone());
-        let freed = async { line.freed(1, &queue) };
+        let freed = async { line.freed((1, None), &queue) };
         let (ended, other, ()) = tokio::join!(
             wait(first.changes(&mut [], None), until, now, pending()),
             wait(second.changes(&mut [], None), until, now, pending()),

@@ -12,6 +12,7 @@ use crate::{
         answer::Answer,
         ctx::Ctx,
         freshness::Subject,
+        lane::Lane,
         snapshot::{Service, Snapshot},
     },
     telemetry::{Metrics, MetricsError, names},
@@ -29,6 +30,10 @@ pub struct ProxyMetrics {
     refused: IntCounterVec,
     upstream_requests: IntCounterVec,
     upstream_failures: IntCounterVec,
+    upstream_limited: IntCounterVec,
+    open: IntGaugeVec,
+    pending: IntGaugeVec,
+    waiting: IntGaugeVec,
     retries: IntCounterVec,
     retries_refused: IntCounterVec,
     held: IntGaugeVec,
@@ -115,6 +120,10 @@ impl ProxyMetrics {
             refused: registry.counters(names::PROXY_REFUSED)?,
             upstream_requests: registry.counters(names::PROXY_UPSTREAM_REQUESTS)?,
             upstream_failures: registry.counters(names::PROXY_UPSTREAM_FAILURES)?,
+            upstream_limited: registry.counters(names::PROXY_UPSTREAM_LIMITED)?,
+            open: registry.gauges(names::PROXY_UPSTREAM_CONNECTIONS)?,
+            pending: registry.gauges(names::PROXY_UPSTREAM_PENDING)?,
+            waiting: registry.gauges(names::PROXY_UPSTREAM_WAITING)?,
             retries: registry.counters(names::PROXY_RETRIES)?,
             retries_refused: registry.counters(names::PROXY_RETRIES_REFUSED)?,
             held: registry.gauges(names::PROXY_HELD)?,
@@ -203,7 +212,7 @@ impl ProxyMetrics {
 
     /// What is counted of one upstream's answers.
     pub fn of_upstream(&self, service: &ServiceName, upstream: &UpstreamName) -> UpstreamNumbers {
-        UpstreamNumbers::new(service, upstream, &self.upstream_requests)
+        UpstreamNumbers::new(service, upstream, &self.upstream_requests, &self.upstream_limited)
     }
 
     /// Ejections, by service, upstream and failure.
@@ -286,6 +295,7 @@ impl ProxyMetrics {
             (&self.upstream_requests, names::PROXY_UPSTREAM_REQUESTS),
             (&self.upstream_failures, names::PROXY_UPSTREAM_FAILURES),
             (&self.behind_answers, names::PROXY_BEHIND_ANSWERS),
+            (&self.upstream_limited, names::PROXY_UPSTREAM_LIMITED),
         ];
         for (counters, name) in of_upstreams {
             for family in counters.collect() {
@@ -331,6 +341,9 @@ impl ProxyMetrics {
         self.maintenance.reset();
         self.panic.reset();
         self.outstanding.reset();
+        self.open.reset();
+        self.pending.reset();
+        self.waiting.reset();
         self.weight.reset();
         self.latency.reset();
         self.held.reset();
@@ -376,6 +389,13 @@ impl ProxyMetrics {
                 self.up.with_label_values(&labels).set(i64::from(up));
                 self.ejected.with_label_values(&labels).set(i64::from(upstream.shown.is_out()));
                 self.outstanding.with_label_values(&labels).set(count(upstream.outstanding()));
+                let room = &upstream.room;
+                self.pending.with_label_values(&labels).set(count(room.pending()));
+                self.waiting.with_label_values(&labels).set(count(room.waiting()));
+                for lane in Lane::ALL {
+                    let labels = [name, upstream.name.as_str(), lane.as_str()];
+                    self.open.with_label_values(&labels).set(count(room.open(lane)));
+                }
             }
         }
         self.registry.text()

@@ -25,7 +25,7 @@ use crate::{
     clock,
     config::proxy::RetryBudget,
     model::{RouteClass, ServiceName, UpstreamName},
-    proxy::{choose::Past, snapshot::Apart},
+    proxy::{choose::Past, room::Limit, snapshot::Apart},
 };
 
 const CLASSES: usize = RouteClass::ALL.len();
@@ -197,20 +197,38 @@ pub struct UpstreamNumbers {
     service: String,
     upstream: String,
     answers: IntCounterVec,
+    limited: IntCounterVec,
     shares: Shared<OfUpstream>,
 }
 
 #[derive(Debug, Default)]
 struct OfUpstream {
     answers: [Option<LocalIntCounter>; STATUSES.len()],
+    limited: [Option<LocalIntCounter>; Limit::ALL.len()],
     /// Of them those of one that is well.
     good: u64,
 }
 
 impl UpstreamNumbers {
-    pub(super) fn new(service: &ServiceName, upstream: &UpstreamName, answers: &IntCounterVec) -> Self {
+    pub(super) fn new(
+        service: &ServiceName,
+        upstream: &UpstreamName,
+        answers: &IntCounterVec,
+        limited: &IntCounterVec,
+    ) -> Self {
         let (service, upstream) = (service.to_string(), upstream.to_string());
-        Self { service, upstream, answers: answers.clone(), shares: Shared::new() }
+        let (answers, limited) = (answers.clone(), limited.clone());
+        Self { service, upstream, answers, limited, shares: Shared::new() }
+    }
+
+    /// A request could not go there for this limit.
+    pub fn limited(&self, limit: Limit) {
+        self.shares.own(|own| {
+            if let Some(count) = own.limited.get_mut(limit as usize) {
+                let labels = [self.service.as_str(), self.upstream.as_str(), limit.label()];
+                count.get_or_insert_with(|| self.limited.with_label_values(&labels).local()).inc();
+            }
+        });
     }
 
     /// It has answered with this status; as one that is `well`, or not.
@@ -237,7 +255,9 @@ impl UpstreamNumbers {
 
     /// Puts together what the threads have counted.
     pub(super) fn put_together(&self) {
-        self.shares.each(|share| share.answers.iter().flatten().for_each(LocalIntCounter::flush));
+        self.shares.each(|share| {
+            share.answers.iter().chain(&share.limited).flatten().for_each(LocalIntCounter::flush);
+        });
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{clock, proxy::engine::lanes::Lane};
+use crate::{clock, proxy::lane::Lane};
 
 const LIMITS: Limits = Limits { head: HeadLimits { bytes: 32 * 1024, fields: 128 }, streams: 128 };
 

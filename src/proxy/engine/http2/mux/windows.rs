@@ -2,8 +2,8 @@
 
 use super::{super::streams::Place, CONNECTION_WINDOW, Mux};
 use crate::proxy::{
-    engine::lanes::Lane,
     h2::frame::{self, LARGEST, WINDOW},
+    lane::Lane,
 };
 
 /// Of that, so much is promised to transfers at most, beyond what every stream has: what moves for long must not leave
