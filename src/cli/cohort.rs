@@ -58,6 +58,14 @@ fn shown(cohort: &Cohort) -> String {
     if let Some(ordered) = &cohort.ordered {
         lines.push(format!("an operator said {ordered}; `--by-rule` takes it back"));
     }
+    match (cohort.agreed, &cohort.alone) {
+        (Some(true), _) => lines.push("all proxies of this cloud go by it, through etcd".into()),
+        (Some(false), why) => lines.push(format!(
+            "it stays, for the other proxies cannot be asked: {}",
+            why.as_deref().unwrap_or("etcd is away")
+        )),
+        (None, _) => {}
+    }
     lines.extend(cohort.versions.iter().map(|version| {
         let mark = if version.served { "*" } else { " " };
         let quorum = match version.settled_seconds {

@@ -5,10 +5,11 @@
 //! who is in it is alive is for probes to say.
 //!
 //! [`roster`] decides what of a cluster's members is believed, [`members`] watches them in etcd, [`dns`] asks for names, [`merge`] puts what was
-//! found behind what the config lists.
+//! found behind what the config lists. [`word`] is what proxies tell each other through etcd.
 
 pub mod merge;
 pub mod roster;
+pub mod word;
 mod members;
 mod dns;
 

@@ -248,12 +248,12 @@ pub(super) fn service(
         twins_told: Default::default(),
         numbers: old.map_or_else(|| Arc::new(metrics.of_service(&config.name)), |old| old.numbers.clone()),
         members,
-        cohort: config.cohorts.map(|rules| match old.and_then(|old| old.cohort.clone()) {
-            Some(cohort) => {
-                cohort.obey(&rules);
-                cohort
-            }
-            None => Arc::new(Cohort::new(&rules)),
+        cohort: config.cohorts.map(|rules| {
+            let going = old.and_then(|old| old.cohort.clone());
+            let cohort = going.unwrap_or_else(|| Arc::new(Cohort::new(&rules)));
+            cohort.obey(&rules);
+            cohort.agree(config, tasks);
+            cohort
         }),
     }
 }

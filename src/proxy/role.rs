@@ -171,17 +171,22 @@ impl Proxy {
         }
         take_tickets(&live.load(), &tickets);
         pins::hand(&live.load(), &clients);
-        for known in &cohorts {
+        // A predecessor knows better than what was kept for a start.
+        let run_dir = config.run_dir.clone();
+        let fresh = run_dir.as_deref().filter(|_| link.is_none()).map(cohort::recall).unwrap_or_default();
+        for (known, from_before) in
+            fresh.iter().map(|known| (known, true)).chain(cohorts.iter().map(|known| (known, false)))
+        {
             let service = live.peek().services.iter().find(|s| s.name.as_str() == known.service).cloned();
             if let Some(cohort) = service.as_ref().and_then(|service| service.cohort.as_ref()) {
-                cohort.handed(known);
+                if from_before { cohort.remember(known) } else { cohort.handed(known) }
             }
         }
         let (looked_at, counted) = (live.clone(), metrics.clone());
         tasks.finish_at(Stage::Loops, "cohorts", |stop| async move {
             tokio::select! {
                 () = stop.requested() => {}
-                () = cohort::keep(looked_at, counted) => {}
+                () = cohort::keep(looked_at, counted, run_dir) => {}
             }
         });
         let watched = live.clone();

@@ -9,6 +9,7 @@
 //!   queue/start/<instance>   QueueEntry: pending start with its ordering key            no lease
 //!   requests/<start>         StartRecord: ids, body hash, expiry                        no lease
 //!   members/<role>/<name>    Member: address, version, zone; by controllers, registries  member's lease
+//!   cohort/<service>         from which version proxies serve agents, by proxies        no lease
 //!   leader/<duty>            Leader: who runs it                                        leader's lease
 //! /switchyard-bulk/<cluster>/
 //!   scripts/<start>/<n>      a startup script, in chunks                                no lease
@@ -98,6 +99,11 @@ impl Keys {
     /// The prefix of all members of a role.
     pub fn members(&self, role: &str) -> String {
         format!("{}members/{role}/", self.root)
+    }
+
+    /// See the drawing.
+    pub fn cohort(&self, service: &str) -> String {
+        format!("{}cohort/{service}", self.root)
     }
 
     /// See the drawing.

@@ -73,6 +73,12 @@ pub struct Cohort {
     pub ordered: Option<String>,
     /// Healthy upstreams that a version needs to take over.
     pub needed: u64,
+    /// Whether the choice is made with other proxies, through etcd, at this moment; none where each decides by itself.
+    #[serde(default)]
+    pub agreed: Option<bool>,
+    /// Why not.
+    #[serde(default)]
+    pub alone: Option<String>,
     /// Every version that there is, the highest first.
     pub versions: Vec<CohortVersion>,
 }

@@ -7,9 +7,19 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../proxy/raw.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "the proxy's tests use the rest of it")]
+mod raw;
+#[path = "../proxy/upstream.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "the proxy's tests use the rest of it")]
+mod upstream;
+#[path = "../support/vendor/controllers.rs"]
+#[allow(dead_code, clippy::unwrap_used, reason = "the tests of conf/vendor.toml use the rest of it")]
+mod controllers;
 
 mod agent_dies;
 mod chaos;
+mod cohorts_agree;
 mod controller_dies;
 mod discovery;
 mod disk_full;

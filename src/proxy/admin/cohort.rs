@@ -6,10 +6,15 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::{model::ServerVersion, proxy::role::Handle, wire::upstreams::CohortOrder};
+use crate::{
+    model::ServerVersion,
+    proxy::{cohort::Refused, role::Handle},
+    telemetry,
+    wire::upstreams::CohortOrder,
+};
 
 /// Answers with how it stands then. A refusal is one line of plain text.
-pub(super) fn order(handle: &Handle, name: &str, body: &[u8]) -> Response {
+pub(super) async fn order(handle: &Handle, name: &str, body: &[u8]) -> Response {
     let refuse = |status: StatusCode, why: String| (status, format!("{why}\n")).into_response();
     let order: CohortOrder = match serde_json::from_slice(body) {
         Ok(order) => order,
@@ -32,8 +37,9 @@ pub(super) fn order(handle: &Handle, name: &str, body: &[u8]) -> Response {
     let Some(cohort) = &service.cohort else {
         return refuse(StatusCode::CONFLICT, format!("service `{name}` has no `cohorts = true`"));
     };
-    match cohort.order(service, version, &handle.metrics) {
+    match cohort.order(service, version, &handle.metrics).await {
         Ok(()) => Json(cohort.view(service)).into_response(),
-        Err(nobody) => refuse(StatusCode::CONFLICT, nobody.to_string()),
+        Err(nobody @ Refused::NobodyIs { .. }) => refuse(StatusCode::CONFLICT, nobody.to_string()),
+        Err(error) => refuse(StatusCode::SERVICE_UNAVAILABLE, telemetry::chain(&error)),
     }
 }

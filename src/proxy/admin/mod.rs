@@ -31,7 +31,9 @@ pub(super) fn routes(handle: Handle) -> Router {
         .route("/admin/v1/reload", post(async move || reload::now(&handle)))
         .route(
             "/admin/v1/services/{name}/cohort",
-            post(async move |Path(name): Path<String>, body: Bytes| cohort::order(&ordered, &name, &body)),
+            post(async move |Path(name): Path<String>, body: Bytes| {
+                cohort::order(&ordered, &name, &body).await
+            }),
         )
         .route("/admin/v1/upstreams", get(async move || Json(upstreams::view(&pools.load()))))
         .route("/admin/v1/registries", get(async move || Json(registries::view(&copies.load()))))

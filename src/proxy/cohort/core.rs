@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use crate::model::ServerVersion as Version;
 
 /// How long a first choice waits until every upstream was asked once. Longer: it is made from those that answered.
-const GATHER: Duration = Duration::from_secs(3);
+pub(super) const GATHER: Duration = Duration::from_secs(3);
 
 /// When versions take over from each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -64,6 +64,12 @@ impl Why {
             Self::Ordered => "ordered",
             Self::Told => "told",
         }
+    }
+
+    /// From such a word.
+    pub fn parse(word: &str) -> Self {
+        let all = [Self::First, Self::Settled, Self::Fallback, Self::Ordered];
+        all.into_iter().find(|why| why.as_str() == word).unwrap_or(Self::Told)
     }
 }
 
