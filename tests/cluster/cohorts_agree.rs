@@ -271,7 +271,6 @@ async fn with_etcd_away_and_nobody_left_of_their_version_agents_go_to_whoever_th
     }
     for proxy in [&a, &b] {
         proxy.serves(NEW).await;
-        proxy.until("for want of another", |cohort| cohort["why"] == "fallback").await;
     }
     scene.etcd.restart(0).await;
     for proxy in [&a, &b] {

@@ -8,13 +8,31 @@
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../proxy/raw.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "the proxy's tests use the rest of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "the proxy's tests use the rest of it"
+)]
 mod raw;
 #[path = "../proxy/upstream.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "the proxy's tests use the rest of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "the proxy's tests use the rest of it"
+)]
 mod upstream;
 #[path = "../support/vendor/controllers.rs"]
-#[allow(dead_code, clippy::unwrap_used, reason = "the tests of conf/vendor.toml use the rest of it")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "the tests of conf/vendor.toml use the rest of it"
+)]
 mod controllers;
 
 mod agent_dies;

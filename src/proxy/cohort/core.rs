@@ -260,12 +260,13 @@ impl Core {
         (may && self.pin.is_none()).then(|| Choice { version: version.clone(), why: Why::Settled })
     }
 
-    fn deserted_for(&self, now: Instant) -> bool {
+    /// Whether nobody of the chosen version has been able for long enough, while others are.
+    pub fn is_deserted(&self, now: Instant) -> bool {
         self.deserted.is_some_and(|since| now.saturating_duration_since(since) >= self.rules.fallback)
     }
 
     fn fallen(&self, standings: &BTreeMap<Version, (usize, usize)>, now: Instant) -> Option<Choice> {
-        if !self.deserted_for(now) {
+        if !self.is_deserted(now) {
             return None;
         }
         most(standings).map(|version| Choice { version, why: Why::Fallback })

@@ -261,7 +261,7 @@ impl Cohort {
     ) {
         let Some(word) = state.word.clone() else { return self.take(state, service, choice, metrics) };
         // Without these agents are served from nowhere. Nobody else can serve them from the version that nobody is of.
-        let urgent = state.core.chosen().is_none() || choice.why == Why::Fallback;
+        let urgent = state.core.chosen().is_none() || state.core.is_deserted(now);
         let waited =
             state.wanting.is_some_and(|since| now.saturating_duration_since(since) >= agreed::PATIENCE);
         if urgent && (state.heard.is_none() || waited) {
