@@ -13,7 +13,7 @@
 //!         │
 //!    roles never import each other: they meet over `wire`, through `client`
 //!         │
-//!    auth  client  discovery  health  balance  store  http  config  tls  supervise  telemetry
+//!    auth  client  discovery  health  balance  store  http  import  config  tls  supervise  telemetry
 //!         │
 //!    wire  model  clock      what everybody may import
 //! ```
@@ -25,6 +25,7 @@ pub mod clock;
 pub mod wire;
 pub mod tls;
 pub mod config;
+pub mod import;
 pub mod telemetry;
 pub mod supervise;
 pub mod store;

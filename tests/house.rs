@@ -29,6 +29,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("tls", &[]),
     ("telemetry", &[]),
     ("config", &["wire", "telemetry", "tls"]),
+    ("import", &["config"]),
     ("supervise", &["telemetry"]),
     ("http", &["telemetry", "wire", "supervise"]),
     ("store", &["config", "telemetry", "supervise", "wire"]),

@@ -6,6 +6,7 @@
 mod agent;
 mod check;
 mod cohort;
+mod import;
 mod controller;
 mod registry;
 mod proxy;
@@ -48,6 +49,8 @@ enum Command {
     Cohort(cohort::Args),
     /// Validate config files of any role; exit 2 and point at file:line:column if one is wrong
     Check(check::Check),
+    /// Translate a config of nginx or haproxy into ours, with a word about every line of it
+    Import(import::Args),
     /// Run a controller: stateless, its state is in etcd
     Controller(controller::Args),
     /// Run a registry: templates as OCI images and under the vendor's paths
@@ -115,6 +118,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Upgrade(args) => upgrade::run(args, printer),
         Command::Cohort(args) => cohort::run(args, printer),
         Command::Check(args) => check::run(args, printer),
+        Command::Import(args) => import::run(args, printer),
         Command::Controller(args) => controller::run(args, printer),
         Command::Registry(args) => registry::run(args, printer),
         Command::Agent(args) => agent::run(args, printer),

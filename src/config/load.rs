@@ -101,6 +101,19 @@ pub fn load(path: &Path, env: &Env) -> Result<(Loaded, Vec<EnvNote>), Faults> {
     }
 }
 
+/// Checks what a proxy's file would hold, before there is one; `path` is what it is called in faults. Variables override
+/// nothing of it.
+pub fn check_proxy(path: &Path, source: &str) -> Result<proxy::Proxy, Faults> {
+    let env = Env::default();
+    match parse(path, source.to_owned(), Some(Role::Proxy), &env, &[])? {
+        (Loaded::Proxy(config), _) => Ok(config),
+        (other, _) => {
+            let fault = wrong_role(other.role(), Role::Proxy, Place::File);
+            Err(Faults::new(path.to_owned(), source.to_owned(), vec![fault]))
+        }
+    }
+}
+
 macro_rules! loaders {
     ($($(#[$doc:meta])* $name:ident, $role:ident, $config:ty;)*) => {$(
         $(#[$doc])*

@@ -27,6 +27,8 @@ mod report;
 
 pub use address::{Address, AddressError, BaseUrl, BaseUrlError};
 pub use env::{Env, EnvNote};
-pub use load::{Flag, Loaded, Role, load, load_agent, load_controller, load_proxy, load_registry};
+pub use load::{
+    Flag, Loaded, Role, check_proxy, load, load_agent, load_controller, load_proxy, load_registry,
+};
 pub use report::{Fault, Faults, Place};
 pub use server::{DEFAULT_GRACE, Log, Server};
