@@ -89,6 +89,20 @@ pub(crate) fn fixtures(whose: &str) -> Vec<PathBuf> {
     all
 }
 
+/// A directive up to where it names one of these directories: how long their paths are decides where it is cut off.
+fn without_paths(directive: &str, paths: &[&str]) -> String {
+    let shown = directive.strip_suffix('…');
+    let text = shown.unwrap_or(directive);
+    let names = |at: usize| {
+        let rest = &text[at..];
+        paths.iter().any(|path| rest.starts_with(path) || (shown.is_some() && path.starts_with(rest)))
+    };
+    match text.match_indices('/').map(|(at, _)| at).find(|at| names(*at)) {
+        Some(at) => format!("{}@PATH@…", &text[..at]),
+        None => directive.to_owned(),
+    }
+}
+
 fn golden(whose: &str) {
     let dir = certificates();
     let mut wrong = Vec::new();
@@ -98,18 +112,13 @@ fn golden(whose: &str) {
             wrong.push(format!("{}: {}\n{config}", file.display(), faults.draw(false)));
         }
         let mut all = format!("{config}\n# ----\n");
+        let (dir, here) = (dir.path().display().to_string(), folder(whose).display().to_string());
+        let plain = |text: &str| text.replace(&dir, "@DIR@").replace(&here, "@HERE@");
         for note in report.notes() {
-            all.push_str(&format!(
-                "# {}: {}: {}: {}\n",
-                note.at,
-                note.fate.as_str(),
-                note.directive,
-                note.says
-            ));
+            let directive = without_paths(&note.directive, &[&dir, &here]);
+            all.push_str(&format!("# {}: {}: {directive}: {}\n", note.at, note.fate.as_str(), note.says));
         }
-        let all = all
-            .replace(dir.path().to_str().unwrap(), "@DIR@")
-            .replace(folder(whose).to_str().unwrap(), "@HERE@");
+        let all = plain(&all);
         let beside = file.with_extension("toml");
         if std::env::var_os("BLESS").is_some() {
             fs::write(&beside, all).unwrap();
