@@ -31,7 +31,7 @@ pub struct Entry {
     pub weight: Weight,
     /// Requests under way.
     pub load: u64,
-    /// How fast it answers; read by [`peak_ewma`] alone.
+    /// How fast it answers; read by [`peak_ewma()`] alone.
     pub latency: Latency,
     /// Stands for it in hashes: the same wherever it has the same name.
     pub seed: u64,

@@ -52,13 +52,22 @@ impl Follows {
 }
 
 impl Waiting {
-    fn begin(ctx: &Ctx, service: &Service, live: &Live, bytes: u64, now: Instant) -> Result<Self, Full> {
+    fn begin(
+        ctx: &Ctx,
+        service: &Service,
+        live: &Live,
+        bytes: u64,
+        now: Instant,
+        none: Option<&NoneLeft>,
+    ) -> Result<Self, Full> {
         let limits = &ctx.snapshot.limits;
+        let wants = none.map(|none| full(service, none)).unwrap_or_default();
+        let spots = wants.iter().map(|(spot, _)| *spot).collect();
         Ok(Self {
-            place: service.line.enter(bytes, limits.held, limits.held_bytes)?,
+            place: service.line.enter(bytes, limits.held, limits.held_bytes, wants)?,
             goes: None,
             tick: now + hold::TICK,
-            full: Vec::new(),
+            full: spots,
             follows: Follows::of(service),
             config: live.follow(),
         })
@@ -67,11 +76,7 @@ impl Waiting {
     /// Notes whom it waits for because they have no room. Whether those are others than before: then it must look once
     /// more, for there may have been room before it waited for it.
     fn wants(&mut self, service: &Service, none: &NoneLeft) -> bool {
-        let full = none.full().filter_map(|(place, lane)| {
-            let upstream = service.upstreams.get(place)?;
-            Some(((upstream.id, lane), upstream.room.queue(lane).clone()))
-        });
-        let wants: Wants = full.collect();
+        let wants = full(service, none);
         let spots: Vec<Spot> = wants.iter().map(|(spot, _)| *spot).collect();
         if spots == self.full {
             return false;
@@ -80,6 +85,15 @@ impl Waiting {
         self.full = spots;
         true
     }
+}
+
+/// Who has no room, and who waits there.
+fn full(service: &Service, none: &NoneLeft) -> Wants {
+    let full = none.full().filter_map(|(place, lane)| {
+        let upstream = service.upstreams.get(place)?;
+        Some(((upstream.id, lane), upstream.room.queue(lane).clone()))
+    });
+    full.collect()
 }
 
 /// The turn of a request that waits, when it looks.
@@ -150,7 +164,7 @@ pub(super) async fn wait_for_one(
         };
         let wait = none.as_ref().and_then(|none| none.wait);
         let Some(held) = &mut waiting else {
-            match Waiting::begin(ctx, &service, live, mover.in_memory(), now) {
+            match Waiting::begin(ctx, &service, live, mover.in_memory(), now, none.as_ref()) {
                 Ok(begun) => waiting = Some(begun),
                 // Too many wait: it goes on with those who can answer now.
                 Err(_) if wait.is_some() => ctx.impatient = true,

@@ -347,7 +347,7 @@ mod tests {
     fn who_waits_for_a_connection_of_one_lane_is_in_nobodys_way_in_the_other() {
         let line = Line::default();
         let room = Arc::new(Room::new(7, line.clone(), clock::now()));
-        let place = line.enter(0, 9, 9).unwrap();
+        let place = line.enter(0, 9, 9, Default::default()).unwrap();
         place.want([((7, Some(Lane::Bulk)), room.queue(Some(Lane::Bulk)).clone())].into_iter().collect());
         assert_eq!(room.queued(Lane::Bulk, None), Some(Bound::Queue(Some(Lane::Bulk))));
         assert_eq!(room.queued(Lane::Bulk, Some(&place)), None);

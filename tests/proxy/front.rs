@@ -151,7 +151,11 @@ impl Front {
 
     /// The access lines so far, once there are `count` of them.
     pub fn lines(&self, count: usize) -> Vec<serde_json::Value> {
-        let read = || std::fs::read_to_string(&self.log).unwrap_or_default();
+        // Without the one that is being written.
+        let read = || {
+            let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+            text.rsplit_once('\n').map(|(whole, _)| whole.to_owned()).unwrap_or_default()
+        };
         eventually("the access lines are written", || read().lines().count() >= count);
         read().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }

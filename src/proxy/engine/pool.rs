@@ -320,7 +320,7 @@ mod tests {
         let mut pool = Pool::default();
         let (a, _a) = pair().await;
         pool.put(1, (a, room.connection(Lane::Control, &most)), KEEP, None, now);
-        let place = line.enter(0, 9, 9).unwrap();
+        let place = line.enter(0, 9, 9, Default::default()).unwrap();
         let spot = (1, Some(Lane::Control));
         place.want([(spot, room.queue(spot.1).clone())].into_iter().collect());
         pool.make_room();

@@ -90,8 +90,9 @@ pub struct Place {
 }
 
 impl Line {
-    /// A place at the end, for one that holds so many bytes, unless `most` wait or they hold `most_bytes` with it.
-    pub fn enter(&self, bytes: u64, most: usize, most_bytes: u64) -> Result<Place, Full> {
+    /// A place at the end, for one that holds so many bytes, unless `most` wait or they hold `most_bytes` with it. It waits
+    /// for room at those of `wants`, as with [`Place::want`]: at once, or one that comes later could be called before it.
+    pub fn enter(&self, bytes: u64, most: usize, most_bytes: u64, wants: Wants) -> Result<Place, Full> {
         let mut waiting = self.lock();
         if waiting.line.len() >= most {
             return Err(Full::Number);
@@ -103,13 +104,10 @@ impl Line {
         let (number, call) = (waiting.next, Arc::new(Notify::new()));
         waiting.next += 1;
         waiting.bytes = all;
-        waiting.line.push(One {
-            number,
-            wants: Wants::new(),
-            called: None,
-            looking: None,
-            call: call.clone(),
-        });
+        for (_, queue) in &wants {
+            queue.0.fetch_add(1, Ordering::SeqCst);
+        }
+        waiting.line.push(One { number, wants, called: None, looking: None, call: call.clone() });
         Ok(Place { line: self.clone(), number, bytes, call })
     }
 
@@ -238,24 +236,20 @@ mod tests {
     #[test]
     fn it_is_bounded_in_number_and_in_bytes_and_who_leaves_makes_room() {
         let line = Line::default();
-        let first = line.enter(60, 2, 100).unwrap();
-        assert_eq!(line.enter(41, 2, 100).err(), Some(Full::Bytes));
-        let _second = line.enter(40, 2, 100).unwrap();
-        assert_eq!(line.enter(0, 2, 100).err(), Some(Full::Number));
+        let first = line.enter(60, 2, 100, Wants::new()).unwrap();
+        assert_eq!(line.enter(41, 2, 100, Wants::new()).err(), Some(Full::Bytes));
+        let _second = line.enter(40, 2, 100, Wants::new()).unwrap();
+        assert_eq!(line.enter(0, 2, 100, Wants::new()).err(), Some(Full::Number));
         assert_eq!(line.inside(), (2, 100));
         drop(first);
         assert_eq!(line.inside(), (1, 40));
-        assert!(line.enter(60, 2, 100).is_ok());
+        assert!(line.enter(60, 2, 100, Wants::new()).is_ok());
     }
 
     #[test]
     fn who_came_first_is_called_first_and_who_leaves_passes_it_on() {
         let (line, queues) = (Line::default(), [Queue::default(), Queue::default()]);
-        let enter = |ids: &[u64]| {
-            let place = line.enter(0, 9, 9).unwrap();
-            place.want(wants(ids, &queues));
-            place
-        };
+        let enter = |ids: &[u64]| line.enter(0, 9, 9, wants(ids, &queues)).unwrap();
         let (first, second, third) = (enter(&[1]), enter(&[0]), enter(&[0, 1]));
         assert_eq!((queues[0].len(), queues[1].len()), (2, 2));
         let called = |place: &Place| place.called().now_or_never().is_some();
@@ -282,9 +276,8 @@ mod tests {
     fn a_call_that_comes_while_it_looks_is_its_own() {
         let (line, queue) = (Line::default(), Queue::default());
         let enter = || {
-            let place = line.enter(0, 9, 9).unwrap();
-            place.want([((0, None), queue.clone())].into_iter().collect());
-            place
+            let wants = [((0, None), queue.clone())].into_iter().collect();
+            line.enter(0, 9, 9, wants).unwrap()
         };
         let (first, second) = (enter(), enter());
         first.looks();
@@ -317,7 +310,7 @@ mod tests {
                         let free = ids.iter().find(|id| taken[at(**id)] < MOST && queues[at(**id)].is_empty());
                         if let Some(id) = free {
                             taken[at(*id)] += 1;
-                        } else if let Ok(place) = line.enter(ids.len() as u64, 8, 12) {
+                        } else if let Ok(place) = line.enter(ids.len() as u64, 8, 12, Wants::new()) {
                             place.want(wants(&ids, &queues));
                             waiting.push((place, ids));
                         }

@@ -113,7 +113,7 @@ mod tests {
     impl Case {
         fn new() -> Self {
             let line = Line::default();
-            let place = line.enter(0, 9, 9).unwrap();
+            let place = line.enter(0, 9, 9, Default::default()).unwrap();
             Self { line, place, config: watch::channel(()) }
         }
 
@@ -158,7 +158,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn room_wakes_who_came_first_and_not_the_others() {
         let (now, mut first, queue) = (clock::now(), Case::new(), Queue::default());
-        let mut second = Case { place: first.line.enter(0, 9, 9).unwrap(), ..Case::new() };
+        let mut second =
+            Case { place: first.line.enter(0, 9, 9, Default::default()).unwrap(), ..Case::new() };
         for place in [&second.place, &first.place] {
             place.want([((1, None), queue.clone())].into_iter().collect());
         }

@@ -193,8 +193,9 @@ fn probes_say_that_they_are_nobody_elses() {
                 Version::V1 => b"PROXY UNKNOWN\r\n".to_vec(),
                 Version::V2 => [QUIT, &[0x20, 0, 0, 0]].concat(),
             };
-            eventually("several probes came", || upstream.all().len() >= 3);
-            for came in upstream.all() {
+            eventually("several probes came", || upstream.all().len() >= 4);
+            // The last one may not have asked yet.
+            for came in upstream.all().into_iter().take(3) {
                 assert_eq!(came.header, own);
                 assert_eq!(came.paths.iter().any(|path| path == "/readyz"), !tcp);
             }
