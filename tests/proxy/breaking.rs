@@ -184,11 +184,14 @@ fn at_its_limit_another_is_asked_and_with_all_of_them_requests_wait_and_are_refu
     let mut config = front.config.clone();
     config.services[0].bears = Bears { requests: Some(1), ..control(1) };
     front.reload(&config).unwrap();
+    front.wait_until("the quick ones are over", |view| {
+        view.services[0].upstreams.iter().map(|u| u.outstanding).sum::<u64>() == slow.len() as u64
+    });
     while front.view().services[0].upstreams.iter().any(|upstream| upstream.outstanding == 0) {
         let count = slow.len() as u64;
         slow.push(thread::spawn(move || get(address, "/api/v1/vm?slow")));
         front.wait_until("one more is under way", |view| {
-            view.services[0].upstreams.iter().map(|u| u.outstanding).sum::<u64>() > count - 1
+            view.services[0].upstreams.iter().map(|u| u.outstanding).sum::<u64>() > count
         });
     }
     let begun = clock::now();

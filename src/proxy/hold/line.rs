@@ -74,6 +74,13 @@ struct One {
     call: Arc<Notify>,
 }
 
+impl One {
+    /// It was called to this, and has not said yet whether it goes.
+    fn is_undecided(&self, spot: Spot) -> bool {
+        self.called == Some(spot) || self.looking == Some(spot)
+    }
+}
+
 /// Where there may be room: at the upstream of this id, for any request; or for a connection of this lane.
 pub type Spot = (u64, Option<Lane>);
 
@@ -179,13 +186,18 @@ impl Place {
         }
     }
 
-    /// Whether somebody before it waits for the same, and it was not called to that.
+    /// Whether somebody before it waits for the same: anybody if it was not called to that, else one that was called too and
+    /// has not decided yet, for there may be room for one alone.
     pub fn is_behind(&self, spot: Spot) -> bool {
         let waiting = self.line.lock();
         let Some(at) = waiting.find(self.number) else { return false };
         let called = waiting.line.get(at).is_some_and(|one| one.looking == Some(spot));
         let before = waiting.line.get(..at).unwrap_or_default();
-        !called && before.iter().any(|one| one.wants.iter().any(|(at, _)| *at == spot))
+        if called {
+            before.iter().any(|one| one.is_undecided(spot))
+        } else {
+            before.iter().any(|one| one.wants.iter().any(|(at, _)| *at == spot))
+        }
     }
 
     /// How many wait before it, and behind it.
@@ -195,11 +207,14 @@ impl Place {
         (at, waiting.line.len().saturating_sub(at + 1))
     }
 
-    /// It has looked and does not go. Room that it was called to is the next one's, if it is `still` there.
+    /// It has looked and does not go. Room that it was called to is the next one's, if it is `still` there and nobody before
+    /// has to decide about it: itself neither, if it was called again meanwhile.
     pub fn stays(&self, still: impl FnOnce(Spot) -> bool) {
         let mut waiting = self.line.lock();
-        let called = waiting.of(self.number).and_then(|one| one.looking.take());
-        if let Some(spot) = called.filter(|spot| still(*spot)) {
+        let Some(at) = waiting.find(self.number) else { return };
+        let Some(spot) = waiting.line.get_mut(at).and_then(|one| one.looking.take()) else { return };
+        let undecided = waiting.line.iter().take(at + 1).any(|one| one.is_undecided(spot));
+        if !undecided && still(spot) {
             waiting.call(spot, self.number + 1);
         }
     }
@@ -260,7 +275,8 @@ mod tests {
         line.freed((0, None), &queues[0]);
         assert!(called(&third) && third.is_behind((0, None)));
         third.looks();
-        assert!(!third.is_behind((0, None)));
+        // It was called, and who was called before it has not looked yet.
+        assert!(third.is_behind((0, None)));
         drop(third);
         // Its client has gone: nobody else waits for that one, but the other may have become free.
         assert!(called(&first));
@@ -289,6 +305,31 @@ mod tests {
         first.looks();
         first.stays(|_| true);
         assert!(second.called().now_or_never().is_some());
+    }
+
+    #[test]
+    fn of_two_that_are_called_the_first_decides_first() {
+        let (line, queue) = (Line::default(), Queue::default());
+        let enter = || line.enter(0, 9, 9, [((0, None), queue.clone())].into_iter().collect()).unwrap();
+        let (first, second, third) = (enter(), enter(), enter());
+        let called = |place: &Place| place.called().now_or_never().is_some();
+        // Two calls, and room for one.
+        line.freed((0, None), &queue);
+        line.freed((0, None), &queue);
+        assert!(called(&first) && called(&second));
+        second.looks();
+        assert!(second.is_behind((0, None)));
+        second.stays(|_| true);
+        assert!(!called(&third), "the first has still to decide");
+        first.looks();
+        assert!(!first.is_behind((0, None)));
+        // It saw none, and is called again before it has said so.
+        line.freed((0, None), &queue);
+        first.stays(|_| true);
+        assert!(called(&first) && !called(&third));
+        first.looks();
+        drop(first);
+        assert!(called(&second), "the next one looks when the first has gone");
     }
 
     proptest! {
