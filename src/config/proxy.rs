@@ -146,6 +146,19 @@ pub struct Rule {
     pub service: usize,
 }
 
+/// Whether each request that `later` matches is matched by `earlier`: host and path of two rules.
+pub fn covers(earlier: (Option<&str>, Option<&str>), later: (Option<&str>, Option<&str>)) -> bool {
+    let host = earlier.0.is_none() || earlier.0 == later.0;
+    let path = match (earlier.1, later.1) {
+        (None, _) => true,
+        (Some(_), None) => false,
+        (Some(earlier), Some(later)) => {
+            later.strip_prefix(earlier).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }
+    };
+    host && path
+}
+
 /// A network: an address and how many of its bits count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {

@@ -84,6 +84,13 @@ pub(super) struct Rule {
     pub(super) service: String,
 }
 
+impl Rule {
+    /// Host and path.
+    pub(super) fn matched(&self) -> (Option<&str>, Option<&str>) {
+        (self.host.as_deref(), self.path.as_deref())
+    }
+}
+
 /// `[[listener]]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Listener {

@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Condvar, Mutex},
+    sync::{Arc, Mutex},
     thread,
     time::Duration,
 };
@@ -15,7 +15,7 @@ use switchyard::{
 use crate::{
     front::{self, Front, eventually},
     raw::{Answer, get},
-    upstream::{Upstream, ok},
+    upstream::{Gate, Upstream, ok},
 };
 
 fn named(count: usize) -> Vec<Upstream> {
@@ -207,22 +207,6 @@ fn each_blob_has_its_registry() {
     owners.sort();
     owners.dedup();
     assert_eq!(owners.len(), 3);
-}
-
-/// Holds its requests until it is opened.
-#[derive(Default)]
-struct Gate(Mutex<bool>, Condvar);
-
-impl Gate {
-    fn pass(&self) {
-        let open = self.0.lock().unwrap();
-        drop(self.1.wait_while(open, |open| !*open).unwrap());
-    }
-
-    fn open(&self) {
-        *self.0.lock().unwrap() = true;
-        self.1.notify_all();
-    }
 }
 
 #[test]

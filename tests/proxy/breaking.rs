@@ -3,7 +3,7 @@
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
-        Arc, Condvar, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
@@ -19,24 +19,8 @@ use crate::{
     front::{self, Front, eventually},
     h2::peer::{CANCEL, Peer, RST_STREAM, frame, request},
     raw::{Wire, get, with_body},
-    upstream::{ABLE, Upstream, ok},
+    upstream::{ABLE, Gate, Upstream, ok},
 };
-
-/// Holds its requests until it is opened.
-#[derive(Default)]
-struct Gate(Mutex<bool>, Condvar);
-
-impl Gate {
-    fn pass(&self) {
-        let open = self.0.lock().unwrap();
-        drop(self.1.wait_while(open, |open| !*open).unwrap());
-    }
-
-    fn open(&self) {
-        *self.0.lock().unwrap() = true;
-        self.1.notify_all();
-    }
-}
 
 fn control(most: u64) -> Bears {
     Bears { control: Some(most), ..Bears::default() }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::bounds;
 use crate::config::{
-    proxy::{Listener, ListenerLimits, Network, Rule, Service},
+    proxy::{Listener, ListenerLimits, Network, Rule, Service, covers},
     raw::{Raw, Table, quoted},
     report::Place,
     suggest,
@@ -93,7 +93,8 @@ fn read_rules(tables: &[Table<'_>], known: &Known<'_>) -> Vec<Rule> {
         // A wrong service is noted; whom the rule shadows does not depend on it.
         let rule = Rule { host, path, service: service.unwrap_or(usize::MAX) };
         let shown = shown(&rule);
-        if let Some((_, earlier)) = rules.iter().find(|(earlier, _)| covers(earlier, &rule)) {
+        if let Some((_, earlier)) = rules.iter().find(|(earlier, _)| covers(matched(earlier), matched(&rule)))
+        {
             let what = format!("this rule ({shown}) can never match");
             let right =
                 format!("a rule before it ({earlier}) takes all its requests: delete it or move it up");
@@ -113,17 +114,8 @@ fn shown(rule: &Rule) -> String {
     }
 }
 
-/// Whether each request that `later` matches is matched by `earlier`.
-fn covers(earlier: &Rule, later: &Rule) -> bool {
-    let host = earlier.host.is_none() || earlier.host == later.host;
-    let path = match (&earlier.path, &later.path) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(earlier), Some(later)) => {
-            later.strip_prefix(earlier.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }
-    };
-    host && path
+fn matched(rule: &Rule) -> (Option<&str>, Option<&str>) {
+    (rule.host.as_deref(), rule.path.as_deref())
 }
 
 fn service(given: &Given<'_>, known: &Known<'_>) -> Result<usize, Wrong> {

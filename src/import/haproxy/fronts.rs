@@ -8,11 +8,14 @@ use super::{
     parse::{Line, Section},
     settings::Settings,
 };
-use crate::import::{
-    Fate,
-    plan::{Listener, Rule},
-    report::{Outcome, changed, guessed, kept, lost},
-    words,
+use crate::{
+    config::proxy::covers,
+    import::{
+        Fate,
+        plan::{Listener, Rule},
+        report::{Outcome, changed, guessed, kept, lost},
+        words,
+    },
 };
 
 /// Keywords of the half that clients see.
@@ -93,7 +96,7 @@ impl Walk<'_> {
                 self.used.push(rule.service.clone());
             }
             // One that nothing can reach any more would be an error.
-            if !rules.iter().any(|earlier| covers(earlier, &rule)) {
+            if !rules.iter().any(|earlier| covers(earlier.matched(), rule.matched())) {
                 rules.push(Rule { service, ..rule });
             }
         }
@@ -204,17 +207,4 @@ fn is_stats(section: &Section) -> bool {
         .lines
         .iter()
         .any(|line| line.word(0) == "stats" || line.words.iter().any(|word| word == "prometheus-exporter"))
-}
-
-/// Whether each request that `later` matches is matched by `earlier`.
-fn covers(earlier: &Rule, later: &Rule) -> bool {
-    let host = earlier.host.is_none() || earlier.host == later.host;
-    let path = match (&earlier.path, &later.path) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(earlier), Some(later)) => {
-            later.strip_prefix(earlier.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-        }
-    };
-    host && path
 }
