@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     clock,
-    config::proxy::{self as config, Access, Listener, Proxy},
+    config::{
+        Log,
+        proxy::{self as config, Access, Listener, Proxy},
+    },
     health::Prober,
     model::ZoneName,
     supervise::Handle as Tasks,
@@ -58,7 +61,9 @@ pub struct Fixtures {
     zero_copy: bool,
     admin: SocketAddr,
     access: Access,
+    log: Log,
     run_dir: Option<PathBuf>,
+    address_file: Option<PathBuf>,
 }
 
 impl Fixtures {
@@ -69,7 +74,9 @@ impl Fixtures {
             zero_copy: config.zero_copy,
             admin: config.admin,
             access: config.access.clone(),
+            log: config.log.clone(),
             run_dir: config.run_dir.clone(),
+            address_file: config.address_file.clone(),
         }
     }
 
@@ -87,9 +94,20 @@ impl Fixtures {
         if self.access != next.access {
             return refuse("log.access", format!("{:?}", self.access));
         }
+        if self.log.format != next.log.format {
+            return refuse("log.format", format!("{:?}", self.log.format).to_lowercase());
+        }
+        if self.log.filter != next.log.filter {
+            return refuse("log.filter", self.log.filter.clone());
+        }
+        let shown = |path: &Option<PathBuf>| {
+            path.as_ref().map_or_else(|| "none".into(), |path| path.display().to_string())
+        };
         if self.run_dir != next.run_dir {
-            let old = self.run_dir.as_ref().map_or_else(|| "none".into(), |dir| dir.display().to_string());
-            return refuse("proxy.run_dir", old);
+            return refuse("proxy.run_dir", shown(&self.run_dir));
+        }
+        if self.address_file != next.address_file {
+            return refuse("proxy.address_file", shown(&self.address_file));
         }
         Ok(())
     }

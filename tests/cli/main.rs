@@ -6,6 +6,8 @@
 mod broken;
 mod check;
 mod program;
+mod reference;
+mod reloads;
 mod role;
 mod standalone;
 mod tls;
