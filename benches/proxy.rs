@@ -111,6 +111,7 @@ fn config(upstream: SocketAddr) -> Proxy {
         zero_copy: true,
         log: Log::default(),
         access: Access::Off,
+        progress: None,
         trace: None,
         admin: any,
         address_file: None,

@@ -29,6 +29,8 @@ pub struct Proxy {
     pub log: Log,
     /// `[log] access`.
     pub access: Access,
+    /// `[log] progress`: a transfer has a line once in so long; none when it is `off`.
+    pub progress: Option<Duration>,
     /// `[trace]`, if requests are to be parts of traces.
     pub trace: Option<Trace>,
     /// `[admin] listen`.
@@ -46,6 +48,11 @@ pub struct Proxy {
     /// Where its control socket and pid file are, if it can be upgraded. What the file does not say is chosen by whoever
     /// starts it.
     pub run_dir: Option<PathBuf>,
+}
+
+impl Proxy {
+    /// A transfer has a line once in so long, if nothing is said.
+    pub const PROGRESS: Duration = Duration::from_secs(30);
 }
 
 /// `[shutdown]`: how long what runs may go on.

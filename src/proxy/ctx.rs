@@ -16,6 +16,7 @@ use super::{
     retry::{Traffic, What},
     snapshot::{Held, Service, UnderWay, Upstream},
     trace::Trace,
+    transfers::Listed,
     vendor::Concerns,
     weigh::Asked,
 };
@@ -216,6 +217,8 @@ pub struct Ctx {
     pub ours: Option<Answer>,
     /// How it ended.
     pub end: End,
+    /// It is a transfer in flight.
+    pub transfer: Option<Listed>,
 }
 
 impl Ctx {

@@ -120,5 +120,6 @@ pub(super) fn next(
         at_listener: before.at_listener.clone(),
         endings: before.endings,
         tracing: before.tracing.clone(),
+        progress: before.progress,
     }
 }

@@ -44,6 +44,7 @@ pub mod record;
 pub mod answer;
 pub mod ctx;
 pub mod share;
+pub mod transfers;
 pub mod room;
 pub mod snapshot;
 pub mod freshness;
@@ -164,6 +165,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         passed: None,
         ours: None,
         end: End::Done,
+        transfer: None,
     });
     let admitted = normal.map_err(Answer::Refused).and_then(|path| {
         // Whom it was for decides in which form it is told that it goes no further.

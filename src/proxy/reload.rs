@@ -166,6 +166,7 @@ pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &Pro
         limits: config.limits.clone(),
         endings: config.endings,
         tracing: tracing(config.trace.as_ref(), before.snapshot(), tasks, metrics),
+        progress: config.progress,
     }
 }
 

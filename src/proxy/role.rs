@@ -22,6 +22,7 @@ use super::{
     record::{AccessLog, ProxyMetrics, access::Writer},
     reload::{self, Before, Fixtures, ReloadError},
     snapshot::Live,
+    transfers::{self, Transfers},
 };
 use crate::{
     clock,
@@ -214,8 +215,18 @@ impl Proxy {
                 by: Mutex::default(),
             })
         });
+        let transfers: Arc<Transfers> = Arc::default();
+        let (listed, looked_at) = (transfers.clone(), live.clone());
+        let (written, counted) = (log.clone(), metrics.clone());
+        tasks.finish_at(Stage::Loops, "transfers", |stop| async move {
+            tokio::select! {
+                () = stop.requested() => {}
+                () = transfers::keep(listed, looked_at, written, counted) => {}
+            }
+        });
         let handle = Handle {
             live,
+            transfers,
             fixtures: Arc::new(Fixtures::of(&config)),
             metrics,
             log: log.clone(),
@@ -264,7 +275,8 @@ impl Proxy {
         }
         let routes = admin::routes(handle.clone());
         let (running, grace) = (handle.running.clone(), handle.live.load().endings.grace);
-        let engine = engine.run(handle.live.clone(), handle.metrics.clone(), log, running.ending.clone());
+        let (live, transfers) = (handle.live.clone(), handle.transfers.clone());
+        let engine = engine.run(live, handle.metrics.clone(), log, transfers, running.ending.clone());
         // A successor answers for this process at once, whatever else waits for the stop.
         let admin_stop = StopSource::new();
         let admin = crate::http::serve(admin, routes, admin_stop.stop(), grace);
@@ -336,6 +348,7 @@ pub struct Handle {
     pub(super) live: Arc<Live>,
     fixtures: Arc<Fixtures>,
     pub(super) metrics: ProxyMetrics,
+    pub(super) transfers: Arc<Transfers>,
     log: AccessLog,
     tasks: Tasks,
     source: Arc<Source>,

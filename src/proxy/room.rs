@@ -157,6 +157,8 @@ pub struct Room {
     queues: Lanes<Queue>,
     open: Lanes<Apart<AtomicU64>>,
     pending: Apart<AtomicU64>,
+    /// Of those that are open, what threads have told that they have unused.
+    unused: Lanes<AtomicU64>,
     /// One of those that wait would go if an unused connection of another thread were closed.
     short: Lanes<AtomicBool>,
     began: Instant,
@@ -188,6 +190,7 @@ impl Room {
             queues: Lanes::default(),
             open: Lanes::default(),
             pending: Apart::default(),
+            unused: Lanes::default(),
             short: Lanes::default(),
             began: now,
             told: AtomicU64::new(0),
@@ -202,6 +205,11 @@ impl Room {
     /// Connections that are being made.
     pub fn pending(&self) -> u64 {
         self.pending.0.load(Ordering::SeqCst)
+    }
+
+    /// Connections that no request uses; up to half a second late.
+    pub fn unused(&self, lane: Lane) -> u64 {
+        self.unused.of(lane).load(Ordering::Relaxed)
     }
 
     /// Requests that wait for room here.
@@ -296,6 +304,42 @@ impl Occupied {
     /// Whether it is to be closed, unused as it is.
     pub fn is_to_go(&self) -> bool {
         matches!(self.takes, Takes::Connection(lane) if self.room.wants_one(lane))
+    }
+}
+
+/// What one thread tells of its unused connections. What it has told is taken back when this is dropped.
+#[derive(Debug)]
+pub struct Unused {
+    room: Arc<Room>,
+    lane: Lane,
+    told: u64,
+}
+
+impl Unused {
+    /// So many it has now.
+    pub fn tell(&mut self, now: u64) {
+        let (count, before) = (self.room.unused.of(self.lane), std::mem::replace(&mut self.told, now));
+        if now >= before {
+            count.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            count.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Unused {
+    fn drop(&mut self) {
+        self.tell(0);
+    }
+}
+
+impl Occupied {
+    /// To tell of unused connections like this one.
+    pub fn unused(&self) -> Option<Unused> {
+        match self.takes {
+            Takes::Connection(lane) => Some(Unused { room: self.room.clone(), lane, told: 0 }),
+            Takes::Pending => None,
+        }
     }
 }
 

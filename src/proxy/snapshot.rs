@@ -138,6 +138,8 @@ pub struct Snapshot {
     pub endings: Endings,
     /// How requests become parts of traces, if they do.
     pub tracing: Option<Arc<Tracing>>,
+    /// A transfer has a line of the access log once in so long.
+    pub progress: Option<Duration>,
 }
 
 impl Snapshot {

@@ -85,6 +85,8 @@ metrics! {
     PROXY_PANIC = "switchyard_proxy_panic" Gauge ["service"] "1 while so few upstreams of the service are left that ejections are ignored.";
     PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" Gauge ["service", "upstream"] "Requests under way at the upstream.";
     PROXY_UPSTREAM_CONNECTIONS = "switchyard_proxy_upstream_connections" Gauge ["service", "upstream", "lane"] "Open connections to the upstream for requests, used or not: control, bulk.";
+    PROXY_UPSTREAM_UNUSED = "switchyard_proxy_upstream_unused_connections" Gauge ["service", "upstream", "lane"] "Of the open connections to the upstream those that no request uses now.";
+    PROXY_UPSTREAM_TAKEN = "switchyard_proxy_upstream_taken_connections_total" Counter ["service", "upstream", "lane", "kind"] "Connections that requests were given: new, or kept from an earlier request.";
     PROXY_UPSTREAM_PENDING = "switchyard_proxy_upstream_pending_connections" Gauge ["service", "upstream"] "Connections to the upstream that are being made.";
     PROXY_UPSTREAM_WAITING = "switchyard_proxy_upstream_waiting" Gauge ["service", "upstream"] "Requests that wait for room at the upstream, because it is at one of its limits.";
     PROXY_UPSTREAM_LIMITED = "switchyard_proxy_upstream_limited_total" Counter ["service", "upstream", "limit"] "Requests that could not go to the upstream when they came: requests, connections, pending (it was at that limit), queue (others waited for it).";
@@ -100,6 +102,8 @@ metrics! {
     PROXY_TLS_LIST_UNTIL = "switchyard_proxy_tls_revocation_list_until_seconds" Gauge ["listener"] "When the first of a listener's revocation lists is too old to be believed, in seconds since 1970.";
     PROXY_ACCESS_DROPPED = "switchyard_proxy_access_lines_dropped_total" Counter [] "Access lines that were dropped because the log could not keep up.";
     PROXY_SPANS = "switchyard_proxy_trace_spans_total" Counter ["outcome"] "Recorded parts of traces: sent to the collector; refused: it did not take them; dropped: too many waited for it.";
+    PROXY_TRANSFERS = "switchyard_proxy_transfers" Gauge ["service", "lane", "direction"] "Transfers in flight: up, down; both: another protocol.";
+    PROXY_BODY_BYTES = "switchyard_proxy_body_bytes_total" Counter ["service", "lane", "direction"] "Bytes of bodies: up, those of requests; down, those of answers. Of transfers while they move, of everything else when it is over.";
     PROXY_ZERO_COPY = "switchyard_proxy_zero_copy_bytes_total" Counter [] "Bytes of bodies that passed without being copied.";
     PROXY_LEASE = "switchyard_proxy_lease_seconds" Gauge ["service"] "What is left of the lease on the writer's log; 0 without one, and then reads go to the writer.";
     PROXY_REGISTRY_FRESH = "switchyard_proxy_registry_fresh" Gauge ["service", "upstream"] "1 while the registry is up and known to have the newest change; not without a lease.";

@@ -12,6 +12,7 @@ pub mod status;
 pub mod template;
 pub mod agent;
 pub mod upstreams;
+pub mod transfers;
 pub mod registries;
 pub mod oci;
 pub mod replication;

@@ -153,6 +153,9 @@ pub struct Upstream {
     /// Open connections for requests, used or not.
     #[serde(default)]
     pub connections: Connections,
+    /// Those of them that no request uses now.
+    #[serde(default)]
+    pub unused: Connections,
     /// So many at most; none where there is no limit.
     #[serde(default)]
     pub max_connections: MaxConnections,

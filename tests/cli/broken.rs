@@ -591,6 +591,13 @@ const ADDED_TO_PROXY: &[Case] = &[
         "write it as `grace` in `[shutdown]`",
     ),
     case("[log]\naccess = \"stdoutt\"", "8:10", "`log.access` is `stdoutt`", "`./stdoutt`"),
+    case("[log]\nprogress = \"30\"", "8:12", "`log.progress`", "or `\"off\"`"),
+    case(
+        "[log]\nprogress = \"10ms\"",
+        "8:12",
+        "`log.progress` is `10ms`",
+        "from `1s` to `1day`, or `\"off\"`",
+    ),
     case("[log]\nfilter = \"info,=\"", "8:10", "`log.filter` cannot be read", "write it like `info`"),
     case("[limits]\nheader_bytes = 32768", "8:16", "is `32768` without a unit", "`\"32768B\"`"),
     case(

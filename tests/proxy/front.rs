@@ -44,6 +44,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
         zero_copy: true,
         log: Log::default(),
         access: Access::Off,
+        progress: Some(Proxy::PROGRESS),
         trace: None,
         admin: any,
         address_file: None,

@@ -45,6 +45,7 @@ mod streaming;
 mod strict;
 mod tls;
 mod tracing;
+mod transfers;
 mod tls_upstream;
 mod waiting;
 mod zero_copy;

@@ -106,6 +106,7 @@ pub(super) fn proxy(args: &Args, registries: &[SocketAddr]) -> Proxy {
         zone: None,
         zero_copy: true,
         log: Log::default(),
+        progress: Some(Proxy::PROGRESS),
         trace: None,
         access,
         admin: args.admin_addr,

@@ -33,6 +33,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
     let address_file = own.opt("address_file", path);
     let log_table = raw.section("log");
     let access = log_table.or("access", Access::Stdout, access);
+    let progress = log_table.or("progress", Some(Proxy::PROGRESS), progress);
     let log = server::log_of(&log_table);
     let trace = trace::read(raw, &raw.section("trace"));
     let run_dir = own.opt("run_dir", path);
@@ -64,6 +65,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
         zero_copy,
         log,
         access,
+        progress,
         trace,
         admin,
         address_file,
@@ -85,6 +87,15 @@ fn access(given: &Given<'_>) -> Result<Access, Wrong> {
             format!("use `off`, `stdout`, or a file with a slash in it: `./{other}`"),
         )),
     }
+}
+
+/// A length of time, or `"off"`.
+fn progress(given: &Given<'_>) -> Result<Option<Duration>, Wrong> {
+    if matches!(text(given), Ok("off")) {
+        return Ok(None);
+    }
+    let wrong = |wrong: Wrong| Wrong::new(wrong.what, format!("{}, or `\"off\"`", wrong.right));
+    duration_in(SECOND..=DAY)(given).map(Some).map_err(wrong)
 }
 
 fn limits(table: &Table<'_>) -> Limits {

@@ -18,14 +18,14 @@ use axum::{
 };
 
 use super::role::Handle;
-use crate::{http::health_routes, telemetry::Metrics};
+use crate::{clock, http::health_routes, telemetry::Metrics};
 
 /// All routes.
 pub(super) fn routes(handle: Handle) -> Router {
     let (live, metrics) = (handle.live.clone(), handle.metrics.clone());
     let (pools, copies, numbers) = (live.clone(), live.clone(), live.clone());
     let ordered = handle.clone();
-    let (shown, counted) = (handle.clone(), handle.clone());
+    let (shown, counted, listed) = (handle.clone(), handle.clone(), handle.clone());
     Router::new()
         .route("/admin/v1/process", get(async move || Json(shown.process())))
         .route("/admin/v1/reload", post(async move || reload::now(&handle)))
@@ -36,11 +36,13 @@ pub(super) fn routes(handle: Handle) -> Router {
             }),
         )
         .route("/admin/v1/upstreams", get(async move || Json(upstreams::view(&pools.load()))))
+        .route("/admin/v1/transfers", get(async move || Json(listed.transfers.view(clock::now()))))
         .route("/admin/v1/registries", get(async move || Json(registries::view(&copies.load()))))
         .route(
             "/metrics",
             get(async move || {
                 metrics.processes(&counted.process());
+                metrics.transfers(&counted.transfers);
                 let text = metrics.text(&numbers.load());
                 ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response()
             }),

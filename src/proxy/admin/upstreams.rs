@@ -62,6 +62,10 @@ fn of(service: &snapshot::Service) -> Service {
                     control: upstream.room.open(Lane::Control),
                     bulk: upstream.room.open(Lane::Bulk),
                 },
+                unused: Connections {
+                    control: upstream.room.unused(Lane::Control),
+                    bulk: upstream.room.unused(Lane::Bulk),
+                },
                 max_connections: MaxConnections {
                     control: share.open.connections.control,
                     bulk: share.open.connections.bulk,

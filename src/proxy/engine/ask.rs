@@ -27,6 +27,7 @@ use crate::{
         guard::Refusal,
         h1::answer,
         retry::{Traffic, What},
+        transfers::{self, Direction, Pause, Waits},
     },
 };
 
@@ -142,6 +143,28 @@ impl Asking<'_> {
         });
     }
 
+    /// Notes for the list of transfers how far it has come, as it pauses; `answer`: what of the answer is passed on.
+    pub(super) fn paused(&mut self, now: Instant, answer: Option<&Pump>) {
+        let side = |waits: Option<Side>, from: Waits, to: Waits| match waits {
+            None => Waits::Turn,
+            Some(Side::From) => from,
+            Some(Side::To) => to,
+        };
+        let waits = match answer {
+            _ if self.progress.sending => side(self.body.waits_for(), Waits::Client, Waits::Upstream),
+            Some(answer) => side(answer.waits_for(), Waits::Upstream, Waits::Client),
+            None => Waits::Upstream,
+        };
+        let pause = Pause { up: self.body.payload, down: answer.map_or(0, |answer| answer.payload), waits };
+        let body = &self.body;
+        let length = |direction| match direction {
+            Direction::Up => body.length(),
+            Direction::Down => answer?.length(),
+            Direction::Both => None,
+        };
+        transfers::note(self.ctx, &self.worker.transfers, now, pause, length);
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {
         let now = clock::now();
         if self.progress.sending
@@ -155,8 +178,10 @@ impl Asking<'_> {
         if !self.progress.sending && self.client.poll_gone(cx, &self.worker.scratch).is_ready() {
             return Poll::Ready(Asked::ClientGone);
         }
+        self.paused(now, None);
         loop {
-            let look = self.body.look_at().filter(|_| self.progress.sending);
+            let slow = self.body.look_at().filter(|_| self.progress.sending);
+            let look = [slow, transfers::look_at(self.ctx, now)].into_iter().flatten().min();
             let until = self.until();
             ready!(self.client.slot.poll(cx, look.map_or(until, |look| look.min(until)), now));
             if now < until {

@@ -34,6 +34,7 @@ use crate::{
         record,
         retry::{Event, Verdict, What},
         room::Occupied,
+        transfers::{self, Direction, Listed},
     },
 };
 
@@ -103,7 +104,7 @@ pub(super) async fn run(worker: &Worker, client: &mut Client, begun: Begun) -> A
         Err(ours) => Box::pin(exchange.turn_away(worker, client, *ours)).await,
     };
     exchange.ctx.current = None;
-    record::done(&exchange.ctx, exchange.bytes, &worker.shared.metrics, &worker.shared.log);
+    record::done(&mut exchange.ctx, exchange.bytes, &worker.shared.metrics, &worker.shared.log);
     after
 }
 
@@ -111,7 +112,7 @@ pub(super) async fn run(worker: &Worker, client: &mut Client, begun: Begun) -> A
 pub(super) fn gone(worker: &Worker, begun: Begun) {
     let mut exchange = begun.exchange;
     exchange.ctx.end = End::ClientGone;
-    record::done(&exchange.ctx, exchange.bytes, &worker.shared.metrics, &worker.shared.log);
+    record::done(&mut exchange.ctx, exchange.bytes, &worker.shared.metrics, &worker.shared.log);
 }
 
 /// A request, and its head as upstreams get it, or the answer to it.
@@ -362,6 +363,7 @@ impl Exchange {
         if !fresh {
             let which = if limits.pooled { Which::Any } else { Which::Proved };
             if let Some(link) = worker.pool(lane).take(upstream.id, which, now) {
+                upstream.numbers.took(lane, true);
                 return Ok((Connection::used(link, upstream.id), limits));
             }
         }
@@ -381,7 +383,10 @@ impl Exchange {
             }
         });
         match connected.await {
-            Ok(Some(connection)) => Ok((connection, limits)),
+            Ok(Some(connection)) => {
+                upstream.numbers.took(lane, false);
+                Ok((connection, limits))
+            }
             Ok(None) => Err(Lacking::Anybody),
             Err(error) => {
                 if is_ours(&error) {
@@ -535,7 +540,9 @@ impl Exchange {
         if answered.from == Framing::Upgraded {
             let Some(service) = self.ctx.service() else { return Next::Over(After::Cut) };
             let silent = forward::silent(service.timeouts);
-            let carried = Box::pin(tunnel(worker, client, &mut connection, silent)).await;
+            transfers::begin(&mut self.ctx, &worker.transfers, Direction::Both, |_| None);
+            let transfer = self.ctx.transfer.as_ref().map(Listed::transfer);
+            let carried = Box::pin(tunnel(worker, client, &mut connection, silent, transfer)).await;
             (self.bytes.received, self.bytes.sent) = (carried.up, carried.down);
             return Next::Over(After::Close);
         }

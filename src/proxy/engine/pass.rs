@@ -16,6 +16,7 @@ use crate::{
     proxy::{
         forward::floor::{Noted, Side},
         retry::What,
+        transfers,
     },
 };
 
@@ -85,8 +86,10 @@ fn poll(asking: &mut Asking<'_>, answer: &mut Pump, cx: &mut Context<'_>) -> Pol
     if moves || before != (answer.moved(), asking.body.written) {
         asking.progress.touched = now;
     }
+    asking.paused(now, Some(answer));
     let idle = asking.progress.touched + asking.limits.read.unwrap_or(asking.limits.write);
-    let looks = [answer.look_at(), asking.body.look_at().filter(|_| asking.progress.sending)];
+    let slow = asking.body.look_at().filter(|_| asking.progress.sending);
+    let looks = [answer.look_at(), slow, transfers::look_at(asking.ctx, now)];
     let until = looks.into_iter().flatten().fold(idle, Instant::min);
     ready!(asking.client.slot.poll(cx, until, now));
     if now < idle {

@@ -5,7 +5,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::stream::{State, Stream};
-use crate::proxy::{forward, room::Occupied};
+use crate::proxy::{
+    forward,
+    room::{self, Occupied},
+};
 
 /// An open connection, and its place among those that may be open.
 pub(super) type Link = (Stream, Option<Occupied>);
@@ -37,6 +40,8 @@ struct Unused {
     connections: Vec<Kept>,
     /// How long this upstream keeps unused connections, as it seems, and when that was learnt.
     learnt: Option<(Duration, Instant)>,
+    /// For metrics.
+    told: Option<room::Unused>,
 }
 
 #[derive(Debug)]
@@ -136,7 +141,8 @@ impl Pool {
     ) {
         let place = self.upstreams.iter().position(|unused| unused.upstream == upstream);
         let place = place.unwrap_or_else(|| {
-            self.upstreams.push(Unused { upstream, connections: Vec::new(), learnt: None });
+            let told = open.as_ref().and_then(Occupied::unused);
+            self.upstreams.push(Unused { upstream, connections: Vec::new(), learnt: None, told });
             self.upstreams.len() - 1
         });
         let Some(unused) = self.upstreams.get_mut(place) else { return };
@@ -180,6 +186,9 @@ impl Pool {
             unused.connections = open;
             for kept in gone {
                 unused.learn(&kept, now);
+            }
+            if let Some(told) = &mut unused.told {
+                told.tell(unused.connections.len() as u64);
             }
         }
         self.upstreams.retain(|unused| !unused.connections.is_empty() || unused.learnt(now).is_some());

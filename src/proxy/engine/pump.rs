@@ -240,6 +240,20 @@ impl Pump {
             .map_or(Noted::Fine, |meter| meter.note(now, moved, waits, || splice::queued(to.tcp()?)))
     }
 
+    /// Who it waits for, if nothing is wrong with either side; `None`: for its turn.
+    pub(super) fn waits_for(&self) -> Option<Side> {
+        let side = if self.is_blocked() { Side::To } else { Side::From };
+        self.ticket.is_none().then_some(side)
+    }
+
+    /// Bytes of the body itself, when its head says how many there are.
+    pub(super) fn length(&self) -> Option<u64> {
+        match self.decode {
+            Decode::Length(left) => Some(self.payload + left),
+            Decode::Chunked(_) | Decode::UntilClose => None,
+        }
+    }
+
     /// What changes whenever anything moves.
     pub(super) fn moved(&self) -> (u64, u64, u64) {
         (self.written, self.payload, self.skip)

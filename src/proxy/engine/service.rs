@@ -31,6 +31,7 @@ use crate::{
         limit::gate::Gate,
         record::{AccessLog, ProxyMetrics},
         snapshot::Live,
+        transfers::Transfers,
     },
     supervise::{Stop, StopSource},
 };
@@ -91,12 +92,14 @@ impl Engine {
         live: Arc<Live>,
         metrics: ProxyMetrics,
         log: AccessLog,
+        transfers: Arc<Transfers>,
         ending: Arc<Ending>,
     ) -> Result<(), EngineEnded> {
         let shared = Shared {
             live,
             metrics,
             log,
+            transfers,
             names: Arc::new(Names::default()),
             connections: self.connections,
             most: descriptors_allow(self.threads),

@@ -17,7 +17,13 @@ use super::{
     wire::{Scratch, Wire},
     worker::Worker,
 };
-use crate::{clock, proxy::h1::Framing};
+use crate::{
+    clock,
+    proxy::{
+        h1::Framing,
+        transfers::{Pause, Transfer, Waits},
+    },
+};
 
 /// Bytes that went each way.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,15 +33,16 @@ pub(super) struct Carried {
 }
 
 /// Carries bytes until both sides have closed, one is broken, or neither has sent any for so long: while both are
-/// open, and when one is shut.
+/// open, and when one is shut. `transfer` is told how many.
 pub(super) async fn tunnel(
     worker: &Worker,
     client: &mut Client,
     upstream: &mut Connection,
     silent: (Duration, Duration),
+    transfer: Option<&Transfer>,
 ) -> Carried {
     let mut both = Both { up: Way::new(), down: Way::new(), touched: clock::now() };
-    poll_fn(|cx| both.poll(worker, client, upstream, silent, cx)).await;
+    poll_fn(|cx| both.poll(worker, client, upstream, (silent, transfer), cx)).await;
     Carried { up: both.up.pump.payload, down: both.down.pump.payload }
 }
 
@@ -97,7 +104,7 @@ impl Both {
         worker: &Worker,
         client: &mut Client,
         upstream: &mut Connection,
-        silent: (Duration, Duration),
+        (silent, transfer): ((Duration, Duration), Option<&Transfer>),
         cx: &mut Context<'_>,
     ) -> Poll<()> {
         let before = (self.up.pump.written, self.down.pump.written);
@@ -107,6 +114,12 @@ impl Both {
         let carried = up.and_then(|()| self.down.poll(cx, theirs, &mut ours.stream, scratch));
         if carried.is_err() || (self.up.at == At::Shut && self.down.at == At::Shut) {
             return Poll::Ready(());
+        }
+        if let Some(transfer) = transfer {
+            // Either may speak next. Who takes nothing is waited for more than the other.
+            let blocked = self.up.pump.is_blocked();
+            let waits = if blocked { Waits::Upstream } else { Waits::Client };
+            transfer.moved(Pause { up: self.up.pump.payload, down: self.down.pump.payload, waits });
         }
         let now = clock::now();
         if before != (self.up.pump.written, self.down.pump.written) {

@@ -38,6 +38,7 @@ use crate::{
         limit::gate::Gate,
         record::{AccessLog, ProxyMetrics},
         snapshot::{Held, Live},
+        transfers::{List, Transfers},
     },
     supervise::StopSource,
 };
@@ -77,6 +78,7 @@ pub(super) struct Shared {
     pub(super) live: Arc<Live>,
     pub(super) metrics: ProxyMetrics,
     pub(super) log: AccessLog,
+    pub(super) transfers: Arc<Transfers>,
     pub(super) names: Arc<Names>,
     pub(super) connections: Gate,
     /// Connections that there can be, whatever the config allows.
@@ -98,6 +100,8 @@ pub(super) struct Worker {
     pub(super) timers: Arc<Timers>,
     pub(super) scratch: Scratch,
     pub(super) crypt: Arc<Crypt>,
+    /// Those of its requests that are transfers.
+    pub(super) transfers: Arc<List>,
     pools: Lanes<Mutex<Pool>>,
     own: Mutex<Own>,
     turned_away: Gate,
@@ -118,6 +122,7 @@ impl Worker {
         let own = Own { snapshot: Held::of(shared.live.load()), chance: SmallRng::from_os_rng() };
         let scratch = Scratch::new(shared.zero_copy, shared.metrics.zero_copy());
         Arc::new(Self {
+            transfers: shared.transfers.list(),
             shared,
             timers: Arc::new(Timers::new()),
             crypt: Arc::new(Crypt::new()),

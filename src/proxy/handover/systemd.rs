@@ -138,6 +138,7 @@ mod tests {
             zero_copy: true,
             log: Default::default(),
             access: Access::Off,
+            progress: Some(Proxy::PROGRESS),
             trace: None,
             admin,
             address_file: None,

@@ -4,7 +4,10 @@ use prometheus::{
     Gauge, GaugeVec, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, core::Collector,
 };
 
-use super::numbers::{ServiceNumbers, UpstreamNumbers};
+use super::{
+    Bytes,
+    numbers::{Over, ServiceNumbers, UpstreamNumbers},
+};
 use crate::{
     clock,
     model::{self, ServiceName, UpstreamName},
@@ -14,6 +17,7 @@ use crate::{
         freshness::Subject,
         lane::Lane,
         snapshot::{Service, Snapshot},
+        transfers::{Counted, Transfers},
     },
     telemetry::{Metrics, MetricsError, names},
     wire::handover::Process,
@@ -34,6 +38,10 @@ pub struct ProxyMetrics {
     open: IntGaugeVec,
     pending: IntGaugeVec,
     waiting: IntGaugeVec,
+    unused: IntGaugeVec,
+    taken: IntCounterVec,
+    transfers: IntGaugeVec,
+    body_bytes: IntCounterVec,
     retries: IntCounterVec,
     retries_refused: IntCounterVec,
     held: IntGaugeVec,
@@ -124,6 +132,10 @@ impl ProxyMetrics {
             open: registry.gauges(names::PROXY_UPSTREAM_CONNECTIONS)?,
             pending: registry.gauges(names::PROXY_UPSTREAM_PENDING)?,
             waiting: registry.gauges(names::PROXY_UPSTREAM_WAITING)?,
+            unused: registry.gauges(names::PROXY_UPSTREAM_UNUSED)?,
+            taken: registry.counters(names::PROXY_UPSTREAM_TAKEN)?,
+            transfers: registry.gauges(names::PROXY_TRANSFERS)?,
+            body_bytes: registry.counters(names::PROXY_BODY_BYTES)?,
             retries: registry.counters(names::PROXY_RETRIES)?,
             retries_refused: registry.counters(names::PROXY_RETRIES_REFUSED)?,
             held: registry.gauges(names::PROXY_HELD)?,
@@ -177,13 +189,21 @@ impl ProxyMetrics {
         Ok(made)
     }
 
-    /// A request is over.
-    pub fn request_done(&self, ctx: &Ctx) {
+    /// A request is over; of its bytes so many were counted before.
+    pub fn request_done(&self, ctx: &Ctx, bytes: Bytes, counted: Counted) {
         match ctx.service() {
             Some(service) => {
                 let first_byte =
                     ctx.first_byte.map(|at| at.saturating_duration_since(ctx.started).as_secs_f64());
-                service.numbers.done(ctx.route.class, ctx.status(), first_byte, ctx.started);
+                service.numbers.done(&Over {
+                    class: ctx.route.class,
+                    status: ctx.status(),
+                    first_byte,
+                    started: ctx.started,
+                    lane: Lane::of(ctx.route),
+                    up: bytes.received.saturating_sub(counted.up),
+                    down: bytes.sent.saturating_sub(counted.down),
+                });
             }
             // Nobody was to answer it.
             None if ctx.ours.is_none() => self.refused(ctx.listener_name(), "client-gone"),
@@ -207,12 +227,12 @@ impl ProxyMetrics {
 
     /// What is counted of one service's requests.
     pub fn of_service(&self, service: &ServiceName) -> ServiceNumbers {
-        ServiceNumbers::new(service, &self.requests, &self.first_byte, &self.passed_over)
+        ServiceNumbers::new(service, &self.requests, &self.first_byte, &self.passed_over, &self.body_bytes)
     }
 
     /// What is counted of one upstream's answers.
     pub fn of_upstream(&self, service: &ServiceName, upstream: &UpstreamName) -> UpstreamNumbers {
-        UpstreamNumbers::new(service, upstream, &self.upstream_requests, &self.upstream_limited)
+        UpstreamNumbers::new(service, upstream, &self.upstream_requests, &self.upstream_limited, &self.taken)
     }
 
     /// Ejections, by service, upstream and failure.
@@ -296,6 +316,7 @@ impl ProxyMetrics {
             (&self.upstream_failures, names::PROXY_UPSTREAM_FAILURES),
             (&self.behind_answers, names::PROXY_BEHIND_ANSWERS),
             (&self.upstream_limited, names::PROXY_UPSTREAM_LIMITED),
+            (&self.taken, names::PROXY_UPSTREAM_TAKEN),
         ];
         for (counters, name) in of_upstreams {
             for family in counters.collect() {
@@ -333,6 +354,16 @@ impl ProxyMetrics {
         self.old.with_label_values::<&str>(&[]).set(count(process.old.len() as u64));
     }
 
+    /// What is in flight, and what of it has moved.
+    pub fn transfers(&self, transfers: &Transfers) {
+        self.transfers.reset();
+        for transfer in transfers.all() {
+            transfer.count();
+            let (service, lane, direction) = transfer.labels();
+            self.transfers.with_label_values(&[service, lane.as_str(), direction.as_str()]).inc();
+        }
+    }
+
     /// Everything, in Prometheus' text format. What is a state rather than an event is read off `snapshot`.
     pub fn text(&self, snapshot: &Snapshot) -> String {
         // Services and upstreams that a reload removed must not linger.
@@ -344,6 +375,7 @@ impl ProxyMetrics {
         self.open.reset();
         self.pending.reset();
         self.waiting.reset();
+        self.unused.reset();
         self.weight.reset();
         self.latency.reset();
         self.held.reset();
@@ -395,6 +427,7 @@ impl ProxyMetrics {
                 for lane in Lane::ALL {
                     let labels = [name, upstream.name.as_str(), lane.as_str()];
                     self.open.with_label_values(&labels).set(count(room.open(lane)));
+                    self.unused.with_label_values(&labels).set(count(room.unused(lane)));
                 }
             }
         }

@@ -4,6 +4,7 @@ pub mod access;
 pub mod metrics;
 pub mod numbers;
 pub mod spans;
+pub mod underway;
 
 pub use access::AccessLog;
 pub use metrics::ProxyMetrics;
@@ -38,8 +39,10 @@ pub fn refused(
 }
 
 /// Records a request that is over.
-pub fn done(ctx: &Ctx, bytes: Bytes, metrics: &ProxyMetrics, log: &AccessLog) {
-    metrics.request_done(ctx);
+pub fn done(ctx: &mut Ctx, bytes: Bytes, metrics: &ProxyMetrics, log: &AccessLog) {
+    let listed = ctx.transfer.take();
+    let counted = listed.map(|listed| listed.end(bytes.received, bytes.sent)).unwrap_or_default();
+    metrics.request_done(ctx, bytes, counted);
     if let Some(service) = ctx.service() {
         service.pins.over(ctx, clock::now());
     }

@@ -25,7 +25,7 @@ use crate::{
     clock,
     config::proxy::RetryBudget,
     model::{RouteClass, ServiceName, UpstreamName},
-    proxy::{choose::Past, room::Limit, snapshot::Apart},
+    proxy::{choose::Past, lane::Lane, room::Limit, snapshot::Apart},
 };
 
 const CLASSES: usize = RouteClass::ALL.len();
@@ -78,6 +78,7 @@ pub struct ServiceNumbers {
     requests: IntCounterVec,
     first_byte: HistogramVec,
     passed_over: IntCounterVec,
+    body_bytes: IntCounterVec,
     shares: Shared<OfService>,
     began: Instant,
     retries: Mutex<Window>,
@@ -92,6 +93,25 @@ struct OfService {
     /// Requests that are over, by the second in which they began.
     recent: Window,
     passed_over: [Option<LocalIntCounter>; Past::ALL.len()],
+    /// By lane, up and down.
+    moved: [[Option<LocalIntCounter>; 2]; Lane::ALL.len()],
+}
+
+/// A request that is over.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Over {
+    pub(super) class: RouteClass,
+    /// If it had an answer.
+    pub(super) status: Option<u16>,
+    /// So many seconds after its head came that of its answer went out.
+    pub(super) first_byte: Option<f64>,
+    /// When its head came.
+    pub(super) started: Instant,
+    pub(super) lane: Lane,
+    /// Bytes of its body that were not counted yet.
+    pub(super) up: u64,
+    /// Bytes of its answer's body that were not.
+    pub(super) down: u64,
 }
 
 impl ServiceNumbers {
@@ -100,8 +120,10 @@ impl ServiceNumbers {
         requests: &IntCounterVec,
         first_byte: &HistogramVec,
         passed_over: &IntCounterVec,
+        body_bytes: &IntCounterVec,
     ) -> Self {
         Self {
+            body_bytes: body_bytes.clone(),
             service: service.to_string(),
             requests: requests.clone(),
             first_byte: first_byte.clone(),
@@ -113,15 +135,9 @@ impl ServiceNumbers {
         }
     }
 
-    /// A request is over, with this status if it had an answer; the head of its answer went out so many seconds after
-    /// that of the request came, which was at `started`.
-    pub(super) fn done(
-        &self,
-        class: RouteClass,
-        status: Option<u16>,
-        first_byte: Option<f64>,
-        started: Instant,
-    ) {
+    /// A request is over.
+    pub(super) fn done(&self, over: &Over) {
+        let Over { class, status, first_byte, started, lane, up, down } = *over;
         let place = place(status);
         let second = self.second(started);
         self.shares.own(|own| {
@@ -139,7 +155,23 @@ impl ServiceNumbers {
                     || self.first_byte.with_label_values(&[self.service.as_str(), class.as_str()]).local();
                 times.get_or_insert_with(make).observe(seconds);
             }
+            self.add(own, lane, up, down);
         });
+    }
+
+    /// So many bytes of bodies of this lane have moved, to the upstream and to the client.
+    pub fn moved(&self, lane: Lane, up: u64, down: u64) {
+        self.shares.own(|own| self.add(own, lane, up, down));
+    }
+
+    fn add(&self, own: &mut OfService, lane: Lane, up: u64, down: u64) {
+        let Some(ways) = own.moved.get_mut(lane as usize) else { return };
+        for (count, (way, bytes)) in ways.iter_mut().zip([("up", up), ("down", down)]) {
+            if bytes > 0 {
+                let labels = [self.service.as_str(), lane.as_str(), way];
+                count.get_or_insert_with(|| self.body_bytes.with_label_values(&labels).local()).inc_by(bytes);
+            }
+        }
     }
 
     /// Whether one more retry is borne by this budget; it is counted then.
@@ -179,6 +211,7 @@ impl ServiceNumbers {
     pub(super) fn put_together(&self) {
         self.shares.each(|share| {
             share.passed_over.iter().flatten().for_each(LocalIntCounter::flush);
+            share.moved.iter().flatten().flatten().for_each(LocalIntCounter::flush);
             share.requests.iter().flatten().flatten().for_each(LocalIntCounter::flush);
             share.first_byte.iter().flatten().for_each(LocalHistogram::flush);
         });
@@ -198,6 +231,7 @@ pub struct UpstreamNumbers {
     upstream: String,
     answers: IntCounterVec,
     limited: IntCounterVec,
+    taken: IntCounterVec,
     shares: Shared<OfUpstream>,
 }
 
@@ -205,6 +239,8 @@ pub struct UpstreamNumbers {
 struct OfUpstream {
     answers: [Option<LocalIntCounter>; STATUSES.len()],
     limited: [Option<LocalIntCounter>; Limit::ALL.len()],
+    /// By lane: new ones, and such as were there.
+    taken: [[Option<LocalIntCounter>; 2]; Lane::ALL.len()],
     /// Of them those of one that is well.
     good: u64,
 }
@@ -215,10 +251,23 @@ impl UpstreamNumbers {
         upstream: &UpstreamName,
         answers: &IntCounterVec,
         limited: &IntCounterVec,
+        taken: &IntCounterVec,
     ) -> Self {
         let (service, upstream) = (service.to_string(), upstream.to_string());
-        let (answers, limited) = (answers.clone(), limited.clone());
-        Self { service, upstream, answers, limited, shares: Shared::new() }
+        let (answers, limited, taken) = (answers.clone(), limited.clone(), taken.clone());
+        Self { service, upstream, answers, limited, taken, shares: Shared::new() }
+    }
+
+    /// A request has a connection there: one that was `kept`, or a new one.
+    pub fn took(&self, lane: Lane, kept: bool) {
+        self.shares.own(|own| {
+            let count = own.taken.get_mut(lane as usize).and_then(|kinds| kinds.get_mut(usize::from(kept)));
+            if let Some(count) = count {
+                let kind = if kept { "kept" } else { "new" };
+                let labels = [self.service.as_str(), self.upstream.as_str(), lane.as_str(), kind];
+                count.get_or_insert_with(|| self.taken.with_label_values(&labels).local()).inc();
+            }
+        });
     }
 
     /// A request could not go there for this limit.
@@ -257,6 +306,7 @@ impl UpstreamNumbers {
     pub(super) fn put_together(&self) {
         self.shares.each(|share| {
             share.answers.iter().chain(&share.limited).flatten().for_each(LocalIntCounter::flush);
+            share.taken.iter().flatten().flatten().for_each(LocalIntCounter::flush);
         });
     }
 }
