@@ -240,6 +240,7 @@ def describe() -> dict[str, str]:
         "cpus": f"{os.cpu_count()} x {models[0] if models else platform.machine()}",
         "memory": f"{int(memory.group(1)) / 2**20:.0f} GiB" if memory else "unknown",
         "system": f"{platform.system()} {platform.release()}",
+        "congestion control": Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip(),
         "descriptors": str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]),
         "nginx": first_line("nginx", "-v"),
         "haproxy": first_line("haproxy", "-v"),
