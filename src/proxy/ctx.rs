@@ -146,7 +146,7 @@ pub struct Ctx {
     /// Method.
     pub method: Method,
     /// Path in its one form, without query.
-    pub path: String,
+    pub path: Box<str>,
     /// The client gave no `Host`.
     pub hostless: bool,
     /// Its id.

@@ -128,7 +128,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         client,
         secured,
         method,
-        path: normal.as_ref().map_or(path, |path| path.as_ref()).to_owned(),
+        path: normal.as_ref().map_or(path, |path| path.as_ref()).into(),
         hostless: host.is_empty(),
         request: given.unwrap_or_else(|| RequestId::of(chance)),
         trace,

@@ -167,7 +167,7 @@ fn of(ctx: &Ctx, service: &Service) -> Use {
         return Use::None;
     }
     // Upload sessions of the OCI API say where they are.
-    if ctx.path == "/v2" || ctx.path.starts_with("/v2/") {
+    if &*ctx.path == "/v2" || ctx.path.starts_with("/v2/") {
         return Use::None;
     }
     let asks = ctx.route.to_writer && ctx.route.access == Access::Read && !ctx.route.repeatable;

@@ -170,6 +170,37 @@ fn one_of_which_little_moves_is_listed_after_a_while_and_short_ones_never() {
 }
 
 #[test]
+fn another_protocol_is_listed_from_its_beginning_and_counted_both_ways() {
+    let upstream = Upstream::raw(|wire, _| {
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n")
+            .unwrap();
+        let mut tcp = wire.tcp.try_clone().unwrap();
+        let mut piece = [0; 5];
+        while std::io::Read::read_exact(&mut tcp, &mut piece).is_ok() {
+            wire.send(piece).and_then(|()| wire.send(piece)).unwrap();
+        }
+        Then::Close
+    });
+    let front = Front::controllers(&[upstream.address]);
+    let mut client = Wire::connect(front.address);
+    client
+        .send("GET /stream HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\nhello")
+        .unwrap();
+    assert_eq!(client.head().unwrap().unwrap().status(), 101);
+    let moved = |one: &Transfer| (one.bytes_received, one.bytes_sent) == (5, 10);
+    let seen = one(&front, "it is listed", moved);
+    assert_eq!((seen.direction.as_str(), seen.lane.as_str()), ("both", "control"));
+    drop(client);
+    let line = front.lines(1).pop().unwrap();
+    assert_eq!((&line["bytes_received"], &line["bytes_sent"]), (&5.into(), &10.into()), "{line}");
+    let bytes = |direction: &str| {
+        let direction = format!("direction=\"{direction}\"");
+        metric(&front, "switchyard_proxy_body_bytes_total", &["pool", "control", &direction])
+    };
+    assert_eq!((bytes("up"), bytes("down")), (5, 10));
+}
+
+#[test]
 fn a_reload_begins_and_ends_the_lines_of_transfers_that_run() {
     let end = Arc::default();
     let upstream = trickling(&end);

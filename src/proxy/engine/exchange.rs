@@ -280,7 +280,8 @@ impl Exchange {
                 Next::Over(after) => break after,
             }
         };
-        self.bytes.received = body.payload;
+        // Beside what another protocol has brought.
+        self.bytes.received += body.payload;
         // A client that is turned away in the middle may send on, and what it sends is read without a mark.
         body.release(&client.wire.stream);
         after

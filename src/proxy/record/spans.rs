@@ -212,7 +212,7 @@ fn span(ctx: &Ctx, trace: &Trace, bytes: Bytes) -> Span {
     let class = ctx.route.class.as_str();
     let mut attributes = vec![
         text("http.request.method", ctx.method.as_str()),
-        text("url.path", ctx.path.clone()),
+        text("url.path", ctx.path.to_string()),
         text("client.address", ctx.client.ip.to_string()),
         text("network.protocol.version", ctx.protocol.as_str().trim_start_matches("HTTP/")),
         text("switchyard.listener", ctx.listener_name()),
