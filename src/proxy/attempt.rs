@@ -12,6 +12,7 @@ use super::{
     follow::Said,
     forward,
     h1::Fields,
+    lane::Lane,
     next::{another, give_up},
     passive,
     record::ProxyMetrics,
@@ -41,8 +42,11 @@ pub(super) fn no_answer(ctx: &Ctx, unknown: bool) -> Answer {
     }
 }
 
-/// The attempt under way has a connection.
-pub(super) fn connected(ctx: &mut Ctx, now: Instant) {
+/// The attempt under way has a connection: one that was `kept` from an earlier request, or a new one.
+pub(super) fn connected(ctx: &mut Ctx, now: Instant, kept: bool) {
+    if let Some(upstream) = ctx.current.as_ref().and_then(|current| current.under_way.upstream()) {
+        upstream.numbers.took(Lane::of(ctx.route), kept);
+    }
     ctx.connect = ctx.current.as_ref().map(|current| now.saturating_duration_since(current.began));
 }
 

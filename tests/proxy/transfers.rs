@@ -189,13 +189,13 @@ fn another_protocol_is_listed_from_its_beginning_and_counted_both_ways() {
     assert_eq!(client.head().unwrap().unwrap().status(), 101);
     let moved = |one: &Transfer| (one.bytes_received, one.bytes_sent) == (5, 10);
     let seen = one(&front, "it is listed", moved);
-    assert_eq!((seen.direction.as_str(), seen.lane.as_str()), ("both", "control"));
+    assert_eq!((seen.direction.as_str(), seen.lane.as_str()), ("both", "bulk"));
     drop(client);
     let line = front.lines(1).pop().unwrap();
     assert_eq!((&line["bytes_received"], &line["bytes_sent"]), (&5.into(), &10.into()), "{line}");
     let bytes = |direction: &str| {
         let direction = format!("direction=\"{direction}\"");
-        metric(&front, "switchyard_proxy_body_bytes_total", &["pool", "control", &direction])
+        metric(&front, "switchyard_proxy_body_bytes_total", &["pool", "bulk", &direction])
     };
     assert_eq!((bytes("up"), bytes("down")), (5, 10));
 }

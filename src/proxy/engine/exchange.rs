@@ -15,7 +15,7 @@ use super::{
     respond::respond,
     resume::Resumed,
     tunnel::tunnel,
-    upstream::{Connection, connect},
+    upstream::{Connection, connect, is_ours, is_out_of_descriptors},
     worker::Worker,
 };
 use crate::{
@@ -64,19 +64,6 @@ struct Attempt {
     limits: Limits,
     progress: Progress,
     end: usize,
-}
-
-fn is_out_of_descriptors(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
-}
-
-/// Whether there is no connection for want of something that is this machine's.
-fn is_ours(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    let wants = [Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
-    is_out_of_descriptors(error)
-        || wants.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Why there is no connection.
@@ -364,7 +351,6 @@ impl Exchange {
         if !fresh {
             let which = if limits.pooled { Which::Any } else { Which::Proved };
             if let Some(link) = worker.pool(lane).take(upstream.id, which, now) {
-                upstream.numbers.took(lane, true);
                 return Ok((Connection::used(link, upstream.id), limits));
             }
         }
@@ -384,10 +370,7 @@ impl Exchange {
             }
         });
         match connected.await {
-            Ok(Some(connection)) => {
-                upstream.numbers.took(lane, false);
-                Ok((connection, limits))
-            }
+            Ok(Some(connection)) => Ok((connection, limits)),
             Ok(None) => Err(Lacking::Anybody),
             Err(error) => {
                 if is_ours(&error) {
@@ -412,7 +395,7 @@ impl Exchange {
     pub(super) fn connected(&mut self, connection: &Connection) -> Instant {
         let began = self.ctx.current.as_ref().map(|current| current.began).filter(|_| connection.reused);
         let now = began.unwrap_or_else(clock::now);
-        proxy::connected(&mut self.ctx, now);
+        proxy::connected(&mut self.ctx, now, connection.reused);
         now
     }
 

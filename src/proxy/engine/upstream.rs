@@ -99,6 +99,20 @@ pub(super) async fn connect(
     Ok(Connection { wire, reused: false, upstream: to.id, once, open: Some(open) })
 }
 
+/// Whether this process may open nothing more.
+pub(super) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    [Errno::MFILE, Errno::NFILE].iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Whether there is no connection for want of something that is this machine's.
+pub(super) fn is_ours(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let wants = [Errno::ADDRNOTAVAIL, Errno::NOBUFS, Errno::NOMEM];
+    is_out_of_descriptors(error)
+        || wants.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Why hands were not shaken with an upstream, in words.
 fn refused(failed: Failed) -> io::Error {
     match failed {
