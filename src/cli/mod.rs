@@ -13,6 +13,7 @@ mod proxy;
 mod upgrade;
 mod standalone;
 mod role;
+mod loaded;
 mod output;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -106,6 +107,7 @@ impl Failure {
 
 /// Runs the command line and says how the process should end.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    loaded::give_back();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         // Clap exits 2 on bad usage and 0 after help and version, as we do.

@@ -6,7 +6,7 @@ use sd_notify::NotifyState;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
-use super::{Failure, Printer};
+use super::{Failure, Printer, loaded};
 use crate::{
     config::{EnvNote, Log},
     supervise::{Signal, Tree, signals},
@@ -62,6 +62,7 @@ where
     let log = LogSettings { format: setting.log.format, filter: setting.log.filter.clone() };
     set_up(&log).map_err(|error| Failure::Usage { error: format!("`log.filter`: {error}"), hint: None })?;
     tell(&setting.notes);
+    loaded::give_back();
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     if let Some(threads) = setting.threads {
         builder.worker_threads(threads);
@@ -125,6 +126,7 @@ where
     };
     info!(process.id = std::process::id(), version = crate::model::OURS, "started");
     announce(&[NotifyState::Ready]);
+    loaded::give_back();
     for signal in early {
         act(&mut hooks, signal);
     }
