@@ -27,8 +27,8 @@ use self::pipes::Pipe;
 pub(super) use self::pipes::{MOST, Pipes};
 use crate::clock;
 
-/// A body of which less is left when it could begin is copied: see `docs/performance.md` for where the two meet.
-pub(super) const LEAST: u64 = 128 * 1024;
+/// A body of which less is left when it could begin is copied: up to here both cost the same (`docs/performance.md`).
+pub(super) const LEAST: u64 = 64 * 1024;
 
 /// Moved out of a socket at once at most: other connections wait for the thread.
 const AT_ONCE: usize = 1024 * 1024;
