@@ -149,8 +149,29 @@ pub struct Rule {
     pub host: Option<String>,
     /// Only below this path, on segment borders; begins with a slash.
     pub path: Option<String>,
-    /// The service, by its place in [`Proxy::services`].
-    pub service: usize,
+    /// What becomes of it.
+    pub does: Does,
+}
+
+/// What a rule does with the requests that it matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Does {
+    /// They go to the service of this place in [`Proxy::services`].
+    Send(usize),
+    /// `deny = 403`: they are refused, and told so.
+    Forbid,
+    /// `deny = 404`: they are answered as if nothing were there.
+    Hide,
+}
+
+impl Rule {
+    /// The service that it sends requests to.
+    pub fn service(&self) -> Option<usize> {
+        match self.does {
+            Does::Send(place) => Some(place),
+            Does::Forbid | Does::Hide => None,
+        }
+    }
 }
 
 /// Whether each request that `later` matches is matched by `earlier`: host and path of two rules.

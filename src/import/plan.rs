@@ -81,13 +81,30 @@ pub(super) struct Tls {
 pub(super) struct Rule {
     pub(super) host: Option<String>,
     pub(super) path: Option<String>,
-    pub(super) service: String,
+    pub(super) does: Does,
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Does {
+    /// Sends to the service of this name.
+    Send(String),
+    /// Refuses with this status.
+    Deny(u16),
 }
 
 impl Rule {
     /// Host and path.
     pub(super) fn matched(&self) -> (Option<&str>, Option<&str>) {
         (self.host.as_deref(), self.path.as_deref())
+    }
+
+    /// The service that it sends to.
+    pub(super) fn service(&self) -> Option<&str> {
+        match &self.does {
+            Does::Send(service) => Some(service),
+            Does::Deny(_) => None,
+        }
     }
 }
 
@@ -157,7 +174,10 @@ impl Plan {
         }
         self.listeners = kept;
         let used = |name: &str| {
-            self.listeners.iter().flat_map(|listener| &listener.rules).any(|rule| rule.service == name)
+            self.listeners
+                .iter()
+                .flat_map(|listener| &listener.rules)
+                .any(|rule| rule.service() == Some(name))
         };
         self.services.retain(|service| used(&service.name));
         self.services.iter_mut().for_each(Service::probe_fits);
@@ -208,7 +228,7 @@ impl Listener {
         out.push_str(&format!("\n[[listener]]\nname = {}\n", quoted(&self.name)));
         out.push_str(&format!("bind = {}\n", list(self.bind.iter().map(String::as_str))));
         match self.rules.as_slice() {
-            [Rule { host: None, path: None, service }] => {
+            [Rule { host: None, path: None, does: Does::Send(service) }] => {
                 out.push_str(&format!("service = {}\n", quoted(service)));
             }
             rules => {
@@ -221,7 +241,10 @@ impl Listener {
                     if let Some(path) = &rule.path {
                         rows.set("path", quoted(path));
                     }
-                    rows.set("service", quoted(&rule.service));
+                    match &rule.does {
+                        Does::Send(service) => rows.set("service", quoted(service)),
+                        Does::Deny(status) => rows.set("deny", status.to_string()),
+                    }
                     out.push_str(&format!("  {},\n", rows.inline()));
                 }
                 out.push_str("]\n");

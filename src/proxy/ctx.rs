@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::proxy::Kind,
+    config::proxy::{Kind, Rule},
     model::{RepositoryName, RequestId},
 };
 
@@ -250,8 +250,8 @@ impl Ctx {
     /// What kind of client it is: of its service, else of the listener's last rule.
     pub fn kind(&self) -> Kind {
         let fallback = || {
-            let rule = self.snapshot.listeners.get(self.listener)?.rules.last()?;
-            self.snapshot.services.get(rule.service)
+            let rules = &self.snapshot.listeners.get(self.listener)?.rules;
+            self.snapshot.services.get(rules.iter().rev().find_map(Rule::service)?)
         };
         self.service().or_else(fallback).map_or(Kind::Controller, |service| service.kind)
     }

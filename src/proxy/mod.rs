@@ -74,11 +74,15 @@ use self::{
     ctx::{Arrival, Ctx, End, Protocol},
     guard::{Refusal, path::Target},
     h1::{Fields, Framing},
-    limit::who::Caller,
+    limit::{Turned, who::Caller},
     next::{Mover, NoNext, next_upstream},
     passive::answered,
 };
-use crate::{config::proxy::Kind, model::RequestId, wire::headers};
+use crate::{
+    config::proxy::{Does, Kind},
+    model::RequestId,
+    wire::headers,
+};
 pub use reload::ReloadError;
 pub use role::{Handle, Proxy, ProxyError, ReloadRefused};
 
@@ -201,8 +205,15 @@ fn route(ctx: &mut Ctx, host: &str, query: &str, fields: &Fields<'_>) -> Result<
     if classify::is_hidden(&ctx.path, &listener.expose) {
         return Err(Answer::NoRoute);
     }
-    ctx.service = classify::service(&listener.rules, bare_host(host), &ctx.path);
-    let service = ctx.service().ok_or(Answer::NoRoute)?;
+    let found = classify::does(&listener.rules, bare_host(host), &ctx.path);
+    let (does, service) = found.ok_or(Answer::NoRoute)?;
+    ctx.service = service;
+    let denied = match does {
+        Does::Send(_) => None,
+        Does::Forbid => Some(Answer::Turned(Turned::ByRule)),
+        Does::Hide => Some(Answer::NoRoute),
+    };
+    let Some(service) = ctx.service() else { return Err(denied.unwrap_or(Answer::NoRoute)) };
     let kind = service.kind;
     let of_agent = service.cohort.is_some() && cohort::is_of_agents(&ctx.path);
     let closed = service.maintenance.then(|| Answer::Maintenance { service: service.name.to_string() });
@@ -221,7 +232,7 @@ fn route(ctx: &mut Ctx, host: &str, query: &str, fields: &Fields<'_>) -> Result<
     if ctx.route.creates && ctx.key.is_none() {
         (ctx.key, ctx.key_made) = (Some(RequestId::random().to_string()), true);
     }
-    closed.map_or(Ok(()), Err)
+    denied.or(closed).map_or(Ok(()), Err)
 }
 
 /// Whether a body of known length is one that its class may have.

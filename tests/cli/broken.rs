@@ -554,6 +554,36 @@ const ADDED_TO_PROXY: &[Case] = &[
         "(path `/v2`)",
     ),
     case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ path = \"/a\", deny = 403, service = \"controllers\" }]",
+        "10:32",
+        "`listener.rules.deny` is given beside `service`",
+        "a rule sends requests on or refuses them",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ path = \"/a\", deny = true }]",
+        "10:32",
+        "`listener.rules.deny` is true or false, not a whole number",
+        "write the status that they are answered with: `403`, or `404`",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ path = \"/a\", deny = 500 }]",
+        "10:32",
+        "`listener.rules.deny` is `500`",
+        "`403`, or `404`",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ path = \"/a\" }]",
+        "10:10",
+        "`listener.rules.service` is missing",
+        "add `service = \"…\"` or `deny = 403`",
+    ),
+    case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ path = \"/a\", deny = 404 }, { path = \"/a/b\", service = \"controllers\" }]",
+        "10:39",
+        "this rule (path `/a/b`) can never match",
+        "(path `/a`) takes all its requests",
+    ),
+    case(
         "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ path = \"v2\", service = \"controllers\" }]",
         "10:19",
         "is `v2`",

@@ -5,6 +5,7 @@
 
 mod broken;
 mod check;
+mod commands;
 mod program;
 mod reference;
 mod reloads;

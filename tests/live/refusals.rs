@@ -83,6 +83,7 @@ fn case(reason: &str) -> Option<Case> {
         "too-many-at-listener" => Some(at("narrow", "")),
         "too-many-of-client" => Some(at("few", "")),
         "rate" => Some(at("slow", format!("{get}\r\n"))),
+        "denied-by-rule" => Some(at("ruled", "GET /api/v1/secret/x HTTP/1.1\r\nHost: a\r\n\r\n")),
         "too-many-connections" => Some(at("controllers", "")),
         _ => None,
     }
@@ -109,15 +110,19 @@ impl Fronts {
             ("narrow", "limits = { connections = 1 }".into()),
             ("few", "limits = { per_client = 1 }".into()),
             ("slow", "limits = { rate = { requests = \"1/h\" } }".into()),
+            (
+                "ruled",
+                "rules = [{ path = \"/api/v1/secret\", deny = 403 }, { service = \"controllers\" }]".into(),
+            ),
         ];
         let mut named = vec![("controllers", rig.controllers)];
         for (name, setting) in settings {
             let taken: Vec<SocketAddr> = named.iter().map(|(_, address)| *address).collect();
             let address = rig.free(&taken);
             named.push((name, address));
-            rig.more += &format!(
-                "[[listener]]\nname = \"{name}\"\nbind = [\"{address}\"]\nservice = \"controllers\"\n{setting}\n"
-            );
+            let service = if setting.starts_with("rules") { "" } else { "service = \"controllers\"\n" };
+            rig.more +=
+                &format!("[[listener]]\nname = \"{name}\"\nbind = [\"{address}\"]\n{service}{setting}\n");
         }
         let fronts = Self { rig, named };
         fronts.limits(1000);

@@ -6,7 +6,9 @@ use switchyard::{
     clock,
     config::{
         Address, Log,
-        proxy::{Access, Balance, Endings, Health, Kind, Limits, Listener, Proxy, Rule, Service, Upstream},
+        proxy::{
+            Access, Balance, Does, Endings, Health, Kind, Limits, Listener, Proxy, Rule, Service, Upstream,
+        },
     },
     model::{ServiceName, UpstreamName},
     proxy::{self, Handle, ReloadError},
@@ -52,7 +54,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
             name: "front".into(),
             bind: vec![any],
             tls: None,
-            rules: vec![Rule { host: None, path: None, service: 0 }],
+            rules: vec![Rule { host: None, path: None, does: Does::Send(0) }],
             trusted: Vec::new(),
             proxy_protocol: Vec::new(),
             expose: Vec::new(),

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use switchyard::{clock, config::proxy::Kind};
+use switchyard::{
+    clock,
+    config::proxy::{Does, Kind, Rule},
+};
 
 use crate::{
     front::{self, Front, eventually},
@@ -154,4 +157,48 @@ fn a_body_that_cannot_be_sent_again_is_not() {
     assert_eq!(small.status(), 502);
     let tried = front.lines(2)[1]["attempts"].as_array().unwrap().len();
     assert!(tried >= 2, "a small body is kept and sent to the other one, {tried}");
+}
+
+#[test]
+fn what_a_rule_denies_reaches_nobody_and_is_told_in_the_form_of_whom_it_was_for() {
+    let a = Upstream::start(|_| ok("{}"));
+    let mut config = front::config(Kind::Registry, &[a.address]);
+    let rule = |path: Option<&str>, does| Rule { host: None, path: path.map(Into::into), does };
+    config.listeners[0].rules = vec![
+        rule(Some("/v2/private"), Does::Forbid),
+        rule(Some("/registry/log"), Does::Hide),
+        rule(Some("/v2"), Does::Send(0)),
+        rule(Some("/closed"), Does::Forbid),
+        rule(Some("/registry"), Does::Send(0)),
+    ];
+    let front = Front::start(config);
+    let probed = a.count();
+    let mut wire = Wire::connect(front.address);
+    let mut ask = |head: &str| wire.ask(&format!("{head} HTTP/1.1\r\nHost: a\r\n\r\n")).unwrap();
+    // One behind the other: the connection goes on.
+    let answer = ask("GET /v2/private/x/tags/list");
+    assert_eq!((answer.status(), answer.head.get("connection")), (403, None));
+    assert_eq!(answer.json()["errors"][0]["code"], "DENIED");
+    assert_eq!(answer.json()["errors"][0]["detail"]["code"], "denied-by-rule");
+    let answer = ask("GET /v2//%70rivate/x/tags/list");
+    assert_eq!(answer.status(), 403, "in any spelling");
+    let answer = ask("GET /registry/log/x");
+    assert_eq!(answer.status(), 404);
+    assert!(answer.json()["message"].as_str().unwrap().contains("(code no-route, "), "{:?}", answer.text());
+    assert_eq!(ask("GET /nowhere").json()["message"].as_str().unwrap().len(), {
+        answer.json()["message"].as_str().unwrap().len()
+    });
+    let answer = ask("DELETE /closed");
+    assert_eq!((answer.status(), answer.json()["status"].as_str()), (403, Some("FAIL")));
+    let seen = |path: &str| a.seen.lock().unwrap().iter().any(|seen| seen.path() == path);
+    assert!(!seen("/v2/private/x/tags/list") && !seen("/registry/log/x") && !seen("/closed"));
+    assert_eq!(ask("GET /v2/privates/tags/list").status(), 200);
+    assert!(a.count() > probed);
+    let line = &front.lines(1)[0];
+    assert_eq!((line["status"].as_u64(), line["reason"].as_str()), (Some(403), Some("denied-by-rule")));
+    // A reload opens it, also for connections that are there.
+    let mut open = front.config.clone();
+    open.listeners[0].rules = vec![rule(None, Does::Send(0))];
+    front.reload(&open).unwrap();
+    assert_eq!(ask("GET /v2/private/x/tags/list").status(), 200);
 }

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::bounds;
 use crate::config::{
-    proxy::{Listener, ListenerLimits, Network, Rule, Service, covers},
+    proxy::{Does, Listener, ListenerLimits, Network, Rule, Service, covers},
     raw::{Raw, Table, quoted},
     report::Place,
     suggest,
@@ -55,7 +55,10 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
             );
             Vec::new()
         }
-        (true, false) => single.map(|service| Rule { host: None, path: None, service }).into_iter().collect(),
+        (true, false) => {
+            let rule = |service| Rule { host: None, path: None, does: Does::Send(service) };
+            single.map(rule).into_iter().collect()
+        }
         (false, true) if table.is_empty_list("rules") => {
             table.fault("rules", "are empty", "name at least one: `{ service = \"controllers\" }`");
             Vec::new()
@@ -63,7 +66,7 @@ fn listener(table: &Table<'_>, index: usize, known: &Known<'_>) -> Read {
         (false, true) => read_rules(&rules, known),
     };
     let (bind, places) = bind.unwrap_or_default().into_iter().unzip();
-    let first_service = rules.first().and_then(|rule| known.services.get(rule.service));
+    let first_service = rules.iter().find_map(Rule::service).and_then(|place| known.services.get(place));
     let default_name = || first_service.map_or_else(|| format!("listener-{index}"), |s| s.name.to_string());
     let listener = Listener {
         name: name.unwrap_or_else(default_name),
@@ -89,9 +92,7 @@ fn read_rules(tables: &[Table<'_>], known: &Known<'_>) -> Vec<Rule> {
     for table in tables {
         let host = table.opt("host", host);
         let path = table.opt("path", prefix).flatten();
-        let service = table.need("service", "service = \"…\"", |given| service(given, known));
-        // A wrong service is noted; whom the rule shadows does not depend on it.
-        let rule = Rule { host, path, service: service.unwrap_or(usize::MAX) };
+        let rule = Rule { host, path, does: does(table, known) };
         let shown = shown(&rule);
         if let Some((_, earlier)) = rules.iter().find(|(earlier, _)| covers(matched(earlier), matched(&rule)))
         {
@@ -103,6 +104,32 @@ fn read_rules(tables: &[Table<'_>], known: &Known<'_>) -> Vec<Rule> {
         rules.push((rule, shown));
     }
     rules.into_iter().map(|(rule, _)| rule).collect()
+}
+
+/// What is wrong is noted; whom the rule shadows does not depend on it.
+fn does(table: &Table<'_>, known: &Known<'_>) -> Does {
+    let deny = table.opt("deny", deny);
+    if !table.has("deny") {
+        let service =
+            table.need("service", "service = \"…\"` or `deny = 403", |given| service(given, known));
+        return Does::Send(service.unwrap_or(usize::MAX));
+    }
+    if table.has("service") {
+        let right = "delete one of them: a rule sends requests on or refuses them";
+        table.fault("deny", "is given beside `service`", right);
+    }
+    deny.unwrap_or(Does::Forbid)
+}
+
+fn deny(given: &Given<'_>) -> Result<Does, Wrong> {
+    let right =
+        "write the status that they are answered with: `403`, or `404` to hide that something is there";
+    match whole(400..=599)(given) {
+        Ok(403) => Ok(Does::Forbid),
+        Ok(404) => Ok(Does::Hide),
+        Ok(other) => Err(Wrong::new(format!("is `{other}`"), right)),
+        Err(wrong) => Err(Wrong::new(wrong.what, right)),
+    }
 }
 
 fn shown(rule: &Rule) -> String {

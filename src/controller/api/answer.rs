@@ -216,6 +216,47 @@ mod tests {
         check(OpsError::TooMany("x".into()), 429, &fail("x")).await;
     }
 
+    #[test]
+    fn the_page_about_errors_has_each_failure_with_its_status() {
+        let page = include_str!("../../../docs/errors.md");
+        let (_, table) = page.split_once("## Answers of a controller").unwrap();
+        let (table, _) = table.split_once("\n## ").unwrap();
+        let (told, of_room) = ("x".to_owned(), |error: RoomError| Fail::from(error));
+        let fails = [
+            OpsError::NotFound,
+            OpsError::NoSuchTag("…".into()),
+            OpsError::NotInRegistry,
+            OpsError::BadInput(told.clone()),
+            OpsError::Conflict(told.clone()),
+            OpsError::KeyReused,
+            OpsError::unavailable("x"),
+            OpsError::Unknown("…".into()),
+            OpsError::RegistryDown(told.clone()),
+            OpsError::TooMany(told),
+        ];
+        let fails = fails.into_iter().map(Fail::from).chain([
+            of_room(RoomError::TooLarge { limit: 1 }),
+            of_room(RoomError::Slow(SOON)),
+            of_room(RoomError::Broken),
+            of_room(RoomError::Full),
+        ]);
+        let mut statuses = vec!["500".to_owned()];
+        for Fail { status, message, .. } in fails {
+            statuses.push(status.as_u16().to_string());
+            let row = format!("| {} | `{message}` |", status.as_u16());
+            // Where the text is another one each time, the row describes it.
+            let described = table.contains(&format!("| {} | ", status.as_u16()));
+            let fixed = message.len() > 8 && status != StatusCode::BAD_REQUEST && status.as_u16() < 500
+                || message.starts_with("it is not known");
+            let bounded = message.starts_with("the body") || message.starts_with("too many");
+            assert!(if fixed && !bounded { table.contains(&row) } else { described }, "{row}");
+        }
+        let written = table.lines().filter_map(|line| line.strip_prefix("| ")?.split(" |").next());
+        for status in written.filter(|cell| cell.starts_with(|c: char| c.is_ascii_digit())) {
+            assert!(statuses.iter().any(|known| known == status), "no answer has {status}");
+        }
+    }
+
     #[tokio::test]
     async fn an_answer_without_body_has_no_body_key_and_one_with_an_empty_list_has_a_list() {
         let text = async |response: Response<Body>| {

@@ -12,7 +12,7 @@ use crate::{
     config::proxy::covers,
     import::{
         Fate,
-        plan::{Listener, Rule},
+        plan::{Does, Listener, Rule},
         report::{Outcome, changed, guessed, kept, lost},
         words,
     },
@@ -46,6 +46,8 @@ impl Walk<'_> {
             section.lines.iter().any(|line| ["server", "server-template"].contains(&line.word(0)));
         let mut default = (both && has_servers).then(|| section.name().to_owned());
         let mut backends: Vec<Rule> = Vec::new();
+        // Looked at before any backend is chosen.
+        let mut denied: Vec<Rule> = Vec::new();
         let mut used: Vec<String> = Vec::new();
         let mut bounds = limits::Limits::of(section);
         let mut https_only = false;
@@ -67,6 +69,10 @@ impl Walk<'_> {
                     https_only = true;
                     changed("there are no redirects: the addresses without TLS are left out")
                 }
+                "http-request" if let Some((rules, outcome)) = denials(line, &acls, &mut used) => {
+                    denied.extend(rules);
+                    outcome
+                }
                 _ if is_of_front(line) => bounds.line(line, &acls, &mut used),
                 // The other half has spoken of it.
                 _ if both => continue,
@@ -87,18 +93,24 @@ impl Walk<'_> {
             self.note(line, outcome);
         }
         if let Some(name) = &default {
-            backends.push(Rule { host: None, path: None, service: name.clone() });
+            backends.push(Rule { host: None, path: None, does: Does::Send(name.clone()) });
         }
         let mut rules: Vec<Rule> = Vec::new();
-        for rule in backends {
-            let Some(service) = self.service(&rule.service) else { continue };
-            if !self.used.contains(&rule.service) {
-                self.used.push(rule.service.clone());
+        for mut rule in denied.into_iter().chain(backends) {
+            if let Does::Send(backend) = &mut rule.does {
+                let Some(service) = self.service(backend) else { continue };
+                let backend = std::mem::replace(backend, service);
+                if !self.used.contains(&backend) {
+                    self.used.push(backend);
+                }
             }
             // One that nothing can reach any more would be an error.
             if !rules.iter().any(|earlier| covers(earlier.matched(), rule.matched())) {
-                rules.push(Rule { service, ..rule });
+                rules.push(rule);
             }
+        }
+        if rules.iter().all(|rule| rule.service().is_none()) {
+            rules.clear();
         }
         if https_only && !binds.secure.bind.is_empty() {
             binds.plain.bind.clear();
@@ -147,7 +159,8 @@ impl Walk<'_> {
     /// A service of which nothing said what it is may be known by what is routed to it.
     fn better_kind(&mut self, listener: &Listener) {
         for rule in &listener.rules {
-            let Some(service) = self.plan.services.iter_mut().find(|service| service.name == rule.service)
+            let Some(service) =
+                self.plan.services.iter_mut().find(|service| rule.service() == Some(&service.name))
             else {
                 continue;
             };
@@ -187,7 +200,7 @@ impl Walk<'_> {
                 backends.extend(pairs.into_iter().map(|(host, path)| Rule {
                     host,
                     path,
-                    service: name.to_owned(),
+                    does: Does::Send(name.to_owned()),
                 }));
                 if condition.is_empty() {
                     kept("rule: everything")
@@ -200,6 +213,31 @@ impl Walk<'_> {
             Err(why) => lost(why),
         }
     }
+}
+
+/// `http-request deny [deny_status N] if CONDITION`, of hosts and paths: the rules that refuse them.
+fn denials(line: &Line, acls: &[Acl], used: &mut Vec<String>) -> Option<(Vec<Rule>, Outcome)> {
+    if !["deny", "reject", "tarpit", "silent-drop"].contains(&line.word(1)) {
+        return None;
+    }
+    let place = line.words.iter().position(|word| word == "if")?;
+    let condition = line.from(place + 1);
+    let pairs = acls::rules(condition, acls).ok().filter(|_| !condition.is_empty())?;
+    used.extend(condition.iter().cloned());
+    let status = line.words.windows(2).find_map(|pair| match pair {
+        [key, status] if key == "deny_status" => status.parse::<u16>().ok(),
+        _ => None,
+    });
+    let ours = if matches!(status, Some(404 | 410)) { 404 } else { 403 };
+    let does = Does::Deny(ours);
+    let rules = pairs.into_iter().map(|(host, path)| Rule { host, path, does: does.clone() });
+    let same = line.word(1) == "deny" && status.is_none_or(|status| status == ours);
+    let outcome = match (same, acls::exact(condition, acls)) {
+        (false, _) => changed(format!("rules with `deny = {ours}`: there is no other way to refuse a path")),
+        (_, true) => changed(format!("rules with `deny = {ours}`; a path takes everything below it")),
+        _ => kept(format!("rules with `deny = {ours}`, paths on the borders of segments")),
+    };
+    Some((rules.collect(), outcome))
 }
 
 fn is_stats(section: &Section) -> bool {

@@ -31,7 +31,7 @@ impl Walk {
             self.front(bind, &here, &mut outcomes);
         }
         for (server, outcomes) in servers.iter().zip(outcomes) {
-            if server.rules.is_empty() {
+            if !server.sends() {
                 let says = lost("left out: nothing of it is sent to a server");
                 self.note(server.block, says);
             }
@@ -69,7 +69,7 @@ impl Walk {
         let mut first = true;
         for (place, server, listen) in here.iter().copied() {
             let scope = &server.scope;
-            if server.rules.is_empty() {
+            if !server.sends() {
                 continue;
             }
             if scope.bounds.closed {
@@ -128,8 +128,8 @@ impl Walk {
                 );
             }
             let mut add = |host: Option<&String>| {
-                for (path, service) in &server.rules {
-                    let rule = Rule { host: host.cloned(), path: path.clone(), service: service.clone() };
+                for (path, does) in &server.rules {
+                    let rule = Rule { host: host.cloned(), path: path.clone(), does: does.clone() };
                     listener.rules.push(rule);
                 }
             };
@@ -140,7 +140,7 @@ impl Walk {
             }
         }
         sort(&mut listener.rules);
-        if !listener.rules.is_empty() {
+        if listener.rules.iter().any(|rule| rule.service().is_some()) {
             self.plan.listeners.push(listener);
         }
     }

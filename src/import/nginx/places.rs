@@ -8,8 +8,8 @@ use super::{
     servers::answer,
 };
 use crate::import::{
-    plan::{Rows, Service, quoted},
-    report::{Outcome, changed, guessed, kept, lost},
+    plan::{Does, Rows, Service, quoted},
+    report::{Outcome, changed, guessed, kept, lost, opens},
     units, words,
 };
 
@@ -27,7 +27,7 @@ impl Walk {
         above: &Scope,
         wide: bool,
         ports: &[u16],
-        rules: &mut Vec<(Option<String>, String)>,
+        rules: &mut Vec<(Option<String>, Does)>,
     ) -> Option<Bounds> {
         let (way, path) = match block.args.as_slice() {
             [path] => ("", path.as_str()),
@@ -45,10 +45,13 @@ impl Walk {
                 "~" | "~*" => "left out: there are no patterns, a rule takes everything below a path",
                 _ => "left out: a rule takes everything below a plain path",
             };
-            self.note(block, lost(says));
+            let closed = denial(all).is_some() || is_closed(all).unwrap_or(above.denied);
+            self.note(block, if closed { opens(says) } else { lost(says) });
             return None;
         };
         let mut scope = above.clone();
+        scope.denied = !wide && is_closed(all).unwrap_or(above.denied);
+        let denied = if wide { None } else { denial(all).or(scope.denied.then_some(403)) };
         for directive in all {
             let outcome = match directive.name.as_str() {
                 "location" | "proxy_pass" | "return" | "allow" | "deny" => continue,
@@ -59,9 +62,19 @@ impl Walk {
             };
             self.note(directive, outcome);
         }
-        self.lists(all, &mut scope, wide);
+        match denied {
+            Some(_) => self.nobody(all),
+            None => self.lists(all, &mut scope, wide),
+        }
+        if let Some(status) = denied {
+            for prefix in &prefixes {
+                let path = Some(prefix.clone()).filter(|prefix| !prefix.is_empty());
+                rules.push((path, Does::Deny(status)));
+            }
+        }
         for directive in all {
             match directive.name.as_str() {
+                "proxy_pass" if denied.is_some() => self.note(directive, kept("nothing comes so far")),
                 "proxy_pass" => {
                     for prefix in &prefixes {
                         let path = Some(prefix.as_str()).filter(|prefix| !prefix.is_empty());
@@ -72,11 +85,12 @@ impl Walk {
                 "location" => {
                     self.location(directive, &scope, false, ports, rules);
                 }
+                "return" if denial(all).is_some() && !wide => self.note(directive, refusal(directive)),
                 "return" => self.note(directive, answer(directive)),
                 _ => {}
             }
         }
-        let sent = all.iter().any(|inner| ["proxy_pass", "location"].contains(&inner.name.as_str()));
+        let sent = denied.is_some() || sends(all);
         let shown = prefixes.join("`, `");
         let outcome = match (sent, way, shown.as_str()) {
             (false, ..) => lost("nothing of it is sent to a server: the next rule that fits takes it"),
@@ -88,8 +102,25 @@ impl Walk {
             _ if path.ends_with('/') => kept(format!("rule: everything below `{shown}`")),
             _ => changed(format!("rule: `{shown}` and everything below it, but not `{shown}x`")),
         };
-        self.note(block, outcome);
+        let (fate, says) = outcome;
+        let says = denied.map_or(says.clone(), |status| format!("{says}; `deny = {status}`"));
+        self.note(block, (fate, says));
         wide.then_some(scope.bounds)
+    }
+
+    /// The lists of a place that a rule refuses.
+    fn nobody(&mut self, all: &[Directive]) {
+        let mut all_denied = false;
+        for directive in all.iter().filter(|directive| is_of_lists(directive)) {
+            let outcome = match (directive.name.as_str(), directive.arg(0)) {
+                _ if all_denied => kept("nothing comes so far"),
+                ("deny", "all") => kept("a rule with `deny = 403`"),
+                ("deny", _) => kept("it is not let in, as nobody is"),
+                _ => lost("nobody is let in: nothing of this place is sent to a server"),
+            };
+            all_denied |= (directive.name.as_str(), directive.arg(0)) == ("deny", "all");
+            self.note(directive, outcome);
+        }
     }
 
     /// `proxy_pass`: the service that it names, made if it is the first to name it.
@@ -99,7 +130,7 @@ impl Walk {
         scope: &Scope,
         path: Option<&str>,
         ports: &[u16],
-        rules: &mut Vec<(Option<String>, String)>,
+        rules: &mut Vec<(Option<String>, Does)>,
     ) -> Outcome {
         let target = with_vars(directive.arg(0), &scope.vars);
         let mut target = target.as_str();
@@ -122,7 +153,7 @@ impl Walk {
             Ok(name) => name,
             Err(why) => return lost(why),
         };
-        rules.push((path.map(str::to_owned), name.clone()));
+        rules.push((path.map(str::to_owned), Does::Send(name.clone())));
         if changes_path {
             return lost(format!("to service `{name}`, but with the path as it is: paths are not rewritten"));
         }
@@ -236,6 +267,45 @@ impl Scope {
             service.remarks.retain(|remark| remark != words::NOT_CHECKED);
             service.health = self.health.clone();
         }
+    }
+}
+
+fn is_of_lists(directive: &Directive) -> bool {
+    ["allow", "deny"].contains(&directive.name.as_str())
+}
+
+/// Whether anything within a place goes to a server.
+fn sends(all: &[Directive]) -> bool {
+    all.iter().any(|inner| ["proxy_pass", "location"].contains(&inner.name.as_str()))
+}
+
+/// Whether the lists of a place let nobody come, or nobody to anything that is here; `None` without lists.
+fn is_closed(all: &[Directive]) -> Option<bool> {
+    let mut lists = all.iter().filter(|directive| is_of_lists(directive)).peekable();
+    let is_end = |directive: &Directive| directive.name == "deny" && directive.arg(0) == "all";
+    let first = is_end(lists.peek()?);
+    Some(first || (!sends(all) && lists.any(is_end)))
+}
+
+/// The status with which a place refuses everybody by `return`, as a rule of ours would.
+fn denial(all: &[Directive]) -> Option<u16> {
+    let first = all.iter().find(|directive| directive.name == "return")?;
+    first.arg(0).starts_with('4').then(|| ours(first.arg(0)))
+}
+
+/// What is not there stays so; everything else that is refused is forbidden.
+fn ours(status: &str) -> u16 {
+    if ["404", "410"].contains(&status) { 404 } else { 403 }
+}
+
+/// What becomes of the `return` that refuses a place.
+fn refusal(directive: &Directive) -> Outcome {
+    let status = ours(directive.arg(0));
+    let says = format!("a rule with `deny = {status}`");
+    if directive.arg(0) == status.to_string() && directive.args.len() == 1 {
+        kept(says)
+    } else {
+        changed(says)
     }
 }
 

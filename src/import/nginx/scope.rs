@@ -19,6 +19,8 @@ use crate::import::{
 pub(super) struct Scope {
     /// Within `stream`.
     pub(super) stream: bool,
+    /// Nobody may come here.
+    pub(super) denied: bool,
     pub(super) connect: Option<Duration>,
     /// The longest of read and send.
     pub(super) idle: Option<Duration>,

@@ -2,6 +2,7 @@
 
 use super::{Walk, access::Bounds, parse::Directive, scope::Scope};
 use crate::import::{
+    plan::Does,
     report::{Outcome, changed, guessed, kept, lost, opens},
     words,
 };
@@ -25,8 +26,15 @@ pub(super) struct Server<'a> {
     pub(super) hosts: Vec<String>,
     /// It has names that no rule of ours can say.
     pub(super) vague: bool,
-    /// Paths and their services; no path is everything.
-    pub(super) rules: Vec<(Option<String>, String)>,
+    /// Paths and what becomes of them; no path is everything.
+    pub(super) rules: Vec<(Option<String>, Does)>,
+}
+
+impl Server<'_> {
+    /// Whether anything of it is sent to a server.
+    pub(super) fn sends(&self) -> bool {
+        self.rules.iter().any(|(_, does)| matches!(does, Does::Send(_)))
+    }
 }
 
 impl Walk {

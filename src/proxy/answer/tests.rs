@@ -44,7 +44,8 @@ fn behind(last: Option<&Answer>) -> Option<Answer> {
         Some(Answer::Turned(Turned::OfClient)) => {
             Answer::Turned(Turned::Rate { wait: Duration::from_millis(6001) })
         }
-        Some(Answer::Turned(Turned::Rate { .. })) => Answer::Internal("a mistake".into()),
+        Some(Answer::Turned(Turned::Rate { .. })) => Answer::Turned(Turned::ByRule),
+        Some(Answer::Turned(Turned::ByRule)) => Answer::Internal("a mistake".into()),
         Some(Answer::Internal(_)) => return None,
     })
 }
@@ -117,6 +118,22 @@ fn the_page_names_every_answer_that_is_no_refusal_with_its_status() {
     let wanted =
         ours.map(|answer| (answer.code().to_owned(), (answer.status(), answer.oci_code().to_owned())));
     assert_eq!(page(), wanted.collect());
+}
+
+#[test]
+fn the_page_about_errors_says_of_each_code_what_to_do() {
+    let page = include_str!("../../../docs/errors.md");
+    let (_, table) = page.split_once("## Codes of the proxy").unwrap();
+    let (table, _) = table.split_once("\n## ").unwrap();
+    let first =
+        table.lines().filter(|line| line.starts_with("| `")).filter_map(|line| line.split('|').nth(1));
+    let mut written: Vec<&str> = first.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    let all = every();
+    let mut codes: Vec<&str> = all.iter().map(Answer::code).collect();
+    codes.sort_unstable();
+    codes.dedup();
+    written.sort_unstable();
+    assert_eq!(written, codes);
 }
 
 #[test]

@@ -8,7 +8,7 @@ pub mod vendor;
 use ::http::Method;
 
 use crate::{
-    config::proxy::{Kind, Rule},
+    config::proxy::{Does, Kind, Rule},
     health::Access,
     model::{RepositoryName, RouteClass},
 };
@@ -270,15 +270,18 @@ fn same(pattern: &str, path: &str) -> bool {
     }
 }
 
-/// The service of the first rule that fits; `None` when none does.
+/// What the first rule that fits does; `None` when none does. If that refuses, the service of the first that does not
+/// comes beside it: whom it would have been for decides in which form it is told.
 ///
 /// `host` is without port, in any case.
-pub fn service(rules: &[Rule], host: &str, path: &str) -> Option<usize> {
+pub fn does(rules: &[Rule], host: &str, path: &str) -> Option<(Does, Option<usize>)> {
     let fits = |rule: &&Rule| {
         rule.host.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(host))
             && rule.path.as_deref().is_none_or(|prefix| below(prefix, path))
     };
-    rules.iter().find(fits).map(|rule| rule.service)
+    let mut fitting = rules.iter().filter(fits);
+    let first = fitting.next()?;
+    Some((first.does, first.service().or_else(|| fitting.find_map(Rule::service))))
 }
 
 /// Whether `path` is `prefix` or below it, on segment borders.

@@ -155,25 +155,35 @@ fn a_repository_may_be_named_like_a_route() {
 
 #[test]
 fn rules_go_by_host_and_whole_segments_and_the_first_wins() {
-    let rule = |host: Option<&str>, path: Option<&str>, service| Rule {
+    let rule = |host: Option<&str>, path: Option<&str>, does| Rule {
         host: host.map(Into::into),
         path: path.map(Into::into),
-        service,
+        does,
     };
     let rules = [
-        rule(Some("ci.example"), Some("/v2/"), 0),
-        rule(None, Some("/registry"), 1),
-        rule(Some("ci.example"), None, 2),
+        rule(Some("ci.example"), Some("/v2/private"), Does::Forbid),
+        rule(Some("ci.example"), Some("/v2/"), Does::Send(0)),
+        rule(None, Some("/registry/log"), Does::Hide),
+        rule(None, Some("/registry"), Does::Send(1)),
+        rule(Some("ci.example"), None, Does::Send(2)),
+        rule(None, Some("/closed"), Does::Forbid),
     ];
+    let to = |service| Some((Does::Send(service), Some(service)));
     for (host, path, wanted) in [
-        ("ci.example", "/v2/a", Some(0)),
-        ("ci.example", "/v2", Some(0)),
-        ("ci.example", "/v2a", Some(2)),
+        ("ci.example", "/v2/a", to(0)),
+        ("ci.example", "/v2", to(0)),
+        ("ci.example", "/v2a", to(2)),
+        ("ci.example", "/v2/private/x", Some((Does::Forbid, Some(0)))),
+        ("ci.example", "/v2/privates", to(0)),
+        ("other", "/v2/private", None),
         ("other", "/v2/a", None),
-        ("other", "/registry/vm", Some(1)),
+        ("other", "/registry/vm", to(1)),
+        ("other", "/registry/log", Some((Does::Hide, Some(1)))),
         ("other", "/registryx", None),
+        ("other", "/closed", Some((Does::Forbid, None))),
+        ("ci.example", "/closed", to(2)),
     ] {
-        assert_eq!(service(&rules, host, path), wanted, "{host}{path}");
+        assert_eq!(does(&rules, host, path), wanted, "{host}{path}");
     }
 }
 

@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 use super::{connection::Client, worker::Worker};
 use crate::{
     clock,
-    config::proxy::Kind,
+    config::proxy::{Kind, Rule},
     model::RequestId,
     proxy::{
         answer::{self, Answer, Rendered},
@@ -23,7 +23,8 @@ pub(super) async fn refuse(worker: &Worker, client: &mut Client, refused: &Answe
     let at = snapshot.listeners.get(place);
     let (shared, request) = (&worker.shared, RequestId::random());
     record::refused(&door.listener, client.from.peer.ip(), refused, &request, &shared.metrics, &shared.log);
-    let service = at.and_then(|at| at.rules.last()).and_then(|rule| snapshot.services.get(rule.service));
+    let service = at.and_then(|at| at.rules.iter().rev().find_map(Rule::service));
+    let service = service.and_then(|place| snapshot.services.get(place));
     let kind = service.map_or(Kind::Controller, |service| service.kind);
     let path = if kind == Kind::Registry { "/v2/" } else { "/" };
     let rendered = answer::render(refused, kind, path, &request);

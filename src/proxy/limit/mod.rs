@@ -50,13 +50,16 @@ pub enum Turned {
         /// Then it may send another one.
         wait: Duration,
     },
+    /// `deny = 403` of a rule of the listener.
+    #[error("this path may not be asked for here")]
+    ByRule,
 }
 
 impl Turned {
     /// The status to answer with.
     pub fn status(self) -> u16 {
         match self {
-            Self::Denied => 403,
+            Self::Denied | Self::ByRule => 403,
             Self::Connections | Self::OfListener => 503,
             Self::OfClient | Self::Rate { .. } => 429,
         }
@@ -70,6 +73,7 @@ impl Turned {
             Self::OfListener => "too-many-at-listener",
             Self::OfClient => "too-many-of-client",
             Self::Rate { .. } => "rate",
+            Self::ByRule => "denied-by-rule",
         }
     }
 
@@ -80,6 +84,7 @@ impl Turned {
             Self::Connections | Self::OfListener => "try again shortly",
             Self::OfClient => "use fewer connections at once",
             Self::Rate { .. } => "wait as long as Retry-After says",
+            Self::ByRule => "ask the operator whether this path should be served",
         }
     }
 
@@ -91,9 +96,10 @@ impl Turned {
         }
     }
 
-    /// Whether a connection goes on after it: a client that waits as it is told need not come anew.
+    /// Whether a connection goes on after it: a client that waits as it is told, or asks for something else, need not come
+    /// anew.
     pub fn keeps_connection(self) -> bool {
-        matches!(self, Self::Rate { .. })
+        matches!(self, Self::Rate { .. } | Self::ByRule)
     }
 }
 

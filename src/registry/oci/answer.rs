@@ -248,3 +248,49 @@ impl From<RepositoryError> for OciError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The code behind this one; one that is new has to get a place here, and a row on the page.
+    fn behind(last: Option<Code>) -> Option<Code> {
+        Some(match last {
+            None => Code::BlobUnknown,
+            Some(Code::BlobUnknown) => Code::BlobUploadInvalid,
+            Some(Code::BlobUploadInvalid) => Code::BlobUploadUnknown,
+            Some(Code::BlobUploadUnknown) => Code::Denied,
+            Some(Code::Denied) => Code::DigestInvalid,
+            Some(Code::DigestInvalid) => Code::ManifestBlobUnknown,
+            Some(Code::ManifestBlobUnknown) => Code::ManifestInvalid,
+            Some(Code::ManifestInvalid) => Code::ManifestUnknown,
+            Some(Code::ManifestUnknown) => Code::NameInvalid,
+            Some(Code::NameInvalid) => Code::NameUnknown,
+            Some(Code::NameUnknown) => Code::PaginationInvalid,
+            Some(Code::PaginationInvalid) => Code::SizeInvalid,
+            Some(Code::SizeInvalid) => Code::TooManyRequests,
+            Some(Code::TooManyRequests) => Code::Unknown,
+            Some(Code::Unknown) => Code::Unsupported,
+            Some(Code::Unsupported) => return None,
+        })
+    }
+
+    #[test]
+    fn the_page_about_errors_has_every_code_with_its_status() {
+        let page = include_str!("../../../docs/errors.md");
+        let (_, table) = page.split_once("## Codes of a registry").unwrap();
+        let (table, _) = table.split_once("\n## ").unwrap();
+        let rows: Vec<Vec<&str>> = table
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .map(|line| line.split('|').map(str::trim).collect())
+            .collect();
+        let codes: Vec<Code> = std::iter::successors(behind(None), |last| behind(Some(*last))).collect();
+        assert_eq!(rows.len(), codes.len());
+        for (row, code) in rows.iter().zip(codes) {
+            let (word, status) = code.word_and_status();
+            assert_eq!(row[1].trim_matches('`'), word);
+            assert!(row[2].split(", ").any(|one| one == status.as_str()), "{row:?}");
+        }
+    }
+}
