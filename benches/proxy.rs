@@ -114,6 +114,7 @@ fn config(upstream: SocketAddr) -> Proxy {
         progress: None,
         trace: None,
         admin: any,
+        entry: Default::default(),
         address_file: None,
         listeners: vec![Listener {
             name: "front".into(),

@@ -1,11 +1,8 @@
 //! `switchyard cohort`: which controller version agents are served from, and the way back with one command.
 
-use super::{Failure, Printer, role};
+use super::{Failure, Printer, admin::Reach, role};
 use crate::{
-    client::{Admin, ClientError},
-    config::BaseUrl,
     model::ServiceName,
-    telemetry,
     wire::upstreams::{Cohort, CohortOrder},
 };
 
@@ -21,16 +18,14 @@ pub(super) struct Args {
     /// Take back what `--serve` said: the highest version that is healthy at the quorum again
     #[arg(long)]
     by_rule: bool,
-    /// The admin address of the proxy
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
-    admin: BaseUrl,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
     let service = args.service.as_str();
     let cohort = role::once(async {
-        let admin = Admin::new(args.admin.clone())
-            .map_err(|error| Failure::runtime("no client could be made", &error))?;
+        let (admin, failure) = (args.reach.client()?, |error| args.reach.failure(&error));
         if args.serve.is_some() || args.by_rule {
             let order = CohortOrder { version: args.serve.clone() };
             return admin.order_cohort(service, &order).await.map_err(failure);
@@ -76,14 +71,4 @@ fn shown(cohort: &Cohort) -> String {
         format!("{mark} {}  {able} of {of} healthy, {needed} needed: {quorum}", version.version)
     }));
     lines.join("\n")
-}
-
-fn failure(error: ClientError) -> Failure {
-    let hint = match &error {
-        ClientError::Unreachable { .. } => {
-            Some("is the proxy running, and is `--admin` its admin address?".into())
-        }
-        _ => None,
-    };
-    Failure::Runtime { error: telemetry::chain(&error), hint }
 }

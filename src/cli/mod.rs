@@ -3,9 +3,13 @@
 //! Exit codes: 0 well, 1 failed while running, 2 bad usage or config. Nothing here decides anything that
 //! another room could decide.
 
+mod admin;
 mod agent;
 mod check;
 mod cohort;
+mod orders;
+mod reload;
+mod status;
 mod import;
 mod controller;
 mod registry;
@@ -15,6 +19,7 @@ mod standalone;
 mod role;
 mod loaded;
 mod output;
+mod table;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -46,6 +51,18 @@ enum Command {
     Proxy(proxy::Args),
     /// Replace a running proxy by the binary now on disk, without a connection being lost
     Upgrade(upgrade::Args),
+    /// Show services, upstreams, listeners and processes of a running proxy, and what operators have said
+    Status(status::Args),
+    /// Let an upstream take nothing new; what it has ends by itself
+    Drain(orders::Drain),
+    /// Let a drained upstream take requests again
+    Undrain(orders::Undrain),
+    /// Give an upstream another weight than the config says, or that again
+    Weight(orders::Weight),
+    /// Answer everything of a service 503, or nothing, whatever the config says; or go by that again
+    Maintenance(orders::Maintenance),
+    /// Have a running proxy read its config again; a bad one is refused in the words of `check`
+    Reload(reload::Args),
     /// Show which version a proxy serves the agents of a service from, or say which it is to be
     Cohort(cohort::Args),
     /// Validate config files of any role; exit 2 and point at file:line:column if one is wrong
@@ -118,6 +135,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Standalone(args) => standalone::run(args, printer),
         Command::Proxy(args) => proxy::run(args, printer),
         Command::Upgrade(args) => upgrade::run(args, printer),
+        Command::Status(args) => status::run(args, printer),
+        Command::Drain(args) => orders::drain(args, printer),
+        Command::Undrain(args) => orders::undrain(args, printer),
+        Command::Weight(args) => orders::weight(args, printer),
+        Command::Maintenance(args) => orders::maintenance(args, printer),
+        Command::Reload(args) => reload::run(args, printer),
         Command::Cohort(args) => cohort::run(args, printer),
         Command::Check(args) => check::run(args, printer),
         Command::Import(args) => import::run(args, printer),

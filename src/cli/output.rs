@@ -33,6 +33,13 @@ impl Printer {
         drop(writeln!(std::io::stdout(), "{line}"));
     }
 
+    /// Begins a screen anew, on a terminal.
+    pub(super) fn clear(self) {
+        if std::io::stdout().is_terminal() {
+            drop(write!(std::io::stdout(), "\x1b[H\x1b[2J"));
+        }
+    }
+
     /// What a person should know, but no program reads.
     pub fn note(self, line: impl std::fmt::Display) {
         eprintln!("{line}");

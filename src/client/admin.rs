@@ -8,6 +8,9 @@ use super::{ClientError, answer, http_client};
 use crate::{
     config::BaseUrl,
     wire::{
+        handover::Process,
+        headers,
+        orders::{Note, Ordered, Reloaded, SetMaintenance, SetWeight},
         registries::Registries,
         upstreams::{Cohort, CohortOrder, Upstreams},
     },
@@ -20,16 +23,23 @@ const ANSWER: usize = 16 * 1024 * 1024;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A client of one proxy.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Admin {
     http: reqwest::Client,
     base: BaseUrl,
+    token: Option<String>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").field("base", &self.base).finish_non_exhaustive()
+    }
 }
 
 impl Admin {
-    /// Of this address.
-    pub fn new(base: BaseUrl) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: http_client(PATIENCE)?, base })
+    /// Of this address. With a token if it asks for one.
+    pub fn new(base: BaseUrl, token: Option<String>) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: http_client(PATIENCE)?, base, token })
     }
 
     /// Which registry may answer, and why. Takes at most some seconds.
@@ -50,19 +60,80 @@ impl Admin {
         self.asked(&url, self.http.post(&url).json(order)).await
     }
 
+    /// This process and those it has replaced.
+    pub async fn process(&self) -> Result<Process, ClientError> {
+        let url = self.base.join("/admin/v1/process");
+        self.asked(&url, self.http.get(&url)).await
+    }
+
+    /// An upstream takes nothing new, or takes requests again.
+    pub async fn drain(
+        &self,
+        service: &str,
+        upstream: &str,
+        on: bool,
+        note: &Note,
+    ) -> Result<Ordered, ClientError> {
+        let word = if on { "drain" } else { "undrain" };
+        let url = self.base.join(&format!("/admin/v1/services/{service}/upstreams/{upstream}/{word}"));
+        self.asked(&url, self.http.post(&url).json(note)).await
+    }
+
+    /// An upstream has this weight; `None`: that of the config again.
+    pub async fn weigh(
+        &self,
+        service: &str,
+        upstream: &str,
+        weight: Option<u32>,
+        note: Note,
+    ) -> Result<Ordered, ClientError> {
+        let url = self.base.join(&format!("/admin/v1/services/{service}/upstreams/{upstream}/weight"));
+        let Some(weight) = weight else { return self.asked(&url, self.http.delete(&url).json(&note)).await };
+        let Note { by, reason } = note;
+        self.asked(&url, self.http.put(&url).json(&SetWeight { weight, by, reason })).await
+    }
+
+    /// Everything of a service is answered 503, or nothing is for that reason; `None`: as the config says.
+    pub async fn maintain(
+        &self,
+        service: &str,
+        on: Option<bool>,
+        note: Note,
+    ) -> Result<Ordered, ClientError> {
+        let url = self.base.join(&format!("/admin/v1/services/{service}/maintenance"));
+        let Some(on) = on else { return self.asked(&url, self.http.delete(&url).json(&note)).await };
+        let Note { by, reason } = note;
+        self.asked(&url, self.http.post(&url).json(&SetMaintenance { on, by, reason })).await
+    }
+
+    /// The config is read again; which one is in use then.
+    pub async fn reload(&self) -> Result<Reloaded, ClientError> {
+        let url = self.base.join("/admin/v1/reload");
+        self.asked(&url, self.http.post(&url)).await
+    }
+
     async fn asked<T: DeserializeOwned>(
         &self,
         url: &str,
         request: reqwest::RequestBuilder,
     ) -> Result<T, ClientError> {
         let url = url.to_owned();
+        let request = match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        };
         let asked = async {
             let response = request.send().await;
             let response = response.map_err(|source| ClientError::transport(&url, source))?;
             let status = response.status();
+            if !response.headers().contains_key(headers::ADMIN) {
+                let why =
+                    format!("it answered {status}, and not as the admin listener of a switchyard proxy");
+                return Err(ClientError::Strange { url: url.clone(), why });
+            }
             let whole = answer::read_bounded(&url, response, ANSWER).await?;
             if !status.is_success() {
-                let message = answer::excerpt(&whole);
+                let message = answer::words(&whole);
                 return Err(ClientError::Refused { url: url.clone(), status: status.as_u16(), message });
             }
             serde_json::from_slice(&whole)

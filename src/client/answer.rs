@@ -24,6 +24,16 @@ pub(super) async fn read_bounded(
     Ok(bytes.freeze())
 }
 
+/// How much of a refusal of ours is shown: the faults of a config, say, with their lines.
+const WORDS: usize = 64 * 1024;
+
+/// A refusal of one of our own servers, as it was said: its lines are to be seen.
+pub(super) fn words(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(WORDS)]);
+    let text: String = text.chars().filter(|c| *c == '\n' || !c.is_control()).collect();
+    text.trim().to_owned()
+}
+
 /// The beginning of a text that was not understood, fit for a log line.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(EXCERPT)]);

@@ -14,4 +14,4 @@ pub use body::{BodyError, read_bounded};
 pub use body_room::{BodyRoom, RoomError, WholeBody, linger};
 pub use health_routes::{Readiness, health_routes};
 pub use request_id::{RequestIdLayerState, request_id};
-pub use serve::serve;
+pub use serve::{Peer, serve};

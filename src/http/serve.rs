@@ -1,12 +1,22 @@
 //! Serving a router on an open port until told to stop.
 
-use std::{io, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
-use axum::Router;
+use axum::{Router, extract::connect_info::Connected, serve::IncomingStream};
 use tokio::net::TcpListener;
 
 use super::guarded::{Guarded, PATIENCE, Patience};
 use crate::supervise::Stop;
+
+/// Who has connected; an `axum::extract::ConnectInfo` of every request.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, Guarded>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, Guarded>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
 
 /// Serves until `stop`, then stops accepting and lets running requests end within `grace`.
 ///
@@ -24,7 +34,8 @@ async fn serve_with(
     grace: Duration,
 ) -> io::Result<()> {
     let asked = stop.clone();
-    let serving = axum::serve(Guarded { listener, patience }, router)
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    let serving = axum::serve(Guarded { listener, patience }, service)
         .with_graceful_shutdown(async move { asked.requested().await });
     let late = async {
         stop.requested().await;

@@ -111,7 +111,7 @@ pub(super) fn next(
             None => old.clone(),
         }
     });
-    snapshot::Snapshot {
+    let next = snapshot::Snapshot {
         generation: before.generation,
         listeners: before.listeners.clone(),
         services: services.collect(),
@@ -121,5 +121,8 @@ pub(super) fn next(
         endings: before.endings,
         tracing: before.tracing.clone(),
         progress: before.progress,
-    }
+        orders: before.orders.clone(),
+    };
+    next.orders.apply(&next);
+    next
 }

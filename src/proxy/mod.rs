@@ -53,6 +53,7 @@ pub mod follow;
 pub mod cohort;
 pub mod survey;
 mod vendor;
+pub mod orders;
 pub mod pins;
 pub mod members;
 pub mod reload;
@@ -216,7 +217,7 @@ fn route(ctx: &mut Ctx, host: &str, query: &str, fields: &Fields<'_>) -> Result<
     let Some(service) = ctx.service() else { return Err(denied.unwrap_or(Answer::NoRoute)) };
     let kind = service.kind;
     let of_agent = service.cohort.is_some() && cohort::is_of_agents(&ctx.path);
-    let closed = service.maintenance.then(|| Answer::Maintenance { service: service.name.to_string() });
+    let closed = service.is_closed().then(|| Answer::Maintenance { service: service.name.to_string() });
     ctx.route = classify::of_target(kind, &ctx.method, &ctx.path, query);
     ctx.of_agent = of_agent;
     if kind == Kind::Registry {

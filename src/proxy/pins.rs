@@ -61,7 +61,10 @@ impl Pins {
         }
         let pin = self.clients().get(&ctx.client.ip).copied();
         let upstream = pin.filter(|pin| now < pin.used + IDLE)?.upstream;
-        service.upstreams.iter().position(|known| known.id == upstream)
+        let place = service.upstreams.iter().position(|known| known.id == upstream)?;
+        // What begins goes to one that takes it.
+        let drained = service.upstreams.get(place).is_some_and(|known| known.ordered.is_drained());
+        (!drained || !begins(ctx)).then_some(place)
     }
 
     /// It goes there.
@@ -148,6 +151,11 @@ pub(super) fn hand(snapshot: &Snapshot, all: &[handover::Pin]) {
             }
         }
     }
+}
+
+/// Whether it is the first step of a handshake: nothing of before matters to it.
+fn begins(ctx: &Ctx) -> bool {
+    ctx.route.class == RouteClass::AuthHandshake && ctx.path.ends_with("/hand")
 }
 
 fn of(ctx: &Ctx, service: &Service) -> Use {

@@ -157,7 +157,7 @@ pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &Pro
         let old = before.snapshot().and_then(|b| b.at_listener.get(b.place_of(&listener.name)?));
         AtListener::after(old, listener, now)
     });
-    Snapshot {
+    let next = Snapshot {
         at_listener: at_listener.collect(),
         counts: Counts::after(before.snapshot().map(|b| &b.counts), &config.limits.bounds, now),
         generation: before.snapshot().map_or(0, |before| before.generation + 1),
@@ -167,7 +167,13 @@ pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &Pro
         endings: config.endings,
         tracing: tracing(config.trace.as_ref(), before.snapshot(), tasks, metrics),
         progress: config.progress,
-    }
+        orders: match before {
+            Before::Snapshot(before) => before.orders.clone(),
+            Before::Found(found) => found.orders.clone(),
+        },
+    };
+    next.orders.apply(&next);
+    next
 }
 
 /// How requests become parts of traces. What exports them goes on as long as nothing about it changes.
@@ -247,6 +253,7 @@ pub(super) fn service(
         hold: config.hold,
         retry_status: config.retry_status.clone(),
         maintenance: config.maintenance,
+        ordered: Default::default(),
         writer: config.writer,
         reads: config.reads,
         logs: vendor::logs(config),

@@ -18,7 +18,9 @@ use super::{
         self, Handover, Inherited, Link, Phase, Program, RunDir, RunDirError, TakeError, UpgradeError,
         take_tickets,
     },
-    members, pins,
+    members,
+    orders::{self, NotNow, Orders},
+    pins,
     record::{AccessLog, ProxyMetrics, access::Writer},
     reload::{self, Before, Fixtures, ReloadError},
     snapshot::Live,
@@ -126,8 +128,17 @@ impl Proxy {
         tasks: Tasks,
         inherited: Inherited,
     ) -> Result<Self, ProxyError> {
-        let Inherited { listeners, admin, known, cohorts, pools, tickets, pins: clients, generation, link } =
-            inherited;
+        let Inherited {
+            listeners,
+            admin,
+            mut known,
+            cohorts,
+            pools,
+            tickets,
+            pins: clients,
+            generation,
+            link,
+        } = inherited;
         let dir = config.run_dir.as_deref().map(RunDir::open).transpose()?;
         if let Some(dir) = dir.as_ref().filter(|_| link.is_none()) {
             dir.is_free().await?;
@@ -165,6 +176,16 @@ impl Proxy {
         if let Some(writer) = writer {
             start_writer(&tasks, writer);
         }
+        // A predecessor knows better than what was kept for a start.
+        let run_dir = config.run_dir.clone();
+        let said = match (&link, run_dir.as_deref()) {
+            (None, Some(dir)) => orders::recall(dir),
+            _ => known.orders.all(),
+        };
+        if !said.is_empty() {
+            tracing::info!(orders = said.len(), "what operators have said before goes on");
+        }
+        known.orders = Arc::new(Orders::new(said, run_dir.clone()));
         let live = Arc::new(Live::new(reload::snapshot(&config, Before::Found(&known), &tasks, &metrics)));
         if !pools.is_empty() {
             members::handed(&live.load(), &pools);
@@ -172,8 +193,6 @@ impl Proxy {
         }
         take_tickets(&live.load(), &tickets);
         pins::hand(&live.load(), &clients);
-        // A predecessor knows better than what was kept for a start.
-        let run_dir = config.run_dir.clone();
         let fresh = run_dir.as_deref().filter(|_| link.is_none()).map(cohort::recall).unwrap_or_default();
         for (known, from_before) in
             fresh.iter().map(|known| (known, true)).chain(cohorts.iter().map(|known| (known, false)))
@@ -382,6 +401,27 @@ impl Handle {
         taken
     }
 
+    /// Takes what an operator says beside the config, and tells those that wait.
+    pub(super) fn order<T>(&self, say: impl FnOnce(&Orders) -> T) -> Result<T, NotNow> {
+        // Held to the end: not beside a reload, nor once a successor has been told.
+        let phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
+        match *phase {
+            Phase::Serving => {}
+            Phase::Upgrading => return Err(NotNow::Upgrading),
+            Phase::Replaced => return Err(NotNow::Replaced),
+        }
+        let snapshot = self.live.load();
+        let said = say(&snapshot.orders);
+        snapshot.orders.apply(&snapshot);
+        self.live.touch();
+        Ok(said)
+    }
+
+    /// The config that was taken last.
+    pub(super) fn config(&self) -> Arc<proxy::Proxy> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn put(&self, config: &proxy::Proxy) -> Result<(), ReloadError> {
         let (live, listeners) = (&self.live, &self.running.listeners);
         reload::reload(live, listeners, &self.fixtures, config, &self.tasks, &self.metrics)?;
@@ -393,7 +433,7 @@ impl Handle {
     pub(super) fn refresh(&self) {
         // Held to the end: not beside a reload.
         let _phase = self.phase.lock().unwrap_or_else(PoisonError::into_inner);
-        let config = self.config.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.config();
         let before = self.live.load();
         self.live.put(members::next(&config, &before, None, &self.tasks, &self.metrics));
         self.metrics.forget_others(&self.live.peek());

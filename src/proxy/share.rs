@@ -48,10 +48,10 @@ impl Share {
         }
     }
 
-    /// What it has of its weight now, if it has been eligible since then: passes its probes and is not ejected.
-    pub fn part(&self, since: Option<Instant>, window: Duration, now: Instant) -> Weight {
-        let Some(since) = since.filter(|_| !window.is_zero()) else { return self.weight };
-        slow_start(self.weight, now.saturating_duration_since(since), window)
+    /// What it has of this weight now, if it has been eligible since then: passes its probes and is not ejected.
+    pub fn part_of(weight: Weight, since: Option<Instant>, window: Duration, now: Instant) -> Weight {
+        let Some(since) = since.filter(|_| !window.is_zero()) else { return weight };
+        slow_start(weight, now.saturating_duration_since(since), window)
     }
 
     /// What a cookie calls it.
@@ -122,9 +122,13 @@ mod tests {
         let share = Share::of(&upstream(), None, Bears::default());
         let now = clock::now();
         let window = Duration::from_secs(10);
-        let at = |seconds| share.part(Some(now), window, now + Duration::from_secs(seconds)).shown().round();
+        let at = |seconds| {
+            Share::part_of(share.weight, Some(now), window, now + Duration::from_secs(seconds))
+                .shown()
+                .round()
+        };
         assert_eq!([at(0), at(5), at(10)], [1.0, 5.0, 10.0]);
-        assert_eq!(share.part(Some(now), Duration::ZERO, now), share.weight);
+        assert_eq!(Share::part_of(share.weight, Some(now), Duration::ZERO, now), share.weight);
     }
 
     #[test]

@@ -25,6 +25,7 @@ use super::{
     hold::Line,
     limit::{AtListener, Counts},
     members::Members,
+    orders::{OfService, OfUpstream, Orders},
     passive::{Passive, Shown},
     pins::Pins,
     record::{ServiceNumbers, UpstreamNumbers},
@@ -34,7 +35,7 @@ use super::{
     trace::Tracing,
 };
 use crate::{
-    balance::Latency,
+    balance::{Latency, Weight},
     clock,
     config::{
         Address,
@@ -86,10 +87,15 @@ impl Live {
         self.snapshot.load()
     }
 
+    /// Has those that wait look again, for something that no snapshot holds has changed.
+    pub(super) fn touch(&self) {
+        self.changes.send_modify(|()| {});
+    }
+
     /// Whoever makes the next one, under the lock of reloads.
     pub(super) fn put(&self, next: Snapshot) {
         self.snapshot.store(Arc::new(next));
-        self.changes.send_modify(|()| {});
+        self.touch();
     }
 }
 
@@ -140,6 +146,8 @@ pub struct Snapshot {
     pub tracing: Option<Arc<Tracing>>,
     /// A transfer has a line of the access log once in so long.
     pub progress: Option<Duration>,
+    /// What operators have said beside the config.
+    pub orders: Arc<Orders>,
 }
 
 impl Snapshot {
@@ -168,8 +176,10 @@ pub struct Service {
     pub hold: Hold,
     /// Answers that a repeatable request is tried again for.
     pub retry_status: Vec<u16>,
-    /// 503 for everything.
+    /// 503 for everything, by the config.
     pub maintenance: bool,
+    /// And what an operator has said of it.
+    pub ordered: OfService,
     /// Place of the write registry of replicated storage.
     pub writer: Option<usize>,
     /// Place of the registry that collects logs.
@@ -245,8 +255,9 @@ impl Service {
                 bound: None,
                 standing: look.standings.get(place).copied().unwrap_or(Standing::Unclaimed),
                 apart: false,
-                weight: share.weight,
-                part: share.part(upstream.eligible_by(verdict), self.slow_start, now),
+                drained: upstream.ordered.is_drained(),
+                weight: upstream.weight(share),
+                part: upstream.part(share, upstream.eligible_by(verdict), self.slow_start, now),
                 local: share.local,
                 latency: if timed { upstream.speed.at(now) } else { Latency::UNKNOWN },
                 seed: share.seed,
@@ -269,11 +280,28 @@ impl Service {
         let well = |upstream: &&Arc<Upstream>| {
             upstream.prober.verdict().state == State::Up && !upstream.shown.is_out()
         };
-        choose::is_panic(
-            self.upstreams.iter().filter(well).count(),
-            self.upstreams.len(),
-            self.panic_threshold,
-        )
+        // One that is drained is no part of the pool: nothing is wrong with what is left for that.
+        let pool = || self.upstreams.iter().filter(|upstream| !upstream.ordered.is_drained());
+        choose::is_panic(pool().filter(well).count(), pool().count(), self.panic_threshold)
+    }
+
+    /// Whether everything is answered 503: an operator has said so, or the config.
+    pub fn is_closed(&self) -> bool {
+        self.ordered.maintenance().unwrap_or(self.maintenance)
+    }
+
+    /// The place of the upstream of this name.
+    pub fn place_of(&self, upstream: &str) -> Option<usize> {
+        self.upstreams.iter().position(|known| known.name.as_str() == upstream)
+    }
+
+    /// Whether anybody but this one takes requests.
+    pub fn takes_without(&self, place: usize) -> bool {
+        let takes = |upstream: &Upstream| {
+            let up = upstream.prober.verdict().state == State::Up;
+            up && !upstream.ordered.is_drained() && !upstream.shown.is_out()
+        };
+        self.upstreams.iter().enumerate().any(|(at, upstream)| at != place && takes(upstream))
     }
 
     /// What is known of what its registries have, with regard to everything.
@@ -369,6 +397,8 @@ pub struct Upstream {
     pub speed: Speed,
     /// What is open to it, and who waits for room there.
     pub room: Arc<Room>,
+    /// What an operator has said of it.
+    pub ordered: OfUpstream,
     outstanding: Apart<AtomicU64>,
 }
 
@@ -399,6 +429,7 @@ impl Upstream {
             shown,
             speed,
             room,
+            ordered: OfUpstream::default(),
             outstanding,
         }
     }
@@ -412,6 +443,16 @@ impl Upstream {
     fn eligible_by(&self, verdict: &Verdict) -> Option<Instant> {
         (verdict.state == State::Up)
             .then(|| self.shown.back().map_or(verdict.since, |back| back.max(verdict.since)))
+    }
+
+    /// Its weight: what an operator has said, else its share's.
+    pub fn weight(&self, share: &Share) -> Weight {
+        self.ordered.weight_or(share.weight)
+    }
+
+    /// What it has of that now, if it has been eligible since then.
+    pub fn part(&self, share: &Share, since: Option<Instant>, window: Duration, now: Instant) -> Weight {
+        Share::part_of(self.weight(share), since, window, now)
     }
 
     /// Requests under way.

@@ -81,7 +81,9 @@ metrics! {
     PROXY_UPSTREAM_UP = "switchyard_proxy_upstream_up" Gauge ["service", "upstream"] "1 while the upstream passes its probes.";
     PROXY_UPSTREAM_EJECTED = "switchyard_proxy_upstream_ejected" Gauge ["service", "upstream"] "1 while the upstream is ejected for what became of requests, or waits for its trial.";
     PROXY_EJECTIONS = "switchyard_proxy_ejections_total" Counter ["service", "upstream", "failure"] "Ejections, by the failure that was the last straw.";
-    PROXY_MAINTENANCE = "switchyard_proxy_maintenance" Gauge ["service"] "1 while everything of the service is answered 503 because `maintenance` says so.";
+    PROXY_MAINTENANCE = "switchyard_proxy_maintenance" Gauge ["service"] "1 while everything of the service is answered 503 because `maintenance` or an operator says so.";
+    PROXY_ORDERS = "switchyard_proxy_orders" Gauge ["service"] "What operators have said of the service and its upstreams beside the config (drained, a weight, maintenance) and not taken back.";
+    PROXY_UPSTREAM_DRAINED = "switchyard_proxy_upstream_drained" Gauge ["service", "upstream"] "1 while the upstream takes nothing new because an operator says so.";
     PROXY_PANIC = "switchyard_proxy_panic" Gauge ["service"] "1 while so few upstreams of the service are left that ejections are ignored.";
     PROXY_UPSTREAM_OUTSTANDING = "switchyard_proxy_upstream_outstanding" Gauge ["service", "upstream"] "Requests under way at the upstream.";
     PROXY_UPSTREAM_CONNECTIONS = "switchyard_proxy_upstream_connections" Gauge ["service", "upstream", "lane"] "Open connections to the upstream for requests, used or not: control, bulk.";
@@ -118,6 +120,7 @@ metrics! {
     PROXY_DISCOVERED = "switchyard_proxy_discovered_upstreams" Gauge ["service"] "Upstreams that were found beside those of the config.";
     PROXY_COHORT_SERVED = "switchyard_proxy_cohort_served" Gauge ["service", "version"] "1 for the version that agents are served from, 0 for the others that there are now.";
     PROXY_COHORT_CHANGES = "switchyard_proxy_cohort_changes_total" Counter ["service", "why"] "Changes of the version that agents are served from: first, settled, fallback, ordered, told.";
+    PROXY_ADMIN_REFUSED = "switchyard_proxy_admin_refused_total" Counter ["reason"] "Requests to the admin API that were turned away: no-token, wrong-token, other-site (a page of another site asked).";
     PROXY_UPGRADE_OK = "switchyard_proxy_last_upgrade_success" Gauge [] "0 if the last upgrade came to nothing and this process goes on.";
     PROXY_GENERATION = "switchyard_proxy_upgrade_generation" Gauge [] "How many upgrades led to this process.";
     PROXY_OLD_PROCESSES = "switchyard_proxy_old_processes" Gauge [] "Replaced processes that still have connections.";

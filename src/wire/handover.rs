@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::orders::Order;
 use crate::model::Timestamp;
 
 /// Changes when a message changes its meaning. New fields that may be missing do not count.
@@ -85,6 +86,9 @@ pub struct Inventory {
     /// Where clients belong.
     #[serde(default)]
     pub pins: Vec<Pin>,
+    /// What operators have said beside the config.
+    #[serde(default)]
+    pub orders: Vec<Order>,
 }
 
 /// One client that belongs to one upstream of a service.

@@ -20,5 +20,7 @@ pub const PREFIX: &str = "switchyard-";
 pub const CLIENT_VERIFY: &str = "ssl-client-verify";
 /// The client's certificate, only if it is good: PEM, percent-encoded.
 pub const CLIENT_CERT: &str = "ssl-client-cert";
+/// On every answer of a proxy's admin listener: the version of its API. Whoever was asked without it is something else.
+pub const ADMIN: &str = "switchyard-admin";
 /// Who answers for the request: proxy-made error answers carry it, upstream answers do not.
 pub const ANSWERED_BY: &str = "switchyard-answered-by";

@@ -13,6 +13,7 @@ pub mod template;
 pub mod agent;
 pub mod upstreams;
 pub mod transfers;
+pub mod orders;
 pub mod registries;
 pub mod oci;
 pub mod replication;

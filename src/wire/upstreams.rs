@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::orders::Order;
 use crate::model::{RouteClass, Timestamp};
 
 /// All services.
@@ -23,9 +24,12 @@ pub struct Service {
     /// What of them lies in memory, in bytes.
     #[serde(default)]
     pub held_bytes: u64,
-    /// The operator says that everything is to be answered 503; probes go on.
+    /// The operator says, in the config or beside it, that everything is to be answered 503; probes go on.
     #[serde(default)]
     pub maintenance: bool,
+    /// What operators have said of it beside the config; and of upstreams that it does not have now.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Order>,
     /// From which version agents are served; none where it does not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cohort: Option<Cohort>,
@@ -145,6 +149,12 @@ pub struct Upstream {
     /// Requests that failed in a row.
     #[serde(default)]
     pub failures: u32,
+    /// It takes nothing new, for an operator says so.
+    #[serde(default)]
+    pub drained: bool,
+    /// What operators have said of it beside the config.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orders: Vec<Order>,
     /// Requests under way.
     pub outstanding: u64,
     /// So many at most; none when there is no limit.

@@ -35,6 +35,30 @@ const ADDED_TO_PROXY: &[Case] = &[
         "unknown key `service.controllers.balanse`",
         "did you mean `balance`?",
     ),
+    case(
+        "[admin]\nlisten = \"0.0.0.0:9090\"",
+        "8:10",
+        "`admin.listen` is `0.0.0.0:9090`, which other machines reach, and nobody is asked for a token",
+        "add `token_file = ",
+    ),
+    case(
+        "[admin]\ntoken = \"0123456789abcdef\"",
+        "",
+        "`admin.token` is written in this file, for everybody who reads it",
+        "name that in `token_file`",
+    ),
+    case(
+        "[admin]\ntoken_file = \"/nowhere/token\"",
+        "8:14",
+        "`admin.token_file` is `/nowhere/token`, which cannot be read",
+        "name a file with one line",
+    ),
+    case(
+        "[admin]\ntoken = \"off\"\ntoken_file = \"Cargo.toml\"",
+        "8:9",
+        "`admin.token` is `off`, but `token_file` names one",
+        "delete one of the two",
+    ),
     case("[limit]", "7:1", "unknown table `limit`", "did you mean `limits`?"),
     case("[trace]\ncontext = \"follow\"", "8:11", "`trace.context` is `follow`", "`pass` or `join`"),
     case(

@@ -105,6 +105,8 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("proxy", "trace.otlp", "'http://10.0.0.1:4318'"),
     ("proxy", "trace.service", "'other'"),
     ("proxy", "admin.listen", "'127.0.0.1:1'"),
+    ("proxy", "admin.token_file", "'DIR/admin.token'"),
+    ("proxy", "admin.token", "'off'"),
     ("proxy", "listener.name", "'other'"),
     ("proxy", "listener.bind", "['127.0.0.1:0', '127.0.0.2:0']"),
     ("proxy", "listener.trusted", "['10.0.0.0/8']"),
@@ -206,6 +208,9 @@ const OF_REGISTRIES: [&str; 8] =
 const REGISTRIES: &str = r#"service = { s = { kind = "registry", writer = "r1", upstreams = [
     { name = "r1", address = "10.0.1.4:8089" }, { name = "r2", address = "10.0.1.5:8089" } ] } }"#;
 
+/// What is in `admin.token`.
+pub(crate) const ADMIN_TOKEN: &str = "0123456789abcdef";
+
 /// The files that one test writes and reads.
 pub(crate) struct Files {
     pub(crate) folder: tempfile::TempDir,
@@ -220,6 +225,7 @@ impl Files {
         certificates::write(folder.path(), "ca.crl", &authority.list(&[], 30));
         fs::copy(folder.path().join("front.pem"), folder.path().join("chain.pem")).unwrap();
         fs::write(folder.path().join("token"), "secret\n").unwrap();
+        fs::write(folder.path().join("admin.token"), ADMIN_TOKEN).unwrap();
         Self { folder }
     }
 

@@ -13,7 +13,7 @@ use toml::Table;
 
 use crate::{
     program::switchyard,
-    reference::{Files, merge, rows},
+    reference::{ADMIN_TOKEN, Files, merge, rows},
 };
 
 /// A proxy that is killed when the test ends, however that ends.
@@ -77,7 +77,10 @@ impl Running {
             }
             std::thread::sleep(Duration::from_millis(5));
         };
-        stream.write_all(b"POST /admin/v1/reload HTTP/1.0\r\n\r\n").unwrap();
+        // One of the keys has it asked for.
+        let request =
+            format!("POST /admin/v1/reload HTTP/1.0\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         answer

@@ -114,6 +114,43 @@ fn agents_stay_with_the_version_that_an_operator_named() {
 }
 
 #[test]
+fn what_an_operator_has_said_goes_on_over_upgrades_and_a_start() {
+    let (a, b) = (Upstream::start(|_| ok("a")), Upstream::start(|_| ok("b")));
+    let (mut rig, to) = rig("orders", &pair(a.address, b.address));
+    all_up(&rig, 2);
+    let say = |line: &str, body: &str| {
+        let (method, path) = line.split_once(' ').unwrap();
+        let order = with_body(method, &format!("/admin/v1/services/{path}"), "Connection: close\r\n", body);
+        let answer = ask(Wire::connect(rig.admin), &order);
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    };
+    say("POST cloud/upstreams/a/drain", r#"{"reason":"a new disk"}"#);
+    say("POST controllers/maintenance", r#"{"on":true}"#);
+    let holds = |rig: &Rig| {
+        let one = cloud(rig).upstreams[0].clone();
+        assert!(one.drained && one.orders[0].reason.as_deref() == Some("a new disk"), "{one:?}");
+        for _ in 0..6 {
+            assert_eq!(ask(Wire::connect(to), GET).text(), "b");
+        }
+        assert_eq!(ask(Wire::connect(rig.controllers), GET).status(), 503);
+    };
+    for _ in 0..2 {
+        rig.upgraded(&["--wait", "30s"]);
+        holds(&rig);
+    }
+    // Killed and started again, it knows it from `run_dir`.
+    for pid in rig.processes() {
+        rig.signal(pid, rustix::process::Signal::KILL);
+    }
+    rig.until("all are gone", || rig.processes().is_empty().then_some(()));
+    rig.first.kill();
+    rig.first.spawn();
+    rig.up();
+    all_up(&rig, 2);
+    holds(&rig);
+}
+
+#[test]
 fn what_was_found_is_served_from_while_nobody_can_be_asked() {
     let (dns, server) = (Dns::start(), Upstream::start(|_| ok("found")));
     dns.says("cloud.test", Say::Hosts(1, vec![Ipv4Addr::LOCALHOST]));

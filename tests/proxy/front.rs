@@ -49,6 +49,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
         progress: Some(Proxy::PROGRESS),
         trace: None,
         admin: any,
+        entry: Default::default(),
         address_file: None,
         listeners: vec![Listener {
             name: "front".into(),

@@ -18,6 +18,7 @@ mod certificates;
 #[path = "../support/vendor/mod.rs"]
 mod vendor_standin;
 
+mod admin;
 mod attacks;
 mod balancing;
 mod breaking;
@@ -37,6 +38,7 @@ mod holding;
 mod hostile;
 mod limits;
 mod operating;
+mod orders;
 mod passive;
 mod proxy_protocol;
 mod slow;

@@ -1,10 +1,14 @@
 //! `switchyard registry status`: how registries stand, as a proxy sees them or as they say themselves.
 
-use std::{fmt::Write, time::Duration};
+use std::time::Duration;
 
 use crate::{
-    cli::{Failure, Printer, role},
-    client::{Admin, ClientError, replication::Replication},
+    cli::{
+        Failure, Printer,
+        admin::{Output, Reach},
+        role,
+    },
+    client::{ClientError, replication::Replication},
     config::BaseUrl,
     model::Position,
     telemetry,
@@ -20,34 +24,23 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Arguments of `registry status`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The admin address of a proxy: all its registries, and which of them it sends reads to
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090", conflicts_with = "registry")]
-    admin: BaseUrl,
+    #[command(flatten)]
+    reach: Reach,
     /// Ask these registries themselves instead
-    #[arg(long, value_name = "URL,…", value_delimiter = ',')]
+    #[arg(long, value_name = "URL,…", value_delimiter = ',', conflicts_with = "admin")]
     registry: Vec<BaseUrl>,
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Output {
-    /// For people
-    Text,
-    /// For programs, whole
-    Json,
-}
-
 pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
     if args.registry.is_empty() {
         let asked = role::once(async {
-            client(Admin::new(args.admin.clone()))?.registries().await.map_err(failure)
+            args.reach.client()?.registries().await.map_err(|error| args.reach.failure(&error))
         })??;
-        printer.data(match args.output {
-            Output::Text => asked.services.iter().map(service).collect::<Vec<_>>().join("\n\n"),
-            Output::Json => json(&asked)?,
-        });
+        args.output
+            .print(printer, &asked, || asked.services.iter().map(service).collect::<Vec<_>>().join("\n\n"))?;
         return none(&asked, printer);
     }
     let (mut states, mut failed) = (Vec::with_capacity(args.registry.len()), None);
@@ -67,10 +60,7 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
         }
     }
     if !states.is_empty() {
-        printer.data(match args.output {
-            Output::Text => table(&states.iter().map(of_state).collect::<Vec<_>>()),
-            Output::Json => json(&states)?,
-        });
+        args.output.print(printer, &states, || table(&states.iter().map(of_state).collect::<Vec<_>>()))?;
     }
     failed.map_or(Ok(()), Err)
 }
@@ -90,17 +80,12 @@ fn client<T>(made: Result<T, reqwest::Error>) -> Result<T, Failure> {
 fn failure(error: ClientError) -> Failure {
     let hint = match &error {
         ClientError::Unreachable { .. } => {
-            Some("is it running, and is this its address? `--admin` names a proxy's admin address, `--registry` a registry".into())
+            Some("is it running, and is this its address? `--registry` names a registry, `--admin` a proxy's admin address".into())
         }
         ClientError::Refused { status: 404, .. } => Some("this is another server: `--admin` names a proxy's admin address, `--registry` a registry".into()),
         _ => None,
     };
     Failure::Runtime { error: telemetry::chain(&error), hint }
-}
-
-fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value)
-        .map_err(|error| Failure::runtime("the answer could not be printed", &error))
 }
 
 /// One line of the table, and what follows it indented.
@@ -227,24 +212,8 @@ fn size(bytes: u64) -> String {
 }
 
 fn table(rows: &[Row]) -> String {
-    let wide = |at: usize| {
-        let cells = rows.iter().map(|row| row.cells[at].chars().count());
-        cells.chain([HEAD[at].len()]).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..HEAD.len()).map(wide).collect();
-    let line = |cells: &[String]| {
-        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        format!("  {}", padded.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
-    };
-    let mut text = line(&HEAD.map(str::to_owned));
-    for row in rows {
-        // A string takes all that is written to it.
-        let _ok = write!(text, "\n{}", line(&row.cells));
-        for note in &row.notes {
-            let _ok = write!(text, "\n      {note}");
-        }
-    }
-    text
+    let rows: Vec<_> = rows.iter().map(|row| (row.cells.clone(), row.notes.clone())).collect();
+    crate::cli::table::table(&HEAD, &rows)
 }
 
 #[cfg(test)]

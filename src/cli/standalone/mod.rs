@@ -48,6 +48,9 @@ pub(super) struct Args {
     /// The proxy's admin API and metrics
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9090")]
     admin_addr: SocketAddr,
+    /// What the admin API asks for, at least 16 characters; `off` lets everybody in who can connect
+    #[arg(long, value_name = "TOKEN", env = "SWITCHYARD_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<String>,
     /// How many controllers
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     controllers: u16,
@@ -100,6 +103,7 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
 }
 
 async fn open(args: &Args, tree: &Tree) -> Result<(Running, Addresses), Failure> {
+    let entry = plan::entry(args)?;
     let data = Data::open(args.data.clone(), !args.etcd.is_empty())?;
     ports_are_free(args)?;
     sample::write(&data.sample())
@@ -112,7 +116,7 @@ async fn open(args: &Args, tree: &Tree) -> Result<(Running, Addresses), Failure>
         registries.push(opened.map_err(|e| not_started("registry", &e))?);
     }
     let registry: Vec<SocketAddr> = registries.iter().map(Registry::address).collect();
-    let mut plan = plan::proxy(args, &registry);
+    let mut plan = plan::proxy(args, entry, &registry);
     let proxy = Proxy::open(plan.clone(), tree.handle()).await.map_err(|e| not_started("proxy", &e))?;
     let fronts = proxy.addresses();
     let front = |name: &str| {

@@ -6,14 +6,15 @@ use std::{
     time::Duration,
 };
 
-use super::{Args, data::Data};
+use super::{Args, Failure, data::Data};
 use crate::{
     config::{
         Address, BaseUrl, DEFAULT_GRACE, Log, Server,
         agent::{self, Driver, ProcessDriver, Reserve},
         controller::{self, Registries, StoreKind},
         proxy::{
-            Access, Does, Endings, Health, Kind, Limits, Listener, Proxy, Reads, Rule, Service, Upstream,
+            Access, Does, Endings, Entry, Health, Kind, Limits, Listener, Proxy, Reads, Rule,
+            Service, Upstream,
         },
         registry::{self, LOG_KEEP, Replication, Role, Storage},
     },
@@ -93,8 +94,27 @@ pub(super) fn controller(
     }
 }
 
+/// Who may use the admin API.
+pub(super) fn entry(args: &Args) -> Result<Entry, Failure> {
+    let listen = args.admin_addr;
+    match args.admin_token.as_deref() {
+        Some("off") => Ok(Entry::Anybody),
+        Some(token) => Entry::token(token).map(Entry::Token).map_err(|why| Failure::Usage {
+            error: format!("the admin token {why}"),
+            hint: Some("make one by `openssl rand -hex 32`".into()),
+        }),
+        None if listen.ip().is_loopback() => Ok(Entry::Local),
+        None => Err(Failure::Usage {
+            error: format!("other machines reach the admin API at `{listen}`, and nobody is asked for a token"),
+            hint: Some(
+                "set SWITCHYARD_ADMIN_TOKEN to one, or `--admin-token off` if something else keeps strangers out".into(),
+            ),
+        }),
+    }
+}
+
 /// The proxy, which does not know its controllers yet.
-pub(super) fn proxy(args: &Args, registries: &[SocketAddr]) -> Proxy {
+pub(super) fn proxy(args: &Args, entry: Entry, registries: &[SocketAddr]) -> Proxy {
     let access = match &args.access_log {
         None => Access::Off,
         Some(file) if file.as_os_str() == "stdout" => Access::Stdout,
@@ -112,6 +132,7 @@ pub(super) fn proxy(args: &Args, registries: &[SocketAddr]) -> Proxy {
         trace: None,
         access,
         admin: args.admin_addr,
+        entry,
         address_file: None,
         listeners: vec![
             listener(CONTROLLERS, args.controllers_addr, 0),

@@ -3,6 +3,7 @@
 //! A reader goes on after a fault, so that all of them come in one run; it gives nothing when a key that it
 //! cannot do without is missing or wrong.
 
+mod admin;
 mod agent;
 mod bounds;
 mod cohorts;

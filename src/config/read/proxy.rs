@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, num::NonZero, time::Duration};
 
 use super::{
-    bounds,
+    admin, bounds,
     rules::{self, Known, Read},
     server,
     service::{self, Services},
@@ -11,15 +11,13 @@ use super::{
 };
 use crate::config::{
     Address,
-    proxy::{Access, Endings, Limits, Listener, Proxy},
+    proxy::{Access, Endings, Entry, Limits, Listener, Proxy},
     raw::{Raw, Table},
     report::Place,
-    value::{Given, Wrong, duration_in, flag, listen, named, path, size, text, whole},
+    value::{Given, Wrong, duration_in, flag, named, path, size, text, whole},
 };
 use crate::model::ZoneName;
 
-/// Loopback: the admin API can drain the cloud.
-const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);
 /// Below it real requests with certificates in their heads do not fit; above it one head is a memory attack.
 const HEADER_BYTES: std::ops::RangeInclusive<u64> = 4 * 1024..=1024 * 1024;
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -42,9 +40,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
         grace: server::grace_of(&shutdown),
         drain: shutdown.or("drain", Endings::default().drain, duration_in(Duration::ZERO..=DAY)),
     };
-    let admin_table = raw.section("admin");
-    let admin = admin_table.or("listen", ADMIN, listen);
-    let admin_place = admin_table.at("listen");
+    let admin = admin::read(&raw.section("admin"));
     let limits = limits(&raw.section("limits"));
 
     let found = service::services(raw);
@@ -54,7 +50,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
     }
     let read = rules::listeners(raw, &Known { names: found.names.clone(), services: &found.services });
     one_name_each(raw, &read);
-    one_socket_each(raw, &read, admin, admin_place);
+    one_socket_each(raw, &read, admin.listen, admin.place);
     no_loops(raw, &read, &found);
 
     let listeners: Vec<Listener> = read.into_iter().map(|read| read.listener).collect();
@@ -67,7 +63,12 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
         access,
         progress,
         trace,
-        admin,
+        admin: admin.listen,
+        entry: match admin.token {
+            Some(token) => Entry::Token(token),
+            None if admin.tokenless => Entry::Anybody,
+            None => Entry::Local,
+        },
         address_file,
         listeners,
         services: found.services,

@@ -59,7 +59,7 @@ fn lists(table: &Table<'_>) -> Lists {
 }
 
 /// What is in a file of one line. No fault shows any of it.
-fn secret(file: &Path) -> Result<String, Wrong> {
+pub(super) fn secret(file: &Path) -> Result<String, Wrong> {
     let shown = file.display();
     let wrong = |why: String| Wrong::new(format!("is `{shown}`, which {why}"), "name a file with one line");
     let size = std::fs::metadata(file).map_err(|error| wrong(format!("cannot be read ({error})")))?.len();

@@ -1,6 +1,11 @@
-//! The admin listener: the live view of the pools, metrics, and how the proxy itself is.
+//! The admin listener: the live view of the pools, metrics, how the proxy itself is, and what an operator tells it.
+//!
+//! [`entry`] says who may come in. A refusal is one line of plain text; what is answered well is JSON, and its types are
+//! in `wire`.
 
+mod entry;
 mod cohort;
+mod orders;
 mod ready;
 mod reload;
 mod upstreams;
@@ -11,8 +16,9 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::Path,
+    extract::{DefaultBodyLimit, Path, State},
     http::header,
+    middleware::from_fn_with_state,
     response::IntoResponse,
     routing::{get, post},
 };
@@ -20,32 +26,57 @@ use axum::{
 use super::role::Handle;
 use crate::{clock, http::health_routes, telemetry::Metrics};
 
+/// Bytes of a body that are read. What is longer is 413.
+const BODY: usize = 64 * 1024;
+
 /// All routes.
 pub(super) fn routes(handle: Handle) -> Router {
-    let (live, metrics) = (handle.live.clone(), handle.metrics.clone());
-    let (pools, copies, numbers) = (live.clone(), live.clone(), live.clone());
-    let ordered = handle.clone();
-    let (shown, counted, listed) = (handle.clone(), handle.clone(), handle.clone());
+    let live = handle.live.clone();
     Router::new()
-        .route("/admin/v1/process", get(async move || Json(shown.process())))
-        .route("/admin/v1/reload", post(async move || reload::now(&handle)))
+        .merge(views())
+        .merge(commands())
+        .merge(orders::routes())
+        .with_state(handle.clone())
+        .merge(health_routes(Arc::new(ready::State(live))))
+        .layer(DefaultBodyLimit::max(BODY))
+        .layer(from_fn_with_state(handle, entry::check))
+}
+
+/// How things are.
+fn views() -> Router<Handle> {
+    type Of = State<Handle>;
+    Router::new()
+        .route("/admin/v1/process", get(async |State(handle): Of| Json(handle.process())))
         .route(
-            "/admin/v1/services/{name}/cohort",
-            post(async move |Path(name): Path<String>, body: Bytes| {
-                cohort::order(&ordered, &name, &body).await
-            }),
+            "/admin/v1/upstreams",
+            get(async |State(handle): Of| Json(upstreams::view(&handle.live.load()))),
         )
-        .route("/admin/v1/upstreams", get(async move || Json(upstreams::view(&pools.load()))))
-        .route("/admin/v1/transfers", get(async move || Json(listed.transfers.view(clock::now()))))
-        .route("/admin/v1/registries", get(async move || Json(registries::view(&copies.load()))))
+        .route(
+            "/admin/v1/registries",
+            get(async |State(handle): Of| Json(registries::view(&handle.live.load()))),
+        )
+        .route(
+            "/admin/v1/transfers",
+            get(async |State(handle): Of| Json(handle.transfers.view(clock::now()))),
+        )
         .route(
             "/metrics",
-            get(async move || {
-                metrics.processes(&counted.process());
-                metrics.transfers(&counted.transfers);
-                let text = metrics.text(&numbers.load());
+            get(async |State(handle): Of| {
+                handle.metrics.processes(&handle.process());
+                handle.metrics.transfers(&handle.transfers);
+                let text = handle.metrics.text(&handle.live.load());
                 ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], text).into_response()
             }),
         )
-        .merge(health_routes(Arc::new(ready::State(live))))
+}
+
+/// What is to be done.
+fn commands() -> Router<Handle> {
+    type Of = State<Handle>;
+    Router::new().route("/admin/v1/reload", post(async |State(handle): Of| reload::now(&handle))).route(
+        "/admin/v1/services/{name}/cohort",
+        post(async |State(handle): Of, Path(name): Path<String>, body: Bytes| {
+            cohort::order(&handle, &name, &body).await
+        }),
+    )
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    clock,
+    clock, health,
     http::Readiness,
     proxy::{
         certificates,
@@ -21,12 +21,13 @@ impl Readiness for State {
         let snapshot = self.0.load();
         let (mut able, mut why) = (false, Vec::new());
         for service in &snapshot.services {
-            let up =
-                service.upstreams.iter().filter(|u| u.prober.verdict().state == crate::health::State::Up);
-            match up.count() {
-                0 => {
-                    why.push(format!("{}: none of {} upstreams is up", service.name, service.upstreams.len()))
-                }
+            let up = || service.upstreams.iter().filter(|u| u.prober.verdict().state == health::State::Up);
+            let (name, all) = (&service.name, service.upstreams.len());
+            match (up().count(), up().filter(|upstream| !upstream.ordered.is_drained()).count()) {
+                (0, _) => why.push(format!("{name}: none of {all} upstreams is up")),
+                (up, 0) => why.push(format!(
+                    "{name}: of {all} upstreams {up} are up, and an operator has drained those"
+                )),
                 _ => able = true,
             }
         }

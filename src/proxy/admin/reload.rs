@@ -5,16 +5,18 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use serde_json::json;
 
-use crate::proxy::role::{Handle, ReloadRefused};
+use crate::{
+    proxy::role::{Handle, ReloadRefused},
+    wire::orders::Reloaded,
+};
 
 /// Reads the file again. A refusal is plain text, the same that `check` prints.
 ///
 /// The file is small and local, as for the signal, so it is read in place.
 pub(super) fn now(handle: &Handle) -> Response {
     match handle.reload_again() {
-        Ok(()) => Json(json!({ "generation": handle.live.load().generation })).into_response(),
+        Ok(()) => Json(Reloaded { generation: handle.live.load().generation }).into_response(),
         Err(refused) => {
             let status = match refused {
                 ReloadRefused::NoSource => StatusCode::CONFLICT,

@@ -12,6 +12,7 @@ use crate::{
     model::RouteClass,
     proxy::{
         lane::Lane,
+        orders::Orders,
         share::Share,
         snapshot::{self, Snapshot},
     },
@@ -22,7 +23,7 @@ use crate::{
 
 /// The pools as they stand now.
 pub(super) fn view(snapshot: &Snapshot) -> Upstreams {
-    Upstreams { services: snapshot.services.iter().map(|service| of(service)).collect() }
+    Upstreams { services: snapshot.services.iter().map(|service| of(service, &snapshot.orders)).collect() }
 }
 
 /// The limits that an upstream is at.
@@ -38,7 +39,7 @@ fn at_limit(upstream: &snapshot::Upstream, share: &Share) -> Vec<String> {
     at.map(|(name, ..)| name.to_owned()).collect()
 }
 
-fn of(service: &snapshot::Service) -> Service {
+fn of(service: &snapshot::Service, orders: &Orders) -> Service {
     let now = clock::now();
     let standings = service.passive.standings();
     let standings: BTreeMap<u64, Standing> =
@@ -56,6 +57,8 @@ fn of(service: &snapshot::Service) -> Service {
                 classes: classes(service.kind, &verdict),
                 ejected,
                 failures,
+                drained: upstream.ordered.is_drained(),
+                orders: orders.of(service, Some(upstream.name.as_str())),
                 outstanding: upstream.outstanding(),
                 max_requests: share.most,
                 connections: Connections {
@@ -75,7 +78,7 @@ fn of(service: &snapshot::Service) -> Service {
                 waiting: upstream.room.waiting(),
                 at_limit: at_limit(upstream, share),
                 weight: share.configured,
-                weight_now: share.part(upstream.eligible_since(), service.slow_start, now).shown(),
+                weight_now: upstream.part(share, upstream.eligible_since(), service.slow_start, now).shown(),
                 zone: share.zone.as_ref().map(ToString::to_string),
                 local: share.local,
                 latency_seconds: upstream.speed.at(now).now(),
@@ -101,7 +104,8 @@ fn of(service: &snapshot::Service) -> Service {
         cohort: service.cohort.as_ref().map(|cohort| cohort.view(service)),
         held: u64::try_from(held).unwrap_or(u64::MAX),
         held_bytes,
-        maintenance: service.maintenance,
+        maintenance: service.is_closed(),
+        orders: orders.of(service, None).into_iter().chain(orders.of_absent(service)).collect(),
         balance: service.balance.as_str().into(),
         sticky: service.sticky.as_ref().map(ToString::to_string).unwrap_or_default(),
         panic: service.panics(),

@@ -27,6 +27,8 @@ pub struct Candidate<'a> {
     pub standing: Standing,
     /// It is of another version than the request, which is an agent's, may be served from.
     pub apart: bool,
+    /// An operator says that it takes nothing new.
+    pub drained: bool,
     /// Its part of the whole, as it is configured.
     pub weight: Weight,
     /// What it has of that now: less while it comes back.
@@ -51,6 +53,7 @@ impl<'a> Candidate<'a> {
             out: Out::In,
             standing: Standing::Unclaimed,
             apart: false,
+            drained: false,
             weight: Weight::of(1),
             part: Weight::of(1),
             local: false,

@@ -295,7 +295,8 @@ fn heeds_ejections(candidates: &[Candidate<'_>], want: &Want, lost: bool) -> boo
         let well = candidate.verdict.state == State::Up && candidate.out == Out::In;
         well && rank::rank(*place, candidate, want, lost).is_ok()
     };
-    !is_panic(candidates.iter().enumerate().filter(left).count(), candidates.len(), want.panic_threshold)
+    let pool = candidates.iter().filter(|candidate| !candidate.drained).count();
+    !is_panic(candidates.iter().enumerate().filter(left).count(), pool, want.panic_threshold)
 }
 
 /// Whether so many that are left of a pool are too few to heed ejections.

@@ -68,6 +68,10 @@ pub(super) fn rank(place: usize, candidate: &Candidate<'_>, want: &Want, lost: b
     if want.only.is_some_and(|only| only != place) {
         return Err(Reason::Elsewhere);
     }
+    // What has begun there ends there: an upload session, a handshake, a push.
+    if candidate.drained && want.only != Some(place) && want.rather != Some(place) {
+        return Err(Reason::Drained);
+    }
     if candidate.apart {
         return Err(Reason::Apart);
     }

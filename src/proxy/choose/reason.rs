@@ -162,6 +162,8 @@ pub enum Reason {
     Unknown,
     /// Too many requests failed there lately.
     Ejected,
+    /// An operator says that it takes nothing new.
+    Drained,
     /// It says that it cannot serve this kind of request.
     Withheld(String),
     /// It is not the writer.
@@ -242,6 +244,7 @@ impl fmt::Display for Reason {
         match self {
             Self::Down(why) => write!(f, "down, {why}"),
             Self::Unknown => f.write_str("not probed yet"),
+            Self::Drained => f.write_str("drained by an operator"),
             Self::Ejected => f.write_str("ejected, too many requests failed there"),
             Self::Withheld(why) => f.write_str(why),
             Self::NotWriter => f.write_str("not the writer"),

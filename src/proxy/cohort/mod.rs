@@ -438,12 +438,16 @@ fn rules_of(config: &Cohorts) -> Rules {
 }
 
 fn seen(service: &Service) -> Vec<Seen> {
-    let of = |verdict: &Verdict| Seen {
-        version: verdict.version().cloned(),
-        known: verdict.state != State::Unknown,
-        able: verdict.state == State::Up && verdict.may(RouteClass::AgentPoll, Access::Write).is_yes(),
+    let of = |verdict: &Verdict, drained: bool| {
+        let may = verdict.may(RouteClass::AgentPoll, Access::Write).is_yes();
+        Seen {
+            version: verdict.version().cloned(),
+            known: verdict.state != State::Unknown,
+            able: verdict.state == State::Up && may && !drained,
+        }
     };
-    service.upstreams.iter().map(|upstream| of(&upstream.prober.verdict())).collect()
+    let upstreams = service.upstreams.iter();
+    upstreams.map(|upstream| of(&upstream.prober.verdict(), upstream.ordered.is_drained())).collect()
 }
 
 /// Keeps the choices of all services until it is dropped; in this directory also for the next start.

@@ -551,7 +551,9 @@ impl Exchange {
         // What came unasked is the answer to nothing. And of those that wait for a connection the first may be another
         // thread's.
         let wanted = open.as_ref().is_some_and(Occupied::is_wanted);
-        if wire.ahead.is_empty() && !once && !wanted {
+        let place = self.ctx.attempts.last().and_then(|note| service.upstreams.get(note.place));
+        let drained = place.is_some_and(|place| place.ordered.is_drained());
+        if wire.ahead.is_empty() && !once && !wanted && !drained {
             let lane = Lane::of(self.ctx.route);
             worker.pool(lane).put(upstream, (wire.stream, open), service.timeouts.keep_alive, told, now);
         }

@@ -163,6 +163,14 @@ impl Pool {
         }
     }
 
+    /// Closes all that are unused to this upstream: it takes nothing new.
+    pub(super) fn forget(&mut self, upstream: u64) {
+        if let Some(unused) = self.upstreams.iter_mut().find(|unused| unused.upstream == upstream) {
+            self.count -= unused.connections.len();
+            unused.connections.clear();
+        }
+    }
+
     /// Closes all of them: the descriptors are needed.
     pub(super) fn clear(&mut self) {
         (self.upstreams, self.count) = (Vec::new(), 0);

@@ -247,6 +247,11 @@ impl Worker {
             until_sweep -= 1;
             if until_sweep == 0 {
                 until_sweep = SWEEP;
+                let snapshot = self.shared.live.load();
+                let drained = snapshot.services.iter().flat_map(|service| &service.upstreams);
+                for upstream in drained.filter(|upstream| upstream.ordered.is_drained()) {
+                    Lane::ALL.into_iter().for_each(|lane| self.pool(lane).forget(upstream.id));
+                }
                 for lane in Lane::ALL {
                     self.pool(lane).sweep(clock::now());
                 }

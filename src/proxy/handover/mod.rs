@@ -32,9 +32,9 @@ mod tickets;
 mod upgrade;
 mod verdicts;
 
-use std::net::TcpListener;
+use std::{net::TcpListener, sync::Arc};
 
-use super::engine::Taken;
+use super::{engine::Taken, orders::Orders};
 use crate::wire::handover::{Cohort, Ejection, Pin, Pool, Tickets, Verdict};
 
 pub use client::{AskError, ask_upgrade};
@@ -58,6 +58,8 @@ pub struct Found {
     pub verdicts: Vec<Verdict>,
     /// By what became of requests.
     pub ejections: Vec<Ejection>,
+    /// What operators have said.
+    pub orders: Arc<Orders>,
 }
 
 /// What a proxy begins with that somebody else had before. Nothing, mostly.

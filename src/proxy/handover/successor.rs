@@ -7,6 +7,7 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     os::unix::net::UnixStream as BlockingStream,
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -15,7 +16,10 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{Found, Inherited, frame};
 use crate::{
     model::OURS,
-    proxy::engine::{Spot, Taken},
+    proxy::{
+        engine::{Spot, Taken},
+        orders::Orders,
+    },
     wire::handover::{Ask, FAILED, Inventory, PROTOCOL, Said, Socket, TAKE_OVER, Told},
 };
 
@@ -97,6 +101,7 @@ impl Predecessor {
             pools,
             tickets,
             pins,
+            orders,
         } = inventory.await.map_err(late)?.map_err(failed)?;
         if !refused.is_empty() {
             return Err(TakeError::Refused(refused));
@@ -108,7 +113,7 @@ impl Predecessor {
         let fds = fds.await.map_err(late)?.map_err(failed)?;
         let (listeners, admin) = sorted(sockets.into_iter().zip(fds))?;
         let link = Some(Link { stream, socket: self.socket.clone() });
-        let known = Found { verdicts, ejections };
+        let known = Found { verdicts, ejections, orders: Arc::new(Orders::new(orders, None)) };
         Ok(Inherited {
             listeners,
             admin,

@@ -141,6 +141,7 @@ mod tests {
             progress: Some(Proxy::PROGRESS),
             trace: None,
             admin,
+            entry: Default::default(),
             address_file: None,
             listeners: binds.iter().map(listener).collect(),
             services: Vec::new(),

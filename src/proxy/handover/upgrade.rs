@@ -424,6 +424,7 @@ impl Talk<'_> {
             pools: members::known(&from.live.load()),
             tickets: tickets::all(&from.live.load()),
             pins: pins::all(&from.live.load()),
+            orders: from.live.load().orders.all(),
         };
         frame::send(stream, &inventory).await?;
         frame::send_fds(stream, &fds).await?;
@@ -492,6 +493,7 @@ impl Inventory {
             pools: Vec::new(),
             tickets: Vec::new(),
             pins: Vec::new(),
+            orders: Vec::new(),
         }
     }
 }

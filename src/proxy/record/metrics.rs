@@ -51,6 +51,8 @@ pub struct ProxyMetrics {
     ejected: IntGaugeVec,
     ejections: IntCounterVec,
     maintenance: IntGaugeVec,
+    orders: IntGaugeVec,
+    drained: IntGaugeVec,
     panic: IntGaugeVec,
     outstanding: IntGaugeVec,
     weight: GaugeVec,
@@ -81,6 +83,7 @@ pub struct ProxyMetrics {
     cohort_changes: IntCounterVec,
     config_generation: IntGaugeVec,
     reload_ok: Gauge,
+    admin_refused: IntCounterVec,
     upgrade_ok: Gauge,
     generation: IntGaugeVec,
     old: IntGaugeVec,
@@ -145,6 +148,8 @@ impl ProxyMetrics {
             ejected: registry.gauges(names::PROXY_UPSTREAM_EJECTED)?,
             ejections: registry.counters(names::PROXY_EJECTIONS)?,
             maintenance: registry.gauges(names::PROXY_MAINTENANCE)?,
+            orders: registry.gauges(names::PROXY_ORDERS)?,
+            drained: registry.gauges(names::PROXY_UPSTREAM_DRAINED)?,
             panic: registry.gauges(names::PROXY_PANIC)?,
             outstanding: registry.gauges(names::PROXY_UPSTREAM_OUTSTANDING)?,
             weight: registry.float_gauges(names::PROXY_UPSTREAM_WEIGHT)?,
@@ -175,6 +180,7 @@ impl ProxyMetrics {
             cohort_changes: registry.counters(names::PROXY_COHORT_CHANGES)?,
             config_generation: registry.gauges(names::CONFIG_GENERATION)?,
             reload_ok: registry.gauge(names::CONFIG_RELOAD_OK)?,
+            admin_refused: registry.counters(names::PROXY_ADMIN_REFUSED)?,
             upgrade_ok: registry.gauge(names::PROXY_UPGRADE_OK)?,
             generation: registry.gauges(names::PROXY_GENERATION)?,
             old: registry.gauges(names::PROXY_OLD_PROCESSES)?,
@@ -342,6 +348,11 @@ impl ProxyMetrics {
         self.reload_ok.set(if taken { 1.0 } else { 0.0 });
     }
 
+    /// Somebody was turned away at the admin API.
+    pub fn admin_refused(&self, reason: &str) {
+        self.admin_refused.with_label_values(&[reason]).inc();
+    }
+
     /// How the last upgrade ended.
     pub fn upgraded(&self, done: bool) {
         self.upgrade_ok.set(if done { 1.0 } else { 0.0 });
@@ -370,6 +381,8 @@ impl ProxyMetrics {
         self.up.reset();
         self.ejected.reset();
         self.maintenance.reset();
+        self.orders.reset();
+        self.drained.reset();
         self.panic.reset();
         self.outstanding.reset();
         self.open.reset();
@@ -399,7 +412,9 @@ impl ProxyMetrics {
             let (held, bytes) = service.line.inside();
             self.held.with_label_values(&[name]).set(count(held as u64));
             self.held_bytes.with_label_values(&[name]).set(count(bytes));
-            self.maintenance.with_label_values(&[name]).set(i64::from(service.maintenance));
+            self.maintenance.with_label_values(&[name]).set(i64::from(service.is_closed()));
+            let orders = snapshot.orders.all().iter().filter(|order| order.service == name).count();
+            self.orders.with_label_values(&[name]).set(count(orders as u64));
             self.panic.with_label_values(&[name]).set(i64::from(service.panics()));
             self.set_freshness(service);
             if let Some(members) = &service.members {
@@ -420,6 +435,7 @@ impl ProxyMetrics {
                 let up = upstream.prober.verdict().state == crate::health::State::Up;
                 self.up.with_label_values(&labels).set(i64::from(up));
                 self.ejected.with_label_values(&labels).set(i64::from(upstream.shown.is_out()));
+                self.drained.with_label_values(&labels).set(i64::from(upstream.ordered.is_drained()));
                 self.outstanding.with_label_values(&labels).set(count(upstream.outstanding()));
                 let room = &upstream.room;
                 self.pending.with_label_values(&labels).set(count(room.pending()));
@@ -438,7 +454,7 @@ impl ProxyMetrics {
         let now = clock::now();
         for (upstream, share) in service.upstreams.iter().zip(&service.shares) {
             let labels = [service.name.as_str(), upstream.name.as_str()];
-            let part = share.part(upstream.eligible_since(), service.slow_start, now);
+            let part = upstream.part(share, upstream.eligible_since(), service.slow_start, now);
             self.weight.with_label_values(&labels).set(part.shown());
             if let Some(seconds) = upstream.speed.at(now).now() {
                 self.latency.with_label_values(&labels).set(seconds.into());

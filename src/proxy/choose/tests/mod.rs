@@ -14,7 +14,7 @@ use crate::{
     wire::ready::Ready,
 };
 
-/// `+` up, `-` down, `?` unknown, `w` up without writes, `k` up and knows idempotency keys.
+/// `+` up, `-` down, `?` unknown, `w` up without writes, `k` up and knows idempotency keys, `d` up and drained by an operator.
 fn verdict(word: char) -> Verdict {
     let mut tracker = Tracker::new(1, 1, clock::now(), clock::wall());
     let good = |ready| Found::Good { seen: "200".into(), ready: Some(ready) };
@@ -77,6 +77,7 @@ impl Case {
             .zip(&self.words)
             .map(|(((name, verdict), standing), word)| Candidate {
                 out: out(*word),
+                drained: *word == 'd',
                 standing: *standing,
                 ..Candidate::plain(name, verdict)
             })
@@ -101,6 +102,43 @@ const PUT: &str = "PUT /v2/a/manifests/x";
 fn only_proven_upstreams_are_chosen() {
     assert_eq!(case("+-?+", READ).places(), [0, 3]);
     assert_eq!(case("?", READ).places(), [0; 0]);
+}
+
+#[test]
+fn one_that_is_drained_takes_only_what_has_begun_there() {
+    let mut drained = case("d++", READ);
+    assert_eq!(drained.places(), [1, 2]);
+    drained.want.rather = Some(0);
+    assert_eq!(drained.places(), [0]);
+    assert_eq!(drained.next(0).unwrap().why, Why::Belongs);
+    let mut session = case_of(Kind::Registry, "d+", "PATCH /v2/a/blobs/uploads/x");
+    session.want.only = Some(0);
+    assert_eq!(session.places(), [0]);
+    session.want.only = Some(1);
+    assert_eq!(session.places(), [1]);
+    // Nothing relaxes it.
+    let mut last = case("d-", READ);
+    last.desperate = true;
+    assert_eq!(last.places(), [1]);
+    let mut alone = case("d", READ);
+    alone.desperate = true;
+    assert_eq!(alone.next(0).unwrap_err().to_string(), "u0: drained by an operator");
+}
+
+#[test]
+fn one_that_is_drained_is_no_part_of_the_pool_that_panics() {
+    // One of two that are left is ejected: half of them are well, and the ejection counts.
+    assert_eq!(case("dddddx+", READ).places(), [6]);
+}
+
+#[test]
+fn the_writer_that_is_drained_gets_no_pushes_and_replicas_go_on() {
+    let mut push = case_of(Kind::Registry, "d+", PUT);
+    push.want.writer = Some(0);
+    assert!(push.places().is_empty());
+    let mut read = case_of(Kind::Registry, "d+", "GET /v2/a/manifests/x");
+    read.want.writer = Some(0);
+    assert_eq!(read.places(), [1]);
 }
 
 #[test]

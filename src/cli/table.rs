@@ -1,0 +1,20 @@
+//! Tables for people.
+
+/// Columns as wide as they must be; what belongs to a row follows it, indented.
+pub(super) fn table<const N: usize>(head: &[&str; N], rows: &[([String; N], Vec<String>)]) -> String {
+    let wide = |at: usize| {
+        let cells = rows.iter().filter_map(|(cells, _)| cells.get(at)).map(|cell| cell.chars().count());
+        cells.chain(head.get(at).map(|cell| cell.len())).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..N).map(wide).collect();
+    let line = |cells: &[String]| {
+        let padded = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        format!("  {}", padded.collect::<Vec<_>>().join("  ")).trim_end().to_owned()
+    };
+    let mut lines = vec![line(&head.map(str::to_owned))];
+    for (cells, notes) in rows {
+        lines.push(line(cells));
+        lines.extend(notes.iter().map(|note| format!("      {note}")));
+    }
+    lines.join("\n")
+}
