@@ -89,6 +89,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
         ],
         "handlers translate; nothing below them knows HTTP",
     ),
+    ("maud", &["proxy/admin/page/"], "a page escapes what is put into it: no markup is made elsewhere"),
     ("clap", &["cli/"], "the command line is one room"),
     ("anyhow", &["cli/"], "rooms have errors of their own"),
     ("annotate_snippets", &["config/"], "faults are drawn where they are found"),

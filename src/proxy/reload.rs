@@ -1,6 +1,10 @@
 //! From a checked config to the next snapshot. What did not change keeps its verdicts and its counts.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use super::{
     cohort::Cohort,
@@ -24,7 +28,7 @@ use crate::{
         proxy::{self as config, Access, Listener, Proxy},
     },
     health::Prober,
-    model::ZoneName,
+    model::{Timestamp, ZoneName},
     supervise::Handle as Tasks,
     telemetry::chain,
     wire::handover::Known,
@@ -52,6 +56,22 @@ pub enum ReloadError {
     /// The listeners are a successor's.
     #[error("this process was replaced and only ends what it has begun: ask its successor")]
     Replaced,
+}
+
+/// How the last reload ended, for whoever looks later.
+#[derive(Debug, Default)]
+pub struct LastReload(Mutex<Option<(Timestamp, String)>>);
+
+impl LastReload {
+    /// It was refused for this, or taken.
+    pub fn ended(&self, refused: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = refused.map(|why| (clock::wall(), why));
+    }
+
+    /// When and why it was refused; nothing if it was taken, or there was none.
+    pub fn refused(&self) -> Option<(Timestamp, String)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What only another process can have otherwise.

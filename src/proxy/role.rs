@@ -22,7 +22,7 @@ use super::{
     orders::{self, NotNow, Orders},
     pins,
     record::{AccessLog, ProxyMetrics, access::Writer},
-    reload::{self, Before, Fixtures, ReloadError},
+    reload::{self, Before, Fixtures, LastReload, ReloadError},
     snapshot::Live,
     transfers::{self, Transfers},
 };
@@ -255,6 +255,7 @@ impl Proxy {
             phase,
             handover,
             serving: StopSource::new(),
+            last_reload: Arc::default(),
             config: Arc::new(Mutex::new(Arc::new(config.clone()))),
         };
         let kept = handle.clone();
@@ -371,10 +372,11 @@ pub struct Handle {
     log: AccessLog,
     tasks: Tasks,
     source: Arc<Source>,
-    running: Running,
+    pub(super) running: Running,
     phase: Arc<Mutex<Phase>>,
     handover: Option<Arc<Handover>>,
     serving: StopSource,
+    pub(super) last_reload: Arc<LastReload>,
     /// The config that was taken last: what is found is put behind what it lists.
     config: Arc<Mutex<Arc<proxy::Proxy>>>,
 }
@@ -394,6 +396,7 @@ impl Handle {
             }
         };
         self.metrics.reloaded(taken.is_ok());
+        self.last_reload.ended(taken.as_ref().err().map(ToString::to_string));
         match &taken {
             Ok(()) => tracing::info!(generation = self.live.load().generation, "config reloaded"),
             Err(error) => tracing::error!(error = %error, "config not taken, the old one goes on"),
@@ -455,6 +458,7 @@ impl Handle {
             Ok(config) => Ok(self.reload(&config)?),
             Err(faults) => {
                 self.metrics.reloaded(false);
+                self.last_reload.ended(Some(faults.clone()));
                 tracing::error!(faults = %faults, "config refused: the old one serves on");
                 Err(ReloadRefused::Bad(faults))
             }

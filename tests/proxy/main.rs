@@ -11,6 +11,10 @@ mod secure;
 mod upstream;
 mod vendor;
 
+#[path = "../support/browser.rs"]
+mod browser;
+#[path = "../support/not_run.rs"]
+mod not_run;
 #[path = "../support/dns.rs"]
 mod dns;
 #[path = "../support/certificates.rs"]
@@ -24,6 +28,7 @@ mod balancing;
 mod breaking;
 mod cohorts;
 mod corpus;
+mod dashboard;
 mod discovery;
 mod early;
 mod errors;

@@ -15,6 +15,7 @@ pub mod history;
 pub mod image;
 pub mod load;
 pub mod namespaces;
+pub mod not_run;
 pub mod outside;
 pub mod place;
 pub mod process;

@@ -1,11 +1,12 @@
 //! The admin listener: the live view of the pools, metrics, how the proxy itself is, and what an operator tells it.
 //!
 //! [`entry`] says who may come in. A refusal is one line of plain text; what is answered well is JSON, and its types are
-//! in `wire`.
+//! in `wire`. [`page`] shows both to people.
 
 mod entry;
 mod cohort;
 mod orders;
+mod page;
 mod ready;
 mod reload;
 mod upstreams;
@@ -37,6 +38,7 @@ pub(super) fn routes(handle: Handle) -> Router {
         .merge(commands())
         .merge(orders::routes())
         .with_state(handle.clone())
+        .merge(page::routes(handle.clone()))
         .merge(health_routes(Arc::new(ready::State(live))))
         .layer(DefaultBodyLimit::max(BODY))
         .layer(from_fn_with_state(handle, entry::check))

@@ -30,10 +30,10 @@ const FIRST_BYTE: [f64; 13] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2
 #[derive(Debug, Clone)]
 pub struct ProxyMetrics {
     registry: Metrics,
-    requests: IntCounterVec,
+    pub(super) requests: IntCounterVec,
     refused: IntCounterVec,
-    upstream_requests: IntCounterVec,
-    upstream_failures: IntCounterVec,
+    pub(super) upstream_requests: IntCounterVec,
+    pub(super) upstream_failures: IntCounterVec,
     upstream_limited: IntCounterVec,
     open: IntGaugeVec,
     pending: IntGaugeVec,
@@ -41,7 +41,7 @@ pub struct ProxyMetrics {
     unused: IntGaugeVec,
     taken: IntCounterVec,
     transfers: IntGaugeVec,
-    body_bytes: IntCounterVec,
+    pub(super) body_bytes: IntCounterVec,
     retries: IntCounterVec,
     retries_refused: IntCounterVec,
     held: IntGaugeVec,
@@ -356,6 +356,11 @@ impl ProxyMetrics {
     /// How the last upgrade ended.
     pub fn upgraded(&self, done: bool) {
         self.upgrade_ok.set(if done { 1.0 } else { 0.0 });
+    }
+
+    /// Whether the last upgrade, if there was one, did not come to nothing.
+    pub fn is_upgraded(&self) -> bool {
+        self.upgrade_ok.get() > 0.0
     }
 
     /// How many upgrades led here, and what they left.

@@ -4,12 +4,14 @@ pub mod access;
 pub mod metrics;
 pub mod numbers;
 pub mod spans;
+mod totals;
 pub mod underway;
 
 pub use access::AccessLog;
 pub use metrics::ProxyMetrics;
 pub use numbers::{ServiceNumbers, UpstreamNumbers};
 pub use spans::Spans;
+pub use totals::{OfService, OfUpstream, Totals};
 
 use std::net::IpAddr;
 
