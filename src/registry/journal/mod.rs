@@ -1,7 +1,7 @@
 //! The one way in which what a registry shows comes to change: into the log first, then into the catalogue.
 //!
 //! Changes come from the APIs (at the writer) or from another registry's log (at a replica), and go one after the
-//! other through one task, so that a client that leaves cannot leave half of one behind. What a kill left between
+//! other through one task, so that a client that leaves cannot leave half of one behind, nor a blob of which nobody was told. What a kill left between
 //! the two steps is made good when the journal is opened: [`turn`] does the steps, this file is the handle.
 
 mod turn;
@@ -15,7 +15,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    content::{Catalogue, Content, ContentError},
+    content::{Catalogue, Content, ContentError, Upload},
     log::{Log, LogError, Read, history::Place},
     writer::{Pending, Writer},
 };
@@ -25,7 +25,7 @@ use crate::{
     wire::replication::{BlobRef, Change, Entry, Epoch},
 };
 pub use turn::blob_ref;
-use turn::{Order, Turn};
+use turn::{Order, Received, Turn};
 
 /// Changes that wait their turn. More wait for a place: each of them is a request that is being answered.
 const QUEUE: usize = 64;
@@ -197,14 +197,23 @@ impl Journal {
         self.order(|reply| Order::Commit(Box::new(draft), reply)).await
     }
 
-    /// Announces a blob that was given to a repository, so that replicas fetch it already.
-    pub async fn announce(
+    /// Makes a whole upload a blob, gives it to its repository, and announces it.
+    ///
+    /// Cancelling the wait stops none of it: a client that leaves must not leave a blob that only this registry has.
+    pub async fn receive(
         &self,
         repository: &RepositoryName,
-        blob: &Digest,
+        upload: Box<dyn Upload>,
+        expected: &Digest,
     ) -> Result<Position, JournalError> {
+        let (repository, blob) = (repository.clone(), *expected);
+        self.order(|reply| Order::Receive(Received { repository, upload, blob, reply })).await
+    }
+
+    /// Gives a blob that is here to a repository, and announces that, so that replicas fetch it already.
+    pub async fn give(&self, repository: &RepositoryName, blob: &Digest) -> Result<Position, JournalError> {
         let (repository, blob) = (repository.clone(), *blob);
-        self.order(|reply| Order::Announce(repository, blob, reply)).await
+        self.order(|reply| Order::Give(repository, blob, reply)).await
     }
 
     /// Applies entries of the writer's log that follow on the own one; at most [`BATCH`]. Every blob they need is

@@ -71,6 +71,37 @@ fn at(text: &str) -> Position {
 }
 
 #[tokio::test]
+async fn an_upload_whose_client_leaves_before_it_is_told_is_announced_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
+    let (bytes, before) = (vec![7; 1 << 20], journal.at().position);
+    let digest = Digest::of(&bytes);
+    let mut upload = content.begin(&name(), 0).await.unwrap();
+    upload.write(bytes.into()).await.unwrap();
+    // It is asked for, and not waited for.
+    let mut wait = Box::pin(async { journal.receive(&name(), upload, &digest).await });
+    assert!(futures_util::poll!(&mut wait).is_pending());
+    drop(wait);
+    let mut follow = journal.follow();
+    follow.wait_for(|at| at.position > before).await.unwrap();
+    assert_eq!(content.links(&name()).await.unwrap(), [digest]);
+
+    // The registry stops meanwhile: what was begun is finished.
+    let (more, before) = (vec![8; 1 << 20], journal.at().position);
+    let digest = Digest::of(&more);
+    let mut upload = content.begin(&name(), 0).await.unwrap();
+    upload.write(more.into()).await.unwrap();
+    let mut wait = Box::pin(async { journal.receive(&name(), upload, &digest).await });
+    assert!(futures_util::poll!(&mut wait).is_pending());
+    drop(wait);
+    close(journal, content, tree).await;
+    let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
+    assert!(journal.at().position > before);
+    assert!(content.linked(&name(), &digest).await.unwrap());
+    close(journal, content, tree).await;
+}
+
+#[tokio::test]
 async fn a_change_that_was_logged_and_not_applied_is_made_good() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;

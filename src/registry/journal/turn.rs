@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
@@ -16,7 +17,7 @@ use crate::{
     clock,
     model::{Digest, Mark, Position, RepositoryName},
     registry::{
-        content::{CHUNK, Catalogue, Content, ContentError},
+        content::{CHUNK, Catalogue, Content, ContentError, Upload},
         log::{Log, LogError, history::History},
         writer::{Pending, Writer, Writes},
     },
@@ -26,10 +27,36 @@ use crate::{
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, JournalError>>;
 
+/// An upload that is to become a blob.
+pub(super) struct Received {
+    pub(super) repository: RepositoryName,
+    pub(super) upload: Box<dyn Upload>,
+    pub(super) blob: Digest,
+    pub(super) reply: Reply<Position>,
+}
+
+/// One that has become a blob, or not.
+struct Whole {
+    repository: RepositoryName,
+    blob: Digest,
+    made: Result<u64, ContentError>,
+    reply: Reply<Position>,
+}
+
+/// They are checked and synced beside each other and beside the changes, for that takes as long as they are large.
+type Uploads = FuturesUnordered<BoxFuture<'static, Whole>>;
+
+async fn whole(received: Received) -> Whole {
+    let Received { repository, mut upload, blob, reply } = received;
+    let made = upload.commit(&blob).await;
+    Whole { repository, blob, made, reply }
+}
+
 /// What is asked of the task.
 pub(super) enum Order {
     Commit(Box<Draft>, Reply<Pending>),
-    Announce(RepositoryName, Digest, Reply<Position>),
+    Receive(Received),
+    Give(RepositoryName, Digest, Reply<Position>),
     Apply(Vec<(Entry, Bytes)>, Reply<Position>),
     Restore(Box<Catalogue>, Reply<()>),
     Forget(RepositoryName, Reply<()>),
@@ -59,9 +86,15 @@ impl Turn {
 
     /// Takes orders until the registry stops and nobody asks any more.
     pub(super) async fn run(self, mut queue: mpsc::Receiver<Order>, stop: Stop) {
+        let mut uploads = Uploads::new();
         loop {
             let order = tokio::select! {
                 biased;
+                // First, for each of them has been waited for already.
+                Some(whole) = uploads.next() => {
+                    self.arrived(whole).await;
+                    continue;
+                }
                 order = queue.recv() => order,
                 () = stop.requested() => None,
                 () = tokio::time::sleep(RETRY), if self.is_stuck() => {
@@ -70,7 +103,10 @@ impl Turn {
                 }
             };
             let Some(order) = order else { break };
-            self.take(order).await;
+            self.take(order, &mut uploads).await;
+        }
+        while let Some(whole) = uploads.next().await {
+            self.arrived(whole).await;
         }
         // What is in the log and not shown is made good by the next start, or it would never be.
         let all = self.at.borrow().position == self.log.head().0;
@@ -79,12 +115,21 @@ impl Turn {
         }
     }
 
+    async fn arrived(&self, Whole { repository, blob, made, reply }: Whole) {
+        let given = match made {
+            Ok(_) => self.give(repository, blob).await,
+            Err(error) => Err(error.into()),
+        };
+        drop(reply.send(given));
+    }
+
     /// Whoever asked may be gone: what was done stays done.
-    async fn take(&self, order: Order) {
+    async fn take(&self, order: Order, uploads: &mut Uploads) {
         match order {
             Order::Commit(draft, reply) => drop(reply.send(self.commit(*draft).await)),
-            Order::Announce(repository, blob, reply) => {
-                drop(reply.send(self.announce(repository, blob).await));
+            Order::Receive(received) => uploads.push(Box::pin(whole(received))),
+            Order::Give(repository, blob, reply) => {
+                drop(reply.send(self.give(repository, blob).await));
             }
             Order::Apply(entries, reply) => drop(reply.send(self.apply(entries).await)),
             Order::Restore(whole, reply) => drop(reply.send(self.restore(*whole).await)),
@@ -289,13 +334,14 @@ impl Turn {
         }
     }
 
-    async fn announce(&self, repository: RepositoryName, digest: Digest) -> Result<Position, JournalError> {
+    async fn give(&self, repository: RepositoryName, digest: Digest) -> Result<Position, JournalError> {
         self.writer.check()?;
         let (prev, _) = self.log.head();
         let Some(blob) = blob_ref(self.content.as_ref(), &digest).await? else {
             // Gone again already: there is nothing to announce.
             return Ok(prev);
         };
+        self.content.link(&repository, &digest).await?;
         let position = prev.next();
         let entry = Entry {
             repository: Some(repository),

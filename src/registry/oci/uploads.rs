@@ -12,7 +12,7 @@ use super::{
     body::{Interrupted, receive},
 };
 use crate::{
-    model::{Digest, RepositoryName},
+    model::{Digest, Position, RepositoryName},
     registry::{content::Upload, position::Wrote, range::content_range},
 };
 
@@ -27,8 +27,8 @@ pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> R
             && content.linked(&from, &digest).await?
             && content.keep(&digest).await?.is_some()
         {
-            content.link(name, &digest).await?;
-            return announced(ask, name, &digest).await;
+            let position = ask.app.repositories.journal().give(name, &digest).await?;
+            return Ok(given(name, &digest, position));
         }
     }
     let Some(expected) = ask.query.get("digest") else {
@@ -48,8 +48,7 @@ pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> R
     // The client never learns the session's name, so nobody can go on with it.
     let mut upload = upload.unresumable();
     take(ask, upload.as_mut(), body).await?;
-    upload.commit(&expected).await?;
-    announced(ask, name, &expected).await
+    stored(ask, name, upload, &expected).await
 }
 
 /// `GET`: where the session stands.
@@ -84,9 +83,8 @@ pub(super) async fn finish(
             return Err(OciError::new(Code::DigestInvalid, text).with_body(body));
         }
     };
-    let mut upload = next_chunk(ask, name, id, body).await?;
-    upload.commit(&expected).await?;
-    announced(ask, name, &expected).await
+    let upload = next_chunk(ask, name, id, body).await?;
+    stored(ask, name, upload, &expected).await
 }
 
 /// `DELETE`: the client gives up.
@@ -171,13 +169,23 @@ fn session(status: StatusCode, name: &RepositoryName, id: &str, received: u64) -
     built(answer, Body::empty())
 }
 
-/// The blob is complete and the repository's: replicas may fetch it, and the client is told.
-async fn announced(ask: &Ask<'_>, name: &RepositoryName, digest: &Digest) -> Result<Response, OciError> {
-    let position = ask.app.repositories.journal().announce(name, digest).await?;
+/// All of it has come. It becomes a blob of the repository whether its client waits for that or not.
+async fn stored(
+    ask: &Ask<'_>,
+    name: &RepositoryName,
+    upload: Box<dyn Upload>,
+    digest: &Digest,
+) -> Result<Response, OciError> {
+    let position = ask.app.repositories.journal().receive(name, upload, digest).await?;
+    Ok(given(name, digest, position))
+}
+
+/// The blob is complete and the repository's.
+fn given(name: &RepositoryName, digest: &Digest, position: Position) -> Response {
     let answer = Response::builder()
         .status(StatusCode::CREATED)
         .extension(Wrote(position))
         .header(header::LOCATION, format!("/v2/{name}/blobs/{digest}"))
         .header(DIGEST, digest.to_string());
-    Ok(built(answer, Body::empty()))
+    built(answer, Body::empty())
 }
