@@ -66,6 +66,33 @@ mod tests {
     }
 
     proptest! {
+        /// How many are under way at once has no bound of its own, and needs none: each ends before the window does, so those
+        /// under way are among those of one window. A burst of failures is the worst case, and is cut off by the same sum.
+        #[test]
+        fn those_under_way_at_once_stay_within_the_bound_of_one_window(
+            steps in prop::collection::vec((0u64..3000, 0u64..60, prop::collection::vec(0u64..=9000, 0..60)), 1..60),
+            ratio in 0.0f64..1.0,
+            min in 0u32..20,
+        ) {
+            let (mut requests, mut retries) = (Window::default(), Window::default());
+            let (mut now, mut most) = (100_000, f64::from(min) * SECONDS as f64);
+            let mut ends: Vec<u64> = Vec::new();
+            for (pause, asked, failed) in steps {
+                now += pause;
+                (0..asked).for_each(|_| requests.add(now / 1000));
+                let sum = requests.sum(now / 1000);
+                most = most.max(sum as f64 * ratio + f64::from(min) * SECONDS as f64);
+                ends.retain(|end| *end > now);
+                for takes in failed {
+                    if allows(sum, retries.sum(now / 1000), ratio, min) {
+                        retries.add(now / 1000);
+                        ends.push(now + takes);
+                    }
+                }
+                prop_assert!(ends.len() as f64 <= most, "{} under way, and {most} are borne", ends.len());
+            }
+        }
+
         /// What is asked for in any order of seconds that grow: never above the bound over any window, and never refused
         /// below the least.
         #[test]

@@ -77,7 +77,7 @@ use self::{
     h1::{Fields, Framing},
     limit::{Turned, who::Caller},
     next::{Mover, NoNext, next_upstream},
-    passive::answered,
+    passive::{answered, moved},
 };
 use crate::{
     config::proxy::{Does, Kind},

@@ -236,6 +236,9 @@ pub struct OutFor {
     pub failed: u64,
     /// Of so many requests; none if they were in a row.
     pub of: Option<u64>,
+    /// Only transfers were counted. A predecessor may not say.
+    #[serde(default)]
+    pub transfers: bool,
     /// The last failure: its label, or the status that was answered.
     pub last: String,
 }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use switchyard::{
     clock,
-    config::proxy::{Floor, Kind, Proxy},
+    config::proxy::{Balance, Floor, Kind, Passive, Proxy},
     tls::{Server, ServerSetting},
 };
 
@@ -244,6 +244,35 @@ fn a_download_that_trickles_goes_on_from_another_registry() {
         );
         assert!(place.counts("switchyard_proxy_upstream_failures_total", "too-slow"), "{made:?}");
     });
+}
+
+#[test]
+fn a_registry_that_answers_every_head_and_trickles_is_ejected() {
+    let slow = registry(TOO_SLOW);
+    let good = Upstream::raw(|wire, head| serve(wire, &head, SIZE));
+    let place = Place::with(Made::Spliced, vec![slow, good], |config| {
+        let service = &mut config.services[0];
+        service.balance = Balance::RoundRobin;
+        service.passive = Passive { failures: 3, ..Passive::default() };
+    });
+    let round = || {
+        thread::scope(|scope| {
+            let get = || {
+                let mut client = place.client();
+                client.get();
+                assert!(client.rest().1, "what broke off goes on from the other one");
+            };
+            (0..4).for_each(|_| drop(scope.spawn(get)));
+        });
+        place.front.view().services[0].upstreams[0].ejected.clone()
+    };
+    assert_eq!(round(), None, "two are no row of three");
+    // Their heads have ended the row of failures, and not that of transfers.
+    let ejected = (0..3).find_map(|_| round()).expect("it is ejected");
+    assert!(ejected.why.ends_with("transfers in a row failed, the last: it was too slow"), "{ejected:?}");
+    let metrics = place.front.metrics();
+    let counted = "switchyard_proxy_ejections_total{failure=\"too-slow\",service=\"pool\",upstream=\"u0\"} 1";
+    assert!(metrics.contains(counted), "{metrics}");
 }
 
 #[test]

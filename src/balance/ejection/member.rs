@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Cause, Count, Failure, Out, Rules, TOGETHER};
+use super::{Cause, Count, Failure, Out, ROW, Rules, Seen, TOGETHER};
 
 /// Looks back that are kept for the ratio: how finely its window moves on.
 const STEPS: u32 = 10;
@@ -35,11 +35,20 @@ impl State {
     }
 }
 
-/// The failures since an answer came.
+/// The failures since one went well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Run {
     count: u32,
     since: Instant,
+    last: Instant,
+}
+
+impl Run {
+    /// One more of them.
+    fn and(run: Option<Self>, now: Instant) -> Self {
+        let before = run.unwrap_or(Self { count: 0, since: now, last: now });
+        Self { count: before.count.saturating_add(1), last: now, ..before }
+    }
 }
 
 /// How much had been counted then.
@@ -56,6 +65,8 @@ pub(super) struct Member {
     /// Ejections that make the next one longer.
     times: u32,
     run: Option<Run>,
+    /// The same of transfers alone.
+    stuck: Option<Run>,
     /// The failure of a connection that others count together with.
     connection: Option<Instant>,
     /// Failures ever.
@@ -65,6 +76,9 @@ pub(super) struct Member {
     /// Good answers at the last look, and when one last found more of them than before.
     good: Option<u64>,
     well: Option<Instant>,
+    /// The same of transfers.
+    through: Option<u64>,
+    moved: Option<Instant>,
 }
 
 impl Default for Member {
@@ -79,11 +93,14 @@ impl Member {
             state,
             times,
             run: None,
+            stuck: None,
             connection: None,
             failed: 0,
             marks: VecDeque::new(),
             good: None,
             well: None,
+            through: None,
+            moved: None,
         }
     }
 
@@ -95,8 +112,9 @@ impl Member {
         Self::with(State::Out { out, trial: 0 }, out.times)
     }
 
+    /// In whichever row is longer.
     pub(super) fn in_a_row(&self) -> u32 {
-        self.run.map_or(0, |run| run.count)
+        [self.run, self.stuck].iter().flatten().map(|run| run.count).max().unwrap_or(0)
     }
 
     pub(super) fn times(&self) -> u32 {
@@ -107,16 +125,34 @@ impl Member {
         self.run = None;
     }
 
+    pub(super) fn moved(&mut self) {
+        (self.run, self.stuck) = (None, None);
+    }
+
+    /// It was out for its transfers: until one goes through, the next that fails is as good as all of them.
+    pub(super) fn on_probation(&mut self, now: Instant, rules: &Rules) {
+        let count = rules.failures.saturating_sub(1);
+        self.stuck = (count > 0).then_some(Run { count, since: now, last: now });
+    }
+
     /// Counts a failure; whether it counts.
-    pub(super) fn failed(&mut self, failure: Failure, now: Instant, good: u64, rules: &Rules) -> bool {
+    pub(super) fn failed(
+        &mut self,
+        failure: Failure,
+        transfer: bool,
+        now: Instant,
+        good: u64,
+        rules: &Rules,
+    ) -> bool {
         if failure.is_of_connection() {
             if self.connection.is_some_and(|first| now < first + TOGETHER) {
                 return false;
             }
             self.connection = Some(now);
         }
-        let run = self.run.get_or_insert(Run { count: 0, since: now });
-        run.count = run.count.saturating_add(1);
+        self.run = Some(Run::and(self.run, now));
+        let row = self.stuck.filter(|stuck| now.saturating_duration_since(stuck.last) < ROW);
+        self.stuck = if transfer { Some(Run::and(row, now)) } else { row };
         self.mark(now, good, rules.window);
         self.failed += 1;
         true
@@ -136,29 +172,38 @@ impl Member {
         }
     }
 
-    /// Takes in how many good answers it has given.
-    pub(super) fn look(&mut self, good: u64, now: Instant) {
+    /// Takes in how many good answers it has given, and transfers brought to their end.
+    pub(super) fn look(&mut self, Seen { good, moved, .. }: Seen, now: Instant) {
         if self.good.is_some_and(|before| good > before) {
             self.well = Some(now);
         }
-        self.good = Some(good);
+        if self.through.is_some_and(|before| moved > before) {
+            self.moved = Some(now);
+        }
+        (self.good, self.through) = (Some(good), Some(moved));
     }
 
     /// What was counted of its answers is not comparable any more.
     pub(super) fn count_anew(&mut self) {
         self.marks.clear();
         (self.good, self.well) = (None, None);
+        (self.through, self.moved) = (None, None);
     }
 
-    /// Whether it takes requests and has answered well since, the last time too.
-    pub(super) fn does_well(&self, since: Instant) -> bool {
-        self.state.out().is_none() && self.run.is_none() && self.well.is_some_and(|well| well > since)
+    /// Whether it takes requests and has answered well since, the last time too; or, if that is the question, whether
+    /// transfers went through.
+    pub(super) fn does_well(&self, since: Instant, moves: bool) -> bool {
+        let (row, well) = if moves { (self.stuck, self.moved) } else { (self.run, self.well) };
+        self.state.out().is_none() && row.is_none() && well.is_some_and(|well| well > since)
     }
 
     /// What is to be said against it, and since when.
     pub(super) fn verdict(&self, good: u64, rules: &Rules) -> Option<(Count, Instant)> {
         if let Some(run) = self.run.filter(|run| run.count >= rules.failures) {
             return Some((Count::InARow(run.count), run.since));
+        }
+        if let Some(run) = self.stuck.filter(|run| run.count >= rules.failures) {
+            return Some((Count::Transfers(run.count), run.since));
         }
         let from = self.marks.front()?;
         let failed = self.failed.saturating_sub(from.failed);
@@ -190,12 +235,17 @@ impl Member {
     }
 
     pub(super) fn holds(&self) -> bool {
-        let counted = self.run.is_none_or(|run| run.count > 0);
+        let counted =
+            [self.run, self.stuck].iter().flatten().all(|run| run.count > 0 && run.since <= run.last);
         let marked = self.marks.len() <= STEPS as usize + 2;
         let placed = match self.state {
             State::In { .. } => true,
             State::Out { out, .. } => {
-                self.run.is_none() && out.since <= out.until && out.until <= out.next && out.times > 0
+                self.run.is_none()
+                    && self.stuck.is_none()
+                    && out.since <= out.until
+                    && out.until <= out.next
+                    && out.times > 0
             }
         };
         counted && marked && placed

@@ -2,7 +2,8 @@
 //!
 //! One is ejected when many of its requests failed in a row, or a large part of many, while another one of the pool did
 //! well: what fails everywhere is no fault of one upstream, and taking that one away would only put its load on the
-//! others. When its time is over, one request is sent to it as a trial; that decides whether it is back, or out again for
+//! others. Transfers have a row of their own besides, for one that answers every head at once may bring no body to its end:
+//! only a transfer that went through ends that row, and only another one's shows that it is better. When its time is over, one request is sent to it as a trial; that decides whether it is back, or out again for
 //! twice as long. Health makes the next ejection shorter again, as slowly as failures have made it longer.
 //!
 //! Pure: the caller brings the time, and says how the others are.
@@ -20,6 +21,9 @@ pub const TOGETHER: Duration = Duration::from_secs(1);
 
 /// A trial that has brought nothing after so long keeps the next request away no more: it may be a push of hours.
 pub const TRIAL: Duration = Duration::from_secs(10);
+
+/// Transfers that fail further apart than this are no row: most of one are slow for a minute before they count.
+pub const ROW: Duration = Duration::from_secs(600);
 
 /// How the others are is asked so often at most, for asking costs.
 pub const LOOK: Duration = Duration::from_millis(100);
@@ -67,8 +71,22 @@ impl Rules {
 pub enum Outcome {
     /// There was an answer.
     Answered,
+    /// A transfer went through to its end.
+    Moved,
     /// It failed.
     Failed(Failure),
+    /// A transfer failed. An answer to something else does not make up for that.
+    Stuck(Failure),
+}
+
+impl Outcome {
+    /// How it failed, if it did.
+    pub fn failure(self) -> Option<Failure> {
+        match self {
+            Self::Answered | Self::Moved => None,
+            Self::Failed(failure) | Self::Stuck(failure) => Some(failure),
+        }
+    }
 }
 
 /// How it failed.
@@ -80,6 +98,8 @@ pub enum Failure {
     Closed,
     /// It took too long.
     TimedOut,
+    /// It moved less than a transfer may.
+    TooSlow,
     /// What came was no HTTP.
     Garbled,
     /// An answer that says that the server failed.
@@ -93,6 +113,7 @@ impl Failure {
             Self::Connect => "connect-failed",
             Self::Closed => "closed",
             Self::TimedOut => "timed-out",
+            Self::TooSlow => "too-slow",
             Self::Garbled => "garbled",
             Self::Status(_) => "status",
         }
@@ -110,6 +131,7 @@ impl fmt::Display for Failure {
             Self::Connect => f.write_str("no connection"),
             Self::Closed => f.write_str("it closed the connection"),
             Self::TimedOut => f.write_str("it took too long"),
+            Self::TooSlow => f.write_str("it was too slow"),
             Self::Garbled => f.write_str("its answer was not HTTP"),
             Self::Status(status) => write!(f, "it answered {status}"),
         }
@@ -130,6 +152,8 @@ pub struct Cause {
 pub enum Count {
     /// So many in a row.
     InARow(u32),
+    /// So many transfers in a row.
+    Transfers(u32),
     /// So many of so many.
     Of {
         /// That failed.
@@ -145,6 +169,9 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.count {
             Count::InARow(count) => write!(f, "{count} failures in a row, the last: {}", self.last),
+            Count::Transfers(count) => {
+                write!(f, "{count} transfers in a row failed, the last: {}", self.last)
+            }
             Count::Of { failed, all } => {
                 write!(f, "{failed} of {all} requests failed, the last: {}", self.last)
             }
@@ -160,6 +187,8 @@ pub struct Seen {
     pub up: bool,
     /// Good answers that it ever gave.
     pub good: u64,
+    /// Transfers that it ever brought to their end.
+    pub moved: u64,
 }
 
 /// An ejection, or the time after it in which the trial is awaited.
@@ -276,16 +305,21 @@ impl Pool {
         let change = match (member.state, outcome) {
             // It was sent before the ejection ended, so it says nothing about what is now.
             (State::Out { out, .. }, _) if began < out.until => None,
-            (State::Out { .. }, Outcome::Answered) => self.let_in(place, now),
-            (State::Out { .. }, Outcome::Failed(last)) => {
+            (State::Out { .. }, Outcome::Answered | Outcome::Moved) => self.let_in(place, now),
+            (State::Out { .. }, Outcome::Failed(last) | Outcome::Stuck(last)) => {
                 self.eject(place, Cause { count: Count::Trial, last }, now)
             }
-            (State::In { back: Some(back) }, Outcome::Failed(_)) if began < back => None,
+            (State::In { back: Some(back) }, Outcome::Failed(_) | Outcome::Stuck(_)) if began < back => None,
             (State::In { .. }, Outcome::Answered) => {
                 member.answered();
                 None
             }
-            (State::In { .. }, Outcome::Failed(last)) => self.failed(place, last, now, seen),
+            (State::In { .. }, Outcome::Moved) => {
+                member.moved();
+                None
+            }
+            (State::In { .. }, Outcome::Failed(last)) => self.failed(place, last, false, now, seen),
+            (State::In { .. }, Outcome::Stuck(last)) => self.failed(place, last, true, now, seen),
         };
         debug_assert!(self.holds());
         change
@@ -333,22 +367,24 @@ impl Pool {
         &mut self,
         place: usize,
         last: Failure,
+        transfer: bool,
         now: Instant,
         seen: impl Fn(usize) -> Seen,
     ) -> Option<Change> {
         let good = seen(place).good;
-        if !self.members.get_mut(place)?.failed(last, now, good, &self.rules) {
+        if !self.members.get_mut(place)?.failed(last, transfer, now, good, &self.rules) {
             return None;
         }
         if self.looked.is_none_or(|looked| now >= looked + LOOK) {
             self.looked = Some(now);
             for (at, member) in self.members.iter_mut().enumerate() {
-                member.look(seen(at).good, now);
+                member.look(seen(at), now);
             }
         }
         let (count, since) = self.members.get(place)?.verdict(good, &self.rules)?;
+        let moves = matches!(count, Count::Transfers(_));
         let does_well =
-            |(at, member): (usize, &Member)| at != place && member.does_well(since) && seen(at).up;
+            |(at, member): (usize, &Member)| at != place && member.does_well(since, moves) && seen(at).up;
         let room = self.out() < self.rules.may_be_out(self.members.len());
         let better = || self.members.iter().enumerate().any(does_well);
         (room && better()).then(|| self.eject(place, Cause { count, last }, now))?
@@ -363,6 +399,9 @@ impl Pool {
         let member = self.members.get_mut(place)?;
         let out = member.state.out()?;
         *member = Member::back(Some(now), out.times);
+        if matches!(out.cause.count, Count::Transfers(_)) {
+            member.on_probation(now, &self.rules);
+        }
         Some(Change::Back { out: now.saturating_duration_since(out.since) })
     }
 

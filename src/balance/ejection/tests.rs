@@ -20,6 +20,7 @@ struct Case {
     pool: Pool,
     now: Instant,
     good: Vec<u64>,
+    moved: Vec<u64>,
     up: Vec<bool>,
 }
 
@@ -32,7 +33,7 @@ impl Case {
         let now = clock::now();
         let mut pool = Pool::new(rules);
         assert!(pool.keep(rules, &vec![None; members], now).is_empty());
-        Self { pool, now, good: vec![0; members], up: vec![true; members] }
+        Self { pool, now, good: vec![0; members], moved: vec![0; members], up: vec![true; members] }
     }
 
     fn tell(&mut self, place: usize, outcome: Outcome) -> Option<Change> {
@@ -40,11 +41,13 @@ impl Case {
     }
 
     fn tell_of(&mut self, place: usize, outcome: Outcome, began: Instant) -> Option<Change> {
-        if outcome == Outcome::Answered {
-            self.good[place] += 1;
+        match outcome {
+            Outcome::Answered => self.good[place] += 1,
+            Outcome::Moved => self.moved[place] += 1,
+            Outcome::Failed(_) | Outcome::Stuck(_) => {}
         }
-        let (good, up) = (&self.good, &self.up);
-        let seen = |at: usize| Seen { up: up[at], good: good[at] };
+        let (good, moved, up) = (&self.good, &self.moved, &self.up);
+        let seen = |at: usize| Seen { up: up[at], good: good[at], moved: moved[at] };
         self.pool.record(place, outcome, began, self.now, seen)
     }
 
@@ -134,6 +137,66 @@ fn a_part_of_many_ejects_as_well() {
     let mut well = Case::of(2);
     for round in 0..200 {
         assert_eq!(well.round(if round % 3 == 0 { &[0] } else { &[] }, Failure::Status(502)), []);
+    }
+}
+
+/// A transfer through each: its head, and what became of it. Small requests go well everywhere.
+fn transfers(case: &mut Case, ends: &[Outcome]) -> Vec<(usize, Change)> {
+    let mut changes = Vec::new();
+    for (place, end) in ends.iter().enumerate() {
+        for outcome in [Outcome::Answered, *end, Outcome::Answered] {
+            changes.extend(case.tell(place, outcome).map(|change| (place, change)));
+        }
+    }
+    case.now += GAP * 5;
+    changes
+}
+
+const STUCK: Outcome = Outcome::Stuck(Failure::TooSlow);
+
+#[test]
+fn one_that_answers_every_head_and_brings_no_transfer_to_its_end_is_ejected() {
+    let mut case = Case::of(2);
+    let changes: Vec<_> = (0..3).flat_map(|_| transfers(&mut case, &[STUCK, Outcome::Moved])).collect();
+    assert_eq!(changes, [(0, ejected(5, 1, Count::Transfers(3), Failure::TooSlow))]);
+    let cause = Cause { count: Count::Transfers(3), last: Failure::TooSlow };
+    assert_eq!(cause.to_string(), "3 transfers in a row failed, the last: it was too slow");
+
+    // An answer ends the ejection, and the next transfer shows whether that was right.
+    case.now = case.until(0);
+    assert!(matches!(case.tell(0, Outcome::Answered), Some(Change::Back { .. })));
+    case.now += GAP;
+    transfers(&mut case, &[Outcome::Answered, Outcome::Moved]);
+    assert_eq!(transfers(&mut case, &[STUCK, Outcome::Moved]).len(), 1);
+    // One that goes through makes up for all of it.
+    case.now = case.until(0);
+    case.tell(0, Outcome::Answered).unwrap();
+    case.now += GAP;
+    transfers(&mut case, &[Outcome::Moved, Outcome::Moved]);
+    assert_eq!(transfers(&mut case, &[STUCK, Outcome::Moved]), []);
+}
+
+#[test]
+fn transfers_that_get_stuck_everywhere_or_now_and_then_eject_nobody() {
+    // Heads are answered by both; nobody moves anything.
+    let mut case = Case::of(2);
+    for _ in 0..8 {
+        assert_eq!(transfers(&mut case, &[STUCK, STUCK]), []);
+    }
+    // Nobody else was asked for a transfer.
+    let mut case = Case::of(2);
+    for _ in 0..8 {
+        assert_eq!(transfers(&mut case, &[STUCK, Outcome::Answered]), []);
+    }
+    let mut case = Case::of(2);
+    for round in 0..30 {
+        let end = if round % 3 == 0 { Outcome::Moved } else { STUCK };
+        assert_eq!(transfers(&mut case, &[end, Outcome::Moved]), []);
+    }
+    let mut case = Case::of(2);
+    for _ in 0..10 {
+        assert_eq!(transfers(&mut case, &[STUCK, Outcome::Moved]), []);
+        case.now += ROW;
     }
 }
 
@@ -251,7 +314,7 @@ proptest! {
     fn the_pool_is_never_emptied_and_nobody_flaps(
         members in 1usize..8,
         most in 0.0f64..=1.0,
-        steps in prop::collection::vec((0usize..8, 0usize..8, 0u64..4000), 1..400),
+        steps in prop::collection::vec((0usize..8, 0usize..11, 0u64..4000), 1..400),
     ) {
         let mut case = Case::under(Rules { most, ..RULES }, members);
         let mut until: Vec<Option<Instant>> = vec![None; members];
@@ -263,6 +326,8 @@ proptest! {
                 1..4 => Outcome::Failed(Failure::TimedOut),
                 4 => { case.up[place] = !case.up[place]; continue }
                 5 => { case.pool.try_one(place, case.now); continue }
+                6..8 => Outcome::Stuck(Failure::TooSlow),
+                8 => Outcome::Moved,
                 _ => Outcome::Answered,
             };
             let others = (0..members).any(|at| at != place && case.up[at] && !case.is_out(at));

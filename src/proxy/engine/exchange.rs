@@ -496,7 +496,7 @@ impl Exchange {
         let passed = pass(&mut asking, &mut answer, answered.status < 400).await;
         let Progress { whole, touched, .. } = asking.progress;
         match passed {
-            Passed::Whole => {}
+            Passed::Whole => proxy::moved(&self.ctx, answer.payload.max(body.payload)),
             Passed::ClientGone => {
                 self.bytes.sent = answer.payload;
                 return self.client_gone();

@@ -89,8 +89,12 @@ impl Exchange {
                     Err(None) => return Resumed::ClientGone,
                 }
             };
+            let at = answer.payload;
             match self.pass_rest(worker, client, rest, answer).await {
-                Passed::Whole => return Resumed::Whole,
+                Passed::Whole => {
+                    proxy::moved(&self.ctx, answer.payload - at);
+                    return Resumed::Whole;
+                }
                 Passed::ClientGone => return Resumed::ClientGone,
                 Passed::ClientSlow => return Resumed::ClientSlow,
                 Passed::BrokeOff(why) => what = why,

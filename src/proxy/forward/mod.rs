@@ -131,11 +131,19 @@ pub enum Way {
 /// What sees to it that such a body is not too slow. There is none for bodies that may rightly be: all but blobs, layers
 /// and what is uploaded. A log comes when something happens.
 pub fn meter(route: Route, way: Way, timeouts: UpstreamTimeouts) -> Option<Meter> {
-    let transfers = match way {
+    timeouts.floor.filter(|_| transfers(route, way)).map(|floor| Meter::new(floor, timeouts.idle))
+}
+
+fn transfers(route: Route, way: Way) -> bool {
+    match way {
         Way::Up => route.class == RouteClass::RegistryUpload,
         Way::Down => route.needs == Needs::Blob && route.pace == Pace::Bulk,
-    };
-    timeouts.floor.filter(|_| transfers).map(|floor| Meter::new(floor, timeouts.idle))
+    }
+}
+
+/// Whether such a request moves what may be large, either way.
+pub fn is_transfer(route: Route) -> bool {
+    transfers(route, Way::Up) || transfers(route, Way::Down)
 }
 
 /// How long the head of the answer may take after the last byte of the request; `None`: until the one deadline.

@@ -61,12 +61,13 @@ fn told(service: &Service, upstream: &Upstream, standing: &Standing, now: Instan
         times,
         ago_ms: millis(since, now),
         out: out.map(|Out { until, cause, .. }| {
+            let transfers = matches!(cause.count, Count::Transfers(_));
             let (failed, of) = match cause.count {
-                Count::InARow(failed) => (u64::from(failed), None),
+                Count::InARow(failed) | Count::Transfers(failed) => (u64::from(failed), None),
                 Count::Of { failed, all } => (failed, Some(all)),
                 Count::Trial => (0, None),
             };
-            OutFor { left_ms: millis(now, *until), failed, of, last: last(cause.last) }
+            OutFor { left_ms: millis(now, *until), failed, of, transfers, last: last(cause.last) }
         }),
     })
 }
@@ -79,7 +80,10 @@ fn standing(told: &Ejection, now: Instant) -> Standing {
     let count = match (out.failed, out.of) {
         (0, _) => Count::Trial,
         (failed, Some(all)) => Count::Of { failed, all },
-        (failed, None) => Count::InARow(u32::try_from(failed).unwrap_or(u32::MAX)),
+        (failed, None) => {
+            let row = if out.transfers { Count::Transfers } else { Count::InARow };
+            row(u32::try_from(failed).unwrap_or(u32::MAX))
+        }
     };
     let until = now + Duration::from_millis(out.left_ms).min(LONGEST);
     let cause = Cause { count, last: failure(&out.last) };
@@ -98,7 +102,7 @@ fn last(failure: Failure) -> String {
 }
 
 fn failure(last: &str) -> Failure {
-    let known = [Failure::Connect, Failure::TimedOut, Failure::Garbled];
+    let known = [Failure::Connect, Failure::TimedOut, Failure::TooSlow, Failure::Garbled];
     let known = known.into_iter().find(|failure| failure.label() == last);
     known.or_else(|| last.parse().ok().map(Failure::Status)).unwrap_or(Failure::Closed)
 }
@@ -109,9 +113,8 @@ mod tests {
 
     #[test]
     fn a_failure_survives_its_word() {
-        for one in
-            [Failure::Connect, Failure::Closed, Failure::TimedOut, Failure::Garbled, Failure::Status(502)]
-        {
+        use Failure::{Closed, Connect, Garbled, Status, TimedOut, TooSlow};
+        for one in [Connect, Closed, TimedOut, TooSlow, Garbled, Status(502)] {
             assert_eq!(failure(&last(one)), one);
         }
     }
@@ -130,10 +133,15 @@ mod tests {
         let since = now - Duration::from_secs(4);
         let back = Standing::In { back: Some(since), failures: 0, times: 3 };
         assert_eq!(standing(&told(None), now), back);
-        let out = OutFor { left_ms: 16_000, failed: 7, of: Some(9), last: "502".into() };
         let until = now + Duration::from_secs(16);
-        let cause = Cause { count: Count::Of { failed: 7, all: 9 }, last: Failure::Status(502) };
-        let wanted = Standing::Out(Out { since, until, next: until, times: 3, cause });
-        assert_eq!(standing(&told(Some(out)), now), wanted);
+        let check = |of, transfers, count| {
+            let out = OutFor { left_ms: 16_000, failed: 7, of, transfers, last: "502".into() };
+            let cause = Cause { count, last: Failure::Status(502) };
+            let wanted = Standing::Out(Out { since, until, next: until, times: 3, cause });
+            assert_eq!(standing(&told(Some(out)), now), wanted);
+        };
+        check(Some(9), false, Count::Of { failed: 7, all: 9 });
+        check(None, false, Count::InARow(7));
+        check(None, true, Count::Transfers(7));
     }
 }

@@ -24,12 +24,13 @@ use super::{
     choose::{Candidate, Out},
     classify::Route,
     ctx::Ctx,
+    forward,
     h1::Fields,
     retry::{Event, What},
     snapshot::{Service, Upstream},
 };
 use crate::{
-    balance::ejection::{Change, Outcome, Pool, Rules, Seen, Standing},
+    balance::ejection::{Change, Failure, Outcome, Pool, Rules, Seen, Standing},
     clock,
     config::proxy::Passive as Config,
     health::State,
@@ -129,7 +130,7 @@ impl Passive {
 
     /// Takes in what became of a request that began then.
     fn report(&self, upstream: &Arc<Upstream>, outcome: Outcome, began: Instant) {
-        if outcome == Outcome::Answered && !upstream.shown.is_troubled() {
+        if outcome.failure().is_none() && !upstream.shown.is_troubled() {
             return;
         }
         let mut watched = self.watched();
@@ -138,7 +139,9 @@ impl Passive {
         let seen = |at: usize| {
             let upstream = upstreams.get(at);
             let up = upstream.is_some_and(|upstream| upstream.prober.verdict().state == State::Up);
-            Seen { up, good: upstream.map_or(0, |upstream| upstream.numbers.good()) }
+            let numbers = upstream.map(|upstream| &upstream.numbers);
+            let (good, moved) = numbers.map_or((0, 0), |numbers| (numbers.good(), numbers.moved()));
+            Seen { up, good, moved }
         };
         let change = pool.record(place, outcome, began, clock::now(), seen);
         watched.show(place);
@@ -170,26 +173,45 @@ impl Passive {
 
 /// The head of an answer has come from the upstream of the attempt under way.
 pub(super) fn answered(ctx: &mut Ctx, status: u16, fields: &Fields<'_>) {
-    let outcome = blame::answer(status, status == 503 && fields.has("retry-after"));
+    let outcome = match blame::answer(status, status == 503 && fields.has("retry-after")) {
+        Some(failure) => failed_by(ctx, failure),
+        None => Outcome::Answered,
+    };
     if let Some(current) = &mut ctx.current {
         current.well = blame::is_well(status);
     }
     report(ctx, outcome);
 }
 
+/// So many bytes show that an upstream can bring a transfer to its end: what stands in a socket's buffers shows nothing.
+const MUCH: u64 = 256 << 10;
+
+/// The attempt under way has gone through, and moved so many bytes.
+pub(super) fn moved(ctx: &Ctx, bytes: u64) {
+    let Some(current) = ctx.current.as_ref().filter(|current| current.well && bytes >= MUCH) else { return };
+    if let Some(upstream) = current.under_way.upstream().filter(|_| forward::is_transfer(ctx.route)) {
+        upstream.numbers.through();
+        report(ctx, Outcome::Moved);
+    }
+}
+
 /// The attempt under way has failed.
 pub(super) fn failed(ctx: &Ctx, event: Event) {
     let ours = ctx.current.as_ref().is_some_and(|current| current.blameless);
     if let Some(failure) = blame::event(event, ctx.route.class).filter(|_| !ours) {
-        report(ctx, Outcome::Failed(failure));
+        report(ctx, failed_by(ctx, failure));
     }
 }
 
 /// The answer that is passed on has broken off.
 pub(super) fn broke_off(ctx: &Ctx, what: What) {
     if let Some(failure) = blame::broke_off(what, ctx.route.class) {
-        report(ctx, Outcome::Failed(failure));
+        report(ctx, failed_by(ctx, failure));
     }
+}
+
+fn failed_by(ctx: &Ctx, failure: Failure) -> Outcome {
+    if forward::is_transfer(ctx.route) { Outcome::Stuck(failure) } else { Outcome::Failed(failure) }
 }
 
 fn report(ctx: &Ctx, outcome: Outcome) {

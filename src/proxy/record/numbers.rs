@@ -243,6 +243,8 @@ struct OfUpstream {
     taken: [[Option<LocalIntCounter>; 2]; Lane::ALL.len()],
     /// Of them those of one that is well.
     good: u64,
+    /// Transfers that went through.
+    through: u64,
 }
 
 impl UpstreamNumbers {
@@ -300,6 +302,18 @@ impl UpstreamNumbers {
         let mut good = 0;
         self.shares.each(|share| good += share.good);
         good
+    }
+
+    /// A transfer went through.
+    pub fn through(&self) {
+        self.shares.own(|own| own.through += 1);
+    }
+
+    /// How many transfers went through.
+    pub fn moved(&self) -> u64 {
+        let mut moved = 0;
+        self.shares.each(|share| moved += share.through);
+        moved
     }
 
     /// Puts together what the threads have counted.

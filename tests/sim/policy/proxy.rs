@@ -162,7 +162,8 @@ impl Proxy {
         now: Instant,
     ) -> Option<Change> {
         let of = &self.of;
-        let seen = |at: usize| Seen { up: of[at].tracker.verdict().state == State::Up, good: of[at].good };
+        let seen =
+            |at: usize| Seen { up: of[at].tracker.verdict().state == State::Up, good: of[at].good, moved: 0 };
         self.pool.record(place, outcome, began, now, seen)
     }
 
