@@ -12,7 +12,7 @@ const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The place of the one whose turn it is; `None` of none.
 ///
-/// `turn` counts up by one per choice and may wrap: one place is then favoured once in 2⁶⁴ choices.
+/// `turn` counts up by one per request and may wrap: one place is then favoured once in 2⁶⁴ choices.
 pub fn round_robin(entries: &[Entry], turn: usize) -> Option<usize> {
     if even(entries) {
         return turn.checked_rem(entries.len());

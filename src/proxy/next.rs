@@ -153,17 +153,18 @@ pub(super) fn choose_now(
         let mut candidates = service.candidates(&verdicts, &look, now);
         service.keep_to_cohort(&mut candidates, ctx.of_agent);
         service.mark_ejected(&mut candidates, ctx.route, now);
+        let first = turn.is_none() && ctx.attempts.is_empty() && races == 0;
         let looks = Looks {
             lane: Lane::of(ctx.route),
             place: turn.as_ref().map(|turn| turn.place),
             may_wait: !ctx.tried.sent_any(),
-            first: turn.is_none() && ctx.attempts.is_empty() && races == 0,
+            first,
             now,
         };
         room::mark(service, &mut candidates, looks, |upstream| mover.has_unused(upstream));
         let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
         let at_once = !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold);
-        let draw = draw(service, &want);
+        let draw = draw(service, &want, first);
         let (chosen, trial) = loop {
             let chosen =
                 choose::next(&candidates, &want, &ctx.tried, service.balance, ctx.hold_over || at_once, draw);
@@ -219,10 +220,13 @@ pub(super) fn choose_now(
     }
 }
 
-/// Turn and chance, as far as they are needed.
-fn draw(service: &Service, want: &Want) -> Draw {
+/// Turn and chance, as far as they are needed. A request takes one turn, and only if it goes in turn: what belongs somewhere,
+/// has waited, or is asked again goes by chance. The turn after that of a server that fails would always give the same ones
+/// too much, and the others too little.
+fn draw(service: &Service, want: &Want, first: bool) -> Draw {
     let turn = match service.balance {
-        Balance::RoundRobin => service.turn.0.fetch_add(1, Ordering::Relaxed),
+        Balance::RoundRobin if first && !want.is_bound() => service.turn.0.fetch_add(1, Ordering::Relaxed),
+        Balance::RoundRobin => rand::random::<u32>() as usize,
         Balance::LeastRequests | Balance::PeakEwma | Balance::ConsistentHash => 0,
     };
     let tied = matches!(want.affinity, Affinity::Key(_) | Affinity::Stick(..));

@@ -91,6 +91,14 @@ impl Want {
             zoned: false,
         }
     }
+
+    /// Whether balance has nothing to say, for it belongs somewhere.
+    pub fn is_bound(&self) -> bool {
+        let tied = matches!(self.affinity, Affinity::Stick(..) | Affinity::Tagged(_));
+        tied || self.only.is_some()
+            || self.rather.is_some()
+            || (self.route.to_writer && self.writer.is_some())
+    }
 }
 
 /// Places of a few upstreams.
@@ -176,7 +184,7 @@ impl Tried {
 /// Chance and turn of one choice.
 #[derive(Debug, Clone, Copy)]
 pub struct Draw {
-    /// Counts up by one per choice.
+    /// Counts up by one per request; by chance if that takes no turn.
     pub turn: usize,
     /// Evenly spread.
     pub chance: u64,

@@ -22,7 +22,7 @@ pub(super) fn heeded(all: &[Candidate<'_>], asked: &Asked) -> bool {
 }
 
 /// Those that could take the request.
-fn open<'a>(all: &'a [Candidate<'a>], asked: &Asked) -> Vec<(usize, &'a Candidate<'a>)> {
+pub(super) fn open<'a>(all: &'a [Candidate<'a>], asked: &Asked) -> Vec<(usize, &'a Candidate<'a>)> {
     let heeded = heeded(all, asked);
     let can = |(place, one): &(usize, &Candidate<'_>)| {
         let well = one.verdict.state == State::Up && !one.apart && !(heeded && one.out == Out::Ejected);
@@ -142,17 +142,40 @@ impl Watcher for Ties {
 pub(super) struct Turns {
     /// For each proxy and server: what it got, and what was its part.
     of: BTreeMap<(usize, usize), (f64, f64)>,
-    /// For each proxy: how often those that are eligible were others than before.
-    changes: BTreeMap<usize, (Vec<usize>, f64)>,
+    /// For each proxy.
+    noise: BTreeMap<usize, Noise>,
+}
+
+/// What keeps the count of turns from being exact.
+#[derive(Debug, Default)]
+struct Noise {
+    /// Those that were eligible last.
+    before: Vec<usize>,
+    /// How often they were others than before.
+    changes: f64,
+    /// Requests that went by chance, or took a turn for something else.
+    others: f64,
+    /// Times in which somebody was out and could be asked: each ends with the turn of that one.
+    trials: f64,
 }
 
 impl Watcher for Turns {
     fn see(&mut self, _: &World, all: &[Candidate<'_>], event: &Event) -> Result<(), String> {
         let Event::Chosen { asked, chosen } = event else { return Ok(()) };
-        let Why::Balanced { by: Balance::RoundRobin, within: Within::Anywhere, .. } = chosen.why else {
-            return Ok(());
-        };
+        let noise = self.noise.entry(asked.proxy).or_default();
         let open = open(all, asked);
+        // A trial, or one that is ejected and asked for want of others, has a reason of its own.
+        let odd = open.iter().any(|(_, one)| one.out != Out::In);
+        let anywhere =
+            matches!(chosen.why, Why::Balanced { by: Balance::RoundRobin, within: Within::Anywhere, .. });
+        if odd || !anywhere {
+            noise.others += f64::from(u8::from(asked.first));
+            if odd && !noise.before.is_empty() {
+                noise.trials += 1.0;
+                noise.before.clear();
+            }
+            return Ok(());
+        }
         let weight: f64 = open.iter().map(|(_, one)| one.part.shown()).sum();
         for (place, one) in &open {
             let (got, part) = self.of.entry((asked.proxy, *place)).or_default();
@@ -160,22 +183,26 @@ impl Watcher for Turns {
             *got += f64::from(u8::from(*place == chosen.place));
         }
         let places: Vec<usize> = open.iter().map(|(place, _)| *place).collect();
-        let (before, changes) = self.changes.entry(asked.proxy).or_default();
-        if *before != places {
-            (*before, *changes) = (places, *changes + 1.0);
+        if !asked.first {
+            noise.others += 1.0;
+        } else if noise.before != places {
+            (noise.before, noise.changes) = (places, noise.changes + 1.0);
         }
         Ok(())
     }
 
     fn end(&mut self, world: &World) -> Result<(), String> {
         for ((proxy, place), (got, part)) in &self.of {
-            let changes = self.changes.get(proxy).map_or(0.0, |(_, changes)| *changes);
-            // Turns that went to others, when somebody else was eligible, are chance; their sum grows with its root.
-            // A retry takes a turn, too, and always the one after that of a server that fails; so others get a little less.
-            let bound = 6.0 + 3.0 * changes.sqrt() + 0.3 * part;
+            let Some(noise) = self.noise.get(proxy) else { continue };
+            // Turns that went to others, when somebody else was eligible, are chance, and so are retries; the sum of each grows
+            // with its root.
+            let bound = 6.0 + 3.0 * (noise.changes.sqrt() + noise.others.sqrt()) + noise.trials;
             check((got - part).abs() <= bound, || {
                 let name = &world.servers[*place].name;
-                format!("proxy {proxy}: {name} got {got}, its part is {part:.1}, of {changes} changes")
+                format!(
+                    "proxy {proxy}: {name} got {got}, its part is {part:.1}, of {noise:?}; {:?}",
+                    world.plan
+                )
             })?;
         }
         Ok(())

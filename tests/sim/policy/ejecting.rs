@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use switchyard::{
-    balance::ejection::{Change, Outcome},
+    balance::ejection::{Change, Outcome, Standing},
     config::proxy::Balance,
     health::State,
     proxy::choose::{Candidate, Out, Why},
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::{
     Watcher, check,
-    choosing::heeded,
+    choosing::{heeded, open},
     plan::Story,
     world::{Event, World},
 };
@@ -101,11 +101,31 @@ impl Watcher for BackOff {
     }
 }
 
-/// When nothing has failed for long, nobody is out any more.
-pub(super) struct Peace;
+/// When nothing has failed for long, nobody is out any more who would have been asked meanwhile.
+#[derive(Default)]
+pub(super) struct Peace {
+    /// Since one waits for its trial: how many requests were its part.
+    due: BTreeMap<(usize, usize), f64>,
+}
+
+/// So many are its part, and it got none: by chance that happens once in three millions.
+const SURELY: f64 = 15.0;
 
 impl Watcher for Peace {
-    fn see(&mut self, _: &World, _: &[Candidate<'_>], _: &Event) -> Result<(), String> {
+    fn see(&mut self, _: &World, all: &[Candidate<'_>], event: &Event) -> Result<(), String> {
+        match event {
+            Event::Chosen { asked, .. } => {
+                let open = open(all, asked);
+                let weight: f64 = open.iter().map(|(_, one)| one.part.shown()).sum();
+                for (place, one) in open.iter().filter(|(_, one)| one.out == Out::Trial) {
+                    *self.due.entry((asked.proxy, *place)).or_default() += one.part.shown() / weight;
+                }
+            }
+            Event::Told { proxy, place, change: Some(_), .. } => {
+                self.due.remove(&(*proxy, *place));
+            }
+            _ => {}
+        }
         Ok(())
     }
 
@@ -116,13 +136,16 @@ impl Watcher for Peace {
         }
         // Whoever is asked by nobody has no trial.
         let all_asked = matches!(plan.balance, Balance::RoundRobin | Balance::LeastRequests);
-        for proxy in &world.proxies {
+        for (at, proxy) in world.proxies.iter().enumerate() {
             let up = proxy.of.iter().all(|known| known.tracker.verdict().state == State::Up);
             check(up, || "one still fails its probes after a long peace".into())?;
-            let out = proxy.pool.out();
-            check(out == 0 || !all_asked || plan.sticky || plan.zoned, || {
-                format!("{out} are still out after a long peace")
-            })?;
+            for place in 0..world.servers.len() {
+                let out = matches!(proxy.pool.standing(place), Some(Standing::Out(_)));
+                let due = self.due.get(&(at, place)).copied().unwrap_or_default();
+                check(!out || !all_asked || plan.sticky || plan.zoned || due < SURELY, || {
+                    format!("{place} is still out after a long peace, and {due:.1} requests were its part")
+                })?;
+            }
         }
         Ok(())
     }

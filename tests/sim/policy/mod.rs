@@ -58,7 +58,7 @@ fn watchers(world: &World) -> Vec<Box<dyn Watcher>> {
         Box::new(choosing::Speeds::default()),
         Box::new(ejecting::Floor),
         Box::new(ejecting::BackOff::default()),
-        Box::new(ejecting::Peace),
+        Box::new(ejecting::Peace::default()),
         Box::new(retrying::Budget::of(world)),
         Box::new(retrying::Repeats),
         Box::new(probing::Verdicts::default()),

@@ -58,6 +58,8 @@ pub(super) struct Asked {
     keyed: bool,
     status_spent: bool,
     came: u64,
+    /// Nobody was looked for yet.
+    pub(super) first: bool,
 }
 
 impl Asked {
@@ -267,6 +269,7 @@ impl World {
         match event {
             Event::Chosen { asked, chosen } => self.send(asked, chosen.place),
             Event::Nobody { mut asked, .. } => {
+                asked.first = false;
                 // Once something was sent, waiting would only delay an error.
                 if asked.tried.sent_any() || asked.desperate {
                     return self.over(&asked, false);
@@ -288,8 +291,14 @@ impl World {
 
     fn chosen(&mut self, mut asked: Asked) -> Event {
         let own = &mut self.proxies[asked.proxy];
-        own.turn += 1;
-        asked.draw = Draw { turn: own.turn, chance: self.rng.random() };
+        // A request takes one turn; what is tied, has waited or is asked again goes by chance.
+        let turn = if asked.first && !asked.want.is_bound() {
+            own.turn += 1;
+            own.turn
+        } else {
+            self.rng.random::<u32>() as usize
+        };
+        asked.draw = Draw { turn, chance: self.rng.random() };
         match self.choose(&asked, asked.draw) {
             Ok(chosen) => Event::Chosen { asked, chosen },
             Err(none) => Event::Nobody { asked, none },
@@ -309,6 +318,7 @@ impl World {
             asked.sends += 1;
         }
         asked.spent.push(place);
+        asked.first = false;
         self.proxies[asked.proxy].of[place].outstanding += 1;
         self.chosen += 1;
         self.number += 1;
@@ -486,6 +496,7 @@ impl World {
             keyed: self.rng.random_bool(0.5),
             status_spent: false,
             came: self.at,
+            first: true,
         }
     }
 
