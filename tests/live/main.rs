@@ -33,6 +33,7 @@ mod rig;
 mod streams;
 mod ways;
 
+mod agreement;
 mod drain;
 mod failing;
 mod knowledge;
