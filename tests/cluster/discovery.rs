@@ -1,14 +1,17 @@
 //! Servers are found by their membership in etcd: they come, they go, they lie, and etcd is away.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use switchyard::store::{Store, Txn, etcd::EtcdStore};
 
 use crate::{
+    controllers::{Controller, Manner, Shared},
     support::{
         cloud::{Cloud, Plan, SOON, Server, registry},
+        etcd::Etcd,
         eventually::{eventually, never},
+        place::Place,
         process::Process,
     },
     turn,
@@ -130,6 +133,48 @@ async fn members_are_found_and_an_outage_of_etcd_takes_nobody_away() {
     assert!(!metrics(&finder).await.contains(r#"upstream="c2""#), "nothing is kept of who is gone");
     cloud.controllers[1].restart().await;
     until(&finder, &["c1 up", "c2 up", "r9 up"]).await;
+    finder.process.stop(SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_request_goes_on_when_a_member_makes_itself_known_in_etcd() {
+    let _turn = turn().await;
+    let place = Place::new("held-for-a-member");
+    let etcd = Etcd::start(1).await;
+    let (admin, front, file) = (place.address(), place.address(), place.path("finder.address"));
+    let config = format!(
+        "[proxy]\nthreads = 1\naddress_file = \"{}\"\n[admin]\nlisten = \"{admin}\"\n[log]\naccess = \"off\"\n\
+         [shutdown]\ngrace = \"5s\"\n[[listener]]\nbind = [\"{front}\"]\nservice = \"controllers\"\n\
+         [service.controllers]\nhold = {{ write = \"7s\" }}\ndiscovery = {{ etcd = [\"{}\"] }}\n",
+        file.display(),
+        etcd.url(0)
+    );
+    let config = place.write("finder.toml", &config);
+    let process = Process::start(&place, "finder", &["proxy", "-c", &config.display().to_string()]);
+    let mut finder = Server::new(process, admin, file);
+    finder.up().await;
+
+    // Nobody is known yet.
+    let api = crate::support::api::Api::new(front);
+    let asked =
+        tokio::spawn(async move { api.delete("/api/v1/vm", &serde_json::json!({ "id": "x" })).await });
+    eventually(SOON, "it is held", || async {
+        let view = finder.api().try_call("GET", "/admin/v1/upstreams", None).await?.json();
+        match view["services"][0]["held"].as_u64() {
+            Some(1) => Ok(()),
+            _ => Err(view.to_string()),
+        }
+    })
+    .await;
+    assert_eq!(seen(&finder).await.expect("a view").0, [""; 0]);
+    let controller = Controller::at(place.address(), &Arc::<Shared>::default(), Manner::default());
+    let store = EtcdStore::connect(&etcd.urls(), Duration::from_secs(3)).await.expect("a store");
+    let member = format!(r#"{{"v":1,"w":"","address":"{}","version":"1","run":"x"}}"#, controller.address());
+    let key = "/switchyard/main/members/controller/c1".to_owned();
+    store.txn(Txn::new().put(key, member)).await.expect("a write");
+    let answer = asked.await.expect("a call that ends");
+    assert_eq!(answer.status, 200, "{answer}");
+    assert_eq!(seen(&finder).await.expect("a view").0, ["c1 up"]);
     finder.process.stop(SOON).await;
 }
 
