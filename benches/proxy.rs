@@ -3,21 +3,28 @@
 
 use std::{hint::black_box, net::SocketAddr, time::Duration};
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use http::Method;
 use switchyard::{
-    clock,
+    balance, clock,
     config::{
         Address, Log,
-        proxy::{Access, Balance, Endings, Kind, Limits, Listener, Proxy, Rule, Service, Upstream},
+        proxy::{
+            Access, Balance, DECISIONS, Endings, Kind, Limits, Listener, Proxy, Rule, Service, Upstream,
+        },
     },
     health::{Found, verdict::Tracker},
-    model::{ServiceName, UpstreamName},
+    model::{RequestId, ServiceName, UpstreamName},
     proxy::{
         self,
-        choose::{self, Candidate, Draw, Tried, Want},
+        choose::{self, Affinity, Brief, By, Candidate, Draw, Rank, Tried, Want, Why},
         classify,
+        ctx::{Ctx, End, Note, Protocol},
         guard::{head, path},
+        identify::Client,
+        record::Decisions,
+        retry::Traffic,
+        snapshot::{Held, Snapshot},
     },
     supervise::{Stage, Tree},
 };
@@ -83,6 +90,125 @@ fn choose(c: &mut Criterion) {
     }
 }
 
+/// With everything that a service may have beside the filters: ways to balance, ties, zones, limits.
+fn choose_balanced(c: &mut Criterion) {
+    let mut tracker = Tracker::new(1, 1, clock::now(), clock::wall());
+    tracker.record(Found::Good { seen: "200".into(), ready: None }, clock::now(), clock::wall());
+    let verdict = tracker.verdict();
+    let plain = Want::plain(classify::route(Kind::Controller, &Method::GET, "/api/v1/vm"));
+    let names: Vec<UpstreamName> =
+        (0..20).filter_map(|at| UpstreamName::parse(format!("u{at}")).ok()).collect();
+    let candidates: Vec<_> = names
+        .iter()
+        .enumerate()
+        .map(|(at, name)| {
+            let (most, local) = (Some(100), at % 2 == 0);
+            Candidate { outstanding: 3, most, local, ..Candidate::plain(name, verdict) }
+        })
+        .collect();
+    let sticky = Want { affinity: Affinity::Stick(By::Address, 77), ..plain };
+    let keyed = Want { affinity: Affinity::Key(77), ..plain };
+    let zoned = Want { zoned: true, ..plain };
+    for (name, want, how) in [
+        ("round-robin", plain, Balance::RoundRobin),
+        ("least-requests", plain, Balance::LeastRequests),
+        ("peak-ewma", plain, Balance::PeakEwma),
+        ("consistent-hash", keyed, Balance::ConsistentHash),
+        ("sticky", sticky, Balance::LeastRequests),
+        ("zoned", zoned, Balance::LeastRequests),
+    ] {
+        c.bench_with_input(BenchmarkId::new("choose of 20", name), &want, |b, want| {
+            let mut turn = 0usize;
+            b.iter(|| {
+                turn = turn.wrapping_add(1);
+                let draw = Draw { turn, chance: balance::mix(turn as u64) };
+                choose::next(&candidates, want, &Tried::default(), how, false, draw).is_ok()
+            });
+        });
+    }
+}
+
+/// A request that is over, with one attempt.
+fn over(snapshot: &Held, now: tokio::time::Instant, id: u128) -> Box<Ctx> {
+    let stood = (0..3).map(|_| Brief::Able(Rank::First)).collect();
+    let note = Note { place: 0, why: Why::Only, end: "answered", traffic: Traffic::default(), stood };
+    Box::new(Ctx {
+        snapshot: snapshot.clone(),
+        listener: 0,
+        peer: ([127, 0, 0, 1], 1).into(),
+        protocol: Protocol::Http11,
+        client: Client { ip: [127, 0, 0, 1].into(), trusted: false },
+        secured: None,
+        method: Method::GET,
+        path: "/api/v1/vm".into(),
+        hostless: false,
+        request: RequestId::of(id),
+        trace: None,
+        started: now,
+        route: classify::UNROUTED,
+        repository: None,
+        session: None,
+        of_agent: false,
+        concerns: None,
+        upgrade: false,
+        expects: false,
+        service: None,
+        deadline: None,
+        key: None,
+        key_made: false,
+        ability: None,
+        affinity: Default::default(),
+        tried: Tried::default(),
+        hold_over: false,
+        despaired: false,
+        fresh_waited: false,
+        impatient: false,
+        said: Default::default(),
+        stale: None,
+        held: Duration::ZERO,
+        sends: 1,
+        before: None,
+        what: None,
+        transfer: None,
+        current: None,
+        attempts: vec![note],
+        connect: None,
+        first_byte: Some(now),
+        passed: Some(200),
+        ours: None,
+        end: End::Done,
+    })
+}
+
+/// What it costs to keep what was decided about a request, beside dropping it.
+fn decisions(c: &mut Criterion) {
+    let now = clock::now();
+    let snapshot = Held::of(std::sync::Arc::new(Snapshot {
+        generation: 0,
+        listeners: Vec::new(),
+        services: Vec::new(),
+        limits: Limits::default(),
+        counts: Default::default(),
+        at_listener: Vec::new(),
+        endings: Endings::default(),
+        decisions: DECISIONS,
+        progress: None,
+        tracing: None,
+    }));
+    let mut id = 0;
+    let mut next = || {
+        id += 1;
+        over(&snapshot, now, id)
+    };
+    c.bench_function("decision/dropped", |b| {
+        b.iter_batched(&mut next, drop, BatchSize::LargeInput);
+    });
+    let kept = Decisions::default();
+    c.bench_function("decision/kept", |b| {
+        b.iter_batched(&mut next, |ctx| kept.keep(ctx, DECISIONS, now), BatchSize::LargeInput);
+    });
+}
+
 async fn upstream() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound port");
@@ -115,6 +241,7 @@ fn config(upstream: SocketAddr) -> Proxy {
         trace: None,
         admin: any,
         entry: Default::default(),
+        decisions: DECISIONS,
         address_file: None,
         listeners: vec![Listener {
             name: "front".into(),
@@ -175,5 +302,5 @@ fn small_request(c: &mut Criterion) {
     runtime.block_on(tree.shut_down(Duration::from_secs(5)));
 }
 
-criterion_group!(benches, guard, classify, choose, small_request);
+criterion_group!(benches, guard, classify, choose, choose_balanced, decisions, small_request);
 criterion_main!(benches);

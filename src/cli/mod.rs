@@ -10,6 +10,7 @@ mod cohort;
 mod orders;
 mod reload;
 mod status;
+mod explain;
 mod import;
 mod controller;
 mod registry;
@@ -65,6 +66,8 @@ enum Command {
     Reload(reload::Args),
     /// Show which version a proxy serves the agents of a service from, or say which it is to be
     Cohort(cohort::Args),
+    /// Say which upstream a request would go to and why, against a running proxy; nothing is sent to it
+    Explain(explain::Args),
     /// Validate config files of any role; exit 2 and point at file:line:column if one is wrong
     Check(check::Check),
     /// Translate a config of nginx or haproxy into ours, with a word about every line of it
@@ -142,6 +145,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Maintenance(args) => orders::maintenance(args, printer),
         Command::Reload(args) => reload::run(args, printer),
         Command::Cohort(args) => cohort::run(args, printer),
+        Command::Explain(args) => explain::run(args, printer),
         Command::Check(args) => check::run(args, printer),
         Command::Import(args) => import::run(args, printer),
         Command::Controller(args) => controller::run(args, printer),

@@ -7,7 +7,10 @@ use serde::de::DeserializeOwned;
 use super::{ClientError, answer, http_client};
 use crate::{
     config::BaseUrl,
+    model::RequestId,
     wire::{
+        decisions::Decisions,
+        explain::{Ask, Explained},
         handover::Process,
         headers,
         orders::{Note, Ordered, Reloaded, SetMaintenance, SetWeight},
@@ -51,6 +54,18 @@ impl Admin {
     /// The pools as they stand. Takes at most some seconds.
     pub async fn upstreams(&self) -> Result<Upstreams, ClientError> {
         let url = self.base.join("/admin/v1/upstreams");
+        self.asked(&url, self.http.get(&url)).await
+    }
+
+    /// Where a request would go if it came now, and why. Takes at most some seconds.
+    pub async fn explain(&self, ask: &Ask) -> Result<Explained, ClientError> {
+        let url = self.base.join("/admin/v1/explain");
+        self.asked(&url, self.http.post(&url).json(ask)).await
+    }
+
+    /// What was decided about the requests of this id, if they are over and among the last. Takes at most some seconds.
+    pub async fn decided(&self, request: &RequestId) -> Result<Decisions, ClientError> {
+        let url = self.base.join(&format!("/admin/v1/decisions/{}", segment(request.as_str())));
         self.asked(&url, self.http.get(&url)).await
     }
 
@@ -143,5 +158,23 @@ impl Admin {
             Ok(done) => done,
             Err(_) => Err(ClientError::Silent { url: url.clone(), within: PATIENCE }),
         }
+    }
+}
+
+/// A segment of a path; what could end it is encoded.
+fn segment(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let of = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_one_segment_whatever_is_in_it() {
+        assert_eq!(segment("a-1_b.C~"), "a-1_b.C~");
+        assert_eq!(segment("a?b#c%d/é"), "a%3Fb%23c%25d%2F%C3%A9");
     }
 }

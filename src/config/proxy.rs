@@ -37,6 +37,8 @@ pub struct Proxy {
     pub admin: SocketAddr,
     /// `[admin] token_file`, `[admin] token`: who may use it.
     pub entry: Entry,
+    /// `[admin] decisions`: so many requests that are over each thread keeps, for `explain --request`.
+    pub decisions: usize,
     /// Where to write the admin address once it is open, for scripts that gave port 0.
     pub address_file: Option<PathBuf>,
     /// `[[listener]]`, in file order; at least one.
@@ -56,6 +58,9 @@ impl Proxy {
     /// A transfer has a line once in so long, if nothing is said.
     pub const PROGRESS: Duration = Duration::from_secs(30);
 }
+
+/// Of `decisions`, if nothing else is said: some seconds of a busy proxy, and about half a MiB to a thread.
+pub const DECISIONS: usize = 1024;
 
 /// `[shutdown]`: how long what runs may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

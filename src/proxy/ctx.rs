@@ -8,11 +8,12 @@ use tokio::time::Instant;
 use super::{
     answer::{Answer, Before},
     catalogue::About,
-    choose::{Carried, Stale, Tried, Want, Why},
+    choose::{Briefs, Carried, Stale, Tried, Want, Why},
     classify::{Needs, Route},
     follow::{Look, Said},
     freshness::Subject,
     identify::{Client, Secured},
+    limit::Takes,
     retry::{Traffic, What},
     snapshot::{Held, Service, UnderWay, Upstream},
     trace::Trace,
@@ -43,6 +44,8 @@ pub struct Arrival {
     pub started: Instant,
     /// Evenly spread: what its id is made of, if it has none.
     pub chance: u128,
+    /// What it is to the limits.
+    pub takes: Takes,
 }
 
 /// In which a request is asked and answered.
@@ -103,6 +106,8 @@ pub struct Note {
     pub end: &'static str,
     /// What was sent and what came.
     pub traffic: Traffic,
+    /// What each upstream of the service was to the choice, by place.
+    pub stood: Briefs,
 }
 
 /// The attempt under way.

@@ -119,6 +119,7 @@ pub(super) fn next(
         counts: before.counts.clone(),
         at_listener: before.at_listener.clone(),
         endings: before.endings,
+        decisions: before.decisions,
         tracing: before.tracing.clone(),
         progress: before.progress,
         orders: before.orders.clone(),

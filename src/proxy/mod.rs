@@ -41,6 +41,7 @@ pub mod retry;
 mod attempt;
 pub mod passive;
 pub mod record;
+mod explain;
 pub mod answer;
 pub mod ctx;
 pub mod share;
@@ -102,10 +103,18 @@ struct Head<'a> {
     length: usize,
 }
 
+impl<'a> Head<'a> {
+    /// For whom it is.
+    fn host(&self) -> &'a str {
+        // RFC 9112 §3.2.2: without the field the target's is the host. The guard has let it by.
+        self.fields.text("host").or_else(|| guard::path::authority(self.target)).unwrap_or_default()
+    }
+}
+
 /// Steps 2 to 5, and the part of step 8 that every attempt shares: the head as upstreams get it. The request is there
 /// in any case, for it is recorded also when it was turned away.
 fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer>) {
-    let Arrival { snapshot, listener, peer, unnamed, secured, started, chance } = arrival;
+    let Arrival { snapshot, listener, peer, unnamed, secured, started, chance, takes } = arrival;
     let Head { fields, protocol, .. } = head;
     let old = *protocol == Protocol::Http10;
     let listed = snapshot.listeners.get(listener).filter(|_| !unnamed);
@@ -117,13 +126,9 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
     let normal = guard::path::normalise(path);
     // `guard` has let it by, so it is a token.
     let method = Method::from_bytes(head.method.as_bytes()).unwrap_or_default();
-    let host = match fields.text("host") {
-        Some(host) => host,
-        // RFC 9112 §3.2.2: then the target's is the host. The guard has let it by.
-        None => guard::path::authority(head.target).unwrap_or_default(),
-    };
+    let host = head.host();
     let caller = Caller { client, secured: secured.as_deref(), fields: *fields };
-    let turned = limit::request(&snapshot, listener, &caller, !unnamed, started);
+    let turned = limit::request(&snapshot, listener, &caller, !unnamed, takes, started);
     let mut ctx = Box::new(Ctx {
         route: classify::UNROUTED,
         snapshot,

@@ -1,13 +1,14 @@
 //! Steps 6 and 7 together: choose, and wait while there is nothing to choose.
 
-use std::{future::Future, sync::atomic::Ordering};
+use std::{future::Future, sync::atomic::Ordering, time::Duration};
 
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
     answer::Answer,
     attempt::no_answer,
-    choose::{self, Affinity, Chosen, Draw, NoneLeft, Rank, Want},
+    choose::{self, Affinity, Candidate, Chosen, Draw, FEW, NoneLeft, Rank, Want},
     classify::Needs,
     ctx::{Ctx, Current, Note},
     follow::Look,
@@ -18,7 +19,7 @@ use super::{
     record::ProxyMetrics,
     retry::Traffic,
     room::{self, Looks},
-    snapshot::{Live, Service, UnderWay},
+    snapshot::{Live, Service, UnderWay, Verdicts},
     weigh::Asked,
 };
 use crate::{clock, config::proxy::Balance, health::Access, wire::ready::SUPPORTS_IDEMPOTENCY};
@@ -150,9 +151,6 @@ pub(super) fn choose_now(
     let hold = forward::hold(ctx.route, service.hold);
     let mut races = 0;
     loop {
-        let mut candidates = service.candidates(&verdicts, &look, now);
-        service.keep_to_cohort(&mut candidates, ctx.of_agent);
-        service.mark_ejected(&mut candidates, ctx.route, now);
         let first = turn.is_none() && ctx.attempts.is_empty() && races == 0;
         let looks = Looks {
             lane: Lane::of(ctx.route),
@@ -161,13 +159,13 @@ pub(super) fn choose_now(
             first,
             now,
         };
-        room::mark(service, &mut candidates, looks, |upstream| mover.has_unused(upstream));
-        let failing = || choose::failing_for(&candidates, &want, &ctx.tried, now);
-        let at_once = !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold);
-        let draw = draw(service, &want, first);
+        let mut candidates = found(ctx, service, &verdicts, &look, looks, |id| mover.has_unused(id));
+        let at_once = is_hopeless(ctx, &candidates, &want, hold, now);
+        let turn_of = || service.turn.0.fetch_add(1, Ordering::Relaxed);
+        let draw = draw(service, &want, first, turn_of, rand::random);
+        let desperate = ctx.hold_over || at_once;
         let (chosen, trial) = loop {
-            let chosen =
-                choose::next(&candidates, &want, &ctx.tried, service.balance, ctx.hold_over || at_once, draw);
+            let chosen = choose::next(&candidates, &want, &ctx.tried, service.balance, desperate, draw);
             let chosen = chosen.inspect_err(|_| ctx.despaired |= at_once)?;
             match service.trial(&mut candidates, chosen.place, now) {
                 Trial::Taken => {}
@@ -189,7 +187,7 @@ pub(super) fn choose_now(
             if races < RACES {
                 continue;
             }
-            return Err(choose::none_left(&candidates, &want, &ctx.tried).into());
+            return Err(choose::none_left(&candidates, &want, &ctx.tried, desperate).into());
         };
         service.pins.chosen(ctx, service, chosen.place, now);
         let supports =
@@ -199,12 +197,6 @@ pub(super) fn choose_now(
         if let Some(past) = chosen.why.past() {
             service.numbers.passed_over(past);
         }
-        ctx.attempts.push(Note {
-            place: chosen.place,
-            why: chosen.why,
-            end: "under-way",
-            traffic: Traffic::default(),
-        });
         ctx.current = Some(Current {
             under_way,
             place: chosen.place,
@@ -216,22 +208,63 @@ pub(super) fn choose_now(
             blameless: false,
             well: false,
         });
+        ctx.attempts.push(Note {
+            place: chosen.place,
+            why: chosen.why,
+            end: "under-way",
+            traffic: Traffic::default(),
+            stood: chosen.stood,
+        });
         return Ok(chosen.rank);
     }
+}
+
+/// The upstreams as this request finds them; `unused`: whether a connection to the upstream of this id is at hand.
+pub(super) fn found<'a>(
+    ctx: &Ctx,
+    service: &'a Service,
+    verdicts: &'a Verdicts,
+    look: &Look,
+    looks: Looks<'_>,
+    unused: impl Fn(u64) -> bool,
+) -> SmallVec<[Candidate<'a>; FEW]> {
+    let mut candidates = service.candidates(verdicts, look, looks.now);
+    service.keep_to_cohort(&mut candidates, ctx.of_agent);
+    service.mark_ejected(&mut candidates, ctx.route, looks.now);
+    room::mark(service, &mut candidates, looks, unused);
+    candidates
+}
+
+/// Whether nobody has passed its probes for longer than a hold lasts: then holding is no use.
+pub(super) fn is_hopeless(
+    ctx: &Ctx,
+    candidates: &[Candidate<'_>],
+    want: &Want,
+    hold: Duration,
+    now: Instant,
+) -> bool {
+    let failing = || choose::failing_for(candidates, want, &ctx.tried, now);
+    !ctx.hold_over && !ctx.despaired && failing().is_some_and(|failing| failing > hold)
 }
 
 /// Turn and chance, as far as they are needed. A request takes one turn, and only if it goes in turn: what belongs somewhere,
 /// has waited, or is asked again goes by chance. The turn after that of a server that fails would always give the same ones
 /// too much, and the others too little.
-fn draw(service: &Service, want: &Want, first: bool) -> Draw {
+pub(super) fn draw(
+    service: &Service,
+    want: &Want,
+    first: bool,
+    turn: impl FnOnce() -> usize,
+    chance: impl Fn() -> u64,
+) -> Draw {
     let turn = match service.balance {
-        Balance::RoundRobin if first && !want.is_bound() => service.turn.0.fetch_add(1, Ordering::Relaxed),
-        Balance::RoundRobin => rand::random::<u32>() as usize,
+        Balance::RoundRobin if first && !want.is_bound() => turn(),
+        Balance::RoundRobin => usize::try_from(chance() >> 32).unwrap_or_default(),
         Balance::LeastRequests | Balance::PeakEwma | Balance::ConsistentHash => 0,
     };
     let tied = matches!(want.affinity, Affinity::Key(_) | Affinity::Stick(..));
     let drawn = !tied && (want.zoned || service.balance != Balance::RoundRobin);
-    Draw { turn, chance: if drawn { rand::random() } else { 0 } }
+    Draw { turn, chance: if drawn { chance() } else { 0 } }
 }
 
 /// With what the attempt is sent off: its answer is weighed by what was known when it was chosen, not by what became
@@ -256,14 +289,9 @@ pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str
     let look = ctx.look(service);
     let want = Want { ability: ability.or(ctx.ability), ..ctx.want(service, &look) };
     let draw = Draw { turn: 0, chance: 0 };
-    let verdicts = service.verdicts();
-    let now = clock::now();
-    let mut candidates = service.candidates(&verdicts, &look, now);
-    service.keep_to_cohort(&mut candidates, ctx.of_agent);
-    service.mark_ejected(&mut candidates, ctx.route, now);
-    let may_wait = !ctx.tried.sent_any();
+    let (verdicts, now, may_wait) = (service.verdicts(), clock::now(), !ctx.tried.sent_any());
     let looks = Looks { lane: Lane::of(ctx.route), place: None, may_wait, first: false, now };
-    room::mark(service, &mut candidates, looks, |_| false);
+    let candidates = found(ctx, service, &verdicts, &look, looks, |_| false);
     choose::next(&candidates, &want, &ctx.tried, service.balance, false, draw)
         .is_ok_and(|chosen| chosen.place != than)
 }

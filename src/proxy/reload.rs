@@ -185,6 +185,7 @@ pub fn snapshot(config: &Proxy, before: Before<'_>, tasks: &Tasks, metrics: &Pro
         services: services.collect(),
         limits: config.limits.clone(),
         endings: config.endings,
+        decisions: config.decisions,
         tracing: tracing(config.trace.as_ref(), before.snapshot(), tasks, metrics),
         progress: config.progress,
         orders: match before {

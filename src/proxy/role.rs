@@ -21,7 +21,7 @@ use super::{
     members,
     orders::{self, NotNow, Orders},
     pins,
-    record::{AccessLog, ProxyMetrics, access::Writer},
+    record::{AccessLog, Decisions, ProxyMetrics, access::Writer},
     reload::{self, Before, Fixtures, LastReload, ReloadError},
     snapshot::Live,
     transfers::{self, Transfers},
@@ -249,6 +249,7 @@ impl Proxy {
             fixtures: Arc::new(Fixtures::of(&config)),
             metrics,
             log: log.clone(),
+            decisions: Decisions::default(),
             tasks,
             source: Arc::default(),
             running,
@@ -295,8 +296,10 @@ impl Proxy {
         }
         let routes = admin::routes(handle.clone());
         let (running, grace) = (handle.running.clone(), handle.live.load().endings.grace);
-        let (live, transfers) = (handle.live.clone(), handle.transfers.clone());
-        let engine = engine.run(live, handle.metrics.clone(), log, transfers, running.ending.clone());
+        let (live, metrics, transfers) =
+            (handle.live.clone(), handle.metrics.clone(), handle.transfers.clone());
+        let records = (log, handle.decisions.clone());
+        let engine = engine.run(live, metrics, records, transfers, running.ending.clone());
         // A successor answers for this process at once, whatever else waits for the stop.
         let admin_stop = StopSource::new();
         let admin = crate::http::serve(admin, routes, admin_stop.stop(), grace);
@@ -370,6 +373,7 @@ pub struct Handle {
     pub(super) metrics: ProxyMetrics,
     pub(super) transfers: Arc<Transfers>,
     log: AccessLog,
+    pub(super) decisions: Decisions,
     tasks: Tasks,
     source: Arc<Source>,
     pub(super) running: Running,

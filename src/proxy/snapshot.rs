@@ -142,6 +142,8 @@ pub struct Snapshot {
     pub at_listener: Vec<AtListener>,
     /// How long what runs may go on at the end.
     pub endings: Endings,
+    /// So many requests that are over each thread keeps, for whoever asks what was decided about them.
+    pub decisions: usize,
     /// How requests become parts of traces, if they do.
     pub tracing: Option<Arc<Tracing>>,
     /// A transfer has a line of the access log once in so long.

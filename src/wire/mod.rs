@@ -2,7 +2,9 @@
 //!
 //! Reading is lenient where the reference says that clients are sloppy ([`lenient`]); writing is exact.
 
+pub mod decisions;
 pub mod envelope;
+pub mod explain;
 pub mod lenient;
 pub mod ready;
 pub mod headers;

@@ -7,7 +7,8 @@ use switchyard::{
     config::{
         Address, Log,
         proxy::{
-            Access, Balance, Does, Endings, Health, Kind, Limits, Listener, Proxy, Rule, Service, Upstream,
+            Access, Balance, DECISIONS, Does, Endings, Health, Kind, Limits, Listener, Proxy, Rule, Service,
+            Upstream,
         },
     },
     model::{ServiceName, UpstreamName},
@@ -50,6 +51,7 @@ pub fn config(kind: Kind, addresses: &[SocketAddr]) -> Proxy {
         trace: None,
         admin: any,
         entry: Default::default(),
+        decisions: DECISIONS,
         address_file: None,
         listeners: vec![Listener {
             name: "front".into(),

@@ -32,6 +32,7 @@ mod dashboard;
 mod discovery;
 mod early;
 mod errors;
+mod explaining;
 mod failures;
 mod forged;
 mod forwarding;

@@ -13,7 +13,7 @@ use crate::{
         agent::{self, Driver, ProcessDriver, Reserve},
         controller::{self, Registries, StoreKind},
         proxy::{
-            Access, Does, Endings, Entry, Health, Kind, Limits, Listener, Proxy, Reads, Rule,
+            Access, DECISIONS, Does, Endings, Entry, Health, Kind, Limits, Listener, Proxy, Reads, Rule,
             Service, Upstream,
         },
         registry::{self, LOG_KEEP, Replication, Role, Storage},
@@ -133,6 +133,7 @@ pub(super) fn proxy(args: &Args, entry: Entry, registries: &[SocketAddr]) -> Pro
         access,
         admin: args.admin_addr,
         entry,
+        decisions: DECISIONS,
         address_file: None,
         listeners: vec![
             listener(CONTROLLERS, args.controllers_addr, 0),

@@ -1,13 +1,13 @@
-//! `[admin]`: where the admin API listens, and the token that it asks for.
+//! `[admin]`: where the admin API listens, the token that it asks for, and how much it remembers.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::vendor::secret;
 use crate::config::{
-    proxy::{Entry, Secret},
+    proxy::{DECISIONS, Entry, Secret},
     raw::Table,
     report::Place,
-    value::{Given, Wrong, listen, path, text},
+    value::{Given, Wrong, listen, path, text, whole},
 };
 
 /// Loopback: the admin API can drain the cloud.
@@ -22,6 +22,7 @@ pub(super) struct Admin {
     pub(super) token: Option<Secret>,
     /// The file says that there is to be none.
     pub(super) tokenless: bool,
+    pub(super) decisions: usize,
 }
 
 /// What `token` holds.
@@ -36,6 +37,8 @@ enum Said {
 pub(super) fn read(table: &Table<'_>) -> Admin {
     let listen = table.or("listen", LISTEN, listen);
     let place = table.at("listen");
+    // More would make who asks hold up a thread for milliseconds.
+    let decisions = table.or("decisions", DECISIONS, whole(0..=16_384));
     let said = table.opt("token", said);
     let of_file = table.opt("token_file", |given| {
         let file = path(given)?;
@@ -79,7 +82,7 @@ pub(super) fn read(table: &Table<'_>) -> Admin {
         );
         table.fault_at(place.clone(), what, right);
     }
-    Admin { listen, place, token: of_variable.or(of_file), tokenless }
+    Admin { listen, place, token: of_variable.or(of_file), tokenless, decisions }
 }
 
 fn said(given: &Given<'_>) -> Result<Said, Wrong> {

@@ -69,6 +69,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
             None if admin.tokenless => Entry::Anybody,
             None => Entry::Local,
         },
+        decisions: admin.decisions,
         address_file,
         listeners,
         services: found.services,

@@ -5,6 +5,8 @@
 
 mod entry;
 mod cohort;
+mod decisions;
+mod explain;
 mod orders;
 mod page;
 mod ready;
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{DefaultBodyLimit, Path, Query, State},
     http::header,
     middleware::from_fn_with_state,
     response::IntoResponse,
@@ -27,7 +29,7 @@ use axum::{
 use super::role::Handle;
 use crate::{clock, http::health_routes, telemetry::Metrics};
 
-/// Bytes of a body that are read. What is longer is 413.
+/// Bytes of a body that are read, where nothing else is said. What is longer is 413.
 const BODY: usize = 64 * 1024;
 
 /// All routes.
@@ -60,6 +62,21 @@ fn views() -> Router<Handle> {
         .route(
             "/admin/v1/transfers",
             get(async |State(handle): Of| Json(handle.transfers.view(clock::now()))),
+        )
+        .route(
+            "/admin/v1/decisions",
+            get(async |State(handle): Of, Query(which): Query<decisions::Which>| {
+                decisions::last(&handle, &which)
+            }),
+        )
+        .route(
+            "/admin/v1/decisions/{request}",
+            get(async |State(handle): Of, Path(request): Path<String>| decisions::of(&handle, &request)),
+        )
+        .route(
+            "/admin/v1/explain",
+            post(async |State(handle): Of, body: Bytes| explain::answer(&handle.live, &body))
+                .layer(DefaultBodyLimit::max(explain::LONGEST)),
         )
         .route(
             "/metrics",

@@ -107,11 +107,7 @@ fn catalogue(view: View) -> Catalogue {
 
 fn says(rank: Result<Rank, Reason>) -> (bool, String) {
     match rank {
-        Ok(Rank::First) => (true, "a first choice".into()),
-        Ok(Rank::Second) => (true, "asked when no replica will do".into()),
-        Ok(Rank::Stale(stale)) => {
-            (true, format!("asked for want of a better one, marked `{}`", stale.as_str()))
-        }
+        Ok(rank) => (true, rank.text().into()),
         Err(reason) => (false, reason.to_string()),
     }
 }

@@ -192,7 +192,7 @@ impl Answer {
     }
 
     /// What the caller can do.
-    fn next(&self) -> &'static str {
+    pub(super) fn next(&self) -> &'static str {
         match self {
             Self::Refused(refusal) => refusal.next(),
             Self::NoRoute => "check the address: controllers and registries have fronts of their own",

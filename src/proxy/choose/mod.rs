@@ -7,6 +7,7 @@ mod candidate;
 mod affinity;
 mod rank;
 mod reason;
+mod brief;
 mod pick;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 use self::pick::{AllSeen, Pick, Seen, Stand};
 pub use self::{
     affinity::{Affinity, By, Carried},
+    brief::{Brief, Briefs},
     candidate::{Candidate, seed, tag},
     rank::{Fresh, Rank, Stale},
     reason::{NoneLeft, Past, Reason, Tie, Why, Within},
@@ -191,7 +193,7 @@ pub struct Draw {
 }
 
 /// The pick.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
     /// Its place among the candidates.
     pub place: usize,
@@ -199,6 +201,8 @@ pub struct Chosen {
     pub rank: Rank,
     /// Why this one.
     pub why: Why,
+    /// What each of the candidates was to the choice.
+    pub stood: Briefs,
 }
 
 /// Most services have no more upstreams than this; those of more cost an allocation.
@@ -220,9 +224,12 @@ pub fn next(
     let (mut ejected, heeded) = (AllSeen::new(), heeds_ejections(candidates, want, lost));
     let mut proven = false;
     let mut wait = None;
+    let mut stood = Briefs::new();
     for (place, candidate) in candidates.iter().enumerate() {
         let (up, spent) = (candidate.is_up(), tried.spent(place));
         let rank = rank::rank(place, candidate, want, lost);
+        let brief = Brief::of(place, candidate, &rank, tried, heeded);
+        stood.push(brief);
         if up && !spent {
             wait = wait.max(worth_waiting(candidate, want, &rank));
         }
@@ -238,31 +245,25 @@ pub fn next(
         };
         proven |= up;
         let full = candidate.is_full();
-        let out = heeded && candidate.out == Out::Ejected;
-        let stand = match (up, spent) {
-            (true, false) if out => Stand::Out,
-            (true, false) if full => Stand::Full,
-            (true, false) => Stand::Open,
-            _ => Stand::Out,
-        };
-        seen.push(Seen { rank, place, stand });
+        seen.push(Seen { rank, place, stand: brief.stand() });
         if up && tried.sent.contains(&place) && !full {
             asked = Some((rank, place));
         }
         let last = Seen { rank, place, stand: Stand::Open };
         if !spent && !full {
-            match up {
-                true if out => ejected.push(last),
-                true => {}
-                false => hopeless.push(last),
+            match brief {
+                Brief::Ejected => ejected.push(last),
+                Brief::Down | Brief::Unknown => hopeless.push(last),
+                _ => {}
             }
         }
     }
+    let nobody = || nobody(candidates, want, tried, lost, desperate);
     // A lagging replica is waited for before anybody is asked who is not the first choice; but not once bytes went
     // out, for that would only delay an error.
     let first = seen.iter().any(|one| one.rank == Rank::First && one.stand == Stand::Open);
     if let Some(wait) = wait.filter(|_| want.patient && !first && !tried.sent_any()) {
-        return Err(NoneLeft { wait: Some(wait), ..nobody(candidates, want, tried, lost) });
+        return Err(NoneLeft { wait: Some(wait), ..nobody() });
     }
     let patient = !desperate && !tried.sent_any();
     match pick::pick(candidates, &seen, want, how, patient, draw) {
@@ -272,26 +273,26 @@ pub fn next(
                 Some(Out::Trial) => Why::Trial,
                 Some(Out::In) | None => self::why(want, rank, place, why),
             };
-            return Ok(Chosen { place, rank, why });
+            return Ok(Chosen { place, rank, why, stood });
         }
-        Pick::Wait => return Err(nobody(candidates, want, tried, lost)),
+        Pick::Wait => return Err(nobody()),
         Pick::None => {}
     }
     if let Some((rank, place)) = asked
         && !tried.again
     {
-        return Ok(Chosen { place, rank, why: Why::Again });
+        return Ok(Chosen { place, rank, why: Why::Again, stood });
     }
     if desperate && let Pick::One(rank, place, _) = pick::pick(candidates, &ejected, want, how, false, draw) {
-        return Ok(Chosen { place, rank, why: Why::Panic });
+        return Ok(Chosen { place, rank, why: Why::Panic, stood });
     }
     if desperate
         && !proven
         && let Pick::One(rank, place, _) = pick::pick(candidates, &hopeless, want, how, false, draw)
     {
-        return Ok(Chosen { place, rank, why: Why::Desperate });
+        return Ok(Chosen { place, rank, why: Why::Desperate, stood });
     }
-    Err(nobody(candidates, want, tried, lost))
+    Err(nobody())
 }
 
 /// Whether ejections count for such a request: not when so few are left that these would break down under its load.
@@ -314,14 +315,20 @@ pub fn is_panic(left: usize, of: usize, threshold: f64) -> bool {
 
 /// What each upstream is to such a request now, before anything was tried, or why it is nothing to it.
 pub fn ranks(candidates: &[Candidate<'_>], want: &Want) -> Vec<Result<Rank, Reason>> {
-    let tried = Tried::default();
-    let lost = rank::writer_lost(candidates, want, &tried);
-    let heeded = heeds_ejections(candidates, want, lost);
-    let of = |(place, candidate): (usize, &Candidate<'_>)| match rank::rank(place, candidate, want, lost) {
-        Ok(_) if !candidate.is_up() || candidate.is_full() || (heeded && candidate.out == Out::Ejected) => {
-            Err(reason(place, candidate, want, &tried, lost))
-        }
-        other => other,
+    each(candidates, want, &Tried::default(), false)
+}
+
+/// What each upstream is to a request that has tried so much, or why it is nothing to it: [`next`] decides by the same.
+pub fn each(
+    candidates: &[Candidate<'_>],
+    want: &Want,
+    tried: &Tried,
+    desperate: bool,
+) -> Vec<Result<Rank, Reason>> {
+    let lost = rank::writer_lost(candidates, want, tried);
+    let heeded = heeds_ejections(candidates, want, lost) && !desperate;
+    let of = |(place, candidate): (usize, &Candidate<'_>)| {
+        stands(place, candidate, rank::rank(place, candidate, want, lost), tried, heeded)
     };
     candidates.iter().enumerate().map(of).collect()
 }
@@ -382,32 +389,42 @@ fn why(want: &Want, rank: Rank, place: usize, picked: Why) -> Why {
 }
 
 /// Nobody, with the reason of each.
-pub fn none_left(candidates: &[Candidate<'_>], want: &Want, tried: &Tried) -> NoneLeft {
-    nobody(candidates, want, tried, rank::writer_lost(candidates, want, tried))
+pub fn none_left(candidates: &[Candidate<'_>], want: &Want, tried: &Tried, desperate: bool) -> NoneLeft {
+    nobody(candidates, want, tried, rank::writer_lost(candidates, want, tried), desperate)
 }
 
-fn nobody(candidates: &[Candidate<'_>], want: &Want, tried: &Tried, lost: bool) -> NoneLeft {
+fn nobody(candidates: &[Candidate<'_>], want: &Want, tried: &Tried, lost: bool, desperate: bool) -> NoneLeft {
+    // Where ejections do not count, something else is in the way.
+    let heeded = heeds_ejections(candidates, want, lost) && !desperate;
     let of = |(place, candidate): (usize, &Candidate<'_>)| {
-        (candidate.name.to_string(), reason(place, candidate, want, tried, lost))
+        let rank = rank::rank(place, candidate, want, lost);
+        let reason = stands(place, candidate, rank, tried, heeded).err().unwrap_or(Reason::Able);
+        (candidate.name.to_string(), reason)
     };
     NoneLeft { upstreams: candidates.iter().enumerate().map(of).collect(), wait: None }
 }
 
-fn reason(place: usize, candidate: &Candidate<'_>, want: &Want, tried: &Tried, lost: bool) -> Reason {
-    if tried.absent.contains(&place) {
-        return Reason::Absent;
-    }
-    match (rank::rank(place, candidate, want, lost), candidate.verdict.state) {
-        (Err(reason), _) => reason,
-        (Ok(_), State::Down) => Reason::Down(candidate.verdict.evidence.clone()),
-        (Ok(_), State::Unknown) => Reason::Unknown,
-        (Ok(_), State::Up) if tried.older.contains(&place) => Reason::Older,
-        (Ok(_), State::Up) if candidate.out == Out::Ejected && !tried.spent(place) => Reason::Ejected,
-        (Ok(_), State::Up) if candidate.is_full() && !tried.spent(place) => match candidate.most {
-            Some(most) if candidate.outstanding >= most => Reason::Full { most },
-            _ => candidate.bound.map_or(Reason::Tried, Reason::Bound),
-        },
-        (Ok(_), State::Up) => Reason::Tried,
+/// [`Brief::of`], with what a reason is made of.
+fn stands(
+    place: usize,
+    candidate: &Candidate<'_>,
+    rank: Result<Rank, Reason>,
+    tried: &Tried,
+    heeded: bool,
+) -> Result<Rank, Reason> {
+    match Brief::of(place, candidate, &rank, tried, heeded) {
+        Brief::Absent => Err(Reason::Absent),
+        Brief::Able(rank) => Ok(rank),
+        _ if rank.is_err() => rank,
+        Brief::Down => Err(Reason::Down(candidate.verdict.evidence.clone())),
+        Brief::Unknown => Err(Reason::Unknown),
+        Brief::Older => Err(Reason::Older),
+        Brief::Ejected => Err(Reason::Ejected),
+        Brief::Full => Err(Reason::Full { most: candidate.most.unwrap_or_default() }),
+        Brief::Connections | Brief::Pending | Brief::Queue => {
+            Err(candidate.bound.map_or(Reason::Tried, Reason::Bound))
+        }
+        _ => Err(Reason::Tried),
     }
 }
 

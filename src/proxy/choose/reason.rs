@@ -2,7 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-use super::{affinity::By, rank::Stale};
+use super::{
+    affinity::By,
+    brief::Brief,
+    rank::{Rank, Stale},
+};
 use crate::{
     config::proxy::Balance,
     model::Position,
@@ -212,9 +216,42 @@ pub enum Reason {
     Older,
     /// It is of another version than agents are served from, or which one it is, is not sure.
     Apart,
+    /// It could take it, and one that is better for it is waited for.
+    Able,
 }
 
 impl Reason {
+    /// The same in a byte.
+    pub(super) fn brief(&self) -> Brief {
+        match self {
+            Self::Down(_) => Brief::Down,
+            Self::Unknown => Brief::Unknown,
+            Self::Ejected => Brief::Ejected,
+            Self::Drained => Brief::Drained,
+            Self::Withheld(_) => Brief::Withheld,
+            Self::NotWriter => Brief::NotWriter,
+            Self::Unable => Brief::Unable,
+            Self::Tried => Brief::Tried,
+            Self::Full { .. } => Brief::Full,
+            Self::Bound(bound) => Brief::at(*bound),
+            Self::Elsewhere => Brief::Elsewhere,
+            Self::Behind { .. } => Brief::Behind,
+            Self::Unclaimed => Brief::Unclaimed,
+            Self::Foreign => Brief::Foreign,
+            Self::Differs => Brief::Differs,
+            Self::Written => Brief::Written,
+            Self::Unlisted => Brief::Unlisted,
+            Self::NoList => Brief::NoList,
+            Self::NotLogs => Brief::NotLogs,
+            Self::NoLease => Brief::NoLease,
+            Self::WriteOnly => Brief::WriteOnly,
+            Self::Absent => Brief::Absent,
+            Self::Older => Brief::Older,
+            Self::Apart => Brief::Apart,
+            Self::Able => Brief::Able(Rank::Second),
+        }
+    }
+
     /// Whether it is about freshness.
     fn is_unfresh(&self) -> bool {
         let by_position = matches!(
@@ -243,13 +280,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Down(why) => write!(f, "down, {why}"),
-            Self::Unknown => f.write_str("not probed yet"),
-            Self::Drained => f.write_str("drained by an operator"),
-            Self::Ejected => f.write_str("ejected, too many requests failed there"),
             Self::Withheld(why) => f.write_str(why),
-            Self::NotWriter => f.write_str("not the writer"),
-            Self::Unable => f.write_str("does not support repeats"),
-            Self::Tried => f.write_str("tried already"),
             Self::Full { most } => write!(f, "at its limit of {most} requests"),
             Self::Bound(Bound::Connections(lane, most)) => {
                 write!(f, "at its limit of {most} connections of the {} lane", lane.as_str())
@@ -257,21 +288,9 @@ impl fmt::Display for Reason {
             Self::Bound(Bound::Pending(most)) => {
                 write!(f, "at its limit of {most} connections that are being made")
             }
-            Self::Bound(Bound::Queue(_)) => f.write_str("others wait for room there"),
-            Self::Elsewhere => f.write_str("the upload session is not there"),
             Self::Behind { needed, has } => write!(f, "has {has}, and {needed} is needed"),
-            Self::Unclaimed => f.write_str("claims no position"),
-            Self::Foreign => f.write_str("its history is not the writer's, and it has not noticed yet"),
-            Self::Differs => f.write_str("does not list what the writer lists"),
-            Self::Written => f.write_str("may lack what was written lately: lists do not show that yet"),
-            Self::Unlisted => f.write_str("its list is not known"),
-            Self::NoList => f.write_str("not known to be fresh, the writer's list is not known"),
-            Self::NotLogs => f.write_str("does not collect the logs"),
-            Self::NoLease => f.write_str("not known to be fresh, there is no lease on the writer's log"),
-            Self::WriteOnly => f.write_str("write-only"),
-            Self::Absent => f.write_str("does not have it"),
-            Self::Older => f.write_str("its answer was older than what is needed"),
-            Self::Apart => f.write_str("not known to be of the version that agents are served from"),
+            Self::Able => f.write_str("could take it, a better one is waited for"),
+            other => write!(f, "{}", other.brief()),
         }
     }
 }

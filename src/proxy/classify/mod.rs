@@ -33,6 +33,21 @@ pub enum Needs {
     Logs,
 }
 
+impl Needs {
+    /// The word of the admin API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing",
+            Self::Repository => "repository",
+            Self::All => "all-repositories",
+            Self::Blob => "blob",
+            Self::Unsaid => "unsaid",
+            Self::Keys => "keys",
+            Self::Logs => "logs",
+        }
+    }
+}
+
 /// How long an answer may take to begin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
@@ -44,6 +59,18 @@ pub enum Pace {
     Bulk,
     /// Bulk, and the answer may take long after the last byte: the server makes it durable first.
     Commit,
+}
+
+impl Pace {
+    /// The word of the admin API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prompt => "prompt",
+            Self::Parked => "parked",
+            Self::Bulk => "bulk",
+            Self::Commit => "commit",
+        }
+    }
 }
 
 /// What a request is.
@@ -275,13 +302,29 @@ fn same(pattern: &str, path: &str) -> bool {
 ///
 /// `host` is without port, in any case.
 pub fn does(rules: &[Rule], host: &str, path: &str) -> Option<(Does, Option<usize>)> {
-    let fits = |rule: &&Rule| {
-        rule.host.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(host))
-            && rule.path.as_deref().is_none_or(|prefix| below(prefix, path))
-    };
-    let mut fitting = rules.iter().filter(fits);
+    let mut fitting = rules.iter().filter(|rule| fits(rule, host, path).is_ok());
     let first = fitting.next()?;
     Some((first.does, first.service().or_else(|| fitting.find_map(Rule::service))))
+}
+
+/// For what a rule does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misfit {
+    /// It is for another host.
+    Host,
+    /// It is for another path.
+    Path,
+}
+
+/// Whether a rule fits.
+pub fn fits(rule: &Rule, host: &str, path: &str) -> Result<(), Misfit> {
+    if rule.host.as_deref().is_some_and(|wanted| !wanted.eq_ignore_ascii_case(host)) {
+        return Err(Misfit::Host);
+    }
+    if rule.path.as_deref().is_some_and(|prefix| !below(prefix, path)) {
+        return Err(Misfit::Path);
+    }
+    Ok(())
 }
 
 /// Whether `path` is `prefix` or below it, on segment borders.

@@ -1,6 +1,6 @@
 //! One request: calls the steps in order, attempt by attempt, and moves what they decide.
 
-use std::{future::Future, mem::MaybeUninit};
+use std::future::Future;
 
 use tokio::time::Instant;
 
@@ -8,6 +8,7 @@ use super::{
     answered::{Answered, Reuse, Taken},
     ask::{Asked, Asking, Progress},
     connection::{After, Client, From},
+    heads::parsed,
     opening,
     pass::{Passed, pass},
     pool::Which,
@@ -29,17 +30,15 @@ use crate::{
             Refusal,
             head::{self, HeadLimits},
         },
-        h1::{Fields, Framing},
+        h1::Framing,
         lane::Lane,
+        limit::Takes,
         record,
         retry::{Event, Verdict, What},
         room::Occupied,
         transfers::{self, Direction, Listed},
     },
 };
-
-/// Fields that a request's head may have at most, whatever the config allows.
-const FIELDS: usize = 256;
 
 /// A request, and what of its head the exchange itself needs.
 #[derive(Debug)]
@@ -91,7 +90,7 @@ pub(super) async fn run(worker: &Worker, client: &mut Client, begun: Begun) -> A
         Err(ours) => Box::pin(exchange.turn_away(worker, client, *ours)).await,
     };
     exchange.ctx.current = None;
-    record::done(&mut exchange.ctx, exchange.bytes, &worker.shared.metrics, &worker.shared.log);
+    record::done(exchange.ctx, exchange.bytes, worker.shared.records());
     after
 }
 
@@ -99,7 +98,7 @@ pub(super) async fn run(worker: &Worker, client: &mut Client, begun: Begun) -> A
 pub(super) fn gone(worker: &Worker, begun: Begun) {
     let mut exchange = begun.exchange;
     exchange.ctx.end = End::ClientGone;
-    record::done(&mut exchange.ctx, exchange.bytes, &worker.shared.metrics, &worker.shared.log);
+    record::done(exchange.ctx, exchange.bytes, worker.shared.records());
 }
 
 /// A request, and its head as upstreams get it, or the answer to it.
@@ -140,20 +139,6 @@ pub(super) fn begin_stream(
 }
 
 fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing, stream: bool) -> Option<Begun> {
-    let mut room = [const { MaybeUninit::uninit() }; FIELDS];
-    let mut parsed = httparse::Request::new(&mut []);
-    let parser = httparse::ParserConfig::default();
-    let ended = parser.parse_request_with_uninit_headers(&mut parsed, head, &mut room).ok()?;
-    if ended != httparse::Status::Complete(head.len()) {
-        return None;
-    }
-    let fields = Fields::new(parsed.headers);
-    let protocol = match parsed.version? {
-        _ if stream => Protocol::Http2,
-        0 => Protocol::Http10,
-        _ => Protocol::Http11,
-    };
-    let old = protocol == Protocol::Http10;
     let (snapshot, chance) = worker.arrival();
     let (snapshot, listener) = from.door.find(snapshot);
     let arrival = Arrival {
@@ -164,20 +149,23 @@ fn parse(worker: &Worker, from: &From, head: &[u8], framing: Framing, stream: bo
         secured: from.secured.clone(),
         started: clock::now(),
         chance,
+        takes: Takes::One,
     };
-    let peer = &from.address;
-    let length = head.len();
     // A body that ends with its stream goes on in chunks.
     let to = if framing == Framing::UntilClose { Framing::Chunked } else { framing };
-    let head =
-        Head { method: parsed.method?, target: parsed.path?, protocol, fields, framing: to, peer, length };
-    let (ctx, admitted) = proxy::admit(arrival, &head);
-    // RFC 9112 §9.3.
-    let keeps = !fields.lists("connection", "close") && (!old || fields.lists("connection", "keep-alive"));
-    let trailers = !old && fields.lists("te", "trailers");
-    let chunks = protocol == Protocol::Http11;
-    let exchange = Exchange { ctx, bytes: record::Bytes::default(), framing, keeps, old, chunks, trailers };
-    Some(Begun { exchange, admitted: admitted.map_err(Box::new) })
+    parsed(head, to, stream, &from.address, |head| {
+        let (ctx, admitted) = proxy::admit(arrival, head);
+        let Head { fields, protocol, .. } = *head;
+        let old = protocol == Protocol::Http10;
+        // RFC 9112 §9.3.
+        let keeps =
+            !fields.lists("connection", "close") && (!old || fields.lists("connection", "keep-alive"));
+        let trailers = !old && fields.lists("te", "trailers");
+        let chunks = protocol == Protocol::Http11;
+        let exchange =
+            Exchange { ctx, bytes: record::Bytes::default(), framing, keeps, old, chunks, trailers };
+        Begun { exchange, admitted: admitted.map_err(Box::new) }
+    })
 }
 
 /// What the steps may ask of an exchange.

@@ -9,6 +9,7 @@
 //!   opening      the PROXY header, in and out: before TLS, before the first head
 //!   connection   one client: heads in, one exchange after the other
 //!   http2        one client of HTTP/2: many exchanges at a time
+//!   heads        a head that was let by is taken apart
 //!   exchange     one request: calls the steps in order, attempt by attempt
 //!     upstream     a connection to where the steps said, new or from the thread's pool
 //!     ask          the request goes out, until the head of an answer is there
@@ -32,6 +33,7 @@ mod connection;
 mod ending;
 mod entry;
 mod exchange;
+mod heads;
 mod http2;
 mod lanes;
 mod listeners;
@@ -52,5 +54,6 @@ mod upstream;
 mod wire;
 mod worker;
 
+pub(super) use heads::parsed;
 pub(super) use listeners::{Listeners, Spot, Taken};
 pub(super) use service::{Engine, EngineEnded, Running, tell_if_short};

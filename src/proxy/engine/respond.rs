@@ -21,8 +21,8 @@ pub(super) async fn refuse(worker: &Worker, client: &mut Client, refused: &Answe
     let door = &client.from.door;
     let (snapshot, place) = door.find(Held::of(worker.shared.live.load()));
     let at = snapshot.listeners.get(place);
-    let (shared, request) = (&worker.shared, RequestId::random());
-    record::refused(&door.listener, client.from.peer.ip(), refused, &request, &shared.metrics, &shared.log);
+    let (peer, request, to) = (client.from.peer.ip(), RequestId::random(), worker.shared.records());
+    record::refused(&door.listener, peer, refused, &request, &snapshot, to);
     let service = at.and_then(|at| at.rules.iter().rev().find_map(Rule::service));
     let service = service.and_then(|place| snapshot.services.get(place));
     let kind = service.map_or(Kind::Controller, |service| service.kind);

@@ -29,7 +29,7 @@ use crate::{
     http::BindError,
     proxy::{
         limit::gate::Gate,
-        record::{AccessLog, ProxyMetrics},
+        record::{AccessLog, Decisions, ProxyMetrics},
         snapshot::Live,
         transfers::Transfers,
     },
@@ -91,7 +91,7 @@ impl Engine {
         self,
         live: Arc<Live>,
         metrics: ProxyMetrics,
-        log: AccessLog,
+        (log, decisions): (AccessLog, Decisions),
         transfers: Arc<Transfers>,
         ending: Arc<Ending>,
     ) -> Result<(), EngineEnded> {
@@ -100,6 +100,7 @@ impl Engine {
             metrics,
             log,
             transfers,
+            decisions,
             names: Arc::new(Names::default()),
             connections: self.connections,
             most: descriptors_allow(self.threads),

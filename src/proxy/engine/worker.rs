@@ -36,7 +36,7 @@ use crate::{
     proxy::{
         lane::{Lane, Lanes},
         limit::gate::Gate,
-        record::{AccessLog, ProxyMetrics},
+        record::{self, AccessLog, Decisions, ProxyMetrics},
         snapshot::{Held, Live},
         transfers::{List, Transfers},
     },
@@ -79,6 +79,7 @@ pub(super) struct Shared {
     pub(super) metrics: ProxyMetrics,
     pub(super) log: AccessLog,
     pub(super) transfers: Arc<Transfers>,
+    pub(super) decisions: Decisions,
     pub(super) names: Arc<Names>,
     pub(super) connections: Gate,
     /// Connections that there can be, whatever the config allows.
@@ -91,6 +92,13 @@ pub(super) struct Shared {
     pub(super) up: StopSource,
     /// `[proxy] zero_copy`.
     pub(super) zero_copy: bool,
+}
+
+impl Shared {
+    /// Where requests are recorded.
+    pub(super) fn records(&self) -> record::To<'_> {
+        record::To { metrics: &self.metrics, log: &self.log, decisions: &self.decisions }
+    }
 }
 
 /// What the connections of one thread share.

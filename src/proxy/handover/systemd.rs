@@ -142,6 +142,7 @@ mod tests {
             trace: None,
             admin,
             entry: Default::default(),
+            decisions: 0,
             address_file: None,
             listeners: binds.iter().map(listener).collect(),
             services: Vec::new(),

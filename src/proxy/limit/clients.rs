@@ -64,8 +64,7 @@ impl Clients {
     }
 
     /// How many it has.
-    #[cfg(test)]
-    fn of(&self, client: u128) -> usize {
+    pub(super) fn of(&self, client: u128) -> usize {
         self.shard(client).get(&client).copied().unwrap_or_default()
     }
 

@@ -103,6 +103,15 @@ impl Turned {
     }
 }
 
+/// What a request is to what is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// One more.
+    One,
+    /// Nothing: it is only asked what would become of one.
+    None,
+}
+
 /// What is counted in one scope. Goes on over a reload.
 #[derive(Debug, Clone, Default)]
 pub struct Counts {
@@ -166,12 +175,35 @@ pub fn of_listener(snapshot: &Snapshot, place: usize) -> Result<Option<Inside>, 
     at.connections.enter(most).map(Some).ok_or(Turned::OfListener)
 }
 
+/// Whether the listener of this place would let one more connection in; `client` is whose it is, if its peer does not speak
+/// for others. Counts nothing.
+pub fn look(snapshot: &Snapshot, place: usize, client: Option<IpAddr>) -> Result<(), Turned> {
+    let Some((at, listener)) = snapshot.at_listener.get(place).zip(snapshot.listeners.get(place)) else {
+        return Ok(());
+    };
+    if let Some(ip) = client {
+        address(snapshot, listener, ip)?;
+    }
+    if listener.limits.connections.is_some_and(|most| at.connections.inside() >= most) {
+        return Err(Turned::OfListener);
+    }
+    let Some(client) = client.map(|ip| self::client(ip, snapshot.limits.ipv6_prefix)) else { return Ok(()) };
+    let scopes = [
+        (&snapshot.counts.clients, snapshot.limits.bounds.per_client),
+        (&at.counts.clients, listener.limits.bounds.per_client),
+    ];
+    let full =
+        |(clients, most): &(&Clients, Option<usize>)| most.is_some_and(|most| clients.of(client) >= most);
+    if scopes.iter().any(full) { Err(Turned::OfClient) } else { Ok(()) }
+}
+
 /// Whether a request may go on. `named`: the address is a client's; that of a balancer that speaks for itself is let by.
 pub fn request(
     snapshot: &Snapshot,
     place: usize,
     caller: &Caller<'_>,
     named: bool,
+    takes: Takes,
     now: Instant,
 ) -> Result<(), Turned> {
     let Some((at, listener)) = snapshot.at_listener.get(place).zip(snapshot.listeners.get(place)) else {
@@ -197,7 +229,7 @@ pub fn request(
     for (rates, caller, pace) in &accounts {
         rates.may(*caller, *pace, now).map_err(|wait| Turned::Rate { wait })?;
     }
-    for (rates, caller, pace) in &accounts {
+    for (rates, caller, pace) in accounts.iter().filter(|_| takes == Takes::One) {
         rates.take(*caller, *pace, now).map_err(|wait| Turned::Rate { wait })?;
     }
     Ok(())

@@ -43,16 +43,16 @@ fn place(status: Option<u16>) -> usize {
 
 /// One `T` for each thread that counts.
 #[derive(Debug)]
-struct Shared<T>(Box<[Apart<Mutex<T>>]>);
+pub(super) struct Shared<T>(Box<[Apart<Mutex<T>>]>);
 
 impl<T: Default> Shared<T> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let shares = thread::available_parallelism().map_or(SHARES, |cores| cores.get().min(SHARES));
         Self((0..shares).map(|_| Apart::default()).collect())
     }
 
     /// The calling thread's own.
-    fn own(&self, count: impl FnOnce(&mut T)) {
+    pub(super) fn own(&self, count: impl FnOnce(&mut T)) {
         static THREADS: AtomicUsize = AtomicUsize::new(0);
         thread_local! {
             static THREAD: Cell<usize> = Cell::new(THREADS.fetch_add(1, Ordering::Relaxed));
@@ -64,7 +64,7 @@ impl<T: Default> Shared<T> {
     }
 
     /// One thread's after the other.
-    fn each(&self, mut what: impl FnMut(&mut T)) {
+    pub(super) fn each(&self, mut what: impl FnMut(&mut T)) {
         for share in &self.0 {
             what(&mut share.0.lock().unwrap_or_else(PoisonError::into_inner));
         }
@@ -189,6 +189,15 @@ impl ServiceNumbers {
             warn!(service.name = %service, requests, retries, "retries are refused: there are too many already");
         }
         allowed
+    }
+
+    /// Requests and retries of the last seconds, and whether one more retry would be borne; nothing is counted.
+    pub fn retries(&self, budget: RetryBudget, now: Instant) -> (u64, u64, bool) {
+        let second = self.second(now);
+        let mut requests = 0;
+        self.shares.each(|share| requests += share.recent.sum(second));
+        let retries = self.retries.lock().unwrap_or_else(PoisonError::into_inner).sum(second);
+        (requests, retries, retry_budget::allows(requests, retries, budget.ratio, budget.min))
     }
 
     /// Seconds that have passed since counting began; the first one is 100, so that none is long past.

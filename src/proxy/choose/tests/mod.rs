@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod picking;
+mod standing;
 
 use crate::{
     clock,

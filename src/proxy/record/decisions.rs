@@ -1,0 +1,231 @@
+//! What was decided about the last requests of each thread, for whoever asks by the id of one.
+//!
+//! What a request carries to its end is moved here instead of being dropped; nothing is copied, written down or looked up
+//! until somebody asks. Each thread keeps its own, under a lock that only who asks wants too.
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use ::http::Method;
+use tokio::time::Instant;
+
+use super::numbers::Shared;
+use crate::{
+    model::{Position, RequestId, RouteClass},
+    proxy::{
+        answer::Answer,
+        choose::Stale,
+        ctx::{Ctx, End, Note},
+        snapshot::Service,
+    },
+};
+
+/// Bytes of a path that are kept; what follows is cut.
+const PATH: usize = 512;
+
+/// Attempts of a request that are kept; of one that was held long, and could not connect again and again, the last.
+const ATTEMPTS: usize = 16;
+
+/// Names that a thread keeps without looking whether anybody needs them.
+const NAMES: usize = 64;
+
+/// Those of all threads. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Decisions(Arc<Shared<Ring>>);
+
+impl Default for Decisions {
+    fn default() -> Self {
+        Self(Arc::new(Shared::new()))
+    }
+}
+
+/// Those of one thread, the latest last.
+#[derive(Debug, Default)]
+struct Ring {
+    kept: VecDeque<Decision>,
+    /// A service that is gone must not live on for its name.
+    services: Vec<(Weak<Service>, Arc<Names>)>,
+    listeners: Vec<Arc<str>>,
+}
+
+/// What a service and its upstreams were called.
+#[derive(Debug)]
+pub struct Names {
+    /// The service.
+    pub service: String,
+    /// Its upstreams, by place.
+    pub upstreams: Vec<String>,
+}
+
+/// One request that is over.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    /// Its id.
+    pub request: RequestId,
+    /// When it was over.
+    pub ended: Instant,
+    /// How long it took.
+    pub took: Duration,
+    /// The listener.
+    pub listener: Arc<str>,
+    /// The service, once routed.
+    pub names: Option<Arc<Names>>,
+    /// Who has sent it.
+    pub client: IpAddr,
+    /// Its method and path; none if it never became a request.
+    pub target: Option<(Method, Box<str>)>,
+    /// Its class, once routed.
+    pub class: RouteClass,
+    /// What the client was given.
+    pub status: Option<u16>,
+    /// The answer of ours, if we gave one.
+    pub ours: Option<Box<Answer>>,
+    /// How it ended; none if it never became a request.
+    pub end: Option<End>,
+    /// How long it was held.
+    pub held: Duration,
+    /// How long the last connect took.
+    pub connect: Option<Duration>,
+    /// When the head of the answer went out, after its own.
+    pub first_byte: Option<Duration>,
+    /// What the last answer said of positions.
+    pub position: Option<Position>,
+    /// The mark on it.
+    pub stale: Option<Stale>,
+    /// Attempts.
+    pub attempts: Vec<Note>,
+}
+
+impl Decisions {
+    /// Keeps what was decided about a request that is over; what it is made of is taken from it. Each thread keeps `most`.
+    pub fn keep(&self, ctx: Box<Ctx>, most: usize, now: Instant) {
+        self.0.own(|ring| {
+            if ring.has_room(most) {
+                let decision = ring.taken(ctx, now);
+                ring.kept.push_back(decision);
+            }
+        });
+    }
+
+    /// The same of what never became one.
+    pub fn refused(
+        &self,
+        listener: &str,
+        client: IpAddr,
+        answer: &Answer,
+        request: RequestId,
+        (most, now): (usize, Instant),
+    ) {
+        self.0.own(|ring| {
+            if !ring.has_room(most) {
+                return;
+            }
+            let listener = ring.listener(listener);
+            ring.kept.push_back(Decision {
+                request,
+                ended: now,
+                took: Duration::ZERO,
+                listener,
+                names: None,
+                client: client.to_canonical(),
+                target: None,
+                class: RouteClass::ControllerApi,
+                status: Some(answer.status()),
+                ours: Some(Box::new(answer.clone())),
+                end: None,
+                held: Duration::ZERO,
+                connect: None,
+                first_byte: None,
+                position: None,
+                stale: None,
+                attempts: Vec::new(),
+            });
+        });
+    }
+
+    /// Up to so many that fit, the latest first. Each thread waits while its own are looked through.
+    pub fn last(&self, fits: impl Fn(&Decision) -> bool, most: usize) -> Vec<Decision> {
+        let mut found = Vec::new();
+        self.0.each(|ring| found.extend(ring.kept.iter().rev().filter(|one| fits(one)).take(most).cloned()));
+        found.sort_by_key(|one| std::cmp::Reverse(one.ended));
+        found.truncate(most);
+        found
+    }
+}
+
+impl Ring {
+    /// Whether one more is kept, of `most`.
+    fn has_room(&mut self, most: usize) -> bool {
+        while self.kept.len() >= most.max(1) {
+            self.kept.pop_front();
+        }
+        if most == 0 && !self.kept.is_empty() {
+            *self = Self::default();
+        }
+        most > 0
+    }
+
+    fn taken(&mut self, ctx: Box<Ctx>, now: Instant) -> Decision {
+        let status = ctx.status();
+        let listener = self.listener(ctx.listener_name());
+        let names = ctx.service().map(|service| self.names(service));
+        let (mut path, mut attempts) = (ctx.path, ctx.attempts);
+        if path.len() > PATH {
+            path = path.chars().take(PATH).collect();
+        }
+        if attempts.len() > ATTEMPTS {
+            attempts = attempts.split_off(attempts.len() - ATTEMPTS);
+        }
+        let ours = ctx.ours.map(Box::new);
+        Decision {
+            ended: now,
+            took: now.saturating_duration_since(ctx.started),
+            listener,
+            names,
+            client: ctx.client.ip,
+            target: Some((ctx.method, path)),
+            class: ctx.route.class,
+            status,
+            position: ctx.said.position.filter(|_| ours.is_none()),
+            ours,
+            end: Some(ctx.end),
+            held: ctx.held,
+            connect: ctx.connect,
+            first_byte: ctx.first_byte.map(|first| first.saturating_duration_since(ctx.started)),
+            stale: ctx.stale,
+            attempts,
+            request: ctx.request,
+        }
+    }
+
+    fn listener(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.listeners.iter().find(|known| known.as_ref() == name) {
+            return known.clone();
+        }
+        if self.listeners.len() >= NAMES {
+            self.listeners.retain(|known| Arc::strong_count(known) > 1);
+        }
+        let new: Arc<str> = name.into();
+        self.listeners.push(new.clone());
+        new
+    }
+
+    fn names(&mut self, service: &Arc<Service>) -> Arc<Names> {
+        let known =
+            |(known, _): &&(Weak<Service>, Arc<Names>)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(service));
+        if let Some((_, names)) = self.services.iter().find(known) {
+            return names.clone();
+        }
+        if self.services.len() >= NAMES {
+            self.services.retain(|(service, _)| service.strong_count() > 0);
+        }
+        let upstreams = service.upstreams.iter().map(|upstream| upstream.name.to_string()).collect();
+        let names = Arc::new(Names { service: service.name.to_string(), upstreams });
+        self.services.push((Arc::downgrade(service), names.clone()));
+        names
+    }
+}
