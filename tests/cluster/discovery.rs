@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use switchyard::store::{Store, Txn, etcd::EtcdStore};
+use tokio::task::JoinSet;
 
 use crate::{
     controllers::{Controller, Manner, Shared},
@@ -156,8 +157,8 @@ async fn a_held_request_goes_on_when_a_member_makes_itself_known_in_etcd() {
 
     // Nobody is known yet.
     let api = crate::support::api::Api::new(front);
-    let asked =
-        tokio::spawn(async move { api.delete("/api/v1/vm", &serde_json::json!({ "id": "x" })).await });
+    let mut asked = JoinSet::new();
+    asked.spawn(async move { api.delete("/api/v1/vm", &serde_json::json!({ "id": "x" })).await });
     eventually(SOON, "it is held", || async {
         let view = finder.api().try_call("GET", "/admin/v1/upstreams", None).await?.json();
         match view["services"][0]["held"].as_u64() {
@@ -172,7 +173,7 @@ async fn a_held_request_goes_on_when_a_member_makes_itself_known_in_etcd() {
     let member = format!(r#"{{"v":1,"w":"","address":"{}","version":"1","run":"x"}}"#, controller.address());
     let key = "/switchyard/main/members/controller/c1".to_owned();
     store.txn(Txn::new().put(key, member)).await.expect("a write");
-    let answer = asked.await.expect("a call that ends");
+    let answer = asked.join_next().await.expect("one call").expect("a call that ends");
     assert_eq!(answer.status, 200, "{answer}");
     assert_eq!(seen(&finder).await.expect("a view").0, ["c1 up"]);
     finder.process.stop(SOON).await;
