@@ -10,7 +10,7 @@ use switchyard::{
     config::{
         Address, Log,
         proxy::{
-            Access, Balance, DECISIONS, Endings, Kind, Limits, Listener, Proxy, Rule, Service, Upstream,
+            Access, Balance, DECISIONS, Does, Endings, Kind, Limits, Listener, Proxy, Rule, Service, Upstream,
         },
     },
     health::{Found, verdict::Tracker},
@@ -192,6 +192,7 @@ fn decisions(c: &mut Criterion) {
         at_listener: Vec::new(),
         endings: Endings::default(),
         decisions: DECISIONS,
+        orders: Default::default(),
         progress: None,
         tracing: None,
     }));
@@ -247,7 +248,7 @@ fn config(upstream: SocketAddr) -> Proxy {
             name: "front".into(),
             bind: vec![any],
             tls: None,
-            rules: vec![Rule { host: None, path: None, service: 0 }],
+            rules: vec![Rule { host: None, path: None, does: Does::Send(0) }],
             trusted: Vec::new(),
             proxy_protocol: Vec::new(),
             expose: Vec::new(),

@@ -10,7 +10,7 @@ use std::{
 use switchyard::{
     config::{
         bounds::{Bounds, By, Rate},
-        proxy::{Balance, Hold, Key, Kind, Network, Passive, Proxy, Rule, StaleReads, Sticky},
+        proxy::{Balance, Does, Hold, Key, Kind, Network, Passive, Proxy, Rule, StaleReads, Sticky},
     },
     wire::{
         decisions::{Decision, Decisions},
@@ -245,8 +245,8 @@ fn what_is_turned_away_is_turned_away_with_the_same_words() {
     let upstreams = named(1);
     let mut config = controllers(&upstreams);
     config.listeners[0].rules = vec![
-        Rule { host: Some("ci.example".into()), path: None, service: 0 },
-        Rule { host: None, path: Some("/api".into()), service: 0 },
+        Rule { host: Some("ci.example".into()), path: None, does: Does::Send(0) },
+        Rule { host: None, path: Some("/api".into()), does: Does::Send(0) },
     ];
     let front = Front::start(config);
     let said = agrees(&front, READ);

@@ -3,6 +3,7 @@
 use std::{fs::OpenOptions, io::Write as _};
 
 /// Lists a test as not run, or fails when the run is strict. `needs` ends a sentence: "`unshare -Urm`, which is …".
+#[allow(clippy::print_stdout, reason = "whoever runs one test alone sees it there")]
 pub fn list(scenario: &str, needs: &str) {
     let strict = std::env::var_os("SWITCHYARD_TEST_STRICT").is_some_and(|v| v == "1");
     assert!(!strict, "{scenario} needs {needs}");
