@@ -20,6 +20,7 @@ mod raw;
 mod value;
 mod planned;
 mod choosing;
+mod entry;
 mod suggest;
 mod timeouts;
 mod read;
