@@ -113,11 +113,11 @@ fn service(service: &Service) -> String {
         notes.push(format!("{} cannot be asked: {}", discovery.from, discovery.why));
     }
     let notes: String = notes.iter().map(|note| format!("\n  {note}")).collect();
-    let rows: Vec<_> = service.upstreams.iter().map(row).collect();
+    let rows: Vec<_> = service.upstreams.iter().map(|upstream| row(service, upstream)).collect();
     format!("{head}{notes}\n{}", table(&HEAD, &rows))
 }
 
-fn row(upstream: &Upstream) -> ([String; 7], Vec<String>) {
+fn row(service: &Service, upstream: &Upstream) -> ([String; 7], Vec<String>) {
     let takes = match (upstream.drained, &upstream.ejected, upstream.health.as_str()) {
         (true, ..) => "drained",
         (false, Some(_), _) => "ejected",
@@ -135,7 +135,7 @@ fn row(upstream: &Upstream) -> ([String; 7], Vec<String>) {
     if upstream.health != "up" {
         notes.push(format!("{} since {}: {}", upstream.health, upstream.since, upstream.evidence));
     }
-    for class in upstream.classes.iter().filter(|class| !class.why.is_empty()) {
+    for class in service.refusals(upstream) {
         notes.push(format!("{}: {}", class.class.as_str(), class.why));
     }
     if let Some(ejected) = &upstream.ejected {

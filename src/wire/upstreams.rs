@@ -49,6 +49,17 @@ pub struct Service {
     pub upstreams: Vec<Upstream>,
 }
 
+impl Service {
+    /// What this upstream of it refuses although it is its part. A replica that takes no writes is as it should be.
+    pub fn refusals<'a>(&self, upstream: &'a Upstream) -> impl Iterator<Item = &'a ClassVerdict> {
+        let replica = !upstream.writer && self.upstreams.iter().any(|other| other.writer);
+        let written = |class| matches!(class, RouteClass::RegistryWrite | RouteClass::RegistryUpload);
+        upstream.classes.iter().filter(move |verdict| {
+            !verdict.why.is_empty() && !(replica && !verdict.may && written(verdict.class))
+        })
+    }
+}
+
 /// Where upstreams are found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Discovery {

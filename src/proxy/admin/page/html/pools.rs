@@ -61,7 +61,7 @@ fn of_service(seen: &Seen, service: &Service) -> Markup {
 
 fn state(upstream: &Upstream) -> Markup {
     match (upstream.health.as_str(), &upstream.ejected) {
-        ("up", _) if upstream.drained => light("off", "⏸", "drained"),
+        ("up", _) if upstream.drained => light("off", "■", "drained"),
         ("up", None) => light("well", "✓", "up"),
         ("up", Some(_)) => light("warning", "⏏", "ejected"),
         ("down", _) => light("broken", "✗", "down"),
@@ -94,7 +94,7 @@ fn of_upstream(seen: &Seen, service: &Service, upstream: &Upstream) -> Markup {
                     Some(ejected) => { (ejected.why) "; tried again after " (time(ejected.until, seen.at)) }
                     None => (upstream.evidence),
                 }
-                @for class in upstream.classes.iter().filter(|class| !class.why.is_empty()) {
+                @for class in service.refusals(upstream) {
                     br; span .bad { (class.class.as_str()) ": " (class.why) }
                 }
             }

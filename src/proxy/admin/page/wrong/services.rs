@@ -213,7 +213,7 @@ fn classes(service: &Service, upstream: &Upstream, all: &mut Vec<Wrong>) {
     if upstream.health != "up" {
         return;
     }
-    let refused: Vec<&ClassVerdict> = upstream.classes.iter().filter(|class| !class.why.is_empty()).collect();
+    let refused: Vec<&ClassVerdict> = service.refusals(upstream).collect();
     let mut told: Vec<&str> = Vec::new();
     for class in &refused {
         // One reason for several kinds is one thing that is wrong.

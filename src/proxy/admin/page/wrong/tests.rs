@@ -181,6 +181,30 @@ fn a_server_that_refuses_one_kind_of_request_is_named_with_its_reason_once() {
 }
 
 #[test]
+fn that_a_replica_takes_no_writes_is_not_wrong() {
+    let refuses = |class| ClassVerdict { class, may: false, why: "it is a replica".into() };
+    let written = vec![refuses(RouteClass::RegistryWrite), refuses(RouteClass::RegistryUpload)];
+    let replica = Upstream { classes: written.clone(), ..up("r2") };
+    let writer = Upstream { writer: true, ..up("r1") };
+    assert_eq!(wrong(&seen(vec![service("reg", vec![writer.clone(), replica.clone()])])), []);
+
+    let read = vec![refuses(RouteClass::RegistryRead)];
+    let seen_of = |a, b| seen(vec![service("reg", vec![a, b])]);
+    check(
+        &seen_of(writer.clone(), Upstream { classes: read, ..up("r2") }),
+        Level::Warning,
+        "r2 of reg takes no registry-read",
+        "it is a replica",
+    );
+    check(
+        &seen_of(Upstream { classes: written, ..writer }, replica),
+        Level::Warning,
+        "r1 of reg takes no registry-write, registry-upload",
+        "it is a replica",
+    );
+}
+
+#[test]
 fn limits_maintenance_panic_and_waiting_are_told() {
     let full = Upstream { at_limit: vec!["requests".into()], outstanding: 9, waiting: 2, ..up("a") };
     let mut one = service("ci", vec![full, up("b")]);
