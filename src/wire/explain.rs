@@ -66,7 +66,7 @@ pub struct Way {
 pub struct Rule {
     /// As in the config.
     pub rule: String,
-    /// The service that it leads to.
+    /// The service that it leads to; empty if it refuses.
     pub service: String,
     /// It is the one.
     pub matches: bool,

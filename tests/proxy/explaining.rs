@@ -248,11 +248,19 @@ fn what_is_turned_away_is_turned_away_with_the_same_words() {
         Rule { host: Some("ci.example".into()), path: None, does: Does::Send(0) },
         Rule { host: None, path: Some("/api".into()), does: Does::Send(0) },
     ];
+    let deny = |path: &str, does| Rule { host: None, path: Some(path.into()), does };
+    config.listeners[0].rules.insert(1, deny("/api/private", Does::Forbid));
+    config.listeners[0].rules.insert(2, deny("/api/secret", Does::Hide));
     let front = Front::start(config);
     let said = agrees(&front, READ);
     let rules: Vec<_> = said.rules.iter().map(|rule| (rule.matches, rule.why.as_str())).collect();
-    assert_eq!(rules, [(false, "the host is `front`"), (true, "the first that matches")]);
+    let other = (false, "the path is `/api/v1/vm`");
+    assert_eq!(rules, [(false, "the host is `front`"), other, other, (true, "the first that matches")]);
     let get = |path: &'static str| One { path, ..READ };
+    let denied = agrees(&front, get("/api/private/x"));
+    assert_eq!(code(&denied), "denied-by-rule");
+    assert_eq!(denied.rules.last().unwrap().why, "the first that matches, and it denies with 403");
+    assert_eq!(code(&agrees(&front, get("/api/secret"))), "no-route");
     assert_eq!(code(&agrees(&front, get("/other"))), "no-route");
     assert_eq!(code(&agrees(&front, get("/metrics"))), "no-route");
     assert_eq!(agrees(&front, get("//api/v1//vm")).path.unwrap(), "/api/v1/vm");
@@ -271,6 +279,20 @@ fn what_is_turned_away_is_turned_away_with_the_same_words() {
     front.reload(&config).unwrap();
     assert_eq!(code(&agrees(&front, READ)), "maintenance");
     assert_eq!(upstreams[0].count(), 2);
+}
+
+#[test]
+fn one_that_is_drained_is_told_to_be() {
+    let upstreams = named(2);
+    let front = Front::start(controllers(&upstreams));
+    let path = "/admin/v1/services/pool/upstreams/u0/drain";
+    let answer = raw::ask(front.admin, &with_body("POST", path, "Connection: close\r\n", "{}"));
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    for _ in 0..4 {
+        let said = agrees(&front, READ).choice.unwrap();
+        assert_eq!(said.upstreams[0].why, "drained by an operator");
+        assert_eq!(said.pick.unwrap().upstream, "u1");
+    }
 }
 
 #[test]

@@ -33,8 +33,7 @@ fn of(ask: &Ask, way: &Way) -> String {
     }
     for rule in &way.rules {
         let leads = if rule.service.is_empty() { String::new() } else { format!(" → `{}`", rule.service) };
-        // What is hidden has no rule.
-        let no = if rule.matches || rule.service.is_empty() { "" } else { "not " };
+        let no = if rule.matches { "" } else { "not " };
         line(&mut out, "rule", &format!("{no}{}{leads}: {}", rule.rule, rule.why));
     }
     if let Some(request) = &way.request {

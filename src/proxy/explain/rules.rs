@@ -16,7 +16,7 @@ pub(super) fn of(ctx: &Ctx, listener: &Listener, host: &str) -> Vec<Rule> {
         return vec![Rule {
             rule: "paths of our own servers".into(),
             service: String::new(),
-            matches: false,
+            matches: true,
             why: "a front keeps them to itself unless its `expose` lists them".into(),
         }];
     }
