@@ -55,7 +55,8 @@ impl Service {
         let replica = !upstream.writer && self.upstreams.iter().any(|other| other.writer);
         let written = |class| matches!(class, RouteClass::RegistryWrite | RouteClass::RegistryUpload);
         upstream.classes.iter().filter(move |verdict| {
-            !verdict.why.is_empty() && !(replica && !verdict.may && written(verdict.class))
+            let as_it_should = replica && !verdict.may && written(verdict.class);
+            !verdict.why.is_empty() && !as_it_should
         })
     }
 }
