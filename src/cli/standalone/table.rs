@@ -43,7 +43,7 @@ pub(super) fn table(addresses: &Addresses, data: &Data, args: &Args) -> String {
 
   controllers   http://{controllers}
   registries    http://{registries}
-  admin         http://{admin}     /metrics, /readyz, /admin/v1/upstreams, /admin/v1/registries
+  admin         http://{admin}     in a browser: what runs, what is wrong and what to do; /metrics, /readyz
   state         {state}
 
 Try in another terminal:
@@ -71,6 +71,13 @@ Try in another terminal:
         (
             "see how the registries stand: one takes pushes, the others copy it",
             format!("{} registry status --admin http://{admin}", program()),
+        ),
+        (
+            "where a pull would go now, and why",
+            format!(
+                "{} explain GET /v2/sample/manifests/v1 --listener registries --admin http://{admin}",
+                program()
+            ),
         ),
         ("end it", format!("curl -s -X DELETE {api}/vm -d \"{{\\\"id\\\":\\\"$ID\\\"}}\"")),
     ];
