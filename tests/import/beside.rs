@@ -186,7 +186,7 @@ fn requests_are_answered_as_nginx_answers_them() {
     let (c1, r1) = (upstream("c1"), upstream("r1"));
     let text = |at: SocketAddr| {
         format!(
-            "daemon off; pid nginx.pid; worker_processes 1;
+            "daemon off; pid nginx.pid; master_process off;
              events {{ worker_connections 256; }}
              http {{
                access_log off; client_body_temp_path t1; proxy_temp_path t2; fastcgi_temp_path t3; uwsgi_temp_path t4;
