@@ -54,6 +54,7 @@ pub mod follow;
 pub mod cohort;
 pub mod survey;
 mod vendor;
+mod kept;
 pub mod orders;
 pub mod pins;
 pub mod members;

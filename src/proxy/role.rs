@@ -179,7 +179,7 @@ impl Proxy {
         // A predecessor knows better than what was kept for a start.
         let run_dir = config.run_dir.clone();
         let said = match (&link, run_dir.as_deref()) {
-            (None, Some(dir)) => orders::recall(dir),
+            (None, Some(dir)) => orders::KEPT.recall(dir),
             _ => known.orders.all(),
         };
         if !said.is_empty() {
@@ -193,7 +193,11 @@ impl Proxy {
         }
         take_tickets(&live.load(), &tickets);
         pins::hand(&live.load(), &clients);
-        let fresh = run_dir.as_deref().filter(|_| link.is_none()).map(cohort::recall).unwrap_or_default();
+        let fresh = run_dir
+            .as_deref()
+            .filter(|_| link.is_none())
+            .map(|dir| cohort::KEPT.recall(dir))
+            .unwrap_or_default();
         for (known, from_before) in
             fresh.iter().map(|known| (known, true)).chain(cohorts.iter().map(|known| (known, false)))
         {

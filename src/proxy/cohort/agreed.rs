@@ -1,27 +1,28 @@
 //! The choice as proxies say it to each other in etcd, and as one keeps it in `run_dir` for its next start.
 
-use std::{fs, io::Read, path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tracing::warn;
 
 use super::core::{Choice, Core, Why};
 use crate::{
     config::proxy::{Service, Source},
     discovery::word::Word,
     model::ServerVersion,
+    proxy::kept::Kept,
     supervise::Handle as Tasks,
-    wire::handover,
 };
 
 /// How long a choice that cannot wait waits for etcd: nobody of the chosen version is left, or none is chosen.
 pub(super) const PATIENCE: Duration = Duration::from_secs(4);
 
-/// The file in `run_dir`.
-const FILE: &str = "cohorts.json";
-
-/// A longer file is none of ours.
-const LONGEST: u64 = 1 << 20;
+/// What agents of each service are served from.
+pub(in crate::proxy) const KEPT: Kept = Kept {
+    file: "cohorts.json",
+    longest: 1 << 20,
+    unread: "what agents were served from could not be read, so it is chosen anew",
+    unkept: "what agents are served from could not be kept for the next start",
+};
 
 /// The value in etcd.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,32 +88,10 @@ pub(super) fn word(
     Some(Some(Arc::new(Word::start(tasks, urls, cluster, name))))
 }
 
-/// What was kept; nothing if there is none that can be read.
-pub(in crate::proxy) fn recall(run_dir: &Path) -> Vec<handover::Cohort> {
-    let Ok(file) = fs::File::open(run_dir.join(FILE)) else { return Vec::new() };
-    let mut text = String::new();
-    let read = file.take(LONGEST).read_to_string(&mut text).map_err(|error| error.to_string());
-    match read.and_then(|_| serde_json::from_str(&text).map_err(|error| error.to_string())) {
-        Ok(kept) => kept,
-        Err(why) => {
-            warn!(file = FILE, why, "what agents were served from could not be read, so it is chosen anew");
-            Vec::new()
-        }
-    }
-}
-
-/// Keeps it. It is whole or as it was, whenever the machine goes down.
-pub(super) fn keep(run_dir: &Path, known: &[handover::Cohort]) {
-    let (file, next) = (run_dir.join(FILE), run_dir.join(format!("{FILE}.next")));
-    let text = serde_json::to_vec(known).unwrap_or_default();
-    if let Err(error) = fs::write(&next, text).and_then(|()| fs::rename(&next, &file)) {
-        warn!(file = FILE, error = %error, "what agents are served from could not be kept for the next start");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::handover;
 
     #[test]
     fn a_word_is_read_as_it_was_said_and_nothing_else_is_one() {
@@ -134,16 +113,16 @@ mod tests {
     #[test]
     fn what_was_kept_is_recalled_and_rubbish_is_not() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(recall(dir.path()).is_empty());
+        assert!(KEPT.recall::<handover::Cohort>(dir.path()).is_empty());
         let one = handover::Cohort {
             service: "controllers".into(),
             version: "1.51".into(),
             since: crate::clock::wall(),
             pin: None,
         };
-        keep(dir.path(), std::slice::from_ref(&one));
-        assert_eq!(recall(dir.path()), [one]);
-        std::fs::write(dir.path().join(FILE), "x").unwrap();
-        assert!(recall(dir.path()).is_empty());
+        KEPT.keep(dir.path(), std::slice::from_ref(&one));
+        assert_eq!(KEPT.recall::<handover::Cohort>(dir.path()), [one]);
+        std::fs::write(dir.path().join(KEPT.file), "x").unwrap();
+        assert!(KEPT.recall::<handover::Cohort>(dir.path()).is_empty());
     }
 }

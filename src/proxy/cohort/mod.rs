@@ -21,7 +21,7 @@ use arc_swap::{ArcSwap, Guard};
 use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
-pub(super) use self::agreed::recall;
+pub(super) use self::agreed::KEPT;
 use self::{
     agreed::Said,
     core::{Choice, Core, GATHER, Rules, Seen, Why},
@@ -464,7 +464,7 @@ pub(super) async fn keep(live: Arc<Live>, metrics: ProxyMetrics, run_dir: Option
         }
         // Nothing is chosen yet: what was kept may still be asked for.
         if let Some(dir) = run_dir.as_deref().filter(|_| kept != known && !known.is_empty()) {
-            agreed::keep(dir, &known);
+            KEPT.keep(dir, &known);
             kept = known;
         }
         tokio::time::sleep(LOOK).await;

@@ -4,7 +4,6 @@
 //! What a request needs of it is one word at each upstream and one at its service ([`word`]), read anew at each choice:
 //! whoever holds an older snapshot, for a transfer that goes on elsewhere, heeds it too.
 
-mod kept;
 mod word;
 
 use std::{
@@ -12,10 +11,21 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-pub(super) use self::kept::recall;
 pub use self::word::{OfService, OfUpstream};
-use super::snapshot::{Service, Snapshot};
+use super::{
+    kept::Kept,
+    snapshot::{Service, Snapshot},
+};
 use crate::wire::orders::{Order, What};
+
+/// They are in `run_dir` for the next start: a proxy that was killed must not send requests to a server that an operator is
+/// working on.
+pub(super) const KEPT: Kept = Kept {
+    file: "orders.json",
+    longest: 4 << 20,
+    unread: "what operators had said could not be read, so the config alone counts",
+    unkept: "what an operator has said could not be kept for the next start",
+};
 
 /// Orders that are kept at most. Past it a new one is refused: somebody forgot to take theirs back.
 const MOST: usize = 1024;
@@ -140,7 +150,7 @@ impl Orders {
 
     fn keep(&self, said: &[Order]) {
         if let Some(dir) = &self.dir {
-            kept::keep(dir, said);
+            KEPT.keep(dir, said);
         }
     }
 
@@ -223,10 +233,10 @@ mod tests {
         let orders = Orders::new(Vec::new(), Some(dir.path().to_owned()));
         orders.say(order("u", What::Weight(3))).unwrap();
         orders.say(order("v", What::Drained)).unwrap();
-        assert_eq!(recall(dir.path()), orders.all());
+        assert_eq!(KEPT.recall::<Order>(dir.path()), orders.all());
         orders.take_back("s", Some("u"), What::Weight(3)).unwrap();
         assert_eq!(
-            recall(dir.path()),
+            KEPT.recall::<Order>(dir.path()),
             [order("v", What::Drained)].map(|o| Order { since: orders.all()[0].since, ..o })
         );
     }
