@@ -60,7 +60,11 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const FENCES: &[(&str, &[&str], &str)] = &[
     ("pingora_core", &["proxy/engine/"], "the engine alone knows Pingora"),
     ("nix", &["proxy/engine/splice/"], "what rustix lacks is needed in one place"),
-    ("httparse", &["proxy/h1/", "proxy/engine/"], "heads are read in one place and shown as `Fields`"),
+    (
+        "httparse",
+        &["proxy/h1/", "proxy/engine/", "http/direct/"],
+        "heads are read in one place and shown as `Fields`",
+    ),
     (
         "rustls",
         &["tls/", "proxy/engine/"],

@@ -85,6 +85,8 @@ pub struct Limits {
     pub upload_idle: std::time::Duration,
     /// Most upload sessions at once.
     pub uploads: usize,
+    /// What was stored and not verified for so long is hashed before it is sent.
+    pub verify_every: std::time::Duration,
 }
 
 impl Default for Limits {
@@ -94,6 +96,7 @@ impl Default for Limits {
             reserve: 1024 * 1024 * 1024,
             upload_idle: std::time::Duration::from_secs(24 * 3600),
             uploads: 1024,
+            verify_every: std::time::Duration::from_secs(24 * 3600),
         }
     }
 }

@@ -62,7 +62,7 @@ pub(super) struct GuardedIo<S> {
 }
 
 impl<S> GuardedIo<S> {
-    fn new(stream: S, patience: Patience) -> Self {
+    pub(super) fn new(stream: S, patience: Patience) -> Self {
         let moved = clock::now();
         let timer = Box::pin(tokio::time::sleep_until(moved + patience.quiet));
         Self { stream, patience, moved, stalled: None, timer }

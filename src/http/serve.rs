@@ -5,6 +5,8 @@ use std::{io, net::SocketAddr, time::Duration};
 use axum::{Router, extract::connect_info::Connected, serve::IncomingStream};
 use tokio::net::TcpListener;
 
+#[cfg(target_os = "linux")]
+use super::guarded::GuardedIo;
 use super::guarded::{Guarded, PATIENCE, Patience};
 use crate::supervise::Stop;
 
@@ -26,6 +28,84 @@ pub async fn serve(listener: TcpListener, router: Router, stop: Stop, grace: Dur
     serve_with(PATIENCE, listener, router, stop, grace).await
 }
 
+/// As [`serve`]. Below `paths`, plain requests for what lies in files are answered without copying it
+/// ([`super::with_parts`]), where the system can do that.
+pub async fn serve_files(
+    listener: TcpListener,
+    router: Router,
+    paths: &'static [&'static str],
+    stop: Stop,
+    grace: Duration,
+) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        serve_files_with(PATIENCE, listener, router, paths, stop, grace).await
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _copied = paths;
+        serve(listener, router, stop, grace).await
+    }
+}
+
+/// Connections that wait for the library's server to take them; it does so at once.
+#[cfg(target_os = "linux")]
+const HANDED_OVER: usize = 64;
+
+#[cfg(target_os = "linux")]
+pub(super) async fn serve_files_with(
+    patience: Patience,
+    listener: TcpListener,
+    router: Router,
+    paths: &'static [&'static str],
+    stop: Stop,
+    grace: Duration,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let (others, handed) = tokio::sync::mpsc::channel(HANDED_OVER);
+    let direct = super::direct::Direct { router: router.clone(), paths, patience, others };
+    let over = HandedOver { handed, patience, address };
+    let both = async {
+        let ((), served) =
+            tokio::join!(direct.run(listener, stop.clone()), until_stop(over, router, stop.clone()));
+        served
+    };
+    within(both, stop.clone(), grace).await
+}
+
+/// Connections on which something was asked that is not for files.
+#[cfg(target_os = "linux")]
+struct HandedOver {
+    handed: tokio::sync::mpsc::Receiver<(tokio::net::TcpStream, SocketAddr)>,
+    patience: Patience,
+    address: SocketAddr,
+}
+
+#[cfg(target_os = "linux")]
+impl axum::serve::Listener for HandedOver {
+    type Io = GuardedIo<tokio::net::TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        match self.handed.recv().await {
+            Some((stream, peer)) => (GuardedIo::new(stream, self.patience), peer),
+            // Nobody accepts any more: there will be none.
+            None => std::future::pending().await,
+        }
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(self.address)
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Connected<IncomingStream<'_, HandedOver>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, HandedOver>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
 async fn serve_with(
     patience: Patience,
     listener: TcpListener,
@@ -33,16 +113,34 @@ async fn serve_with(
     stop: Stop,
     grace: Duration,
 ) -> io::Result<()> {
-    let asked = stop.clone();
+    within(until_stop(Guarded { listener, patience }, router, stop.clone()), stop, grace).await
+}
+
+/// Stops accepting with the stop, and ends with the last answer.
+async fn until_stop<L>(listener: L, router: Router, stop: Stop) -> io::Result<()>
+where
+    L: axum::serve::Listener<Addr: std::fmt::Debug>,
+    Peer: for<'a> Connected<IncomingStream<'a, L>>,
+{
     let service = router.into_make_service_with_connect_info::<Peer>();
-    let serving = axum::serve(Guarded { listener, patience }, service)
-        .with_graceful_shutdown(async move { asked.requested().await });
+    axum::serve(listener, service)
+        .with_graceful_shutdown(async move { stop.requested().await })
+        .into_future()
+        .await
+}
+
+/// Cuts what is still running at the end of the grace.
+async fn within(
+    serving: impl Future<Output = io::Result<()>>,
+    stop: Stop,
+    grace: Duration,
+) -> io::Result<()> {
     let late = async {
         stop.requested().await;
         tokio::time::sleep(grace).await;
     };
     tokio::select! {
-        ended = serving.into_future() => ended,
+        ended = serving => ended,
         () = late => {
             tracing::warn!("requests were still running at the end of the grace and were cut");
             Ok(())

@@ -56,6 +56,15 @@ impl Timestamp {
         Duration::try_from(self.0 - earlier.0).unwrap_or(Duration::ZERO)
     }
 
+    /// As HTTP writes it: `Sun, 04 Jan 2026 09:25:42 GMT` (RFC 9110, 5.6.7).
+    pub fn http_date(&self) -> String {
+        let form = time::macros::format_description!(
+            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
+        );
+        // Every moment has these parts.
+        self.0.format(&form).unwrap_or_default()
+    }
+
     /// This moment less a while.
     pub fn minus(&self, while_: Duration) -> Self {
         Self(self.0.saturating_sub(time::Duration::try_from(while_).unwrap_or(time::Duration::MAX)))
@@ -102,6 +111,12 @@ mod tests {
         assert_eq!(at.to_string(), "2026-01-04T14:25:42.1002Z");
         assert_eq!(Timestamp::parse("0001-01-01T00:00:00Z").unwrap(), Timestamp::NEVER);
         assert_eq!(Timestamp::NEVER.to_string(), "0001-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn http_has_its_own_way_to_write_a_date() {
+        let at = Timestamp::parse("2026-01-04T09:25:42.1Z").unwrap();
+        assert_eq!(at.http_date(), "Sun, 04 Jan 2026 09:25:42 GMT");
     }
 
     #[test]

@@ -35,7 +35,7 @@ use crate::{
         self, BaseUrl,
         registry::{Members, Role, Storage},
     },
-    http::{BindError, BodyRoom, bind, health_routes, request_id, serve, write_address_file},
+    http::{BindError, BodyRoom, bind, health_routes, request_id, serve_files, write_address_file},
     model::{OURS, Position, full_version},
     store::{Member, Registration, Store, StoreError, etcd::EtcdStore, keys::Keys},
     supervise::{Handle, OnEnd, Stage, Stop},
@@ -57,6 +57,9 @@ const MANIFESTS: usize = 64 * 1024 * 1024;
 
 /// A manifest that takes longer to arrive is refused.
 const MANIFEST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Below these lie large files.
+const FILES: &[&str] = &["/v2/", "/replication/v1/blobs/"];
 
 /// Upper bounds of the answer times, in seconds.
 const BOUNDS: &[f64] = &[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
@@ -125,6 +128,7 @@ impl Registry {
             reserve: config.limits.reserve,
             upload_idle: config.limits.upload_idle,
             uploads: config.limits.uploads,
+            verify_every: config.limits.verify_every,
         })
         .await?;
         let space = disk.space().await.map_err(|error| error.to_string());
@@ -228,7 +232,7 @@ impl Registry {
         }
         let role = self.app.role.as_str();
         tracing::info!(address = %self.address, role, "registry serves");
-        serve(self.listener, router(self.app, self.http, stop.clone()), stop, self.grace).await
+        serve_files(self.listener, router(self.app, self.http, stop.clone()), FILES, stop, self.grace).await
     }
 }
 

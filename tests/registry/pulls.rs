@@ -1,10 +1,12 @@
 //! Pulls: blobs whole and in ranges, manifests as they were pushed, lists in pages.
 
+use std::{os::unix::fs::FileExt, time::Duration};
+
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use switchyard::model::Digest;
+use switchyard::{config::registry::Limits, model::Digest};
 
-use crate::rig::{MANIFEST, Rig, header, image, noise, refusal};
+use crate::rig::{MANIFEST, Rig, header, image, limits, noise, refusal};
 
 #[tokio::test]
 async fn a_blob_is_read_whole_in_part_and_not_past_its_end() {
@@ -131,4 +133,38 @@ async fn a_blob_that_lost_bytes_on_disk_is_never_given_as_whole() {
     // Pushing it again heals it.
     rig.blob("short", &noise(3, 2_000_000)).await;
     rig.assert_complete("short", "a").await;
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_damaged_is_not_sent_and_those_beside_it_are() {
+    const CHUNK: usize = 4 * 1024 * 1024;
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with(dir.path(), Limits { verify_every: Duration::from_millis(1), ..limits() }).await;
+    let data = noise(5, 2 * CHUNK + 1000);
+    let digest = rig.blob("rot", &data).await;
+    let path = format!("/v2/rot/blobs/{digest}");
+    let whole = rig.get(&path).await.bytes().await.unwrap();
+    assert!(whole == data);
+
+    let stored = dir.path().join("blobs/sha256").join(&digest.hex()[..2]).join(digest.hex());
+    let file = std::fs::OpenOptions::new().write(true).open(stored).unwrap();
+    file.write_at(&[data[CHUNK + 77] ^ 1], CHUNK as u64 + 77).unwrap();
+    // By the server that copies, which a request with an odd header gets, and by the one that does not.
+    for odd in [false, true] {
+        let part = |range: String| {
+            let ask = rig.ask("GET", &path).header("range", range);
+            if odd { ask.header("expect", "nothing") } else { ask }.send()
+        };
+        for (from, to) in [(5, CHUNK), (2 * CHUNK, 2 * CHUNK + 1000)] {
+            let got = part(format!("bytes={from}-{}", to - 1)).await.unwrap();
+            assert!(got.bytes().await.unwrap() == data[from..to], "{from}");
+        }
+        let mut broken = part(format!("bytes={}-", CHUNK - 10)).await.unwrap();
+        assert_eq!(header(&broken, "content-length"), (CHUNK + 1010).to_string());
+        let mut got = Vec::new();
+        while let Ok(Some(piece)) = broken.chunk().await {
+            got.extend_from_slice(&piece);
+        }
+        assert!(got == data[CHUNK - 10..CHUNK], "{} bytes", got.len());
+    }
 }

@@ -98,5 +98,6 @@ fn limits<'r>(raw: &'r Raw<'r>) -> Limits {
         reserve: table.or("reserve", default.reserve, bytes),
         upload_idle: table.or("upload_idle", default.upload_idle, time),
         uploads: table.or("uploads", default.uploads, whole(1..=100_000)),
+        verify_every: table.or("verify_every", default.verify_every, time),
     }
 }

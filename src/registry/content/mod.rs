@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::stream::BoxStream;
 
 use crate::{
+    http::{Parts, read},
     model::{Digest, RepositoryName},
     wire::replication::BlobRef,
 };
@@ -108,8 +109,16 @@ pub struct Space {
 pub struct BlobBody {
     /// Of the whole blob, whatever range was asked for.
     pub size: u64,
-    /// The asked range, in pieces of bounded size; ends with an error if the file turns out short.
-    pub stream: BoxStream<'static, io::Result<Bytes>>,
+    /// The asked range, in parts of files, each verified within `verify_every`. Ends with an error where it is not what
+    /// was stored.
+    pub parts: Parts,
+}
+
+impl BlobBody {
+    /// The asked range, read in pieces of bounded size.
+    pub fn bytes(self) -> BoxStream<'static, io::Result<Bytes>> {
+        read(self.parts)
+    }
 }
 
 /// One storage. Every method may be cancelled: what it began is finished or undone by itself.

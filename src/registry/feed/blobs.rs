@@ -11,6 +11,7 @@ use axum::{
 
 use super::{Feed, Refusal};
 use crate::{
+    http::with_parts,
     model::Digest,
     registry::range::{AskedRange, asked_range},
     wire::headers,
@@ -44,7 +45,8 @@ pub(super) async fn blob(
         let of = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
         answer = answer.header(header::CONTENT_RANGE, of);
     }
-    answer.body(Body::from_stream(body.stream)).map_err(|error| Refusal::bad(error.to_string()))
+    let answer = answer.body(Body::empty()).map_err(|error| Refusal::bad(error.to_string()))?;
+    Ok(with_parts(answer, body.parts))
 }
 
 /// `GET blobs/<digest>/chunks`.

@@ -18,6 +18,7 @@ async fn disk(dir: &std::path::Path) -> Arc<dyn Content> {
         reserve: 0,
         upload_idle: std::time::Duration::from_secs(60),
         uploads: 4,
+        verify_every: std::time::Duration::from_secs(3600),
     };
     Arc::new(Disk::open(settings).await.unwrap())
 }

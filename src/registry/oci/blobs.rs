@@ -1,4 +1,4 @@
-//! `/v2/<name>/blobs/<digest>`: whole or one range, straight from the file.
+//! `/v2/<name>/blobs/<digest>`: whole or one range, straight from the file (`sendfile(2)` on plain connections).
 
 use axum::{
     body::Body,
@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 
 use super::{Ask, Code, DIGEST, OciError};
 use crate::{
+    http::with_parts,
     model::{Digest, RepositoryName},
     registry::range::{AskedRange, asked_range},
 };
@@ -57,12 +58,12 @@ pub(super) async fn get(ask: &Ask<'_>, name: &RepositoryName, digest: &Digest) -
     let blob =
         content.read(digest, Some(range)).await?.filter(|blob| blob.size == size).ok_or_else(unknown)?;
     let sent = ask.app.metrics.sent.clone();
-    let stream = blob.stream.inspect(move |piece| {
-        if let Ok(piece) = piece {
-            sent.inc_by(piece.len() as u64);
+    let parts = blob.parts.inspect(move |part| {
+        if let Ok(part) = part {
+            sent.inc_by(part.range.end - part.range.start);
         }
     });
-    Ok(built(answer, Body::from_stream(stream)))
+    Ok(with_parts(built(answer, Body::empty()), parts.boxed()))
 }
 
 /// Every part of such an answer is made by us and valid, but for a media type that came with a push.

@@ -235,7 +235,7 @@ pub(super) async fn read_small(
     if body.size != size {
         return Err(damaged("it has another size than when it was pushed"));
     }
-    let mut pieces = body.stream;
+    let mut pieces = body.bytes();
     let mut whole = BytesMut::new();
     while let Some(piece) = pieces.try_next().await.map_err(ContentError::io("read a blob"))? {
         whole.extend_from_slice(&piece);

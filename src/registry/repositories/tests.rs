@@ -18,6 +18,7 @@ fn settings(dir: &std::path::Path) -> disk::DiskSettings {
         reserve: 0,
         upload_idle: std::time::Duration::from_secs(60),
         uploads: 4,
+        verify_every: std::time::Duration::from_secs(3600),
     }
 }
 

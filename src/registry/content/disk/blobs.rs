@@ -3,24 +3,16 @@
 use std::{
     fs::{self, File},
     io,
-    ops::Range,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
-use futures_util::stream::{self, BoxStream, StreamExt};
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
-use tokio::sync::Semaphore;
 
 use super::super::{CHUNK, ChunkList, ContentError, Hashed};
-use super::{full_or, make_dirs, replace, sync_dir};
+use super::{full_or, make_dirs, reading::Open, replace, sync_dir, verified::Verified};
 use crate::model::Digest;
-
-/// One read of a download, and so what a slow client holds here.
-const READ: usize = 256 * 1024;
 
 /// A blob's time is set anew only when it is older, so that a push of known layers writes nothing.
 const TOUCH_AFTER: Duration = Duration::from_secs(600);
@@ -28,11 +20,12 @@ const TOUCH_AFTER: Duration = Duration::from_secs(600);
 pub(super) struct Blobs {
     root: PathBuf,
     tmp: PathBuf,
+    pub(super) verified: Arc<Verified>,
 }
 
 impl Blobs {
     /// Makes the 256 directories at once: later no parent needs a sync.
-    pub(super) fn open(root: &Path, tmp: PathBuf) -> io::Result<Self> {
+    pub(super) fn open(root: &Path, tmp: PathBuf, verified: Arc<Verified>) -> io::Result<Self> {
         make_dirs(root)?;
         for first in 0..=255u8 {
             let dir = root.join(hex::encode([first]));
@@ -41,7 +34,7 @@ impl Blobs {
             }
         }
         sync_dir(root)?;
-        Ok(Self { root: root.to_owned(), tmp })
+        Ok(Self { root: root.to_owned(), tmp, verified })
     }
 
     fn path(&self, blob: &Digest) -> PathBuf {
@@ -70,10 +63,11 @@ impl Blobs {
         Ok(Some(meta.len()))
     }
 
-    pub(super) fn open_blob(&self, blob: &Digest) -> Result<Option<(File, u64)>, ContentError> {
+    pub(super) fn open_blob(&self, blob: &Digest) -> Result<Option<Open>, ContentError> {
         let Some(file) = maybe(File::open(self.path(blob)))? else { return Ok(None) };
         let size = file.metadata().map_err(ContentError::io("look at a blob"))?.len();
-        Ok(Some((file, size)))
+        let list = if size > CHUNK { maybe(File::open(self.chunks_path(blob)))? } else { None };
+        Ok(Some(Open { blob: *blob, size, file, list }))
     }
 
     pub(super) fn chunks(&self, blob: &Digest) -> Result<Option<ChunkList>, ContentError> {
@@ -108,35 +102,10 @@ impl Blobs {
             fs::rename(file, &target)?;
             target.parent().map_or(Ok(()), sync_dir)
         };
-        publish().map_err(full_or("publish a blob"))
+        publish().map_err(full_or("publish a blob"))?;
+        self.verified.note_whole(&hashed.digest, hashed.size);
+        Ok(())
     }
-}
-
-/// Reads a range piece by piece on blocking threads; one piece is held at a time.
-pub(super) fn stream(
-    file: File,
-    range: Range<u64>,
-    readers: Arc<Semaphore>,
-) -> BoxStream<'static, io::Result<Bytes>> {
-    let start = (Arc::new(file), range, readers);
-    stream::try_unfold(start, |(file, range, readers)| async move {
-        if range.is_empty() {
-            return Ok(None);
-        }
-        let permit = readers.clone().acquire_owned().await.map_err(io::Error::other)?;
-        let (source, from) = (file.clone(), range.start);
-        let wanted = usize::try_from(range.end - range.start).unwrap_or(READ).min(READ);
-        let read = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            let mut piece = BytesMut::zeroed(wanted);
-            // A file that is shorter than it was when opened ends the answer as broken, never as complete.
-            source.read_exact_at(&mut piece, from).map(|()| piece.freeze())
-        });
-        let piece = read.await.map_err(io::Error::other)??;
-        let rest = range.start + piece.len() as u64..range.end;
-        Ok(Some((piece, (file, rest, readers))))
-    })
-    .boxed()
 }
 
 /// Absence is an answer, not an error.

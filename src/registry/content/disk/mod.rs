@@ -27,11 +27,13 @@ mod fills;
 mod filling;
 mod lock;
 mod partial;
+mod reading;
 mod records;
 mod session;
 mod space;
 mod trail;
 mod uploads;
+mod verified;
 
 use std::{
     fs, io,
@@ -58,6 +60,7 @@ use lock::DirectoryLock;
 use records::Records;
 use space::Room;
 use uploads::Uploads;
+use verified::Verified;
 
 /// File reads at once. More wait: a slow disk must not take every blocking thread of the process.
 const READERS: usize = 64;
@@ -102,6 +105,8 @@ pub struct DiskSettings {
     pub upload_idle: Duration,
     /// Most sessions at once.
     pub uploads: usize,
+    /// A chunk that was not verified for so long is hashed before it is sent.
+    pub verify_every: Duration,
 }
 
 /// The storage. Cheap to clone.
@@ -142,7 +147,9 @@ impl Disk {
             fs::remove_dir_all(&tmp).map_err(fail("empty `tmp`"))?;
         }
         fs::create_dir_all(&tmp).map_err(fail("make `tmp`"))?;
-        let blobs = Blobs::open(&root.join("blobs/sha256"), tmp.clone()).map_err(fail("open `blobs`"))?;
+        let verified = Arc::new(Verified::new(settings.verify_every));
+        let blobs =
+            Blobs::open(&root.join("blobs/sha256"), tmp.clone(), verified).map_err(fail("open `blobs`"))?;
         let records =
             Records::open(root.join("repositories"), tmp.clone()).map_err(fail("open `repositories`"))?;
         let uploads = Uploads::open(root.join("uploads"), settings).map_err(fail("open `uploads`"))?;
@@ -217,11 +224,16 @@ impl Content for Disk {
 
     async fn read(&self, blob: &Digest, range: Option<Range<u64>>) -> Result<Option<BlobBody>, ContentError> {
         let blob = *blob;
-        let Some((file, size)) = self.reading(move |disk| disk.blobs.open_blob(&blob)).await? else {
-            return Ok(None);
-        };
-        let range = range.map_or(0..size, |range| range.start.min(size)..range.end.min(size));
-        Ok(Some(BlobBody { size, stream: blobs::stream(file, range, self.inner.readers.clone()) }))
+        let open = self.reading(move |disk| {
+            let Some(open) = disk.blobs.open_blob(&blob)? else { return Ok(None) };
+            let size = open.size;
+            let range = range.map_or(0..size, |range| range.start.min(size)..range.end.min(size));
+            open.advise(&range);
+            Ok(Some((open, range)))
+        });
+        let Some((open, range)) = open.await? else { return Ok(None) };
+        let (verified, turns) = (self.inner.blobs.verified.clone(), self.inner.readers.clone());
+        Ok(Some(BlobBody { size: open.size, parts: reading::parts(open, range, verified, turns) }))
     }
 
     async fn chunks(&self, blob: &Digest) -> Result<Option<ChunkList>, ContentError> {

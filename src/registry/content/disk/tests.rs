@@ -13,7 +13,14 @@ use super::*;
 const HOUR: Duration = Duration::from_secs(3600);
 
 async fn open_with(dir: &Path, reserve: u64, upload_idle: Duration) -> Disk {
-    let settings = DiskSettings { path: dir.to_owned(), name: "r1".into(), reserve, upload_idle, uploads: 8 };
+    let settings = DiskSettings {
+        path: dir.to_owned(),
+        name: "r1".into(),
+        reserve,
+        upload_idle,
+        uploads: 8,
+        verify_every: Duration::from_secs(3600),
+    };
     Disk::open(settings).await.unwrap()
 }
 
@@ -50,9 +57,10 @@ impl Sample {
     }
 
     async fn check(&self, disk: &Disk) {
-        let mut body = disk.read(&self.blob.digest, None).await.unwrap().expect("the blob is here");
+        let body = disk.read(&self.blob.digest, None).await.unwrap().expect("the blob is here");
+        let mut pieces = body.bytes();
         let mut read = BytesMut::new();
-        while let Some(piece) = body.stream.next().await {
+        while let Some(piece) = pieces.next().await {
             read.extend_from_slice(&piece.unwrap());
         }
         assert!(read == self.bytes, "{} bytes of {}", read.len(), self.blob.size);

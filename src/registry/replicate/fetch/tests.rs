@@ -158,6 +158,7 @@ async fn open(dir: &Path) -> disk::Disk {
         reserve: 0,
         upload_idle: Duration::from_secs(3600),
         uploads: 8,
+        verify_every: Duration::from_secs(3600),
     };
     // The last file work of a storage that was dropped may still hold its lock.
     for _ in 0..200 {
@@ -214,9 +215,10 @@ impl World {
         let needed = tokio::time::timeout(Duration::from_secs(60), self.handle.need(&blobs)).await;
         assert!(needed.is_ok(), "{:?}", self.handle.view());
         for sample in samples {
-            let mut body = self.disk.read(&sample.blob.digest, None).await.unwrap().expect("it is here");
+            let body = self.disk.read(&sample.blob.digest, None).await.unwrap().expect("it is here");
+            let mut pieces = body.bytes();
             let mut at = 0;
-            while let Some(piece) = body.stream.next().await {
+            while let Some(piece) = pieces.next().await {
                 let piece = piece.unwrap();
                 assert!(piece == sample.bytes[at..at + piece.len()], "differs behind {at}");
                 at += piece.len();
