@@ -58,6 +58,7 @@ install_needs() {
     _switch_off nginx nginx
     _switch_off haproxy haproxy
     _switch_off prometheus prometheus
+    _switch_off docker-registry docker-registry
   elif command -v brew >/dev/null 2>&1; then
     say "installing with brew:$NEEDS_BREW"
     # shellcheck disable=SC2086
@@ -76,6 +77,8 @@ need_bench() {
   need haproxy "scripts/bench compares with it" "haproxy" "haproxy"
   need wrk "makes full load" "wrk" "wrk"
   need openssl "makes the certificate of the scenario over TLS" "openssl" "openssl"
+  need docker-registry "scripts/bench registry compares with it" "docker-registry" ""
+  need curl "pushes and pulls the blobs of scripts/bench registry" "curl" "curl"
   need h2load "makes load at a constant rate" "nghttp2-client" "nghttp2"
 }
 
