@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use super::{super::content::Pulls, Reference, Repositories, RepositoryError};
@@ -14,9 +14,10 @@ pub(super) struct PullTimes {
     known: Mutex<BTreeMap<RepositoryName, Known>>,
 }
 
-#[derive(Default, Clone)]
+#[derive(Default)]
 struct Known {
-    times: Pulls,
+    /// Shared with the lists that are being made: a thousand templates have a hundred times each.
+    times: Arc<Pulls>,
     unsaved: bool,
 }
 
@@ -41,7 +42,7 @@ impl Repositories {
             let now = clock::wall().unix_seconds();
             let mut all = self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner);
             let known = all.entry(repository.clone()).or_default();
-            known.times.extend(tags.into_iter().map(|tag| (tag, now)));
+            Arc::make_mut(&mut known.times).extend(tags.into_iter().map(|tag| (tag, now)));
             known.unsaved = true;
             Ok::<_, RepositoryError>(())
         };
@@ -51,14 +52,18 @@ impl Repositories {
     }
 
     /// When each version was last pulled.
-    pub(super) async fn pulls(&self, repository: &RepositoryName) -> Result<Pulls, RepositoryError> {
+    pub(super) async fn pulls(&self, repository: &RepositoryName) -> Result<Arc<Pulls>, RepositoryError> {
         let known = |all: &BTreeMap<RepositoryName, Known>| all.get(repository).map(|k| k.times.clone());
         if let Some(times) = known(&self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(times);
         }
         let read = self.content().pulls(repository).await?;
         let mut all = self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(all.entry(repository.clone()).or_insert(Known { times: read, unsaved: false }).times.clone())
+        Ok(all
+            .entry(repository.clone())
+            .or_insert(Known { times: Arc::new(read), unsaved: false })
+            .times
+            .clone())
     }
 
     /// Writes what was counted since the last time; tags that are gone are forgotten.
@@ -78,10 +83,10 @@ impl Repositories {
             let times = {
                 let mut all = self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner);
                 let Some(known) = all.get_mut(&repository) else { continue };
-                known.times.retain(|tag, _| there.contains(tag));
+                Arc::make_mut(&mut known.times).retain(|tag, _| there.contains(tag));
                 known.times.clone()
             };
-            if let Err(error) = self.content().save_pulls(&repository, times).await {
+            if let Err(error) = self.content().save_pulls(&repository, (*times).clone()).await {
                 tracing::warn!(%repository, error = %error, "pull times were not saved");
             }
         }

@@ -100,7 +100,8 @@ impl Repositories {
     pub async fn template(&self, id: &TemplateId) -> Result<template::Template, RepositoryError> {
         let repository = self.repository_of(id).await?;
         let made = self.made(&repository).await?.ok_or_else(|| RepositoryError::NoTemplate(id.clone()))?;
-        Ok(with_pulls(&made, &self.pulls(&repository).await?))
+        let pulls = self.pulls(&repository).await?;
+        Ok(with_pulls(&made, &pulls))
     }
 
     /// The config of one version, as the JSON it was pushed as.
