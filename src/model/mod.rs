@@ -12,7 +12,7 @@ mod route;
 mod version;
 pub mod proxy_protocol;
 
-pub use digest::{Digest, DigestError};
+pub use digest::{Algorithm, Digest, DigestError, Hash};
 pub use ids::{
     GroupId, IdError, InstanceId, NodeId, RegistryName, RepositoryName, RequestId, ServiceName, StartId, Tag,
     TemplateId, UpstreamName, ZoneName,

@@ -154,7 +154,7 @@ async fn blobs_are_given_by_range_with_the_list_that_checks_them() {
     assert_eq!(part.status(), StatusCode::PARTIAL_CONTENT);
     let part = part.bytes().await.unwrap();
     assert_eq!(part, data[4_194_304..8_388_608]);
-    assert_eq!(Digest::of(&part).as_bytes().as_slice(), &list[32..64]);
+    assert_eq!(Digest::of(&part).as_bytes(), &list[32..64]);
 
     // Every change and every blob stands in the log, each after the one before it.
     rig.image("a", "v1", &[b"x"]).await;

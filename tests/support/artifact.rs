@@ -26,7 +26,8 @@ impl Artifact {
     pub fn new(label: &str, layer: usize) -> Self {
         let config = json!({ "architecture": "arm64", "os": "darwin", "of": label }).to_string().into_bytes();
         let mut noise = vec![0; layer];
-        StdRng::from_seed(*Digest::of(label.as_bytes()).as_bytes()).fill_bytes(&mut noise);
+        StdRng::from_seed(Digest::of(label.as_bytes()).as_bytes().try_into().expect("sha256"))
+            .fill_bytes(&mut noise);
         let part = |kind: &str, bytes: &[u8]| json!({ "mediaType": kind, "digest": Digest::of(bytes).to_string(), "size": bytes.len() });
         let manifest = json!({
             "schemaVersion": 2,

@@ -146,7 +146,7 @@ impl Oci {
         let bytes = tokio::time::timeout(self.idle, whole)
             .await
             .map_err(|_| PullError::Silent { url: url.clone(), idle: self.idle })??;
-        let got = Digest::of(&bytes);
+        let got = digest.algorithm().of(&bytes);
         if got == *digest { Ok(bytes) } else { Err(PullError::Corrupt { expected: *digest, got }) }
     }
 

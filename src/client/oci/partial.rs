@@ -5,14 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sha2::{Digest as _, Sha256};
 use tokio::{
     fs::{File, OpenOptions},
     io::{AsyncReadExt, AsyncWriteExt},
 };
 
 use super::PullError;
-use crate::model::Digest;
+use crate::model::{Digest, Hash};
 
 /// How much of an older download is read at a time to hash it.
 const REREAD: usize = 256 * 1024;
@@ -21,7 +20,7 @@ const REREAD: usize = 256 * 1024;
 pub struct Partial {
     path: PathBuf,
     file: File,
-    hash: Sha256,
+    hash: Hash,
     len: u64,
     size: u64,
     digest: Digest,
@@ -36,7 +35,7 @@ impl Partial {
     async fn read(path: &Path, digest: Digest, size: u64) -> io::Result<Self> {
         let mut file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).await?;
-        let (mut hash, mut len) = (Sha256::new(), 0);
+        let (mut hash, mut len) = (Hash::new(digest.algorithm()), 0);
         let mut buffer = vec![0; REREAD];
         loop {
             let read = file.read(&mut buffer).await?;
@@ -104,14 +103,14 @@ impl Partial {
         // A new handle: a write that is still on its way in the old one must not land in the new file.
         drop(tokio::fs::remove_file(&self.path).await);
         self.file = OpenOptions::new().read(true).write(true).create_new(true).open(&self.path).await?;
-        self.hash = Sha256::new();
+        self.hash = Hash::new(self.digest.algorithm());
         self.len = 0;
         Ok(())
     }
 
     /// Checks the whole and brings it to disk; what is wrong is thrown away.
     pub(super) async fn finish(&mut self) -> Result<(), PullError> {
-        let got = Digest::from_hash(self.hash.clone());
+        let got = self.hash.digest();
         if got != self.digest {
             self.clear().await?;
             return Err(PullError::Corrupt { expected: self.digest, got });

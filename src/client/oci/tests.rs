@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::*;
+use crate::model::Algorithm;
 
 /// What the server does with one request.
 enum Reply {
@@ -71,6 +72,13 @@ const BLOB: &[u8] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// Fetches [`BLOB`] once per reply; the results, and what is on disk at the end.
 async fn fetch(script: Vec<Reply>) -> (Vec<Result<(), PullError>>, Vec<u8>, Vec<String>) {
+    fetch_named(Algorithm::Sha256, script).await
+}
+
+async fn fetch_named(
+    algorithm: Algorithm,
+    script: Vec<Reply>,
+) -> (Vec<Result<(), PullError>>, Vec<u8>, Vec<String>) {
     let times = script.len();
     let (base, heads) = server(script);
     let dir = tempfile::tempdir().unwrap();
@@ -78,7 +86,7 @@ async fn fetch(script: Vec<Reply>) -> (Vec<Result<(), PullError>>, Vec<u8>, Vec<
     let mut results = Vec::new();
     for _ in 0..times {
         // Opened anew each time, as after a restart.
-        let mut partial = Partial::open(&path, Digest::of(BLOB), BLOB.len() as u64).await.unwrap();
+        let mut partial = Partial::open(&path, algorithm.of(BLOB), BLOB.len() as u64).await.unwrap();
         results.push(oci(base.clone()).blob(&repository(), &mut partial, |_| {}).await);
     }
     let heads = heads.lock().unwrap().clone();
@@ -108,6 +116,23 @@ async fn a_download_that_broke_off_is_gone_on_with() {
     assert!(results[1].is_ok(), "{:?}", results[1]);
     assert_eq!(disk, BLOB);
     assert!(!heads[0].contains("range:") && heads[1].contains("range: bytes=10-"), "{heads:?}");
+}
+
+#[tokio::test]
+async fn a_blob_named_by_sha512_is_gone_on_with_and_checked_by_that() {
+    let rest = |last: &[u8]| {
+        let bytes = [&BLOB[10..35], last].concat();
+        answer("206 Partial Content", "Content-Range: bytes 10-35/36\r\n", 26, &bytes)
+    };
+    let begun = || Reply::Close(answer("200 OK", "", 36, &BLOB[..10]));
+    let (results, disk, heads) =
+        fetch_named(Algorithm::Sha512, vec![begun(), Reply::Close(rest(b"z"))]).await;
+    assert!(results[1].is_ok(), "{:?}", results[1]);
+    assert_eq!(disk, BLOB);
+    assert!(heads[1].contains(&format!("/blobs/{} http", Algorithm::Sha512.of(BLOB))), "{heads:?}");
+    let (results, disk, _) = fetch_named(Algorithm::Sha512, vec![begun(), Reply::Close(rest(b"?"))]).await;
+    assert!(results[1].as_ref().is_err_and(PullError::is_corrupt), "{:?}", results[1]);
+    assert!(disk.is_empty());
 }
 
 #[tokio::test]
@@ -192,11 +217,13 @@ async fn a_redirect_is_followed_to_where_the_bytes_lie() {
 #[tokio::test]
 async fn a_manifest_is_what_its_digest_says_or_nothing() {
     let manifest = br#"{"schemaVersion":2,"layers":[]}"#;
-    let digest = Digest::of(manifest);
+    let (digest, long) = (Digest::of(manifest), Algorithm::Sha512.of(manifest));
     let endless = answer("200 OK", "", 1 << 40, &vec![b'x'; MANIFEST + 1]);
-    let (base, heads) = server(vec![whole(manifest), whole(b"{}"), Reply::Hang(endless)]);
+    let (base, heads) = server(vec![whole(manifest), whole(manifest), whole(b"{}"), Reply::Hang(endless)]);
     let oci = oci(base);
-    assert_eq!(&oci.manifest(&repository(), &digest).await.unwrap()[..], manifest);
+    for digest in [digest, long] {
+        assert_eq!(&oci.manifest(&repository(), &digest).await.unwrap()[..], manifest);
+    }
     assert!(heads.lock().unwrap()[0].contains("accept: application/vnd.oci.image.manifest.v1+json"));
     let wrong = oci.manifest(&repository(), &digest).await.unwrap_err();
     assert!(wrong.is_corrupt(), "{wrong}");

@@ -2,12 +2,9 @@
 
 use std::ops::Range;
 
-use sha2::{
-    Digest as _, Sha256,
-    digest::common::hazmat::{SerializableState, SerializedState},
-};
+use sha2::{Digest as _, Sha256};
 
-use crate::model::Digest;
+use crate::model::{Algorithm, Digest, Hash};
 
 /// How much one entry of a chunk list covers.
 pub const CHUNK: u64 = 4 * 1024 * 1024;
@@ -23,9 +20,10 @@ pub fn chunk_range(size: u64, chunk: u32) -> Range<u64> {
     from.min(size)..(from + CHUNK).min(size)
 }
 
-/// The hashes of a blob's chunks, in order; each covers [`CHUNK`] bytes, the last one what is left.
+/// The sha256 of a blob's chunks, in order, whatever the blob is named by; each covers [`CHUNK`] bytes, the last one
+/// what is left.
 ///
-/// A blob of one chunk needs no list: its own digest is it.
+/// A blob of one chunk needs no list: its own digest tells whether the chunk is right.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChunkList(pub Vec<Digest>);
 
@@ -56,7 +54,7 @@ impl ChunkList {
     }
 
     fn plain(&self) -> Vec<u8> {
-        self.0.iter().flat_map(|digest| *digest.as_bytes()).collect()
+        self.0.iter().flat_map(|digest| digest.as_bytes()).copied().collect()
     }
 }
 
@@ -74,14 +72,29 @@ pub struct Hashed {
 /// A running hash. Cloning it forks it.
 #[derive(Debug, Clone, Default)]
 pub struct Hasher {
-    whole: Sha256,
-    /// None during the first chunk: there `whole` is its hash too, so small blobs are hashed once.
+    whole: Hash,
+    /// None during the first chunk of a sha256: there `whole` is its hash too, so small blobs are hashed once.
     chunk: Option<Sha256>,
-    list: Vec<Digest>,
+    /// Bare: it grows with the upload.
+    list: Vec<[u8; 32]>,
     size: u64,
 }
 
 impl Hasher {
+    /// Of nothing yet.
+    pub fn new(algorithm: Algorithm) -> Self {
+        let chunk = match algorithm {
+            Algorithm::Sha256 => None,
+            Algorithm::Sha512 => Some(Sha256::new()),
+        };
+        Self { whole: Hash::new(algorithm), chunk, ..Self::default() }
+    }
+
+    /// What the whole is hashed by.
+    pub fn algorithm(&self) -> Algorithm {
+        self.whole.algorithm()
+    }
+
     /// Bytes fed so far.
     pub fn size(&self) -> u64 {
         self.size
@@ -99,11 +112,22 @@ impl Hasher {
             }
             self.size += now.len() as u64;
             if self.size.is_multiple_of(CHUNK) {
-                let full = self.chunk.replace(Sha256::new()).unwrap_or_else(|| self.whole.clone());
-                self.list.push(Digest::from_hash(full));
+                self.end_chunk();
+                self.chunk = Some(Sha256::new());
             }
             bytes = later;
         }
+    }
+
+    /// Puts the hash of the running chunk on the list.
+    fn end_chunk(&mut self) {
+        let hash = match (self.chunk.take(), &self.whole) {
+            (Some(chunk), _) => chunk,
+            (None, Hash::Sha256(whole)) => whole.clone(),
+            // Such a one has a running chunk from its start.
+            (None, Hash::Sha512(_)) => Sha256::new(),
+        };
+        self.list.push(hash.finalize().into());
     }
 
     /// What [`Hasher::restored`] goes on from: size, state, chunk list, and a digest of these. Only at the border of
@@ -113,40 +137,36 @@ impl Hasher {
             return None;
         }
         let mut out = self.size.to_le_bytes().to_vec();
-        out.extend_from_slice(&self.whole.serialize());
-        out.extend(self.list.iter().flat_map(|digest| *digest.as_bytes()));
+        out.extend_from_slice(&self.whole.saved());
+        out.extend(self.list.iter().flatten());
         let own = Digest::of(&out);
         out.extend_from_slice(own.as_bytes());
         Some(out)
     }
 
-    /// Reads what [`Hasher::saved`] wrote; nothing if any of it is damaged.
-    pub fn restored(bytes: &[u8]) -> Option<Self> {
+    /// Reads what [`Hasher::saved`] wrote; nothing if any of it is damaged, or hashed by another algorithm.
+    pub fn restored(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
         let (text, own) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
         if Digest::of(text).as_bytes() != own {
             return None;
         }
         let (size, rest) = text.split_first_chunk::<8>()?;
         let size = u64::from_le_bytes(*size);
-        let (state, list) = rest.split_at_checked(SerializedState::<Sha256>::default().len())?;
-        let whole = Sha256::deserialize(state.try_into().ok()?).ok()?;
-        let list: Vec<Digest> = list
-            .chunks_exact(32)
-            .map(|entry| Some(Digest::from_bytes(entry.try_into().ok()?)))
-            .collect::<Option<_>>()?;
-        let fits = size > 0 && list.len() as u64 * CHUNK == size;
+        let (state, list) = rest.split_at_checked(Hash::saved_len(algorithm))?;
+        let whole = Hash::restored(algorithm, state)?;
+        let (list, left) = list.as_chunks::<32>();
+        let fits = size > 0 && left.is_empty() && list.len() as u64 * CHUNK == size;
+        let list = list.to_vec();
         fits.then(|| Self { whole, chunk: Some(Sha256::new()), list, size })
     }
 
     /// The end of the blob.
     pub fn finish(mut self) -> Hashed {
-        let digest = Digest::from_hash(self.whole);
-        match self.chunk {
-            None => self.list.push(digest),
-            Some(rest) if !self.size.is_multiple_of(CHUNK) => self.list.push(Digest::from_hash(rest)),
-            Some(_) => {}
+        if self.list.is_empty() || !self.size.is_multiple_of(CHUNK) {
+            self.end_chunk();
         }
-        Hashed { digest, size: self.size, chunks: ChunkList(self.list) }
+        let chunks = ChunkList(self.list.into_iter().map(Digest::from_bytes).collect());
+        Hashed { digest: self.whole.digest(), size: self.size, chunks }
     }
 }
 
@@ -154,14 +174,14 @@ impl Hasher {
 mod tests {
     use super::*;
 
-    fn check(size: u64, pieces: usize) {
+    fn check(algorithm: Algorithm, size: u64, pieces: usize) {
         let data: Vec<u8> = (0..size).map(|i| (i % 251) as u8).collect();
-        let mut hasher = Hasher::default();
+        let mut hasher = Hasher::new(algorithm);
         for piece in data.chunks(pieces) {
             hasher.update(piece);
         }
         let hashed = hasher.finish();
-        assert_eq!((hashed.digest, hashed.size), (Digest::of(&data), size));
+        assert_eq!((hashed.digest, hashed.size), (algorithm.of(&data), size));
         let wanted: Vec<_> = match data.is_empty() {
             true => vec![Digest::of(b"")],
             false => data.chunks(CHUNK as usize).map(Digest::of).collect(),
@@ -172,8 +192,10 @@ mod tests {
     #[test]
     fn chunks_are_hashed_alone_whatever_the_pieces() {
         for size in [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 2 * CHUNK + 77] {
-            check(size, 100_003);
-            check(size, 9_000_000);
+            for algorithm in Algorithm::ALL {
+                check(algorithm, size, 100_003);
+                check(algorithm, size, 9_000_000);
+            }
         }
     }
 
@@ -181,21 +203,28 @@ mod tests {
     fn a_saved_hash_goes_on_as_if_it_had_never_stopped() {
         let data: Vec<u8> = (0..CHUNK * 2 + 99).map(|i| (i % 249) as u8).collect();
         let (before, after) = data.split_at(CHUNK as usize * 2);
-        let mut hasher = Hasher::default();
-        hasher.update(&before[..5000]);
-        assert_eq!(hasher.saved(), None, "in the middle of a chunk");
-        hasher.update(&before[5000..]);
-        let mut saved = hasher.saved().unwrap();
-        let mut restored = Hasher::restored(&saved).unwrap();
-        hasher.update(after);
-        restored.update(after);
-        assert_eq!(restored.finish(), hasher.finish());
-        for at in [0, 20, saved.len() - 40, saved.len() - 1] {
-            saved[at] ^= 1;
-            assert!(Hasher::restored(&saved).is_none(), "byte {at}");
-            saved[at] ^= 1;
+        for algorithm in Algorithm::ALL {
+            let mut hasher = Hasher::new(algorithm);
+            hasher.update(&before[..5000]);
+            assert_eq!(hasher.saved(), None, "in the middle of a chunk");
+            hasher.update(&before[5000..]);
+            let mut saved = hasher.saved().unwrap();
+            let mut restored = Hasher::restored(algorithm, &saved).unwrap();
+            hasher.update(after);
+            restored.update(after);
+            assert_eq!(restored.finish(), hasher.finish());
+            for at in [0, 20, saved.len() - 40, saved.len() - 1] {
+                saved[at] ^= 1;
+                assert!(Hasher::restored(algorithm, &saved).is_none(), "byte {at}");
+                saved[at] ^= 1;
+            }
+            let other = Algorithm::ALL.into_iter().find(|other| *other != algorithm).unwrap();
+            for (algorithm, bad) in
+                [(algorithm, &saved[..saved.len() - 32]), (algorithm, b""), (other, &saved)]
+            {
+                assert!(Hasher::restored(algorithm, bad).is_none());
+            }
         }
-        assert!(Hasher::restored(&saved[..saved.len() - 32]).is_none() && Hasher::restored(b"").is_none());
     }
 
     #[test]

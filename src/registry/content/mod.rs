@@ -20,7 +20,7 @@ use futures_util::stream::BoxStream;
 
 use crate::{
     http::{Parts, read},
-    model::{Digest, RepositoryName},
+    model::{Algorithm, Digest, RepositoryName},
     wire::replication::BlobRef,
 };
 
@@ -139,21 +139,25 @@ pub trait Content: Send + Sync + 'static {
     /// The chunk hashes of a blob, if it is here with a sound list.
     async fn chunks(&self, blob: &Digest) -> Result<Option<ChunkList>, ContentError>;
 
-    /// Stores a small blob at once, durably.
-    async fn put(&self, bytes: Bytes) -> Result<Digest, ContentError>;
+    /// Stores a small blob at once, durably, named by this algorithm.
+    async fn put(&self, algorithm: Algorithm, bytes: Bytes) -> Result<Digest, ContentError>;
 
-    /// Opens an upload session for a request that declares so many bytes.
+    /// Opens an upload session for a request that declares so many bytes, and that is hashed by this algorithm as it
+    /// comes. It may end with a digest of another one all the same: then its commit reads all of it once more.
     async fn begin(
         &self,
         repository: &RepositoryName,
+        algorithm: Algorithm,
         declared: u64,
     ) -> Result<Box<dyn Upload>, ContentError>;
 
-    /// Goes on with a session, also after a restart. Whoever wrote to it before is overtaken.
+    /// Goes on with a session, also after a restart. Whoever wrote to it before is overtaken. `ends_by` tells the
+    /// algorithm of the digest that this request ends it with: one that is empty yet is hashed by that.
     async fn resume(
         &self,
         repository: &RepositoryName,
         id: &str,
+        ends_by: Option<Algorithm>,
         declared: u64,
     ) -> Result<Box<dyn Upload>, ContentError>;
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    model::Tag,
+    model::{Algorithm, Tag},
     registry::{
         content::disk::{Disk, DiskSettings},
         writer::Writes,
@@ -77,7 +77,7 @@ async fn an_upload_whose_client_leaves_before_it_is_told_is_announced_all_the_sa
     let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
     let (bytes, before) = (vec![7; 1 << 20], journal.at().position);
     let digest = Digest::of(&bytes);
-    let mut upload = content.begin(&name(), 0).await.unwrap();
+    let mut upload = content.begin(&name(), Algorithm::Sha256, 0).await.unwrap();
     upload.write(bytes.into()).await.unwrap();
     // It is asked for, and not waited for.
     let mut wait = Box::pin(async { journal.receive(&name(), upload, &digest).await });
@@ -90,7 +90,7 @@ async fn an_upload_whose_client_leaves_before_it_is_told_is_announced_all_the_sa
     // The registry stops meanwhile: what was begun is finished.
     let (more, before) = (vec![8; 1 << 20], journal.at().position);
     let digest = Digest::of(&more);
-    let mut upload = content.begin(&name(), 0).await.unwrap();
+    let mut upload = content.begin(&name(), Algorithm::Sha256, 0).await.unwrap();
     upload.write(more.into()).await.unwrap();
     let mut wait = Box::pin(async { journal.receive(&name(), upload, &digest).await });
     assert!(futures_util::poll!(&mut wait).is_pending());

@@ -12,7 +12,7 @@ use super::{
     body::{Interrupted, receive},
 };
 use crate::{
-    model::{Digest, Position, RepositoryName},
+    model::{Algorithm, Digest, Position, RepositoryName},
     registry::{content::Upload, position::Wrote, range::content_range},
 };
 
@@ -20,7 +20,10 @@ use crate::{
 pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> Result<Response, OciError> {
     let content = ask.app.repositories.content();
     if let Some(wanted) = ask.query.get("mount") {
-        let digest = Digest::parse(wanted)?;
+        let digest = match Digest::parse(wanted) {
+            Ok(digest) => digest,
+            Err(error) => return Err(OciError::from(error).with_body(body)),
+        };
         // Without `from`, or when that one does not have it, the client uploads: the specification's fallback.
         let from = ask.query.get("from").and_then(|from| RepositoryName::parse(from).ok());
         if let Some(from) = from
@@ -32,7 +35,12 @@ pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> R
         }
     }
     let Some(expected) = ask.query.get("digest") else {
-        return match content.begin(name, 0).await {
+        // The client may say by what it will name the blob, so that it is hashed by that as it comes.
+        let algorithm = match ask.query.get("digest-algorithm").map(Algorithm::parse).transpose() {
+            Ok(algorithm) => algorithm.unwrap_or_default(),
+            Err(error) => return Err(OciError::from(error).with_body(body)),
+        };
+        return match content.begin(name, algorithm, 0).await {
             Ok(upload) => Ok(session(StatusCode::ACCEPTED, name, upload.id(), 0)),
             Err(error) => Err(OciError::from(error).with_body(body)),
         };
@@ -41,7 +49,7 @@ pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> R
         Ok(digest) => digest,
         Err(error) => return Err(OciError::from(error).with_body(body)),
     };
-    let upload = match content.begin(name, ask.content_length().unwrap_or(0)).await {
+    let upload = match content.begin(name, expected.algorithm(), ask.content_length().unwrap_or(0)).await {
         Ok(upload) => upload,
         Err(error) => return Err(OciError::from(error).with_body(body)),
     };
@@ -64,7 +72,7 @@ pub(super) async fn append(
     id: &str,
     body: Body,
 ) -> Result<Response, OciError> {
-    let upload = next_chunk(ask, name, id, body).await?;
+    let upload = next_chunk(ask, name, id, None, body).await?;
     Ok(session(StatusCode::ACCEPTED, name, id, upload.received()))
 }
 
@@ -83,7 +91,7 @@ pub(super) async fn finish(
             return Err(OciError::new(Code::DigestInvalid, text).with_body(body));
         }
     };
-    let upload = next_chunk(ask, name, id, body).await?;
+    let upload = next_chunk(ask, name, id, Some(expected.algorithm()), body).await?;
     stored(ask, name, upload, &expected).await
 }
 
@@ -98,6 +106,7 @@ async fn next_chunk(
     ask: &Ask<'_>,
     name: &RepositoryName,
     id: &str,
+    ends_by: Option<Algorithm>,
     body: Body,
 ) -> Result<Box<dyn Upload>, OciError> {
     let length = ask.content_length();
@@ -113,7 +122,8 @@ async fn next_chunk(
         }
         Some(Some(range)) => Some(range),
     };
-    let mut upload = match ask.app.repositories.content().resume(name, id, length.unwrap_or(0)).await {
+    let content = ask.app.repositories.content();
+    let mut upload = match content.resume(name, id, ends_by, length.unwrap_or(0)).await {
         Ok(upload) => upload,
         Err(error) => return Err(OciError::from(error).with_body(body)),
     };

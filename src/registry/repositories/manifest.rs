@@ -241,7 +241,7 @@ pub(super) async fn read_small(
         whole.extend_from_slice(&piece);
     }
     // Cheap at this size, and what follows is decided by these bytes.
-    if Digest::of(&whole) != *digest {
+    if digest.algorithm().of(&whole) != *digest {
         return Err(damaged("its content does not match its name"));
     }
     Ok(whole.freeze())

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     clock,
-    model::{Digest, Position, RepositoryName, Tag, TemplateId},
+    model::{Algorithm, Digest, Position, RepositoryName, Tag, TemplateId},
     wire::replication::{BlobRef, Change, Stored},
 };
 
@@ -272,7 +272,11 @@ impl Repositories {
         media_type: Option<String>,
         bytes: Bytes,
     ) -> Result<(Pending, Digest, Option<Digest>), RepositoryError> {
-        let digest = Digest::of(&bytes);
+        let algorithm = match reference {
+            Reference::Digest(digest) => digest.algorithm(),
+            Reference::Tag(_) => Algorithm::default(),
+        };
+        let digest = algorithm.of(&bytes);
         if let Reference::Digest(expected) = reference
             && *expected != digest
         {
@@ -286,7 +290,7 @@ impl Repositories {
         let before = self.content().catalogue(repository).await?;
         parsed.check_needs(self.content(), repository, before.as_deref()).await?;
         let facts = self.facts(repository, &parsed).await?;
-        self.content().put(bytes.clone()).await?;
+        self.content().put(algorithm, bytes.clone()).await?;
         self.inner.manifests.put(digest, parsed.clone());
         let stored = Stored {
             media_type,

@@ -12,7 +12,7 @@ use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 
 use super::super::{CHUNK, ChunkList, ContentError, Hashed};
 use super::{full_or, make_dirs, reading::Open, replace, sync_dir, verified::Verified};
-use crate::model::Digest;
+use crate::model::{Algorithm, Digest};
 
 /// A blob's time is set anew only when it is older, so that a push of known layers writes nothing.
 const TOUCH_AFTER: Duration = Duration::from_secs(600);
@@ -24,22 +24,25 @@ pub(super) struct Blobs {
 }
 
 impl Blobs {
-    /// Makes the 256 directories at once: later no parent needs a sync.
+    /// Makes the 256 directories of each algorithm at once: later no parent needs a sync.
     pub(super) fn open(root: &Path, tmp: PathBuf, verified: Arc<Verified>) -> io::Result<Self> {
-        make_dirs(root)?;
-        for first in 0..=255u8 {
-            let dir = root.join(hex::encode([first]));
-            if !dir.is_dir() {
-                fs::create_dir(dir)?;
+        for algorithm in Algorithm::ALL {
+            let root = root.join(algorithm.word());
+            make_dirs(&root)?;
+            for first in 0..=255u8 {
+                let dir = root.join(hex::encode([first]));
+                if !dir.is_dir() {
+                    fs::create_dir(dir)?;
+                }
             }
+            sync_dir(&root)?;
         }
-        sync_dir(root)?;
         Ok(Self { root: root.to_owned(), tmp, verified })
     }
 
     fn path(&self, blob: &Digest) -> PathBuf {
         let hex = blob.hex();
-        self.root.join(&hex[..2]).join(hex)
+        self.root.join(blob.algorithm().word()).join(&hex[..2]).join(hex)
     }
 
     fn chunks_path(&self, blob: &Digest) -> PathBuf {
@@ -73,7 +76,14 @@ impl Blobs {
     pub(super) fn chunks(&self, blob: &Digest) -> Result<Option<ChunkList>, ContentError> {
         match self.find(blob)? {
             None => Ok(None),
-            Some(size) if size <= CHUNK => Ok(Some(ChunkList(vec![*blob]))),
+            Some(size) if size <= CHUNK => match blob.algorithm() {
+                Algorithm::Sha256 => Ok(Some(ChunkList(vec![*blob]))),
+                // Nobody needs it: at most one chunk, and only if somebody asks.
+                Algorithm::Sha512 => {
+                    let whole = maybe(fs::read(self.path(blob)))?;
+                    Ok(whole.map(|whole| ChunkList(vec![Digest::of(&whole)])))
+                }
+            },
             Some(size) => {
                 let list = maybe(fs::read(self.chunks_path(blob)))?.and_then(|b| ChunkList::from_bytes(&b));
                 // A sound list of another length is of another content.
@@ -82,10 +92,9 @@ impl Blobs {
         }
     }
 
-    pub(super) fn put(&self, bytes: &[u8]) -> Result<Digest, ContentError> {
-        let digest = Digest::of(bytes);
-        replace(&self.tmp, &self.path(&digest), bytes, true).map_err(full_or("store a blob"))?;
-        Ok(digest)
+    /// Its caller made sure that these are the bytes of this name.
+    pub(super) fn put(&self, blob: &Digest, bytes: &[u8]) -> Result<(), ContentError> {
+        replace(&self.tmp, &self.path(blob), bytes, true).map_err(full_or("store a blob"))
     }
 
     /// Moves a synced file, whose hash this is, to its name. An older copy is replaced: if it had rotted, this

@@ -12,7 +12,10 @@ use super::super::{CHUNK, ChunkList, ContentError, Fill, FillError, chunk_count}
 use super::partial::Partial;
 use super::space::Reservation;
 use super::{Disk, Inner, lock};
-use crate::{model::Digest, wire::replication::BlobRef};
+use crate::{
+    model::{Algorithm, Digest},
+    wire::replication::BlobRef,
+};
 
 /// A blob of one chunk: that is checked against the blob's own digest and stored at once.
 struct OneChunk {
@@ -66,7 +69,12 @@ fn checked(blob: &BlobRef, list: Option<ChunkList>) -> Result<Option<ChunkList>,
     }
     match blob.chunks {
         Some(expected) if list.digest() != expected => wrong("its digest is another"),
-        None if blob.size <= CHUNK && list.0 != [blob.digest] => wrong("its one chunk is another blob"),
+        None if blob.size <= CHUNK
+            && blob.digest.algorithm() == Algorithm::Sha256
+            && list.0 != [blob.digest] =>
+        {
+            wrong("its one chunk is another blob")
+        }
         _ => Ok(Some(list)),
     }
 }
@@ -157,12 +165,12 @@ impl Fill for OneChunk {
         }
         let here = self.here.clone();
         let stored = self.disk.writing(move |disk| {
-            let got = Digest::of(&bytes);
+            let got = blob.algorithm().of(&bytes);
             if got != blob {
                 return Err(ContentError::Corrupt { expected: blob, got });
             }
             disk.room.check(bytes.len() as u64)?;
-            disk.blobs.put(&bytes)?;
+            disk.blobs.put(&blob, &bytes)?;
             here.store(true, Ordering::Release);
             Ok(())
         });

@@ -172,7 +172,7 @@ impl Slot {
 
 /// A directory that an earlier run left and that is worth keeping, with its age.
 fn left(path: &Path, blobs: &Blobs) -> Option<(Digest, Duration)> {
-    let blob = Digest::from_hex(path.file_name()?.to_str()?).ok()?;
+    let blob = Digest::from_hex(path.file_name()?.to_str()?)?;
     let wanted = blobs.find(&blob).is_ok_and(|found| found.is_none());
     Some((blob, partial::age(path)?)).filter(|_| wanted)
 }

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! lock                                   held while the process lives; names its pid
-//! blobs/sha256/<2 hex>/<hex>             complete, verified, durable
-//! blobs/sha256/<2 hex>/<hex>.chunks      its chunk list, if it has more than one chunk
+//! blobs/<algorithm>/<2 hex>/<hex>        complete, verified, durable; sha256 or sha512
+//! blobs/<algorithm>/<2 hex>/<hex>.chunks its chunk list, if it has more than one chunk
 //! uploads/<uuid>/session.json, data      what came so far; its length is the session's offset
 //! uploads/<uuid>/hash                    the running hash at some earlier border
 //! fills/<hex>/fill.json, chunks          a blob that comes in chunks: its size and chunk list
@@ -49,7 +49,7 @@ use tokio::sync::Semaphore;
 
 use super::{BlobBody, Catalogue, ChunkList, Content, ContentError, Fill, FillError, Pulls, Space, Upload};
 use crate::{
-    model::{Digest, RepositoryName},
+    model::{Algorithm, Digest, RepositoryName},
     wire::replication::BlobRef,
 };
 
@@ -148,8 +148,7 @@ impl Disk {
         }
         fs::create_dir_all(&tmp).map_err(fail("make `tmp`"))?;
         let verified = Arc::new(Verified::new(settings.verify_every));
-        let blobs =
-            Blobs::open(&root.join("blobs/sha256"), tmp.clone(), verified).map_err(fail("open `blobs`"))?;
+        let blobs = Blobs::open(&root.join("blobs"), tmp.clone(), verified).map_err(fail("open `blobs`"))?;
         let records =
             Records::open(root.join("repositories"), tmp.clone()).map_err(fail("open `repositories`"))?;
         let uploads = Uploads::open(root.join("uploads"), settings).map_err(fail("open `uploads`"))?;
@@ -241,10 +240,12 @@ impl Content for Disk {
         self.reading(move |disk| disk.blobs.chunks(&blob)).await
     }
 
-    async fn put(&self, bytes: Bytes) -> Result<Digest, ContentError> {
+    async fn put(&self, algorithm: Algorithm, bytes: Bytes) -> Result<Digest, ContentError> {
         self.writing(move |disk| {
             disk.room.check(bytes.len() as u64)?;
-            disk.blobs.put(&bytes)
+            let blob = algorithm.of(&bytes);
+            disk.blobs.put(&blob, &bytes)?;
+            Ok(blob)
         })
         .await
     }
@@ -252,13 +253,14 @@ impl Content for Disk {
     async fn begin(
         &self,
         repository: &RepositoryName,
+        algorithm: Algorithm,
         declared: u64,
     ) -> Result<Box<dyn Upload>, ContentError> {
         let repository = repository.clone();
         let (claim, reservation) = self
             .writing(move |disk| {
                 let reservation = disk.room.reserve(declared)?;
-                Ok((disk.uploads.begin(repository)?, reservation))
+                Ok((disk.uploads.begin(repository, algorithm)?, reservation))
             })
             .await?;
         Ok(Box::new(uploads::DiskUpload::new(self.clone(), claim, reservation)))
@@ -268,13 +270,14 @@ impl Content for Disk {
         &self,
         repository: &RepositoryName,
         id: &str,
+        ends_by: Option<Algorithm>,
         declared: u64,
     ) -> Result<Box<dyn Upload>, ContentError> {
         let session = self.inner.uploads.find(repository, id)?;
         let (claim, reservation) = self
             .writing(move |disk| {
                 let reservation = disk.room.reserve(declared)?;
-                Ok((session.claim()?, reservation))
+                Ok((session.claim(ends_by)?, reservation))
             })
             .await?;
         Ok(Box::new(uploads::DiskUpload::new(self.clone(), claim, reservation)))

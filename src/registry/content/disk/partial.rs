@@ -107,7 +107,7 @@ impl Partial {
             replace(&tmp, &dir.join(ABOUT), &about, true)
         };
         make().map_err(full_or("begin to fill a blob"))?;
-        let trail = Trail::new(list.is_none());
+        let trail = Trail::new(blob.algorithm(), list.is_none());
         Ok(Self::with(dir, tmp, blob, size, list, Bits::new(chunks_of(size)), trail))
     }
 
@@ -133,8 +133,10 @@ impl Partial {
         let here = have.unwrap_or_else(|| Bits::new(chunks));
         let first_missing = here.missing().next().unwrap_or(chunks);
         let saved = fs::read(dir.join(HASH)).ok().filter(|_| list.is_some());
-        let saved = saved.and_then(|saved| Trail::restored(&saved)).filter(|t| t.at() <= first_missing);
-        let trail = saved.unwrap_or_else(|| Trail::new(list.is_none()));
+        let saved = saved
+            .and_then(|saved| Trail::restored(blob.algorithm(), &saved))
+            .filter(|t| t.at() <= first_missing);
+        let trail = saved.unwrap_or_else(|| Trail::new(blob.algorithm(), list.is_none()));
         Some(Self::with(dir, tmp, blob, about.size, list, here, trail))
     }
 
@@ -298,7 +300,7 @@ impl Partial {
             }
         }
         if state.here.missing().next().is_some_and(|first| first < trail.at()) {
-            *trail = Trail::new(self.list.is_none());
+            *trail = Trail::new(self.blob.algorithm(), self.list.is_none());
         }
     }
 

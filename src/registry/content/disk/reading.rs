@@ -3,7 +3,6 @@
 use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 use futures_util::stream::{self, StreamExt};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::{
     http::{Part, Parts},
-    model::Digest,
+    model::{Digest, Hash},
 };
 
 /// What is hashed at once.
@@ -91,7 +90,7 @@ pub(super) fn parts(open: Open, range: Range<u64>, verified: Arc<Verified>, turn
 /// Hashes a chunk; what it read is in the system's memory then, from where it is sent.
 fn check(open: &Open, chunk: u32, verified: &Verified) -> io::Result<()> {
     let Some(expected) = open.expected(chunk)? else { return Ok(()) };
-    let mut hash = Sha256::new();
+    let mut hash = Hash::new(expected.algorithm());
     let mut piece = vec![0; READ];
     let mut left = chunk_range(open.size, chunk);
     while !left.is_empty() {
@@ -100,7 +99,7 @@ fn check(open: &Open, chunk: u32, verified: &Verified) -> io::Result<()> {
         hash.update(&piece[..wanted]);
         left.start += wanted as u64;
     }
-    let got = Digest::from_hash(hash);
+    let got = hash.digest();
     if got != expected {
         tracing::error!(blob = %open.blob, chunk, expected = %expected, got = %got, "stored blob was damaged");
         return Err(io::Error::new(

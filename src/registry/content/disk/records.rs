@@ -202,7 +202,7 @@ impl Records {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(fail(error)),
         };
-        let digest = |entry: &fs::DirEntry| Digest::from_hex(entry.file_name().to_str()?).ok();
+        let digest = |entry: &fs::DirEntry| Digest::from_hex(entry.file_name().to_str()?);
         let mut links: Vec<Digest> = entries.iter().filter_map(digest).collect();
         links.sort_unstable();
         Ok(links)

@@ -19,7 +19,7 @@ use super::super::{CHUNK, ContentError, Hasher};
 use super::{Inner, forget, full_or, lock};
 use crate::{
     clock,
-    model::{Digest, RepositoryName},
+    model::{Algorithm, Digest, RepositoryName},
 };
 
 /// Written data is pushed to the disk so often: a commit then has little left to sync, and one upload does
@@ -43,17 +43,20 @@ const REST_AFTER: Duration = Duration::from_secs(60);
 const HASH: &str = "hash";
 
 /// What `session.json` says.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Written {
     /// Version of this format.
     pub(super) v: u32,
     /// Whose session it is.
     pub(super) repository: RepositoryName,
+    /// What it is hashed by as it comes. Older sessions do not say: sha256.
+    #[serde(default)]
+    pub(super) algorithm: Algorithm,
 }
 
 pub(super) struct Session {
     pub(super) id: String,
-    pub(super) repository: RepositoryName,
+    pub(super) written: Written,
     dir: PathBuf,
     /// What status requests see; follows the file.
     received: AtomicU64,
@@ -86,15 +89,17 @@ pub(super) struct Claim {
 }
 
 impl Session {
-    pub(super) fn new(id: String, repository: RepositoryName, dir: PathBuf, len: u64, age: Duration) -> Self {
+    pub(super) fn new(id: String, written: Written, dir: PathBuf, len: u64, age: Duration) -> Self {
         let touched = clock::boot().saturating_sub(age);
         // What was saved is of bytes that were durable before: the file still has them, or is shorter.
-        let saved = fs::read(dir.join(HASH)).ok().and_then(|saved| Hasher::restored(&saved));
-        let hash = saved.filter(|hash| hash.size() <= len).unwrap_or_default();
+        let saved = fs::read(dir.join(HASH)).ok();
+        let saved = saved.and_then(|saved| Hasher::restored(written.algorithm, &saved));
+        let hash = saved.filter(|hash| hash.size() <= len);
+        let hash = hash.unwrap_or_else(|| Hasher::new(written.algorithm));
         let writer = Writer { file: None, len, unsynced: 0, hash, unsaved: None, turn: 0, over: false };
         Self {
             id,
-            repository,
+            written,
             dir,
             received: AtomicU64::new(len),
             turn: watch::Sender::new(0),
@@ -118,7 +123,7 @@ impl Session {
 
     /// Takes the turn from whoever has it, and tells where the session stands. Bytes of an earlier turn that
     /// were not written by now never will be.
-    pub(super) fn claim(self: Arc<Self>) -> Result<Claim, ContentError> {
+    pub(super) fn claim(self: Arc<Self>, ends_by: Option<Algorithm>) -> Result<Claim, ContentError> {
         let mut mine = 0;
         self.turn.send_modify(|turn| {
             *turn += 1;
@@ -127,6 +132,9 @@ impl Session {
         let received = {
             let mut writer = lock(&self.writer);
             writer.take_turn(mine)?;
+            if let Some(algorithm) = ends_by.filter(|_| writer.len == 0) {
+                writer.hash = Hasher::new(algorithm);
+            }
             self.touch();
             writer.len
         };
@@ -220,6 +228,10 @@ impl Session {
         let data = self.dir.join("data");
         writer.open(&data).map_err(full_or("open an upload"))?;
         let len = writer.len;
+        if writer.hash.algorithm() != expected.algorithm() {
+            // Its client did not say at the start by what it would name it: one more look at all of it.
+            writer.hash = Hasher::new(expected.algorithm());
+        }
         writer.catch_up(len, u64::MAX).map_err(ContentError::io("read an upload back"))?;
         let hashed = writer.hash.clone().finish();
         if hashed.digest != *expected {
@@ -239,7 +251,7 @@ impl Session {
             self.spoil(&mut writer);
         }
         adopted?;
-        disk.records.link(&self.repository, expected).map_err(full_or("link a blob"))?;
+        disk.records.link(&self.written.repository, expected).map_err(full_or("link a blob"))?;
         Ok(hashed.size)
     }
 
@@ -330,7 +342,8 @@ mod tests {
 
     fn session(dir: &std::path::Path, len: u64) -> Arc<Session> {
         let repository = RepositoryName::parse("a").unwrap();
-        Arc::new(Session::new("r1.x".into(), repository, dir.to_owned(), len, Duration::ZERO))
+        let written = Written { v: 1, repository, algorithm: Algorithm::Sha256 };
+        Arc::new(Session::new("r1.x".into(), written, dir.to_owned(), len, Duration::ZERO))
     }
 
     fn hashed(session: &Session) -> u64 {
@@ -340,7 +353,7 @@ mod tests {
     #[test]
     fn after_a_restart_only_what_came_since_the_last_border_is_read_back() {
         let dir = tempfile::tempdir().unwrap();
-        let first = session(dir.path(), 0).claim().unwrap();
+        let first = session(dir.path(), 0).claim(None).unwrap();
         let batch: Vec<u8> = (0..5_000_011u32).map(|n| (n % 251) as u8).collect();
         let mut whole = Hasher::default();
         let mut len = 0;
@@ -351,7 +364,7 @@ mod tests {
         }
         drop(first);
 
-        let again = session(dir.path(), len).claim().unwrap();
+        let again = session(dir.path(), len).claim(None).unwrap();
         assert_eq!(hashed(&again.session), SAVE_EVERY);
         again.session.append(again.turn, b"rest").unwrap();
         whole.update(b"rest");
@@ -361,7 +374,7 @@ mod tests {
         // What does not fit the file is not used, nor what is damaged.
         assert_eq!(hashed(&session(dir.path(), SAVE_EVERY - 1)), 0);
         fs::write(dir.path().join(HASH), b"garbage").unwrap();
-        let lost = session(dir.path(), len).claim().unwrap();
+        let lost = session(dir.path(), len).claim(None).unwrap();
         assert_eq!(hashed(&lost.session), 0);
         lost.session.append(lost.turn, b"x").unwrap();
         assert_eq!(hashed(&lost.session), CATCH_UP_BESIDE, "a long lag is caught up beside what comes");

@@ -37,6 +37,10 @@ struct Sample {
 
 impl Sample {
     fn new(size: u64) -> Self {
+        Self::named(Algorithm::Sha256, size)
+    }
+
+    fn named(algorithm: Algorithm, size: u64) -> Self {
         let mut bytes = Vec::new();
         for chunk in 0..chunk_count(size) {
             let end = chunk_range(size, chunk as u32).end as usize;
@@ -48,7 +52,7 @@ impl Sample {
             _ => bytes.chunks(CHUNK as usize).map(Digest::of).collect(),
         });
         let chunks = (size > CHUNK).then(|| list.digest());
-        Self { blob: BlobRef { digest: Digest::of(&bytes), size, chunks }, bytes, list }
+        Self { blob: BlobRef { digest: algorithm.of(&bytes), size, chunks }, bytes, list }
     }
 
     fn chunk(&self, chunk: u32) -> Bytes {
@@ -76,8 +80,10 @@ fn fills(dir: &Path) -> usize {
 async fn chunks_in_any_order_make_the_blob_with_its_list() {
     let dir = tempfile::tempdir().unwrap();
     let disk = open(dir.path()).await;
-    for size in [0, 1, CHUNK, CHUNK + 1, 2 * CHUNK, 5 * CHUNK + 99] {
-        let sample = Sample::new(size);
+    let sizes = [0, 1, CHUNK, CHUNK + 1, 2 * CHUNK, 5 * CHUNK + 99];
+    let named = |size| Algorithm::ALL.map(|algorithm| Sample::named(algorithm, size));
+    for sample in sizes.into_iter().flat_map(named) {
+        let size = sample.blob.size;
         let list = (size > CHUNK).then(|| sample.list.clone());
         let fill = disk.fill(&sample.blob, list).await.unwrap();
         let mut order = fill.missing();
@@ -245,7 +251,7 @@ async fn fills_that_nobody_goes_on_with_are_removed() {
         assert_eq!(fills(dir.path()), 2);
         // The blob comes by another way.
         let repository = RepositoryName::parse("a").unwrap();
-        let mut upload = disk.begin(&repository, done.blob.size).await.unwrap();
+        let mut upload = disk.begin(&repository, done.blob.digest.algorithm(), done.blob.size).await.unwrap();
         upload.write(done.bytes.clone()).await.unwrap();
         upload.commit(&done.blob.digest).await.unwrap();
         disk.expire_uploads().await.unwrap();

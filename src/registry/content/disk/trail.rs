@@ -2,13 +2,10 @@
 
 use std::{fs::File, io, os::unix::fs::FileExt};
 
-use sha2::{
-    Digest as _, Sha256,
-    digest::common::hazmat::{SerializableState, SerializedState},
-};
+use sha2::{Digest as _, Sha256};
 
 use super::super::{CHUNK, ChunkList, chunk_range};
-use crate::model::Digest;
+use crate::model::{Algorithm, Digest, Hash};
 
 /// One read.
 const READ: u64 = 1024 * 1024;
@@ -16,7 +13,7 @@ const READ: u64 = 1024 * 1024;
 /// Always reads the file: what is hashed is what is there.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trail {
-    whole: Sha256,
+    whole: Hash,
     /// Chunks that are hashed.
     at: u32,
     /// Their digests, when there is no list that says them.
@@ -25,8 +22,8 @@ pub(super) struct Trail {
 
 impl Trail {
     /// From the start. `learn`: the blob has no chunk list, and gets one on the way.
-    pub(super) fn new(learn: bool) -> Self {
-        Self { learnt: learn.then(Vec::new), ..Self::default() }
+    pub(super) fn new(algorithm: Algorithm, learn: bool) -> Self {
+        Self { whole: Hash::new(algorithm), learnt: learn.then(Vec::new), ..Self::default() }
     }
 
     /// The next chunk.
@@ -58,7 +55,7 @@ impl Trail {
 
     /// The digest of what was hashed.
     pub(super) fn digest(&self) -> Digest {
-        Digest::from_hash(self.whole.clone())
+        self.whole.digest()
     }
 
     /// The chunk list that was learnt, when there was none.
@@ -72,21 +69,21 @@ impl Trail {
             return None;
         }
         let mut out = self.at.to_le_bytes().to_vec();
-        out.extend_from_slice(&self.whole.serialize());
+        out.extend_from_slice(&self.whole.saved());
         let own = Digest::of(&out);
         out.extend_from_slice(own.as_bytes());
         Some(out)
     }
 
     /// Reads what [`Trail::saved`] wrote; nothing if any of it is damaged.
-    pub(super) fn restored(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn restored(algorithm: Algorithm, bytes: &[u8]) -> Option<Self> {
         let (text, own) = bytes.split_at_checked(bytes.len().checked_sub(32)?)?;
         if Digest::of(text).as_bytes() != own {
             return None;
         }
         let (at, state) = text.split_first_chunk::<4>()?;
-        let state: &SerializedState<Sha256> = state.try_into().ok()?;
-        Some(Self { whole: Sha256::deserialize(state).ok()?, at: u32::from_le_bytes(*at), learnt: None })
+        let whole = Hash::restored(algorithm, state)?;
+        Some(Self { whole, at: u32::from_le_bytes(*at), learnt: None })
     }
 }
 
@@ -102,25 +99,27 @@ mod tests {
         std::fs::write(dir.path().join("data"), &data).unwrap();
         let file = File::open(dir.path().join("data")).unwrap();
 
-        let mut trail = Trail::new(false);
+        let mut trail = Trail::new(Algorithm::Sha512, false);
         assert_eq!(trail.saved(size), None, "nothing to save");
         trail.advance(&file, size).unwrap();
         let mut saved = trail.saved(size).unwrap();
-        let mut again = Trail::restored(&saved).unwrap();
+        let mut again = Trail::restored(Algorithm::Sha512, &saved).unwrap();
         again.advance(&file, size).unwrap();
-        assert_eq!((again.at(), again.digest()), (2, Digest::of(&data)));
+        assert_eq!((again.at(), again.digest()), (2, Algorithm::Sha512.of(&data)));
         assert_eq!(again.saved(size), None, "behind a short chunk nothing comes");
         saved[10] ^= 1;
-        assert!(Trail::restored(&saved).is_none() && Trail::restored(b"").is_none());
+        for bad in [&saved[..], b""] {
+            assert!(Trail::restored(Algorithm::Sha512, bad).is_none());
+        }
 
-        let mut learning = Trail::new(true);
+        let mut learning = Trail::new(Algorithm::Sha256, true);
         learning.advance(&file, size).unwrap();
         learning.advance(&file, size).unwrap();
         let list = data.chunks(CHUNK as usize).map(Digest::of).collect();
         assert_eq!((learning.digest(), learning.learnt()), (Digest::of(&data), Some(ChunkList(list))));
 
         std::fs::OpenOptions::new().write(true).open(dir.path().join("data")).unwrap().set_len(100).unwrap();
-        let mut short = Trail::new(true);
+        let mut short = Trail::new(Algorithm::Sha256, true);
         assert!(short.advance(&file, size).is_err());
         assert_eq!((short.at(), short.digest()), (0, Digest::of(b"")), "as before");
     }

@@ -17,7 +17,7 @@ use super::super::{ContentError, Upload};
 use super::session::{Claim, Session, Written};
 use super::space::Reservation;
 use super::{Disk, DiskSettings, full_or, lock, make_dirs};
-use crate::model::{Digest, RepositoryName};
+use crate::model::{Algorithm, Digest, RepositoryName};
 
 /// What is collected before it goes to a blocking thread. While one batch is written the next is collected:
 /// an upload holds two of them, and what the connection has read ahead.
@@ -73,7 +73,7 @@ impl Uploads {
             Err(_) => (0, fs::metadata(dir).and_then(|meta| meta.modified()).ok()),
         };
         let age = age.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-        Some((uuid, Session::new(self.id(uuid), written.repository, dir.to_owned(), len, age)))
+        Some((uuid, Session::new(self.id(uuid), written, dir.to_owned(), len, age)))
     }
 
     fn id(&self, uuid: Uuid) -> String {
@@ -81,14 +81,18 @@ impl Uploads {
     }
 
     /// A new session, with the first turn at it.
-    pub(super) fn begin(&self, repository: RepositoryName) -> Result<Claim, ContentError> {
+    pub(super) fn begin(
+        &self,
+        repository: RepositoryName,
+        algorithm: Algorithm,
+    ) -> Result<Claim, ContentError> {
         if lock(&self.open).len() >= self.limit {
             self.expire()?;
         }
         let uuid = Uuid::new_v4();
+        let written = Written { v: 1, repository, algorithm };
         let dir = self.root.join(uuid.to_string());
-        let session =
-            Arc::new(Session::new(self.id(uuid), repository.clone(), dir.clone(), 0, Duration::ZERO));
+        let session = Arc::new(Session::new(self.id(uuid), written.clone(), dir.clone(), 0, Duration::ZERO));
         {
             let mut open = lock(&self.open);
             if open.len() >= self.limit {
@@ -98,7 +102,7 @@ impl Uploads {
         }
         let make = || {
             fs::create_dir(&dir)?;
-            let text = serde_json::to_vec(&Written { v: 1, repository })?;
+            let text = serde_json::to_vec(&written)?;
             // Not synced: a power cut loses a session, and the client begins anew.
             fs::write(dir.join("session.json"), text)
         };
@@ -109,7 +113,7 @@ impl Uploads {
             }
             return Err(full_or("begin an upload")(error));
         }
-        session.claim()
+        session.claim(None)
     }
 
     pub(super) fn find(&self, repository: &RepositoryName, id: &str) -> Result<Arc<Session>, ContentError> {
@@ -117,7 +121,7 @@ impl Uploads {
         let uuid =
             uuid.and_then(|(_, uuid)| Uuid::parse_str(uuid).ok()).ok_or(ContentError::UnknownUpload)?;
         let session = lock(&self.open).get(&uuid).cloned().ok_or(ContentError::UnknownUpload)?;
-        let known = session.repository == *repository && !session.dropped.load(Ordering::Acquire);
+        let known = session.written.repository == *repository && !session.dropped.load(Ordering::Acquire);
         if known { Ok(session) } else { Err(ContentError::UnknownUpload) }
     }
 
@@ -129,7 +133,7 @@ impl Uploads {
             let dropped = session.dropped.load(Ordering::Acquire);
             if dropped || session.idle() >= self.idle {
                 if !dropped {
-                    tracing::info!(upload = %session.id, repository = %session.repository,
+                    tracing::info!(upload = %session.id, repository = %session.written.repository,
                         received = session.received(), "idle upload was thrown away");
                 }
                 // One that cannot be removed is tried again, and keeps no other.

@@ -13,6 +13,7 @@ use axum::{
 use futures_util::stream;
 
 use super::*;
+use crate::model::Algorithm;
 use crate::{
     registry::content::{CHUNK, ChunkList, Upload, disk},
     supervise::{OnEnd, Stage, Tree},
@@ -439,7 +440,8 @@ async fn a_full_disk_is_said_and_the_fetch_goes_on_when_there_is_space() {
     world.sources[0].add(&sample);
     let free = world.disk.space().await.unwrap().free;
     let repository = RepositoryName::parse("a").unwrap();
-    let upload: Box<dyn Upload> = world.disk.begin(&repository, free - sample.blob.size / 2).await.unwrap();
+    let upload: Box<dyn Upload> =
+        world.disk.begin(&repository, Algorithm::Sha256, free - sample.blob.size / 2).await.unwrap();
     let blobs = [sample.blob];
     {
         let need = std::pin::pin!(world.handle.need(&blobs));
