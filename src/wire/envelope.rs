@@ -44,3 +44,30 @@ impl Envelope<()> {
         Self { status: Status::Fail, message: message.into(), body: None }
     }
 }
+
+/// The same with the registry's order of keys: `body` before `message`, and a body always, `null` when there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BodyFirst<T> {
+    status: Status,
+    body: Option<T>,
+    message: String,
+}
+
+impl<T> From<Envelope<T>> for BodyFirst<T> {
+    fn from(Envelope { status, message, body }: Envelope<T>) -> Self {
+        Self { status, body, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_registry_says_the_body_before_the_message() {
+        let text = |envelope: BodyFirst<u32>| serde_json::to_string(&envelope).unwrap();
+        assert_eq!(text(Envelope::ok(7).into()), r#"{"status":"OK","body":7,"message":""}"#);
+        let failed = Envelope { status: Status::Fail, message: "Not found".into(), body: None };
+        assert_eq!(text(failed.into()), r#"{"status":"FAIL","body":null,"message":"Not found"}"#);
+    }
+}

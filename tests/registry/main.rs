@@ -12,6 +12,8 @@ mod pulls;
 mod errors;
 mod hostile;
 mod templates;
+mod contract;
+mod both;
 mod restarts;
 mod crashes;
 mod full;

@@ -2,7 +2,7 @@
 
 use axum::{
     Extension, Json,
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::{
     registry::{
         content::ContentError, journal::JournalError, position::Wrote, repositories::RepositoryError,
     },
-    wire::envelope::Envelope,
+    wire::envelope::{BodyFirst, Envelope},
 };
 
 /// What a handler gives.
@@ -21,13 +21,16 @@ pub(super) type Answer = Result<Response, Fail>;
 
 /// A success with a body.
 pub(super) fn done<T: Serialize>(body: T) -> Answer {
-    Ok(Json(Envelope::ok(body)).into_response())
+    Ok(Json(BodyFirst::from(Envelope::ok(body))).into_response())
 }
 
 /// A change that was made there in the log.
 pub(super) fn changed(position: Position) -> Answer {
-    Ok((Extension(Wrote(position)), Json(Envelope::ok(()))).into_response())
+    Ok((Extension(Wrote(position)), Json(BodyFirst::from(Envelope::ok(())))).into_response())
 }
+
+/// Of what may pass: as long as the other API says.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
 /// A failure.
 #[derive(Debug)]
@@ -42,6 +45,11 @@ impl Fail {
         Self { status: StatusCode::BAD_REQUEST, message: message.into() }
     }
 
+    /// More than this registry takes at a time.
+    pub(super) fn too_many(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::TOO_MANY_REQUESTS, message: message.into() }
+    }
+
     /// The K8s-mac client takes 404 for "no such template"; the text is the controller's.
     pub(super) fn not_found() -> Self {
         Self { status: StatusCode::NOT_FOUND, message: "Not found".into() }
@@ -53,7 +61,12 @@ impl IntoResponse for Fail {
         if self.status.is_server_error() {
             tracing::error!(status = self.status.as_u16(), error = %self.message, "request failed");
         }
-        (self.status, Json(Envelope::fail(self.message))).into_response()
+        let body = Json(BodyFirst::from(Envelope::fail(self.message)));
+        let mut response = (self.status, body).into_response();
+        if matches!(self.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
     }
 }
 
@@ -120,4 +133,12 @@ impl From<RoomError> for Fail {
 /// A known path, another method.
 pub(super) async fn wrong_method() -> Fail {
     Fail { status: StatusCode::METHOD_NOT_ALLOWED, message: "Method not allowed".into() }
+}
+
+/// A page of any origin may read what is said here. It may not change anything: its browser asks for leave first
+/// (`OPTIONS`), and that is refused like every method that a path does not have.
+pub(super) async fn for_any_origin(mut response: Response) -> Response {
+    let any = HeaderValue::from_static("*");
+    response.headers_mut().insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, any);
+    response
 }

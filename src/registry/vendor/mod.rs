@@ -3,17 +3,29 @@
 //! Every answer is the envelope; bodies are read whatever their Content-Type.
 
 mod answer;
+mod log;
 mod revert;
 mod status;
 mod templates;
+mod welcome;
 
-use axum::{Router, routing::get};
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    middleware::map_response,
+    routing::{get, post},
+};
 
 use super::state::App;
+use log::Rows;
 
 /// All routes.
 pub(super) fn routes() -> Router<App> {
+    let rows = Arc::new(Rows::default());
     Router::new()
+        .route("/", get(welcome::page))
+        .route("/log", post(move |body| log::take(rows.clone(), body)))
         .route("/registry/status", get(status::status))
         .route("/registry/disk", get(status::disk))
         .route("/registry/vm", get(templates::v1).delete(templates::delete))
@@ -22,4 +34,5 @@ pub(super) fn routes() -> Router<App> {
         .route("/registry/vm/arch", axum::routing::put(templates::arch))
         .route("/registry/revert", axum::routing::delete(revert::revert))
         .method_not_allowed_fallback(answer::wrong_method)
+        .layer(map_response(answer::for_any_origin))
 }

@@ -20,7 +20,7 @@ use crate::{
 pub(super) const BODY_LIMIT: usize = 64 * 1024;
 
 /// A body that takes longer is refused.
-const BODY_PATIENCE: Duration = Duration::from_secs(8);
+pub(super) const BODY_PATIENCE: Duration = Duration::from_secs(8);
 
 /// `GET /registry/vm`, with `?id=` one template without its push and pull times.
 pub(super) async fn v1(State(app): State<App>, RawQuery(query): RawQuery) -> Answer {
@@ -133,7 +133,8 @@ impl Asked {
     pub(super) fn which(&self) -> Result<Which, Fail> {
         if let Some(tag) = self.tag.as_deref().or(self.tag_name.as_deref()) {
             let wrong = |_| Fail::bad(format!("Did not find any versions with tag {}", tag.escape_debug()));
-            return Tag::parse(tag).map(Which::Tag).map_err(wrong);
+            // No tag has a space: one was a plus before somebody in between decoded it as forms are.
+            return Tag::parse(tag.replace(' ', "+")).map(Which::Tag).map_err(wrong);
         }
         Ok(self.version.or(self.number).map_or(Which::Newest, Which::Number))
     }
