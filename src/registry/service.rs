@@ -131,6 +131,7 @@ impl Registry {
             verify_every: config.limits.verify_every,
         })
         .await?;
+        let cleaned = disk.cleaned();
         let space = disk.space().await.map_err(|error| error.to_string());
         let content: Arc<dyn Content> = Arc::new(disk);
         // The lock on the storage is the log's, too.
@@ -146,6 +147,7 @@ impl Registry {
         };
         let journal = Journal::open(content.clone(), log, writer, opening, &tasks).await?;
         let metrics = RegistryMetrics::new()?;
+        metrics.removed(cleaned);
         let http = HttpMetrics::new(&metrics.all)?;
         let (standing, others) = match role.clone() {
             Role::Writer { alone: true, .. } => (Standing(None), Others::Asks(Vec::new())),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::{Gauge, IntCounter, IntGaugeVec};
 
 use super::{
-    content::{Space, size},
+    content::{Space, disk::Cleaned, size},
     journal::Journal,
     repositories::Repositories,
     standing::Standing,
@@ -46,6 +46,7 @@ pub(super) struct RegistryMetrics {
     pub(super) uploads: Gauge,
     pub(super) free: Gauge,
     pub(super) broken: Gauge,
+    pub(super) cleaned: IntGaugeVec,
     pub(super) position: IntGaugeVec,
     pub(super) lag_entries: Gauge,
     pub(super) lag_bytes: Gauge,
@@ -66,6 +67,7 @@ impl RegistryMetrics {
             uploads: all.gauge(names::REGISTRY_UPLOADS)?,
             free: all.gauge(names::REGISTRY_FREE)?,
             broken: all.gauge(names::REGISTRY_BROKEN)?,
+            cleaned: all.gauges(names::REGISTRY_CLEANED)?,
             position: all.gauges(names::REGISTRY_POSITION)?,
             lag_entries: all.gauge(names::REGISTRY_LAG_ENTRIES)?,
             lag_bytes: all.gauge(names::REGISTRY_LAG_BYTES)?,
@@ -75,6 +77,16 @@ impl RegistryMetrics {
             aside: all.gauge(names::REGISTRY_ASIDE)?,
             all,
         })
+    }
+}
+
+impl RegistryMetrics {
+    /// What the start removed.
+    pub(super) fn removed(&self, cleaned: Cleaned) {
+        let Cleaned { files, uploads, fills } = cleaned;
+        for (what, count) in [("file", files), ("upload", uploads), ("fill", fills)] {
+            self.cleaned.with_label_values(&[what]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
     }
 }
 

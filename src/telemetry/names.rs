@@ -59,6 +59,7 @@ metrics! {
     REGISTRY_MANIFESTS = "switchyard_registry_manifests_total" Counter [] "Manifests published.";
     REGISTRY_UPLOADS = "switchyard_registry_upload_sessions" Gauge [] "Upload sessions that are open.";
     REGISTRY_FREE = "switchyard_registry_free_bytes" Gauge [] "Free bytes of the storage.";
+    REGISTRY_CLEANED = "switchyard_registry_unfinished_removed" Gauge ["what"] "What an earlier run had not finished and the start removed: file, upload, fill.";
     REGISTRY_BROKEN = "switchyard_registry_broken_templates" Gauge [] "Templates that the last listing skipped.";
     REGISTRY_FETCHED = "switchyard_registry_fetched_bytes_total" Counter [] "Bytes of blobs that came from other registries.";
     REGISTRY_FETCH_FAILURES = "switchyard_registry_fetch_failures_total" Counter ["why"] "Asks of other registries for parts of blobs that brought nothing: unreachable, unanswered, silent, slow, refused, strange, corrupt; and storage: what came could not be kept.";

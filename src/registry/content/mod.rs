@@ -10,6 +10,9 @@
 mod catalogue;
 mod chunks;
 mod fill;
+mod files;
+#[cfg(test)]
+mod conformance;
 pub mod disk;
 
 use std::{io, ops::Range, sync::Arc};

@@ -1,7 +1,6 @@
 //! Blobs as files.
 
 use std::{
-    fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -10,8 +9,8 @@ use std::{
 
 use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 
-use super::super::{CHUNK, ChunkList, ContentError, Hashed};
-use super::{full_or, make_dirs, reading::Open, replace, sync_dir, verified::Verified};
+use super::super::{CHUNK, ChunkList, ContentError, Hashed, files::Files};
+use super::{full_or, reading::Open, verified::Verified};
 use crate::model::{Algorithm, Digest};
 
 /// A blob's time is set anew only when it is older, so that a push of known layers writes nothing.
@@ -19,25 +18,25 @@ const TOUCH_AFTER: Duration = Duration::from_secs(600);
 
 pub(super) struct Blobs {
     root: PathBuf,
-    tmp: PathBuf,
+    files: Files,
     pub(super) verified: Arc<Verified>,
 }
 
 impl Blobs {
     /// Makes the 256 directories of each algorithm at once: later no parent needs a sync.
-    pub(super) fn open(root: &Path, tmp: PathBuf, verified: Arc<Verified>) -> io::Result<Self> {
+    pub(super) fn open(root: &Path, files: Files, verified: Arc<Verified>) -> io::Result<Self> {
         for algorithm in Algorithm::ALL {
             let root = root.join(algorithm.word());
-            make_dirs(&root)?;
+            files.make_dirs(&root)?;
             for first in 0..=255u8 {
                 let dir = root.join(hex::encode([first]));
-                if !dir.is_dir() {
-                    fs::create_dir(dir)?;
+                if !files.is_there(&dir)? {
+                    files.make_dir(&dir)?;
                 }
             }
-            sync_dir(&root)?;
+            files.sync_dir(&root)?;
         }
-        Ok(Self { root: root.to_owned(), tmp, verified })
+        Ok(Self { root: root.to_owned(), files, verified })
     }
 
     fn path(&self, blob: &Digest) -> PathBuf {
@@ -50,11 +49,11 @@ impl Blobs {
     }
 
     pub(super) fn find(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
-        maybe(fs::metadata(self.path(blob))).map(|found| found.map(|meta| meta.len()))
+        maybe(self.files.look(&self.path(blob))).map(|found| found.map(|meta| meta.len()))
     }
 
     pub(super) fn keep(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
-        let Some(file) = maybe(File::open(self.path(blob)))? else { return Ok(None) };
+        let Some(file) = maybe(self.files.open(&self.path(blob)))? else { return Ok(None) };
         let meta = file.metadata().map_err(ContentError::io("look at a blob"))?;
         let old = meta.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > TOUCH_AFTER);
         if old {
@@ -67,9 +66,9 @@ impl Blobs {
     }
 
     pub(super) fn open_blob(&self, blob: &Digest) -> Result<Option<Open>, ContentError> {
-        let Some(file) = maybe(File::open(self.path(blob)))? else { return Ok(None) };
+        let Some(file) = maybe(self.files.open(&self.path(blob)))? else { return Ok(None) };
         let size = file.metadata().map_err(ContentError::io("look at a blob"))?.len();
-        let list = if size > CHUNK { maybe(File::open(self.chunks_path(blob)))? } else { None };
+        let list = if size > CHUNK { maybe(self.files.open(&self.chunks_path(blob)))? } else { None };
         Ok(Some(Open { blob: *blob, size, file, list }))
     }
 
@@ -80,12 +79,13 @@ impl Blobs {
                 Algorithm::Sha256 => Ok(Some(ChunkList(vec![*blob]))),
                 // Nobody needs it: at most one chunk, and only if somebody asks.
                 Algorithm::Sha512 => {
-                    let whole = maybe(fs::read(self.path(blob)))?;
+                    let whole = maybe(self.files.read(&self.path(blob)))?;
                     Ok(whole.map(|whole| ChunkList(vec![Digest::of(&whole)])))
                 }
             },
             Some(size) => {
-                let list = maybe(fs::read(self.chunks_path(blob)))?.and_then(|b| ChunkList::from_bytes(&b));
+                let list = maybe(self.files.read(&self.chunks_path(blob)))?;
+                let list = list.and_then(|bytes| ChunkList::from_bytes(&bytes));
                 // A sound list of another length is of another content.
                 Ok(list.filter(|list| list.0.len() as u64 == size.div_ceil(CHUNK)))
             }
@@ -94,7 +94,7 @@ impl Blobs {
 
     /// Its caller made sure that these are the bytes of this name.
     pub(super) fn put(&self, blob: &Digest, bytes: &[u8]) -> Result<(), ContentError> {
-        replace(&self.tmp, &self.path(blob), bytes, true).map_err(full_or("store a blob"))
+        self.files.replace(&self.path(blob), bytes, true).map_err(full_or("store a blob"))
     }
 
     /// Moves a synced file, whose hash this is, to its name. An older copy is replaced: if it had rotted, this
@@ -104,12 +104,13 @@ impl Blobs {
         if hashed.size > CHUNK {
             // The list goes first: a blob that is visible has one.
             let list = hashed.chunks.to_bytes();
-            replace(&self.tmp, &self.chunks_path(&hashed.digest), &list, true)
+            self.files
+                .replace(&self.chunks_path(&hashed.digest), &list, true)
                 .map_err(full_or("store a chunk list"))?;
         }
         let publish = || {
-            fs::rename(file, &target)?;
-            target.parent().map_or(Ok(()), sync_dir)
+            self.files.rename(file, &target)?;
+            target.parent().map_or(Ok(()), |dir| self.files.sync_dir(dir))
         };
         publish().map_err(full_or("publish a blob"))?;
         self.verified.note_whole(&hashed.digest, hashed.size);

@@ -2,16 +2,16 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use super::super::{ChunkList, ContentError};
+use super::super::{ChunkList, ContentError, files::Files};
 use super::blobs::Blobs;
+use super::lock;
 use super::partial::{self, Partial};
-use super::{lock, make_dirs};
 use crate::{clock, model::Digest};
 
 /// Most partial blobs at once. One more takes the place of the one that was idle longest and that nobody holds.
@@ -19,7 +19,7 @@ const MOST: usize = 256;
 
 pub(super) struct Fills {
     root: PathBuf,
-    tmp: PathBuf,
+    files: Files,
     idle: Duration,
     open: Mutex<BTreeMap<Digest, Slot>>,
 }
@@ -33,20 +33,27 @@ enum Slot {
 
 impl Fills {
     /// Finds the fills of earlier runs; what is none, or complete, or was idle too long, is removed.
-    pub(super) fn open(root: PathBuf, tmp: PathBuf, idle: Duration, blobs: &Blobs) -> io::Result<Self> {
-        make_dirs(&root)?;
-        let mut open = BTreeMap::new();
-        for entry in fs::read_dir(&root)? {
-            let path = entry?.path();
-            match left(&path, blobs).filter(|(_, age)| *age < idle) {
+    pub(super) fn open(
+        root: PathBuf,
+        files: Files,
+        idle: Duration,
+        blobs: &Blobs,
+    ) -> io::Result<(Self, usize)> {
+        files.make_dirs(&root)?;
+        let (mut open, mut removed) = (BTreeMap::new(), 0);
+        for entry in files.list(&root)? {
+            let path = entry.path();
+            match left(&files, &path, blobs).filter(|(_, age)| *age < idle) {
                 Some((blob, age)) => {
                     open.insert(blob, Slot::Left { since: clock::boot().saturating_sub(age) });
                 }
-                None if path.is_dir() => fs::remove_dir_all(&path)?,
-                None => fs::remove_file(&path)?,
+                None => {
+                    removed += 1;
+                    if path.is_dir() { files.remove_all(&path)? } else { files.remove(&path)? }
+                }
             }
         }
-        Ok(Self { root, tmp, idle, open: Mutex::new(open) })
+        Ok((Self { root, files, idle, open: Mutex::new(open) }, removed))
     }
 
     fn dir(&self, blob: &Digest) -> PathBuf {
@@ -65,7 +72,7 @@ impl Fills {
             None => return Ok(None),
             Some(Slot::Open(partial)) => Some(partial.clone()),
             Some(Slot::Left { .. }) => {
-                Partial::take_up(self.dir(blob), self.tmp.clone(), *blob).map(Arc::new)
+                Partial::take_up(self.dir(blob), self.files.clone(), *blob).map(Arc::new)
             }
         };
         match partial {
@@ -79,7 +86,7 @@ impl Fills {
                 Ok(None)
             }
             None => {
-                partial::remove_dir(&self.dir(blob))?;
+                partial::remove_dir(&self.files, &self.dir(blob))?;
                 open.remove(blob);
                 Ok(None)
             }
@@ -106,8 +113,9 @@ impl Fills {
         if open.len() >= MOST {
             self.make_room(&mut open);
         }
-        let made = Partial::create(self.dir(blob), self.tmp.clone(), *blob, size, list);
-        let made = Arc::new(made.inspect_err(|_| warn_if(blob, partial::remove_dir(&self.dir(blob))))?);
+        let made = Partial::create(self.dir(blob), self.files.clone(), *blob, size, list);
+        let made =
+            Arc::new(made.inspect_err(|_| warn_if(blob, partial::remove_dir(&self.files, &self.dir(blob))))?);
         open.insert(*blob, Slot::Open(made.clone()));
         Ok(made)
     }
@@ -123,7 +131,7 @@ impl Fills {
     fn throw_away(&self, open: &mut BTreeMap<Digest, Slot>, blob: &Digest) {
         let removed = match open.get(blob) {
             Some(Slot::Open(partial)) => partial.remove(),
-            _ => partial::remove_dir(&self.dir(blob)),
+            _ => partial::remove_dir(&self.files, &self.dir(blob)),
         };
         if removed.is_ok() {
             open.remove(blob);
@@ -171,10 +179,10 @@ impl Slot {
 }
 
 /// A directory that an earlier run left and that is worth keeping, with its age.
-fn left(path: &Path, blobs: &Blobs) -> Option<(Digest, Duration)> {
+fn left(files: &Files, path: &Path, blobs: &Blobs) -> Option<(Digest, Duration)> {
     let blob = Digest::from_hex(path.file_name()?.to_str()?)?;
     let wanted = blobs.find(&blob).is_ok_and(|found| found.is_none());
-    Some((blob, partial::age(path)?)).filter(|_| wanted)
+    Some((blob, partial::age(files, path)?)).filter(|_| wanted)
 }
 
 fn warn_if(blob: &Digest, removed: Result<(), ContentError>) {

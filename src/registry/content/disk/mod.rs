@@ -36,9 +36,9 @@ mod uploads;
 mod verified;
 
 use std::{
-    fs, io,
+    io,
     ops::Range,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -47,7 +47,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
-use super::{BlobBody, Catalogue, ChunkList, Content, ContentError, Fill, FillError, Pulls, Space, Upload};
+use super::{
+    BlobBody, Catalogue, ChunkList, Content, ContentError, Fill, FillError, Pulls, Space, Upload,
+    files::Files,
+};
 use crate::{
     model::{Algorithm, Digest, RepositoryName},
     wire::replication::BlobRef,
@@ -109,6 +112,17 @@ pub struct DiskSettings {
     pub verify_every: Duration,
 }
 
+/// What an earlier run had begun, was not finished and is of no use to anybody: the start removed it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Cleaned {
+    /// Files that had no name yet.
+    pub files: usize,
+    /// Upload sessions.
+    pub uploads: usize,
+    /// Blobs that came from elsewhere: complete by now, too old, or unusable.
+    pub fills: usize,
+}
+
 /// The storage. Cheap to clone.
 #[derive(Clone)]
 pub struct Disk {
@@ -124,6 +138,7 @@ struct Inner {
     room: Room,
     readers: Arc<Semaphore>,
     writers: Arc<Semaphore>,
+    cleaned: Cleaned,
     /// Released with the last clone.
     _lock: DirectoryLock,
 }
@@ -131,31 +146,55 @@ struct Inner {
 impl Disk {
     /// Locks the directory, makes what is missing, removes what a crash left and reads the catalogues.
     pub async fn open(settings: DiskSettings) -> Result<Self, OpenError> {
+        let files = Files::new(&settings.path.join("tmp"));
+        Self::open_by(settings, files).await
+    }
+
+    /// With calls that misbehave.
+    #[cfg(test)]
+    pub(super) async fn open_faulty(
+        settings: DiskSettings,
+        faults: &Arc<super::files::faulty::Faults>,
+    ) -> Result<Self, OpenError> {
+        let files = Files::faulty(&settings.path.join("tmp"), faults);
+        Self::open_by(settings, files).await
+    }
+
+    async fn open_by(settings: DiskSettings, files: Files) -> Result<Self, OpenError> {
         let path = settings.path.clone();
-        let opened = tokio::task::spawn_blocking(move || Self::open_blocking(&settings)).await;
+        let opened = tokio::task::spawn_blocking(move || Self::open_blocking(&settings, files)).await;
         opened
             .unwrap_or_else(|gone| Err(OpenError::Io { path, what: "open", source: io::Error::other(gone) }))
     }
 
-    fn open_blocking(settings: &DiskSettings) -> Result<Self, OpenError> {
+    fn open_blocking(settings: &DiskSettings, files: Files) -> Result<Self, OpenError> {
         let root = settings.path.as_path();
         let fail = |what| move |source| OpenError::Io { path: root.to_owned(), what, source };
-        fs::create_dir_all(root).map_err(fail("make the directory"))?;
+        files.make_dirs(root).map_err(fail("make the directory"))?;
         let lock = DirectoryLock::take(root)?;
         let tmp = root.join("tmp");
-        if tmp.exists() {
-            fs::remove_dir_all(&tmp).map_err(fail("empty `tmp`"))?;
-        }
-        fs::create_dir_all(&tmp).map_err(fail("make `tmp`"))?;
+        let leftover = match files.list(&tmp) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+            list => list.map_err(fail("look into `tmp`"))?.len(),
+        };
+        files.remove_all(&tmp).map_err(fail("empty `tmp`"))?;
+        files.make_dir(&tmp).map_err(fail("make `tmp`"))?;
         let verified = Arc::new(Verified::new(settings.verify_every));
-        let blobs = Blobs::open(&root.join("blobs"), tmp.clone(), verified).map_err(fail("open `blobs`"))?;
+        let blobs =
+            Blobs::open(&root.join("blobs"), files.clone(), verified).map_err(fail("open `blobs`"))?;
         let records =
-            Records::open(root.join("repositories"), tmp.clone()).map_err(fail("open `repositories`"))?;
-        let uploads = Uploads::open(root.join("uploads"), settings).map_err(fail("open `uploads`"))?;
-        let aside = Aside::new(root.join("aside"), tmp.clone());
-        let fills = Fills::open(root.join("fills"), tmp, settings.upload_idle, &blobs)
+            Records::open(root.join("repositories"), files.clone()).map_err(fail("open `repositories`"))?;
+        let (uploads, upload) =
+            Uploads::open(root.join("uploads"), files.clone(), settings).map_err(fail("open `uploads`"))?;
+        let aside = Aside::new(root.join("aside"), files.clone());
+        let (fills, fill) = Fills::open(root.join("fills"), files.clone(), settings.upload_idle, &blobs)
             .map_err(fail("open `fills`"))?;
-        sync_dir(root).map_err(fail("sync the directory"))?;
+        files.sync_dir(root).map_err(fail("sync the directory"))?;
+        let cleaned = Cleaned { files: leftover, uploads: upload, fills: fill };
+        if cleaned != Cleaned::default() {
+            let Cleaned { files, uploads, fills } = cleaned;
+            tracing::info!(files, uploads, fills, "what an earlier run left unfinished was removed");
+        }
         let inner = Inner {
             blobs,
             records,
@@ -165,9 +204,15 @@ impl Disk {
             room: Room::new(root.to_owned(), settings.reserve),
             readers: Arc::new(Semaphore::new(READERS)),
             writers: Arc::new(Semaphore::new(WRITERS)),
+            cleaned,
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// What the start removed.
+    pub fn cleaned(&self) -> Cleaned {
+        self.inner.cleaned
     }
 
     /// Runs file work for a reader. Cancelling the wait lets the work finish.
@@ -380,52 +425,6 @@ impl Content for Disk {
     async fn save_pulls(&self, repository: &RepositoryName, pulls: Pulls) -> Result<(), ContentError> {
         let repository = repository.clone();
         self.writing(move |disk| disk.records.save_pulls(&repository, &pulls)).await
-    }
-}
-
-/// Makes renames and new names in a directory durable.
-fn sync_dir(path: &Path) -> io::Result<()> {
-    fs::File::open(path)?.sync_all()
-}
-
-/// Makes a directory and all above it, durably, up to one that is there.
-fn make_dirs(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    let Some(above) = path.parent() else { return Err(io::ErrorKind::NotFound.into()) };
-    make_dirs(above)?;
-    match fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    // Taken back: the next caller would find it and take it for durable.
-    sync_dir(above).inspect_err(|_| drop(fs::remove_dir(path)))
-}
-
-/// Writes a file whole under `tmp`, synced if it must survive a power cut, and renames it into place.
-fn replace(tmp: &Path, target: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
-    let beside = tmp.join(uuid::Uuid::new_v4().to_string());
-    let write = || {
-        fs::write(&beside, bytes)?;
-        if durable {
-            fs::File::open(&beside)?.sync_all()?;
-        }
-        fs::rename(&beside, target)?;
-        match target.parent() {
-            Some(above) if durable => sync_dir(above),
-            _ => Ok(()),
-        }
-    };
-    write().inspect_err(|_| forget(&beside))
-}
-
-/// Removes a file that nothing refers to. A failure leaves it to the next start, which removes it too.
-fn forget(path: &Path) {
-    if let Err(error) = fs::remove_file(path)
-        && error.kind() != io::ErrorKind::NotFound
-    {
-        tracing::warn!(file = %path.display(), error = %error, "leftover file could not be removed");
     }
 }
 

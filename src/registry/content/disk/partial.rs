@@ -4,9 +4,7 @@
 //! power cut every chunk that the record lists is really there, and the others come again.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::FileExt,
+    fs::File,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard,
@@ -17,8 +15,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::super::{CHUNK, ChunkList, ContentError, FillError, Hashed, chunk_count, chunk_range};
-use super::{bits::Bits, blobs::Blobs, full_or, lock, replace, trail::Trail};
+use super::super::{
+    CHUNK, ChunkList, ContentError, FillError, Hashed, chunk_count, chunk_range, files::Files,
+};
+use super::{bits::Bits, blobs::Blobs, full_or, lock, trail::Trail};
 use crate::{clock, model::Digest};
 
 /// Chunks are made durable and recorded when so much of them came: a kill costs at most this and what is under way.
@@ -63,7 +63,7 @@ pub(super) struct Partial {
     /// Without one, chunks are taken unseen and the whole is verified at the end.
     list: Option<ChunkList>,
     dir: PathBuf,
-    tmp: PathBuf,
+    files: Files,
     /// [`clock::boot`] of the last chunk, in milliseconds.
     touched: AtomicU64,
     // Taken in this order: a stripe, `syncing`, `trail`, `state`.
@@ -92,29 +92,29 @@ impl Partial {
     /// Begins one in an empty directory of its own.
     pub(super) fn create(
         dir: PathBuf,
-        tmp: PathBuf,
+        files: Files,
         blob: Digest,
         size: u64,
         list: Option<ChunkList>,
     ) -> Result<Self, ContentError> {
         let make = || {
-            fs::create_dir(&dir)?;
+            files.make_dir(&dir)?;
             if let Some(list) = &list {
-                replace(&tmp, &dir.join(CHUNKS), &list.to_bytes(), true)?;
+                files.replace(&dir.join(CHUNKS), &list.to_bytes(), true)?;
             }
-            File::create(dir.join(DATA))?.set_len(size)?;
+            files.set_len(&files.create(&dir.join(DATA))?, size)?;
             let about = serde_json::to_vec(&About { v: 1, size, listed: list.is_some() })?;
-            replace(&tmp, &dir.join(ABOUT), &about, true)
+            files.replace(&dir.join(ABOUT), &about, true)
         };
         make().map_err(full_or("begin to fill a blob"))?;
         let trail = Trail::new(blob.algorithm(), list.is_none());
-        Ok(Self::with(dir, tmp, blob, size, list, Bits::new(chunks_of(size)), trail))
+        Ok(Self::with(dir, files, blob, size, list, Bits::new(chunks_of(size)), trail))
     }
 
     /// Goes on with the one that is in this directory; nothing if it cannot be used.
-    pub(super) fn take_up(dir: PathBuf, tmp: PathBuf, blob: Digest) -> Option<Self> {
-        let about: About = serde_json::from_slice(&fs::read(dir.join(ABOUT)).ok()?).ok()?;
-        let len = fs::metadata(dir.join(DATA)).ok()?.len();
+    pub(super) fn take_up(dir: PathBuf, files: Files, blob: Digest) -> Option<Self> {
+        let about: About = serde_json::from_slice(&files.read(&dir.join(ABOUT)).ok()?).ok()?;
+        let len = files.look(&dir.join(DATA)).ok()?.len();
         if about.v != 1 || len != about.size {
             return None;
         }
@@ -122,27 +122,27 @@ impl Partial {
         let list = match about.listed {
             false => None,
             true => {
-                let list = ChunkList::from_bytes(&fs::read(dir.join(CHUNKS)).ok()?)?;
+                let list = ChunkList::from_bytes(&files.read(&dir.join(CHUNKS)).ok()?)?;
                 Some(list).filter(|list| list.0.len() as u64 == chunk_count(about.size))
             }
         };
         if about.listed && list.is_none() {
             return None;
         }
-        let have = fs::read(dir.join(HAVE)).ok().and_then(|record| Bits::from_record(&record, chunks));
+        let have = files.read(&dir.join(HAVE)).ok().and_then(|record| Bits::from_record(&record, chunks));
         let here = have.unwrap_or_else(|| Bits::new(chunks));
         let first_missing = here.missing().next().unwrap_or(chunks);
-        let saved = fs::read(dir.join(HASH)).ok().filter(|_| list.is_some());
+        let saved = files.read(&dir.join(HASH)).ok().filter(|_| list.is_some());
         let saved = saved
             .and_then(|saved| Trail::restored(blob.algorithm(), &saved))
             .filter(|t| t.at() <= first_missing);
         let trail = saved.unwrap_or_else(|| Trail::new(blob.algorithm(), list.is_none()));
-        Some(Self::with(dir, tmp, blob, about.size, list, here, trail))
+        Some(Self::with(dir, files, blob, about.size, list, here, trail))
     }
 
     fn with(
         dir: PathBuf,
-        tmp: PathBuf,
+        files: Files,
         blob: Digest,
         size: u64,
         list: Option<ChunkList>,
@@ -157,7 +157,7 @@ impl Partial {
             size,
             list,
             dir,
-            tmp,
+            files,
             touched: AtomicU64::new(millis(clock::boot())),
             stripes: Default::default(),
             syncing: Mutex::new(recorded),
@@ -215,7 +215,7 @@ impl Partial {
             if state.here.get(chunk) {
                 return Ok(());
             }
-            state.open(&self.dir)?
+            state.open(&self.files, &self.dir)?
         };
         if let Some(expected) = self.list.as_ref().and_then(|list| list.0.get(chunk as usize)) {
             let got = Digest::of(bytes);
@@ -223,7 +223,7 @@ impl Partial {
                 return Err(ContentError::Corrupt { expected: *expected, got }.into());
             }
         }
-        file.write_all_at(bytes, u64::from(chunk) * CHUNK).map_err(full_or("write a chunk"))?;
+        self.files.write_at(&file, bytes, u64::from(chunk) * CHUNK).map_err(full_or("write a chunk"))?;
         let due = {
             let mut state = self.running()?;
             if state.here.put(chunk, true) {
@@ -264,22 +264,23 @@ impl Partial {
         let saved = saved.and_then(|trail| Some((trail.at(), trail.saved(self.size)?)));
         let (file, here) = {
             let mut state = self.running()?;
-            let file = state.open(&self.dir)?;
+            let file = state.open(&self.files, &self.dir)?;
             (state.unsynced, state.synced) = (0, clock::boot());
             (file, state.here.clone())
         };
         if here == recorded.durable {
             return Ok(());
         }
-        if let Err(error) = file.sync_data() {
+        if let Err(error) = self.files.sync_data(&file) {
             self.distrust(&recorded.durable);
             return Err(full_or("sync a chunk")(error).into());
         }
-        replace(&self.tmp, &self.dir.join(HAVE), &here.to_record(), true)
+        self.files
+            .replace(&self.dir.join(HAVE), &here.to_record(), true)
             .map_err(full_or("record a chunk"))?;
         recorded.durable = here;
         if let Some((at, saved)) = saved {
-            match replace(&self.tmp, &self.dir.join(HASH), &saved, false) {
+            match self.files.replace(&self.dir.join(HASH), &saved, false) {
                 Ok(()) => recorded.hashed = at,
                 // Without it, a restart reads the file back.
                 Err(error) => tracing::warn!(blob = %self.blob, error = %error, "running hash was not saved"),
@@ -313,7 +314,7 @@ impl Partial {
                 let missing = u64::from(state.here.unset());
                 return Err(FillError::Incomplete { blob: self.blob, missing });
             }
-            state.open(&self.dir)?
+            state.open(&self.files, &self.dir)?
         };
         self.sync_held(&mut recorded)?;
         let mut trail = lock(&self.trail);
@@ -324,7 +325,7 @@ impl Partial {
             lock(&self.state).end();
             return Err(ContentError::Corrupt { expected: self.blob, got }.into());
         };
-        file.sync_all().map_err(full_or("sync a blob"))?;
+        self.files.sync(&file).map_err(full_or("sync a blob"))?;
         let data = self.dir.join(DATA);
         let adopted = blobs.adopt(&data, &Hashed { digest: got, size: self.size, chunks });
         // On a full disk the bytes stay for another try, unless they were moved already.
@@ -352,7 +353,7 @@ impl Partial {
             let _alone = lock(&self.syncing);
             lock(&self.state).end();
         }
-        remove_dir(&self.dir)
+        remove_dir(&self.files, &self.dir)
     }
 
     fn running(&self) -> Result<MutexGuard<'_, State>, FillError> {
@@ -362,13 +363,10 @@ impl Partial {
 }
 
 impl State {
-    fn open(&mut self, dir: &Path) -> Result<Arc<File>, ContentError> {
+    fn open(&mut self, files: &Files, dir: &Path) -> Result<Arc<File>, ContentError> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => {
-                let opened = OpenOptions::new().read(true).write(true).open(dir.join(DATA));
-                Arc::new(opened.map_err(full_or("open a fill"))?)
-            }
+            None => Arc::new(files.open_to_write(&dir.join(DATA)).map_err(full_or("open a fill"))?),
         };
         Ok(self.file.insert(file).clone())
     }
@@ -380,13 +378,8 @@ impl State {
 }
 
 /// Removes a fill's directory; one that is gone is no error.
-pub(super) fn remove_dir(dir: &Path) -> Result<(), ContentError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(ContentError::Io { what: "remove a fill", source: error })
-        }
-        _ => Ok(()),
-    }
+pub(super) fn remove_dir(files: &Files, dir: &Path) -> Result<(), ContentError> {
+    files.remove_all(dir).map_err(ContentError::io("remove a fill"))
 }
 
 /// Space for so many chunks was promised before, so that their number has a bound.
@@ -404,9 +397,9 @@ fn millis(at: Duration) -> u64 {
 }
 
 /// Whether a directory of an earlier run holds a fill, and for how long nobody went on with it.
-pub(super) fn age(dir: &Path) -> Option<Duration> {
-    fs::metadata(dir.join(ABOUT)).ok()?;
-    let last = fs::metadata(dir.join(DATA)).and_then(|meta| meta.modified()).ok()?;
+pub(super) fn age(files: &Files, dir: &Path) -> Option<Duration> {
+    files.look(&dir.join(ABOUT)).ok()?;
+    let last = files.look(&dir.join(DATA)).and_then(|meta| meta.modified()).ok()?;
     Some(last.elapsed().unwrap_or_default())
 }
 
@@ -421,8 +414,8 @@ mod tests {
         let bytes = vec![7; CHUNK as usize];
         let list = ChunkList(vec![Digest::of(&bytes); chunks as usize]);
         let (blob, size) = (Digest::of(b"the name does not matter"), u64::from(chunks) * CHUNK);
-        let (at, tmp) = (dir.path().join("fill"), dir.path().to_owned());
-        let partial = Partial::create(at.clone(), tmp.clone(), blob, size, Some(list)).unwrap();
+        let (at, files) = (dir.path().join("fill"), Files::new(dir.path()));
+        let partial = Partial::create(at.clone(), files.clone(), blob, size, Some(list)).unwrap();
         // The first chunk comes late: the hash waits for it, then catches up beside those that come.
         for chunk in 1..SAVE_EVERY - 5 {
             partial.write(chunk, &bytes).unwrap();
@@ -442,13 +435,13 @@ mod tests {
         let hashed = lock(&partial.syncing).hashed;
         assert!(hashed >= SAVE_EVERY, "{hashed}");
         drop(partial);
-        let again = Partial::take_up(at.clone(), tmp.clone(), blob).unwrap();
+        let again = Partial::take_up(at.clone(), files.clone(), blob).unwrap();
         assert_eq!((lock(&again.trail).at(), again.missing()), (hashed, vec![]));
 
         let mut have = Bits::new(chunks);
         have.put(1, true);
-        fs::write(at.join(HAVE), have.to_record()).unwrap();
-        let behind = Partial::take_up(at, tmp, blob).unwrap();
+        std::fs::write(at.join(HAVE), have.to_record()).unwrap();
+        let behind = Partial::take_up(at, files, blob).unwrap();
         assert_eq!((lock(&behind.trail).at(), behind.have()), (0, CHUNK), "a hash ahead of the record");
     }
 }

@@ -9,8 +9,8 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::super::{Catalogue, ContentError, Pulls};
-use super::{forget, full_or, lock, make_dirs, replace, sync_dir};
+use super::super::{Catalogue, ContentError, Pulls, files::Files};
+use super::{full_or, lock};
 use crate::model::{Digest, RepositoryName};
 
 const CATALOGUE: &str = "_catalogue.json";
@@ -28,7 +28,7 @@ type Held = Result<Arc<Catalogue>, String>;
 
 pub(super) struct Records {
     root: PathBuf,
-    tmp: PathBuf,
+    files: Files,
     /// What the files say: this process alone changes them.
     held: Mutex<BTreeMap<RepositoryName, Held>>,
     /// Taken over the file and the map together, so that they agree.
@@ -38,12 +38,12 @@ pub(super) struct Records {
 }
 
 impl Records {
-    pub(super) fn open(root: PathBuf, tmp: PathBuf) -> io::Result<Self> {
-        make_dirs(&root)?;
+    pub(super) fn open(root: PathBuf, files: Files) -> io::Result<Self> {
+        files.make_dirs(&root)?;
         let mut held = BTreeMap::new();
-        read_all(&root, &root, 0, &mut held)?;
+        read_all(&files, &root, &root, 0, &mut held)?;
         let shards = (0..SHARDS).map(|_| Mutex::new(())).collect();
-        Ok(Self { root, tmp, held: Mutex::new(held), shards, making: Mutex::default() })
+        Ok(Self { root, files, held: Mutex::new(held), shards, making: Mutex::default() })
     }
 
     fn dir(&self, repository: &RepositoryName) -> PathBuf {
@@ -87,7 +87,7 @@ impl Records {
             return Err(damaged(why));
         }
         let _order = lock(self.shard(&whole.name));
-        let there = fs::read(self.dir(&whole.name).join(CATALOGUE)).ok();
+        let there = self.files.read(&self.dir(&whole.name).join(CATALOGUE)).ok();
         let there = there.and_then(|text| serde_json::from_slice::<Catalogue>(&text).ok());
         if let Some(other) = there.filter(|there| there.name != whole.name) {
             return Err(damaged(format!("its place has the one of `{}`", other.name)));
@@ -99,21 +99,18 @@ impl Records {
     pub(super) fn remove(&self, repository: &RepositoryName) -> io::Result<()> {
         let dir = self.dir(repository);
         let _order = lock(self.shard(repository));
-        match fs::remove_file(dir.join(CATALOGUE)) {
+        match self.files.remove(&dir.join(CATALOGUE)) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             removed => {
                 removed?;
-                sync_dir(&dir)?;
+                self.files.sync_dir(&dir)?;
             }
         }
         lock(&self.held).remove(repository);
-        forget(&dir.join(PULLS));
-        match fs::remove_dir_all(dir.join(LINKS)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        self.files.forget(&dir.join(PULLS));
+        self.files.remove_all(&dir.join(LINKS))?;
         // Below it may be other repositories: then the directory stays.
-        drop(fs::remove_dir(&dir));
+        drop(self.files.remove_dir(&dir));
         Ok(())
     }
 
@@ -125,10 +122,10 @@ impl Records {
         let dir = self.dir(&repository);
         self.make(&dir).map_err(full_or("make a repository"))?;
         let next = Arc::new(next);
-        let written = replace(&self.tmp, &dir.join(CATALOGUE), &text, true);
+        let written = self.files.replace(&dir.join(CATALOGUE), &text, true);
         if let Err(error) = written {
             // The rename may have happened although its sync failed: what the file says now is what counts.
-            if let Some(Ok(there)) = read_one(&dir.join(CATALOGUE), &repository) {
+            if let Some(Ok(there)) = read_one(&self.files, &dir.join(CATALOGUE), &repository) {
                 lock(&self.held).insert(repository, Ok(there));
             }
             return Err(full_or("publish a catalogue")(error));
@@ -140,14 +137,16 @@ impl Records {
     /// A first generation never replaces a file: one that the start could not reach, or that a name written
     /// in other case leads to, is taken for what it is. Tells the generation that counts, with its shard held.
     fn unknown_yet(&self, repository: &RepositoryName) -> Result<u64, ContentError> {
-        let Some(there) = read_one(&self.dir(repository).join(CATALOGUE), repository) else { return Ok(0) };
+        let Some(there) = read_one(&self.files, &self.dir(repository).join(CATALOGUE), repository) else {
+            return Ok(0);
+        };
         lock(&self.held).insert(repository.clone(), there);
         Ok(self.catalogue(repository)?.map_or(0, |catalogue| catalogue.generation))
     }
 
     fn make(&self, dir: &Path) -> io::Result<()> {
         let _alone = lock(&self.making);
-        make_dirs(dir)
+        self.files.make_dirs(dir)
     }
 
     fn shard(&self, repository: &RepositoryName) -> &Mutex<()> {
@@ -161,32 +160,32 @@ impl Records {
     }
 
     pub(super) fn linked(&self, repository: &RepositoryName, blob: &Digest) -> Result<bool, ContentError> {
-        self.link_path(repository, blob).try_exists().map_err(ContentError::io("look for a link"))
+        self.files.is_there(&self.link_path(repository, blob)).map_err(ContentError::io("look for a link"))
     }
 
     pub(super) fn link(&self, repository: &RepositoryName, blob: &Digest) -> io::Result<()> {
         let path = self.link_path(repository, blob);
         // A link that is seen is durable: whoever makes one holds this until it is, or takes it back.
         let _order = lock(self.shard(repository));
-        if path.try_exists()? {
+        if self.files.is_there(&path)? {
             return Ok(());
         }
         let links = self.dir(repository).join(LINKS);
         self.make(&links)?;
-        fs::OpenOptions::new().create(true).append(true).open(&path)?;
-        sync_dir(&links).inspect_err(|_| forget(&path))
+        self.files.create(&path)?;
+        self.files.sync_dir(&links).inspect_err(|_| self.files.forget(&path))
     }
 
     pub(super) fn unlink(&self, repository: &RepositoryName, blob: &Digest) -> Result<(), ContentError> {
         let path = self.link_path(repository, blob);
         let _order = lock(self.shard(repository));
         let remove = || {
-            match fs::remove_file(&path) {
+            match self.files.remove(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}
             }
             // Also when it is gone already: an earlier call may have failed to make that durable.
-            match path.parent().map_or(Ok(()), sync_dir) {
+            match path.parent().map_or(Ok(()), |dir| self.files.sync_dir(dir)) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 synced => synced,
             }
@@ -197,8 +196,8 @@ impl Records {
     /// Sorted. What is no link is not ours and is left alone.
     pub(super) fn links(&self, repository: &RepositoryName) -> Result<Vec<Digest>, ContentError> {
         let fail = ContentError::io("list links");
-        let entries = match fs::read_dir(self.dir(repository).join(LINKS)) {
-            Ok(entries) => entries.collect::<io::Result<Vec<_>>>().map_err(fail)?,
+        let entries = match self.files.list(&self.dir(repository).join(LINKS)) {
+            Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(fail(error)),
         };
@@ -214,7 +213,7 @@ impl Records {
             tracing::warn!(%repository, error = %why, "pull times were lost");
             Pulls::new()
         };
-        match fs::read(self.dir(repository).join(PULLS)) {
+        match self.files.read(&self.dir(repository).join(PULLS)) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| lost(error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Pulls::new(),
             Err(error) => lost(error.to_string()),
@@ -224,24 +223,25 @@ impl Records {
     pub(super) fn save_pulls(&self, repository: &RepositoryName, pulls: &Pulls) -> Result<(), ContentError> {
         let path = self.dir(repository).join(PULLS);
         if pulls.is_empty() {
-            forget(&path);
+            self.files.forget(&path);
             return Ok(());
         }
         let text = serde_json::to_vec(pulls)
             .map_err(|error| ContentError::Damaged { what: "pull times".into(), why: error.to_string() })?;
-        replace(&self.tmp, &path, &text, false).map_err(full_or("save pull times"))
+        self.files.replace(&path, &text, false).map_err(full_or("save pull times"))
     }
 }
 
 /// Finds every catalogue. One that cannot be used is kept as its fault: it must not be overwritten, and must
 /// not stop the others.
 fn read_all(
+    files: &Files,
     root: &Path,
     dir: &Path,
     depth: usize,
     held: &mut BTreeMap<RepositoryName, Held>,
 ) -> io::Result<()> {
-    let entries = match fs::read_dir(dir).and_then(Iterator::collect::<io::Result<Vec<_>>>) {
+    let entries = match files.list(dir) {
         Ok(entries) => entries,
         Err(error) if depth > 0 => {
             // One bad directory must not keep the registry from starting. What is below is not overwritten.
@@ -261,7 +261,7 @@ fn read_all(
                 tracing::error!(dir = %dir.display(), "directory is no repository name and was skipped");
                 continue;
             };
-            if let Some(read) = read_one(&entry.path(), &repository) {
+            if let Some(read) = read_one(files, &entry.path(), &repository) {
                 if let Err(why) = &read {
                     tracing::error!(%repository, error = %why, "damaged catalogue was skipped");
                 }
@@ -271,7 +271,7 @@ fn read_all(
             && depth < DEEPEST
             && entry.file_type().is_ok_and(|kind| kind.is_dir())
         {
-            read_all(root, &entry.path(), depth + 1, held)?;
+            read_all(files, root, &entry.path(), depth + 1, held)?;
         }
     }
     Ok(())
@@ -281,8 +281,8 @@ fn name_of(root: &Path, dir: &Path) -> Option<RepositoryName> {
     RepositoryName::parse(dir.strip_prefix(root).ok()?.to_str()?).ok()
 }
 
-fn read_one(path: &Path, repository: &RepositoryName) -> Option<Held> {
-    let text = match fs::read(path) {
+fn read_one(files: &Files, path: &Path, repository: &RepositoryName) -> Option<Held> {
+    let text = match files.read(path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => return Some(Err(error.to_string())),

@@ -1,7 +1,7 @@
 //! One upload session: its file, its running hash, and whose turn it is.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::File,
     io,
     os::unix::fs::FileExt,
     path::PathBuf,
@@ -15,8 +15,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use super::super::{CHUNK, ContentError, Hasher};
-use super::{Inner, forget, full_or, lock};
+use super::super::{CHUNK, ContentError, Hasher, files::Files};
+use super::{Inner, full_or, lock};
 use crate::{
     clock,
     model::{Algorithm, Digest, RepositoryName},
@@ -58,6 +58,7 @@ pub(super) struct Session {
     pub(super) id: String,
     pub(super) written: Written,
     dir: PathBuf,
+    files: Files,
     /// What status requests see; follows the file.
     received: AtomicU64,
     /// Number of the request that has the turn; a higher one overtakes.
@@ -89,10 +90,16 @@ pub(super) struct Claim {
 }
 
 impl Session {
-    pub(super) fn new(id: String, written: Written, dir: PathBuf, len: u64, age: Duration) -> Self {
+    pub(super) fn new(
+        id: String,
+        written: Written,
+        (dir, files): (PathBuf, Files),
+        len: u64,
+        age: Duration,
+    ) -> Self {
         let touched = clock::boot().saturating_sub(age);
         // What was saved is of bytes that were durable before: the file still has them, or is shorter.
-        let saved = fs::read(dir.join(HASH)).ok();
+        let saved = files.read(&dir.join(HASH)).ok();
         let saved = saved.and_then(|saved| Hasher::restored(written.algorithm, &saved));
         let hash = saved.filter(|hash| hash.size() <= len);
         let hash = hash.unwrap_or_else(|| Hasher::new(written.algorithm));
@@ -101,6 +108,7 @@ impl Session {
             id,
             written,
             dir,
+            files,
             received: AtomicU64::new(len),
             turn: watch::Sender::new(0),
             touched: AtomicU64::new(millis(touched)),
@@ -155,9 +163,9 @@ impl Session {
         writer.take_turn(turn)?;
         let from = writer.len;
         let data = self.dir.join("data");
-        let file = writer.open(&data).map_err(full_or("open an upload"))?;
-        if let Err(error) = file.write_all_at(batch, from) {
-            if let Err(error) = file.set_len(from) {
+        let file = writer.open(&self.files, &data).map_err(full_or("open an upload"))?;
+        if let Err(error) = self.files.write_at(file, batch, from) {
+            if let Err(error) = self.files.set_len(file, from) {
                 tracing::error!(upload = %self.id, error = %error, "upload could not be cut back");
                 writer.end();
                 self.dropped.store(true, Ordering::Release);
@@ -182,7 +190,7 @@ impl Session {
     /// Pushes what was written to the disk, and then the hash of it.
     fn sync(&self, writer: &mut Writer) -> Result<(), ContentError> {
         if let Some(file) = &writer.file
-            && let Err(error) = file.sync_data()
+            && let Err(error) = self.files.sync_data(file)
         {
             // After a failed sync nobody knows what is on the disk: these bytes are not to be trusted again.
             self.spoil(writer);
@@ -191,11 +199,12 @@ impl Session {
         writer.unsynced = 0;
         if let Some(state) = writer.unsaved.take() {
             let beside = self.dir.join("hash.new");
-            let save = || fs::write(&beside, state).and_then(|()| fs::rename(&beside, self.dir.join(HASH)));
+            let rename = || self.files.rename(&beside, &self.dir.join(HASH));
+            let save = || self.files.write(&beside, &state).and_then(|()| rename());
             if let Err(error) = save() {
                 // Without it, a restart reads the file back.
                 tracing::warn!(upload = %self.id, error = %error, "running hash was not saved");
-                forget(&beside);
+                self.files.forget(&beside);
             }
         }
         Ok(())
@@ -226,7 +235,7 @@ impl Session {
         let mut writer = lock(&self.writer);
         writer.take_turn(turn)?;
         let data = self.dir.join("data");
-        writer.open(&data).map_err(full_or("open an upload"))?;
+        writer.open(&self.files, &data).map_err(full_or("open an upload"))?;
         let len = writer.len;
         if writer.hash.algorithm() != expected.algorithm() {
             // Its client did not say at the start by what it would name it: one more look at all of it.
@@ -239,8 +248,10 @@ impl Session {
             return Err(ContentError::Corrupt { expected: *expected, got: hashed.digest });
         }
         // What a failed batch left behind the end is not part of the blob.
-        let whole =
-            writer.file.as_ref().map_or(Ok(()), |file| file.set_len(len).and_then(|()| file.sync_all()));
+        let whole = writer
+            .file
+            .as_ref()
+            .map_or(Ok(()), |file| self.files.set_len(file, len).and_then(|()| self.files.sync(file)));
         if let Err(error) = whole {
             self.spoil(&mut writer);
             return Err(full_or("sync an upload")(error));
@@ -266,12 +277,7 @@ impl Session {
     pub(super) fn discard(&self) -> Result<(), ContentError> {
         self.dropped.store(true, Ordering::Release);
         lock(&self.writer).end();
-        match fs::remove_dir_all(&self.dir) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(ContentError::Io { what: "remove an upload", source: error })
-            }
-            _ => Ok(()),
-        }
+        self.files.remove_all(&self.dir).map_err(ContentError::io("remove an upload"))
     }
 }
 
@@ -287,10 +293,10 @@ impl Writer {
         Ok(())
     }
 
-    fn open(&mut self, path: &std::path::Path) -> io::Result<&File> {
+    fn open(&mut self, files: &Files, path: &std::path::Path) -> io::Result<&File> {
         let file = match self.file.take() {
             Some(file) => file,
-            None => OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?,
+            None => files.create(path)?,
         };
         Ok(self.file.insert(file))
     }
@@ -343,7 +349,7 @@ mod tests {
     fn session(dir: &std::path::Path, len: u64) -> Arc<Session> {
         let repository = RepositoryName::parse("a").unwrap();
         let written = Written { v: 1, repository, algorithm: Algorithm::Sha256 };
-        Arc::new(Session::new("r1.x".into(), written, dir.to_owned(), len, Duration::ZERO))
+        Arc::new(Session::new("r1.x".into(), written, (dir.to_owned(), Files::new(dir)), len, Duration::ZERO))
     }
 
     fn hashed(session: &Session) -> u64 {
@@ -373,7 +379,7 @@ mod tests {
 
         // What does not fit the file is not used, nor what is damaged.
         assert_eq!(hashed(&session(dir.path(), SAVE_EVERY - 1)), 0);
-        fs::write(dir.path().join(HASH), b"garbage").unwrap();
+        std::fs::write(dir.path().join(HASH), b"garbage").unwrap();
         let lost = session(dir.path(), len).claim(None).unwrap();
         assert_eq!(hashed(&lost.session), 0);
         lost.session.append(lost.turn, b"x").unwrap();

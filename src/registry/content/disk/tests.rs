@@ -1,7 +1,7 @@
 // Blobs that come in chunks: in any order, through crashes, with wrong bytes, on a full disk. And what a replica does
 // to catalogues and links.
 
-use std::os::unix::fs::FileExt;
+use std::{fs, os::unix::fs::FileExt, path::Path};
 
 use bytes::BytesMut;
 use futures_util::StreamExt;

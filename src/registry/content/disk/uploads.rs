@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
@@ -13,10 +13,10 @@ use bytes::{Bytes, BytesMut};
 use tokio::{sync::Notify, task::JoinHandle};
 use uuid::Uuid;
 
-use super::super::{ContentError, Upload};
+use super::super::{ContentError, Upload, files::Files};
 use super::session::{Claim, Session, Written};
 use super::space::Reservation;
-use super::{Disk, DiskSettings, full_or, lock, make_dirs};
+use super::{Disk, DiskSettings, full_or, lock};
 use crate::model::{Algorithm, Digest, RepositoryName};
 
 /// What is collected before it goes to a blocking thread. While one batch is written the next is collected:
@@ -28,6 +28,7 @@ const LOOK_EVERY: u64 = 16 * 1024 * 1024;
 
 pub(super) struct Uploads {
     root: PathBuf,
+    files: Files,
     name: String,
     idle: Duration,
     limit: usize,
@@ -38,42 +39,51 @@ pub(super) struct Uploads {
 
 impl Uploads {
     /// Finds the sessions of earlier runs; what is no session is removed.
-    pub(super) fn open(root: PathBuf, settings: &DiskSettings) -> io::Result<Self> {
-        make_dirs(&root)?;
+    pub(super) fn open(root: PathBuf, files: Files, settings: &DiskSettings) -> io::Result<(Self, usize)> {
+        files.make_dirs(&root)?;
         // The name goes into URLs, and a dot parts it from the rest.
         let url_safe =
             |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
         let name: String = settings.name.chars().map(url_safe).collect();
         let uploads = Self {
             root,
+            files,
             name,
             idle: settings.upload_idle,
             limit: settings.uploads,
             open: Mutex::default(),
             dropped: Notify::new(),
         };
-        for entry in fs::read_dir(&uploads.root)? {
-            let path = entry?.path();
+        let mut removed = 0;
+        for entry in uploads.files.list(&uploads.root)? {
+            let path = entry.path();
             match uploads.read_back(&path) {
                 Some((uuid, session)) => {
                     lock(&uploads.open).insert(uuid, Arc::new(session));
                 }
-                None if path.is_dir() => fs::remove_dir_all(&path)?,
-                None => fs::remove_file(&path)?,
+                None => {
+                    removed += 1;
+                    if path.is_dir() {
+                        uploads.files.remove_all(&path)?
+                    } else {
+                        uploads.files.remove(&path)?
+                    }
+                }
             }
         }
-        Ok(uploads)
+        Ok((uploads, removed))
     }
 
     fn read_back(&self, dir: &std::path::Path) -> Option<(Uuid, Session)> {
         let uuid = Uuid::parse_str(dir.file_name()?.to_str()?).ok()?;
-        let written: Written = serde_json::from_slice(&fs::read(dir.join("session.json")).ok()?).ok()?;
-        let (len, age) = match fs::metadata(dir.join("data")) {
+        let written: Written =
+            serde_json::from_slice(&self.files.read(&dir.join("session.json")).ok()?).ok()?;
+        let (len, age) = match self.files.look(&dir.join("data")) {
             Ok(meta) => (meta.len(), meta.modified().ok()),
-            Err(_) => (0, fs::metadata(dir).and_then(|meta| meta.modified()).ok()),
+            Err(_) => (0, self.files.look(dir).and_then(|meta| meta.modified()).ok()),
         };
         let age = age.and_then(|at| at.elapsed().ok()).unwrap_or_default();
-        Some((uuid, Session::new(self.id(uuid), written, dir.to_owned(), len, age)))
+        Some((uuid, Session::new(self.id(uuid), written, (dir.to_owned(), self.files.clone()), len, age)))
     }
 
     fn id(&self, uuid: Uuid) -> String {
@@ -92,7 +102,8 @@ impl Uploads {
         let uuid = Uuid::new_v4();
         let written = Written { v: 1, repository, algorithm };
         let dir = self.root.join(uuid.to_string());
-        let session = Arc::new(Session::new(self.id(uuid), written.clone(), dir.clone(), 0, Duration::ZERO));
+        let place = (dir.clone(), self.files.clone());
+        let session = Arc::new(Session::new(self.id(uuid), written.clone(), place, 0, Duration::ZERO));
         {
             let mut open = lock(&self.open);
             if open.len() >= self.limit {
@@ -101,10 +112,10 @@ impl Uploads {
             open.insert(uuid, session.clone());
         }
         let make = || {
-            fs::create_dir(&dir)?;
+            self.files.make_dir(&dir)?;
             let text = serde_json::to_vec(&written)?;
             // Not synced: a power cut loses a session, and the client begins anew.
-            fs::write(dir.join("session.json"), text)
+            self.files.write(&dir.join("session.json"), &text)
         };
         if let Err(error) = make() {
             lock(&self.open).remove(&uuid);

@@ -1,0 +1,210 @@
+//! Between content and the system calls: whatever a storage does to its directory goes through here.
+//!
+//! In the program each of these is the system's own call and nothing else. In tests each is a step at which something
+//! may go wrong: see [`faulty`]. Bytes that are read from an open file do not pass here, only those that are written.
+
+#[cfg(test)]
+pub(super) mod faulty;
+
+use std::{
+    fs::{self, DirEntry, File, Metadata, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// What a call is to a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Call {
+    /// Needs the name to be seen.
+    Look,
+    /// Opens a directory: what others changed in it is seen from now on.
+    Open,
+    /// Gives the name to something.
+    Make,
+    /// Takes the name away.
+    Take,
+    /// Is about an open file alone.
+    Bytes,
+}
+
+/// The calls, and where files lie until they are whole and get their names. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Files {
+    tmp: Arc<Path>,
+    #[cfg(test)]
+    faults: Option<Arc<faulty::Faults>>,
+}
+
+impl Files {
+    /// `tmp`: on the same file system as everything else, and nobody else's.
+    pub(super) fn new(tmp: &Path) -> Self {
+        Self {
+            tmp: tmp.into(),
+            #[cfg(test)]
+            faults: None,
+        }
+    }
+
+    /// A name of nobody else's for a file that is not whole yet.
+    pub(super) fn beside(&self) -> PathBuf {
+        self.tmp.join(uuid::Uuid::new_v4().to_string())
+    }
+
+    #[cfg(not(test))]
+    fn step<T>(&self, _: Call, _: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        work()
+    }
+
+    #[cfg(test)]
+    fn step<T>(&self, call: Call, path: &Path, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match &self.faults {
+            Some(faults) => faults.step(call, path, work),
+            None => work(),
+        }
+    }
+
+    fn bytes<T>(&self, work: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        self.step(Call::Bytes, Path::new(""), work)
+    }
+
+    /// What is in a directory, opened anew: a client of a network file system asks its server by that.
+    pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let list = || fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>();
+        let list = self.step(Call::Open, dir, list)?;
+        #[cfg(test)]
+        if let Some(faults) = &self.faults {
+            return Ok(list.into_iter().filter(|entry| faults.sees(&entry.path())).collect());
+        }
+        Ok(list)
+    }
+
+    pub(super) fn look(&self, path: &Path) -> io::Result<Metadata> {
+        self.step(Call::Look, path, || fs::metadata(path))
+    }
+
+    pub(super) fn is_there(&self, path: &Path) -> io::Result<bool> {
+        match self.look(path) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        self.step(Call::Look, path, || fs::read(path))
+    }
+
+    pub(super) fn open(&self, path: &Path) -> io::Result<File> {
+        self.step(Call::Look, path, || File::open(path))
+    }
+
+    /// For reading and writing.
+    pub(super) fn open_to_write(&self, path: &Path) -> io::Result<File> {
+        self.step(Call::Look, path, || OpenOptions::new().read(true).write(true).open(path))
+    }
+
+    /// For reading and writing; made if it is not there.
+    pub(super) fn create(&self, path: &Path) -> io::Result<File> {
+        let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        self.step(Call::Make, path, open)
+    }
+
+    /// Writes a file of which nobody knows yet; not synced.
+    pub(super) fn write(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let file = self.step(Call::Make, path, || File::create(path))?;
+        self.write_at(&file, bytes, 0)
+    }
+
+    pub(super) fn write_at(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        self.bytes(|| file.write_all_at(bytes, at))
+    }
+
+    pub(super) fn set_len(&self, file: &File, len: u64) -> io::Result<()> {
+        self.bytes(|| file.set_len(len))
+    }
+
+    /// Makes a file durable.
+    pub(super) fn sync(&self, file: &File) -> io::Result<()> {
+        self.bytes(|| file.sync_all())
+    }
+
+    /// Makes a file's bytes durable.
+    pub(super) fn sync_data(&self, file: &File) -> io::Result<()> {
+        self.bytes(|| file.sync_data())
+    }
+
+    /// Makes renames and new names in a directory durable.
+    pub(super) fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.step(Call::Open, path, || File::open(path)?.sync_all())
+    }
+
+    pub(super) fn make_dir(&self, path: &Path) -> io::Result<()> {
+        self.step(Call::Make, path, || fs::create_dir(path))
+    }
+
+    /// Makes a directory and all above it, durably, up to one that is there.
+    pub(super) fn make_dirs(&self, path: &Path) -> io::Result<()> {
+        if self.look(path).is_ok_and(|meta| meta.is_dir()) {
+            return Ok(());
+        }
+        let above = path.parent().ok_or(io::ErrorKind::NotFound)?;
+        // Of a name alone: where the process is.
+        let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
+        self.make_dirs(above)?;
+        match self.make_dir(path) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // Taken back: the next caller would find it and take it for durable.
+        self.sync_dir(above).inspect_err(|_| drop(self.remove_dir(path)))
+    }
+
+    pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step(Call::Make, to, || fs::rename(from, to))
+    }
+
+    pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
+        self.step(Call::Take, path, || fs::remove_file(path))
+    }
+
+    pub(super) fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        self.step(Call::Take, path, || fs::remove_dir(path))
+    }
+
+    /// A directory with all that is in it; one that is gone is no error.
+    pub(super) fn remove_all(&self, path: &Path) -> io::Result<()> {
+        match self.step(Call::Take, path, || fs::remove_dir_all(path)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a file whole, synced if it must survive a power cut, and renames it into place.
+    pub(super) fn replace(&self, target: &Path, bytes: &[u8], durable: bool) -> io::Result<()> {
+        let beside = self.beside();
+        let write = || {
+            self.write(&beside, bytes)?;
+            if durable {
+                let file = self.open(&beside)?;
+                self.sync(&file)?;
+            }
+            self.rename(&beside, target)?;
+            match target.parent() {
+                Some(above) if durable => self.sync_dir(above),
+                _ => Ok(()),
+            }
+        };
+        write().inspect_err(|_| self.forget(&beside))
+    }
+
+    /// Removes a file that nothing refers to. A failure leaves it to the next start, which removes it too.
+    pub(super) fn forget(&self, path: &Path) {
+        if let Err(error) = self.remove(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(file = %path.display(), error = %error, "leftover file could not be removed");
+        }
+    }
+}
