@@ -15,7 +15,7 @@ use std::{
 use tokio::sync::watch;
 use tracing::info;
 
-use super::ending::Ending;
+use super::{ending::Ending, local};
 use crate::{
     clock,
     config::proxy::Listener,
@@ -140,6 +140,9 @@ impl Group {
                     tracing::debug!(listener.address = %address, error = %error, "threads share the queue of a socket");
                 }
             }
+        }
+        for socket in &sockets {
+            local::listens(socket, address.ip());
         }
         let mut by_thread: Vec<Vec<TcpListener>> = (0..threads).map(|_| Vec::new()).collect();
         for turn in 0..threads.max(sockets.len()) {

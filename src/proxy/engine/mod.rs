@@ -24,6 +24,7 @@
 //!   stream       what a connection is made of
 //!     tls          records, if it is inside TLS
 //!     secure       hands are shaken: who may go on, and who is turned away
+//!   local        connections that stay within this machine
 //!   timers       one deadline per connection, looked at a few times a second
 //! ```
 
@@ -37,6 +38,7 @@ mod heads;
 mod http2;
 mod lanes;
 mod listeners;
+mod local;
 mod opening;
 mod pass;
 mod pool;

@@ -11,11 +11,11 @@ use std::{
 
 use tokio::{
     io::AsyncWriteExt,
-    net::TcpStream,
     time::{Instant, timeout, timeout_at},
 };
 
 use super::{
+    local,
     pool::Link,
     stream::Stream,
     tls::{Failed, Tls},
@@ -79,7 +79,7 @@ pub(super) async fn connect(
         None => names.resolve(&to.address, within).await?,
     };
     let until = clock::now() + within;
-    let mut tcp = timeout_at(until, TcpStream::connect(address)).await??;
+    let mut tcp = timeout_at(until, local::connect(address)).await??;
     tcp.set_nodelay(true)?;
     if let Some(opening) = opening {
         timeout_at(until, tcp.write_all(opening)).await??;
