@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -129,6 +130,19 @@ def sample_files(scratch: Path, count: int, size: int) -> list[tuple[Path, str]]
     return made
 
 
+def stalled(registry: Registry, digest: str, count: int) -> list[socket.socket]:
+    """Pulls of which nobody reads anything but the first bytes."""
+    held = []
+    for _ in range(count):
+        connection = socket.create_connection((LOOPBACK, registry.port), 10)
+        connection.sendall(f"GET /v2/big/blobs/{digest} HTTP/1.1\r\nHost: bench\r\n\r\n".encode())
+        if not connection.recv(12).startswith(b"HTTP/1.1 200"):
+            raise ServeError(f"{registry.name}: a pull beside {len(held)} others is refused")
+        held.append(connection)
+    time.sleep(1)  # Until each has filled what it fills.
+    return held
+
+
 def bodies(registry: Registry, files: list[tuple[Path, str]], size: int) -> Iterator[tuple[str, Sample]]:
     gb = size / 1e9
     (first, first_digest), others = files[0], files[1:]
@@ -143,10 +157,14 @@ def bodies(registry: Registry, files: list[tuple[Path, str]], size: int) -> Iter
     yield "pull of 2 GiB", per_gb(*registry.costs(lambda: registry.pull("big", first_digest)), gb)
     pull_all = lambda: together(lambda n: registry.pull(f"part{n}", others[n][1]), len(others))
     yield "four pulls of 512 MiB at once", per_gb(*registry.costs(pull_all), part)
+    before, held = registry.process.memory(), stalled(registry, first_digest, 100)
+    each = (registry.process.memory() - before) / len(held) / 1024
+    for connection in held:
+        connection.close()
     peak = registry.memory_peak()
     registry.again()
     yield "first pull of 2 GiB after a start", per_gb(*registry.costs(lambda: registry.pull("big", first_digest)), gb)
-    yield "memory", {"peak MiB": peak}
+    yield "memory", {"peak MiB": peak, "MiB for each of 100 stalled pulls": each}
 
 
 def manifests(registry: Registry, count: int, seconds: int) -> Iterator[tuple[str, Sample]]:
