@@ -14,7 +14,7 @@ use crate::{
     model::TemplateId,
     wire::{
         envelope::{Envelope, Status},
-        template::{Disk, RegistryStatus, Template, TemplateSummary},
+        template::{Disk, RegistryStatus, RevertTemplate, Template, TemplateSummary},
     },
 };
 
@@ -24,6 +24,9 @@ const ANSWER: usize = 32 * 1024 * 1024;
 
 /// How long opening a connection may take: a front is near, or it is not there.
 const CONNECT: Duration = Duration::from_secs(2);
+
+/// A body of which nothing is wanted.
+type RawBody = Box<RawValue>;
 
 /// A client of one registries' front, or of one registry.
 #[derive(Debug, Clone)]
@@ -85,12 +88,37 @@ impl Templates {
         if listed { Err(refused) } else { Ok(None) }
     }
 
-    async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ClientError> {
-        let url = self.base.join(path);
+    /// Removes a template with all its versions: `DELETE /registry/vm?id=`.
+    ///
+    /// After an error that says [`ClientError::may_pass`] it may have been done.
+    pub async fn delete(&self, id: &TemplateId) -> Result<(), ClientError> {
+        let asked = self.http.delete(self.base.join("/registry/vm")).query(&[("id", id.as_str())]);
+        self.ask::<Option<RawBody>>("/registry/vm", asked).await.map(drop)
+    }
 
+    /// Removes a version and every later one: `DELETE /registry/revert`. Nothing named is the newest alone.
+    ///
+    /// After an error that says [`ClientError::may_pass`] it may have been done; of a revert to the newest, a second one
+    /// would take the next.
+    pub async fn revert(&self, ask: &RevertTemplate) -> Result<(), ClientError> {
+        // In the body: in a query, services disagree about what a `+` means.
+        let asked = self.http.delete(self.base.join("/registry/revert")).json(ask);
+        self.ask::<Option<RawBody>>("/registry/revert", asked).await.map(drop)
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ClientError> {
+        self.ask(path, self.http.get(self.base.join(path)).query(query)).await
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        asked: reqwest::RequestBuilder,
+    ) -> Result<T, ClientError> {
+        let url = self.base.join(path);
         // The timeout covers the body as well.
-        let asked = self.http.get(&url).query(query).timeout(self.timeout).send();
-        let response = asked.await.map_err(|source| ClientError::transport(&url, source))?;
+        let answer = asked.timeout(self.timeout).send().await;
+        let response = answer.map_err(|source| ClientError::transport(&url, source))?;
         let status = response.status().as_u16();
         let bytes = answer::read_bounded(&url, response, ANSWER).await?;
         read(&url, status, &bytes)

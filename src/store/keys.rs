@@ -5,6 +5,8 @@
 //!   head                     put by every transaction of ours, uncompared; value: the writer's write id
 //!   nodes/<node>             NodeRecord: configuration and last full report             no lease
 //!   nodes-alive/<node>       Presence                                                   node's lease
+//!   groups/<group>           GroupRecord                                                no lease
+//!   group-names/<name>       GroupName: whose this (hashed) name is                     no lease
 //!   instances/<instance>     InstanceRecord                                             no lease
 //!   queue/start/<instance>   QueueEntry: pending start with its ordering key            no lease
 //!   requests/<start>         StartRecord: ids, body hash, expiry                        no lease
@@ -18,7 +20,7 @@
 //!
 //! Bulk is outside the watched prefix, so large values do not pass through every controller's cache.
 
-use crate::model::{InstanceId, NodeId, StartId};
+use crate::model::{Digest, GroupId, InstanceId, NodeId, StartId};
 
 /// The keys of one cluster.
 #[derive(Debug, Clone)]
@@ -36,6 +38,8 @@ pub enum Subject<'a> {
     Node(&'a str),
     /// A node's presence.
     NodeAlive(&'a str),
+    /// A group of nodes.
+    Group(&'a str),
     /// An instance.
     Instance(&'a str),
     /// A pending start.
@@ -74,6 +78,16 @@ impl Keys {
     /// See the drawing.
     pub fn node_alive(&self, id: &NodeId) -> String {
         format!("{}nodes-alive/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn group(&self, id: &GroupId) -> String {
+        format!("{}groups/{id}", self.root)
+    }
+
+    /// See the drawing. A name is any text: its hash makes a key of bounded length.
+    pub fn group_name(&self, name: &str) -> String {
+        format!("{}group-names/{}", self.root, Digest::of(name.as_bytes()).hex())
     }
 
     /// See the drawing.
@@ -145,6 +159,7 @@ impl Keys {
         match rest.split_once('/') {
             Some(("nodes", id)) => Subject::Node(id),
             Some(("nodes-alive", id)) => Subject::NodeAlive(id),
+            Some(("groups", id)) => Subject::Group(id),
             Some(("instances", id)) => Subject::Instance(id),
             Some(("requests", id)) => Subject::Start(id),
             Some(("leader", duty)) => Subject::Leader(duty),
@@ -173,6 +188,8 @@ mod tests {
         assert_eq!(keys.subject(&keys.head()), Subject::Head);
         assert_eq!(keys.subject(&keys.node(&node)), Subject::Node("n1"));
         assert_eq!(keys.subject(&keys.node_alive(&node)), Subject::NodeAlive("n1"));
+        assert_eq!(keys.subject(&keys.group(&GroupId::parse("g1").unwrap())), Subject::Group("g1"));
+        assert_eq!(keys.subject(&keys.group_name("macs / 1")), Subject::Other);
         assert_eq!(keys.subject(&keys.instance(&instance)), Subject::Instance("i1"));
         assert_eq!(keys.subject(&keys.queued_start(&instance)), Subject::QueuedStart("i1"));
         assert_eq!(keys.subject(&keys.start(&StartId::parse("s1").unwrap())), Subject::Start("s1"));

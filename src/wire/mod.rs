@@ -19,4 +19,5 @@ pub mod orders;
 pub mod registries;
 pub mod oci;
 pub mod replication;
+pub mod group;
 pub mod handover;

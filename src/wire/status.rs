@@ -16,3 +16,14 @@ pub struct ControllerStatus {
     /// `enterprise plus`: two clients open features by this text.
     pub license: String,
 }
+
+/// `GET /api/v1/stats` of a controller.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ControllerStats {
+    /// Starts offered to nodes each second, over the last minute.
+    pub tasks_per_second: f64,
+    /// How long the starts that wait now have waited, seconds; 0 when none does. Above 5 the vendor speaks of overload.
+    pub average_queue_time: f64,
+    /// Starts that wait now. Ours.
+    pub queued: usize,
+}

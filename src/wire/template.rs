@@ -46,6 +46,28 @@ pub struct Disk {
     pub total: u64,
 }
 
+/// What a revert asks: the version and every later one go. Clients spell it in all these ways
+/// (`reference/controller-api.md` §6).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RevertTemplate {
+    /// The template; required.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// By tag.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    pub tag: Option<String>,
+    /// The same; an older client's spelling.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    pub tag_name: Option<String>,
+    /// By number.
+    #[serde(deserialize_with = "lenient::integer", skip_serializing_if = "Option::is_none")]
+    pub version: Option<i64>,
+    /// The same; a sample's spelling.
+    #[serde(deserialize_with = "lenient::integer", skip_serializing_if = "Option::is_none")]
+    pub number: Option<i64>,
+}
+
 /// One element of `GET /registry/v2/vm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TemplateSummary {

@@ -11,6 +11,7 @@ mod bad_input;
 mod clients;
 mod cloud;
 mod gate;
+mod groups;
 mod instances;
 mod node;
 mod nodes;

@@ -156,3 +156,58 @@ async fn the_vendors_registries_are_read_as_well() {
     assert!(start.is_clean(503) && start.failure().unwrap().contains("Switchyard's registries"), "{start:?}");
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_and_templates_are_deleted_through_the_controller_in_every_spelling() {
+    let cloud = Cloud::start().await;
+    let api = cloud.api();
+    let tags = async |id: &str| -> Vec<String> {
+        let shown = api.get(&format!("/api/v1/registry/vm?id={id}")).await.ok();
+        let tags =
+            shown["versions"].as_array().unwrap().iter().map(|v| v["tag"].as_str().unwrap().to_owned());
+        tags.collect()
+    };
+    let none = json!({});
+    // What is asked, by query and body; and what is left of a, b+1, c, d.
+    for (query, body, left) in [
+        ("", none.clone(), 3),
+        ("&tag=b+1", none.clone(), 1),
+        ("&tag=b%2B1", none.clone(), 1),
+        ("&tag_name=c", none.clone(), 2),
+        ("&version=1", none.clone(), 1),
+        ("&number=3", none.clone(), 3),
+        ("", json!({ "tag": "b+1" }), 1),
+        ("", json!({ "tag_name": "d" }), 3),
+        ("", json!({ "version": 2 }), 2),
+        ("", json!({ "number": "2" }), 2),
+        // The query is what counts.
+        ("&tag=d", json!({ "tag": "a" }), 3),
+    ] {
+        let name = "spelt";
+        let mut id = String::new();
+        for tag in ["a", "b+1", "c", "d"] {
+            id = cloud.template(name, tag).await;
+        }
+        let done = api.delete(&format!("/api/v1/registry/revert?id={id}{query}"), &body).await;
+        assert!(done.is_ok(), "{query} {body}: {done:?}");
+        assert_eq!(tags(&id).await, ["a", "b+1", "c", "d"][..left], "{query} {body}");
+        assert!(api.delete(&format!("/api/v1/registry/vm?id={id}"), &none).await.is_ok());
+        assert_eq!(api.get("/api/v1/registry/vm").await.ok(), json!([]));
+    }
+    let id = cloud.template("last", "a").await;
+    let unknown = api.delete(&format!("/api/v1/registry/revert?id={id}&tag=z"), &none).await;
+    assert!(unknown.is_clean(400), "{unknown:?}");
+    assert!(unknown.failure().unwrap().starts_with("Did not find any versions with tag z"), "{unknown:?}");
+    let wrong = api.delete(&format!("/api/v1/registry/revert?id={id}&version=x"), &none).await;
+    assert!(wrong.is_clean(400) && wrong.failure().unwrap().contains("version"), "{wrong:?}");
+    for path in ["/api/v1/registry/vm", "/api/v1/registry/revert"] {
+        assert!(api.delete(path, &none).await.is_clean(400), "{path} without an id");
+        let nobody = api.delete(&format!("{path}?id=nobody"), &none).await;
+        assert_eq!(nobody.failure().as_deref(), Some("Not found"), "{nobody:?}");
+    }
+    // Back to its first version: all of it.
+    assert!(api.delete("/api/v1/registry/revert", &json!({ "id": id, "number": 0 })).await.is_ok());
+    let gone = api.get(&format!("/api/v1/registry/vm?id={id}")).await;
+    assert_eq!(gone.failure().as_deref(), Some("Not found"));
+    cloud.stop().await;
+}

@@ -14,6 +14,7 @@ mod answer;
 mod extract;
 mod gate;
 mod agent;
+mod group;
 mod node;
 mod registry;
 mod status;
@@ -28,7 +29,7 @@ use axum::{
     http::{StatusCode, header},
     middleware::{from_fn, from_fn_with_state},
     response::IntoResponse,
-    routing::{get, post},
+    routing::{delete, get, post, put},
 };
 use prometheus::{Histogram, IntCounterVec, IntGauge};
 use tokio::sync::Semaphore;
@@ -126,10 +127,16 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
     };
     let gated = Router::new()
         .route("/api/v1/status", get(status::show))
+        .route("/api/v1/stats", get(status::stats))
         .route("/api/v1/vm", post(vm::start).get(vm::read).put(vm::update).delete(vm::terminate))
         .route("/api/v1/node", get(node::read).delete(node::delete))
+        .route("/api/v1/group", post(group::make).get(group::read).put(group::change).delete(group::delete))
+        .route("/api/v1/node/group", post(group::attach).delete(group::detach))
+        .route("/api/v1/node/update", put(node::update))
+        .route("/v1/node/update", put(node::update))
         .route("/api/v1/node/config", post(node::configure))
-        .route("/api/v1/registry/vm", get(registry::templates))
+        .route("/api/v1/registry/vm", get(registry::templates).delete(registry::delete))
+        .route("/api/v1/registry/revert", delete(registry::revert))
         .route("/api/v1/registry/disk", get(registry::disk))
         .route("/switchyard/v1/join", post(agent::join))
         .route("/switchyard/v1/heartbeat", post(agent::heartbeat))

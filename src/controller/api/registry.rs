@@ -8,11 +8,14 @@ use serde::Serialize;
 
 use super::{
     Api,
-    answer::{Done, Fail},
-    extract::Asked,
+    answer::{Done, Empty, Fail},
+    extract::{AnyType, Asked, id, required},
     views,
 };
-use crate::wire::template::Disk;
+use crate::{
+    model::TemplateId,
+    wire::template::{Disk, RevertTemplate},
+};
 
 /// One element of the quick list.
 #[derive(Serialize)]
@@ -35,6 +38,46 @@ pub(super) async fn templates(State(api): State<Api>, asked: Asked) -> Result<Re
         return Ok(Done(named).into_response());
     }
     Ok(Done(templates.list(true).await?).into_response())
+}
+
+/// Deletes a template with all its versions.
+pub(super) async fn delete(
+    State(api): State<Api>,
+    asked: Asked,
+    AnyType(ask): AnyType<RevertTemplate>,
+) -> Result<Empty, Fail> {
+    let text = required("id", asked.get("id").or(ask.id.as_deref()))?;
+    api.app.ops.templates().delete(&id("id", text)?).await?;
+    Ok(Empty)
+}
+
+/// Deletes a version and every later one; without one that is named, the newest. Query and body count, the query first.
+pub(super) async fn revert(
+    State(api): State<Api>,
+    asked: Asked,
+    AnyType(ask): AnyType<RevertTemplate>,
+) -> Result<Empty, Fail> {
+    // In a query a `+` is read as a space, and no tag has one.
+    let text = |key: &str| asked.get(key).map(|text| text.replace(' ', "+"));
+    let number = |key: &str| {
+        let wrong = |_| Fail::bad(format!("`{key}` is not a whole number"));
+        asked.get(key).map(|text| text.trim().parse::<i64>().map_err(wrong)).transpose()
+    };
+    let template = required("id", asked.get("id").map(str::to_owned).or_else(|| ask.id.clone()))?;
+    let named = asked.get("tag").or(asked.get("tag_name")).or(asked.get("version")).or(asked.get("number"));
+    let ask = match named {
+        Some(_) => RevertTemplate {
+            id: None,
+            tag: text("tag"),
+            tag_name: text("tag_name"),
+            version: number("version")?,
+            number: number("number")?,
+        },
+        None => ask,
+    };
+    id::<TemplateId>("id", &template)?;
+    api.app.ops.templates().revert(&RevertTemplate { id: Some(template), ..ask }).await?;
+    Ok(Empty)
 }
 
 /// The registries' disk.

@@ -1,9 +1,16 @@
-//! `/api/v1/status` (`reference/controller-api.md` §3).
+//! `/api/v1/status` and `/api/v1/stats` (`reference/controller-api.md` §3).
 
 use axum::extract::State;
 
-use super::{Api, answer::Done};
-use crate::{model, wire::status::ControllerStatus};
+use super::{
+    Api,
+    answer::{Done, Fail},
+};
+use crate::{
+    controller::lists::Seen,
+    model,
+    wire::status::{ControllerStats, ControllerStatus},
+};
 
 /// Never slow: the registries' state is the last one seen, not asked for.
 pub(super) async fn show(State(api): State<Api>) -> Done<ControllerStatus> {
@@ -16,4 +23,9 @@ pub(super) async fn show(State(api): State<Api>) -> Done<ControllerStatus> {
         registry_status: if runs { "Running" } else { "FAIL" }.into(),
         license: "enterprise plus".into(),
     })
+}
+
+/// How much is waiting, and how quickly it is given out.
+pub(super) async fn stats(State(api): State<Api>) -> Result<Seen<Done<ControllerStats>>, Fail> {
+    Ok(api.app.ops.stats().await?.map(Done))
 }

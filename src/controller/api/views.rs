@@ -12,7 +12,7 @@ use super::answer::{Done, Fail, as_json};
 use crate::{
     controller::{ops::NodeView, records::InstanceRecord},
     wire::{
-        node::{Node, NodeGroup},
+        node::Node,
         template::{Template, Version},
         vm::{ListedVm, Vm},
     },
@@ -116,7 +116,7 @@ pub(super) fn template(template: &Template) -> Template {
 
 /// One node.
 pub(super) fn node(view: NodeView) -> Node {
-    let NodeView { record, state, vm_count, vcpu_count, vram } = view;
+    let NodeView { record, state, vm_count, vcpu_count, vram, groups } = view;
     let (facts, settings) = (record.facts, record.settings);
     Node {
         node_id: record.id.into(),
@@ -131,7 +131,7 @@ pub(super) fn node(view: NodeView) -> Node {
         ip_address: settings.host,
         state,
         capacity: settings.capacity,
-        groups: record.groups.into_iter().map(group).collect(),
+        groups,
         anka_version: facts.hypervisor,
         usb_devices: Vec::new(),
         capacity_mode: settings.capacity_mode,
@@ -146,11 +146,6 @@ pub(super) fn node(view: NodeView) -> Node {
         timestamp: record.reported.unix_seconds(),
         agent_version: facts.agent_version,
     }
-}
-
-/// A group is known by its name alone: the one that nodes joined with.
-fn group(name: String) -> NodeGroup {
-    NodeGroup { id: name.clone(), name, description: String::new(), fallback_group_id: None }
 }
 
 #[cfg(test)]

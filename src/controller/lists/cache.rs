@@ -1,12 +1,15 @@
 //! The cache itself: events in, indexes out. Pure: knows neither store nor clock.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     sync::Arc,
+    time::Duration,
 };
 
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
+
+use super::Groups;
 
 use crate::{
     controller::{
@@ -14,12 +17,18 @@ use crate::{
         schedule::fit::{Candidate, Kind},
         schedule::rank::{Order, order},
     },
-    model::{InstanceId, NodeId, StartId},
+    model::{GroupId, InstanceId, NodeId, StartId},
     store::{
         Event, KeyValue, LeaseId, Member, Revision,
         keys::{Keys, Subject},
     },
 };
+
+/// Over so long the rate of offers is taken.
+const OFFERS_OF: Duration = Duration::from_secs(60);
+
+/// Offers that are remembered for that, a thousand a second. More: the rate is told too low.
+const OFFERS: usize = 60_000;
 
 /// A record as the cache has it.
 #[derive(Debug, Clone)]
@@ -56,6 +65,7 @@ pub struct Cache {
     instances: HashMap<InstanceId, Item<InstanceRecord>>,
     nodes: BTreeMap<NodeId, Item<NodeRecord>>,
     presence: HashMap<NodeId, Item<Presence>>,
+    pub(super) groups: Groups,
     starts: HashMap<StartId, Item<StartRecord>>,
     members: BTreeMap<String, Item<Member>>,
     leaders: BTreeMap<String, Item<Leader>>,
@@ -67,6 +77,8 @@ pub struct Cache {
     queue: HashMap<Kind, BTreeSet<(Order, InstanceId)>>,
     /// Offers that nobody has claimed yet.
     offers: BTreeSet<InstanceId>,
+    /// When this controller saw the offers of the last minute.
+    offered: VecDeque<Instant>,
     /// Keys whose values cannot be read at all.
     unreadable: BTreeMap<String, RecordError>,
 }
@@ -143,6 +155,10 @@ impl Cache {
                 effects.nodes.insert(id.clone());
                 self.presence.insert(id, item);
             }
+            Subject::Group(id) => {
+                let (Ok(id), Some(item)) = (GroupId::parse(id), self.read(kv, now)) else { return };
+                self.groups.put(id, item);
+            }
             Subject::Start(id) => {
                 let (Ok(id), Some(item)) = (StartId::parse(id), self.read(kv, now)) else { return };
                 self.put_start(id, item);
@@ -201,8 +217,20 @@ impl Cache {
         }
         if record.is_offer(record.attempt) {
             self.offers.insert(id.clone());
+            let new = old.is_none_or(|old| !old.record.is_offer(record.attempt));
+            if new {
+                self.note_offer(item.seen);
+            }
         }
         self.instances.insert(id, item);
+    }
+
+    fn note_offer(&mut self, now: Instant) {
+        let over = |at: &Instant| now.saturating_duration_since(*at) > OFFERS_OF;
+        while self.offered.front().is_some_and(over) || self.offered.len() >= OFFERS {
+            self.offered.pop_front();
+        }
+        self.offered.push_back(now);
     }
 
     fn unindex(&mut self, id: &InstanceId, record: &InstanceRecord) {
@@ -257,6 +285,10 @@ impl Cache {
                 let Ok(id) = NodeId::parse(id) else { return };
                 self.presence.remove(&id);
                 effects.nodes.insert(id);
+            }
+            Subject::Group(id) => {
+                let Ok(id) = GroupId::parse(id) else { return };
+                self.groups.remove(&id);
             }
             Subject::Start(id) => {
                 let Ok(id) = StartId::parse(id) else { return };
@@ -388,6 +420,12 @@ impl Cache {
     /// Offers that nobody has claimed yet.
     pub fn offers(&self) -> impl Iterator<Item = (&InstanceId, &Item<InstanceRecord>)> {
         self.offers.iter().filter_map(|id| self.instances.get_key_value(id))
+    }
+
+    /// Offers a second, of the whole cloud, over the last minute.
+    pub fn offers_a_second(&self, now: Instant) -> f64 {
+        let young = |at: &&Instant| now.saturating_duration_since(**at) <= OFFERS_OF;
+        self.offered.iter().filter(young).count() as f64 / OFFERS_OF.as_secs_f64()
     }
 
     /// A node as scheduling sees it.

@@ -7,6 +7,7 @@
 
 mod cache;
 mod feed;
+mod groups;
 mod head;
 
 use std::{
@@ -18,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 pub use cache::{Cache, Effects, Item};
 pub(super) use feed::{Feed, Told, probe};
+pub use groups::Groups;
 
 use head::Heads;
 

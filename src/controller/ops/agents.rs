@@ -209,6 +209,7 @@ fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
             vcpu_override: wish.vcpu_override,
             ram_override: wish.ram_override,
             groups: wish.groups.clone(),
+            group_ids: Vec::new(),
             disable_central_logging: false,
             fixed,
             facts: empty_facts(),
@@ -233,7 +234,7 @@ fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
         settings,
         vcpu_override: if fixed.vcpu_override { old.vcpu_override } else { wish.vcpu_override },
         ram_override: if fixed.ram_override { old.ram_override } else { wish.ram_override },
-        groups: wish.groups.clone(),
+        groups: if fixed.groups { old.groups.clone() } else { wish.groups.clone() },
         ..old
     }
 }

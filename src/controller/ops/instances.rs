@@ -11,7 +11,7 @@ use crate::{
         schedule::fit,
     },
     model::InstanceId,
-    wire::vm::UpdateVm,
+    wire::{status::ControllerStats, vm::UpdateVm},
 };
 
 impl Ops {
@@ -115,6 +115,21 @@ impl Ops {
     }
 }
 
+impl Ops {
+    /// How much waits, and how quickly it is given out.
+    pub async fn stats(&self) -> Result<Seen<ControllerStats>, OpsError> {
+        let (now, wall) = (clock::now(), clock::wall());
+        let stats = self.inner.lists.read(|cache| {
+            let waits =
+                cache.queues().flatten().map(|(_, _, item)| wall.since(item.record.created).as_secs_f64());
+            let (queued, waited) = waits.fold((0, 0.0), |(count, sum), one| (count + 1, sum + one));
+            let average_queue_time = if queued == 0 { 0.0 } else { waited / queued as f64 };
+            ControllerStats { tasks_per_second: cache.offers_a_second(now), average_queue_time, queued }
+        });
+        stats.await
+    }
+}
+
 /// Why instances wait: found once for all that ask for the same.
 struct Reasons<'a> {
     cache: &'a Cache,
@@ -133,7 +148,10 @@ impl<'a> Reasons<'a> {
         let spec = &record.spec;
         let same = format!("{:?} {:?} {:?} {:?}", spec.arch, spec.node, spec.group_id, spec.usb_device);
         let cache = self.cache;
-        let why = self.known.entry(same).or_insert_with(|| fit::why_waiting(spec, cache.candidates()));
+        let why = self.known.entry(same).or_insert_with(|| {
+            let grouped = |one: fit::Candidate<'a>| (one, cache.grouped(spec, one.node));
+            fit::why_waiting(spec, cache.candidates().map(grouped))
+        });
         let message = match record.message.as_str() {
             "" => why.clone(),
             // What a node said when it gave it back explains more than what is missing now.

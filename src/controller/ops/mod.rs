@@ -3,6 +3,7 @@
 mod agents;
 mod change;
 mod error;
+mod groups;
 mod heartbeat;
 mod instances;
 mod nodes;

@@ -9,7 +9,7 @@ use crate::{
     },
     model::{NodeId, NodeState},
     store::Consistency,
-    wire::node::NodeConfig,
+    wire::node::{NodeConfig, NodeGroup},
 };
 
 /// A node and what follows from everything else that is known of it.
@@ -25,6 +25,8 @@ pub struct NodeView {
     pub vcpu_count: u32,
     /// Their memory, MB.
     pub vram: u64,
+    /// Its groups.
+    pub groups: Vec<NodeGroup>,
 }
 
 impl Ops {
@@ -72,6 +74,7 @@ impl Ops {
             vm_count,
             vcpu_count: info().map(|info| info.cpu_cores).sum(),
             vram: info().map(|info| megabytes(&info.ram)).sum(),
+            groups: super::groups::groups_of(cache, record),
             record: record.clone(),
         }
     }
@@ -110,7 +113,7 @@ impl Ops {
         .await
     }
 
-    async fn change_node(
+    pub(super) async fn change_node(
         &self,
         id: &NodeId,
         mut change: impl FnMut(&mut NodeRecord),

@@ -51,14 +51,14 @@ impl Ops {
     /// have been accepted: with an idempotency key, asking again settles it.
     pub async fn start(&self, ask: StartVm, caller: &Caller) -> Result<Vec<InstanceId>, OpsError> {
         self.loaded()?;
-        let checked = check(&ask, self.inner.config.limits.count)?;
+        let mut checked = check(&ask, self.inner.config.limits.count)?;
         let id = start_id(caller);
         if caller.idempotency_key.is_some()
             && let Some(record) = self.stored_start(&id).await?
         {
             return same_body(&record, body_of(&ask)?);
         }
-        self.known_group(&checked.group_id).await?;
+        checked.group_id = self.known_group(&checked.group_id).await?;
         let resolved =
             self.inner.templates.resolve(&checked.template, ask.tag.as_deref(), ask.version).await?;
         self.accept(ask, &checked, &id, caller, resolved).await
@@ -138,21 +138,25 @@ impl Ops {
         Err(OpsError::unavailable("the record of this start comes and goes"))
     }
 
-    /// A group is what nodes have joined with. A start for one without a node would wait for ever, by a typing error.
-    async fn known_group(&self, group: &str) -> Result<(), OpsError> {
+    /// A group is one that was made, or a name that nodes have joined with. A start for another would wait for ever, by a
+    /// typing error.
+    async fn known_group(&self, group: &str) -> Result<String, OpsError> {
         if group.is_empty() {
-            return Ok(());
+            return Ok(String::new());
         }
-        let known = self.inner.lists.read(|cache| {
-            cache.nodes().any(|(_, node)| node.record.groups.iter().any(|of_node| of_node == group))
-        });
-        match known.await?.value {
-            true => Ok(()),
-            false => {
-                let group: String = group.chars().take(64).collect();
-                Err(OpsError::BadInput(format!("group_id: no node is in group `{group}`")))
+        let known = self.inner.lists.read(|cache| match cache.groups().find(group) {
+            Some(record) => Some(record.id.to_string()),
+            None => {
+                let mut joined = cache.nodes().flat_map(|(_, node)| &node.record.groups);
+                joined.any(|of_node| of_node == group).then(|| group.to_owned())
             }
-        }
+        });
+        known.await?.value.ok_or_else(|| {
+            let group: String = group.chars().take(64).collect();
+            OpsError::BadInput(format!(
+                "group_id: no node is in group `{group}`, and none was made with that id or name"
+            ))
+        })
     }
 
     async fn stored_start(&self, id: &StartId) -> Result<Option<StartRecord>, OpsError> {

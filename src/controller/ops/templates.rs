@@ -12,7 +12,7 @@ use crate::{
     config::controller::Registries,
     model::{Arch, Digest, RepositoryName, TemplateId},
     supervise::Stop,
-    wire::template::{Disk, Template, TemplateSummary, Version},
+    wire::template::{Disk, RevertTemplate, Template, TemplateSummary, Version},
 };
 
 /// How often the front is asked whether it runs, for `registry_status`.
@@ -136,6 +136,22 @@ impl Templates {
         self.find(id).await?.ok_or(OpsError::NotFound)
     }
 
+    /// Removes a template with all its versions.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` when the registries refuse, `RegistryDown`; `Unknown` when it may have been done.
+    pub async fn delete(&self, id: &TemplateId) -> Result<(), OpsError> {
+        self.registry()?.client.delete(id).await.map_err(|error| refused(&error))
+    }
+
+    /// Removes a version and every later one.
+    ///
+    /// # Errors
+    /// As [`Templates::delete`]; `BadInput` for an unknown version, in the registry's words.
+    pub async fn revert(&self, ask: &RevertTemplate) -> Result<(), OpsError> {
+        self.registry()?.client.revert(ask).await.map_err(|error| refused(&error))
+    }
+
     /// The registries' disk.
     ///
     /// # Errors
@@ -205,6 +221,31 @@ fn pick<'t>(template: &'t Template, tag: Option<&str>, number: Option<i64>) -> R
 
 fn arch(word: &str) -> Option<Arch> {
     [Arch::Amd64, Arch::Arm64].into_iter().find(|arch| arch.as_str() == word)
+}
+
+/// Why a change of the registries' was not made, if that is known.
+fn refused(error: &ClientError) -> OpsError {
+    match error {
+        // A busy or broken registry says so before it has done anything.
+        ClientError::Unreachable { .. } => down(error),
+        ClientError::Unanswered { .. } | ClientError::Silent { .. } | ClientError::Strange { .. } => {
+            OpsError::Unknown(format!("the registries' answer was lost: {error}"))
+        }
+        ClientError::Refused { status: 404, .. } => OpsError::NotFound,
+        ClientError::Refused { status: 200 | 400, message, .. } if message == "Not found" => {
+            OpsError::NotFound
+        }
+        // The words of the registry are those that the vendor's tools show.
+        ClientError::Refused { status: 200 | 400, message, .. } => OpsError::BadInput(message.clone()),
+        ClientError::Refused { status: 403 | 409, message, .. } => {
+            OpsError::Conflict(format!("the registries refuse: {message}"))
+        }
+        // Behind a front, a 502 or 504 is one whose outcome it does not know.
+        ClientError::Refused { status: 502 | 504, .. } => {
+            OpsError::Unknown(format!("the registries' answer was lost: {error}"))
+        }
+        ClientError::Refused { .. } => down(error),
+    }
 }
 
 fn down(error: &ClientError) -> OpsError {

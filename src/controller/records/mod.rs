@@ -4,6 +4,7 @@
 //! shown as far as it can be read, and left to the newer controllers that write it. Every record carries the id
 //! of the write that made it, by which a writer whose answer was lost knows its own.
 
+mod group;
 mod instance;
 mod start;
 mod node;
@@ -12,6 +13,7 @@ mod member;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use group::{GroupName, GroupRecord};
 pub use instance::{InstanceRecord, InstanceSpec, Phase, ScriptRef};
 pub use member::Leader;
 pub use node::{Absence, Fixed, NodeRecord, Presence};

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{NodeId, Timestamp},
+    model::{GroupId, NodeId, Timestamp},
     wire::agent::{NodeFacts, NodeSettings},
 };
 
@@ -18,9 +18,12 @@ pub struct NodeRecord {
     pub vcpu_override: u32,
     /// GB; 0 = default.
     pub ram_override: u64,
-    /// Node groups by name.
+    /// Groups that its agent names.
     #[serde(default)]
     pub groups: Vec<String>,
+    /// Groups that an operator has put it into; one that is gone counts for nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group_ids: Vec<GroupId>,
     /// Kept and handed to the agent.
     #[serde(default)]
     pub disable_central_logging: bool,
@@ -56,6 +59,8 @@ pub struct Fixed {
     pub ram_override: bool,
     /// Drain mode.
     pub drain_mode: bool,
+    /// Its groups.
+    pub groups: bool,
 }
 
 /// What was decided about a silent node. Its next report clears it.

@@ -31,7 +31,7 @@ pub fn best(
     for mut queue in cache.queues() {
         let Some((order, id, item)) = queue.next() else { continue };
         let spec = &item.record.spec;
-        if fit::suits(spec, node).is_err() {
+        if fit::suits(spec, node, cache.grouped(spec, node)).is_err() {
             continue;
         }
         let bonus = if fit::has_template(spec, node) { ON_NODE } else { NO_BONUS };

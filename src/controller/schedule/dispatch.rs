@@ -135,6 +135,11 @@ impl Dispatch {
                     self.leave_to_first(id);
                 }
             }
+            if !nodes.is_empty() {
+                for id in cache.may_fall_back() {
+                    self.hand_out(cache, &id, &mut nobody);
+                }
+            }
         });
     }
 
@@ -177,9 +182,11 @@ impl Dispatch {
                     return None;
                 }
                 let candidate = cache.candidate(node);
-                fit::fits(&item.record.spec, candidate).ok()?;
+                let grouped = cache.grouped(&item.record.spec, node);
+                fit::fits(&item.record.spec, candidate, grouped).ok()?;
                 let room = node.settings.capacity.saturating_sub(candidate.taken);
-                Some(((fit::has_template(&item.record.spec, node), room, Reverse(*number)), *number))
+                let here = fit::has_template(&item.record.spec, node);
+                Some(((grouped, here, room, Reverse(*number)), *number))
             })
             .max_by_key(|(worth, _)| *worth);
         if let Some(parked) = best.and_then(|(_, number)| state.seats.get_mut(&number)) {
@@ -212,7 +219,8 @@ impl Dispatch {
         let still = |held: &Reserved<'_>| {
             !seat.lost.contains(&held.id)
                 && cache.instance(&held.id).is_some_and(|item| {
-                    item.record.is_queued() && fit::fits(&item.record.spec, candidate).is_ok()
+                    let spec = &item.record.spec;
+                    item.record.is_queued() && fit::fits(spec, candidate, cache.grouped(spec, node)).is_ok()
                 })
         };
         if held.as_ref().is_some_and(still) {

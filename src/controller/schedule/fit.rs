@@ -44,6 +44,17 @@ pub struct Candidate<'a> {
     pub pulling: bool,
 }
 
+/// What a node is to a start, as far as the group that was asked for goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Grouped {
+    /// Not in it, nor in one that stands in for it now.
+    Outside,
+    /// In one that stands in for it, which has no room.
+    Fallback,
+    /// In it, or none was asked for.
+    Member,
+}
+
 /// Why a node does not get a start. In the order in which they are told: the last one is the nearest to fitting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Misfit {
@@ -66,14 +77,14 @@ pub enum Misfit {
 }
 
 /// Whether the node could ever run it.
-pub fn suits(spec: &InstanceSpec, node: &NodeRecord) -> Result<(), Misfit> {
+pub fn suits(spec: &InstanceSpec, node: &NodeRecord, grouped: Grouped) -> Result<(), Misfit> {
     if spec.node.as_ref().is_some_and(|wanted| *wanted != node.id) {
         return Err(Misfit::OtherNode);
     }
     if spec.arch.is_some_and(|arch| !node.facts.runs.contains(&arch)) {
         return Err(Misfit::Architecture);
     }
-    if !spec.group_id.is_empty() && !node.groups.contains(&spec.group_id) {
+    if grouped == Grouped::Outside {
         return Err(Misfit::Group);
     }
     if !spec.usb_device.is_empty() {
@@ -100,8 +111,8 @@ pub fn takes_starts(candidate: Candidate<'_>) -> Result<(), Misfit> {
 }
 
 /// Whether the node may get this start now.
-pub fn fits(spec: &InstanceSpec, candidate: Candidate<'_>) -> Result<(), Misfit> {
-    suits(spec, candidate.node)?;
+pub fn fits(spec: &InstanceSpec, candidate: Candidate<'_>, grouped: Grouped) -> Result<(), Misfit> {
+    suits(spec, candidate.node, grouped)?;
     takes_starts(candidate)
 }
 
@@ -111,12 +122,15 @@ pub fn has_template(spec: &InstanceSpec, node: &NodeRecord) -> bool {
 }
 
 /// Why a start waits: what the nearest of these nodes lacks.
-pub fn why_waiting<'a>(spec: &InstanceSpec, candidates: impl Iterator<Item = Candidate<'a>>) -> String {
+pub fn why_waiting<'a>(
+    spec: &InstanceSpec,
+    candidates: impl Iterator<Item = (Candidate<'a>, Grouped)>,
+) -> String {
     let mut nearest = None;
     let mut count = 0;
-    for candidate in candidates {
+    for (candidate, grouped) in candidates {
         count += 1;
-        match fits(spec, candidate) {
+        match fits(spec, candidate, grouped) {
             Ok(()) => return "a node will take it soon".into(),
             Err(misfit) => nearest = nearest.max(Some(misfit)),
         }
@@ -198,6 +212,7 @@ mod tests {
             vcpu_override: 0,
             ram_override: 0,
             groups: vec!["macs".into()],
+            group_ids: Vec::new(),
             disable_central_logging: false,
             fixed: Default::default(),
             facts: NodeFacts {
@@ -228,10 +243,14 @@ mod tests {
     #[test]
     fn what_the_driver_runs_decides_and_not_the_machine() {
         let (both, none) = (node(&[Arch::Arm64, Arch::Amd64]), node(&[Arch::Amd64]));
-        assert_eq!(fits(&spec(), free(&both)), Ok(()));
-        assert_eq!(fits(&spec(), free(&none)), Err(Misfit::Architecture));
+        assert_eq!(fits(&spec(), free(&both), Grouped::Member), Ok(()));
+        assert_eq!(fits(&spec(), free(&none), Grouped::Member), Err(Misfit::Architecture));
         let unknown = InstanceSpec { arch: None, ..spec() };
-        assert_eq!(fits(&unknown, free(&none)), Ok(()), "a template that does not say runs anywhere");
+        assert_eq!(
+            fits(&unknown, free(&none), Grouped::Fallback),
+            Ok(()),
+            "a template that does not say runs anywhere"
+        );
     }
 
     #[test]
@@ -258,7 +277,8 @@ mod tests {
             (spec(), Some(plain), "soon"),
         ];
         for (spec, candidate, expected) in cases {
-            let why = why_waiting(&spec, candidate.into_iter());
+            let grouped = if spec.group_id.is_empty() { Grouped::Member } else { Grouped::Outside };
+            let why = why_waiting(&spec, candidate.into_iter().map(|one| (one, grouped)));
             assert!(why.contains(expected), "`{why}` does not say `{expected}`");
         }
     }
@@ -268,7 +288,7 @@ mod tests {
         let (wrong, right) = (node(&[Arch::Amd64]), node(&[Arch::Arm64]));
         let full = Candidate { taken: 2, ..free(&right) };
         assert_eq!(
-            why_waiting(&spec(), [free(&wrong), full].into_iter()),
+            why_waiting(&spec(), [free(&wrong), full].map(|one| (one, Grouped::Member)).into_iter()),
             "no node that could run it has room"
         );
     }

@@ -1,0 +1,259 @@
+//! Groups of nodes: make, list, change, delete, and who is in them.
+
+use super::{Ops, OpsError};
+use crate::{
+    clock,
+    controller::{
+        lists::{Cache, Seen},
+        records::{self, GroupName, GroupRecord},
+        writes::{Draft, Outcome, Patience, RACES},
+    },
+    model::{GroupId, NodeId},
+    store::Consistency,
+    wire::{
+        group::{GroupAsk, NodeGroups},
+        node::NodeGroup,
+    },
+};
+
+/// Most groups that operators can make: every controller keeps all of them.
+const GROUPS: usize = 1000;
+
+/// Longest name or description.
+const TEXT: usize = 1024;
+
+/// Most nodes and groups of one call.
+const AT_ONCE: usize = 100;
+
+/// A group as the API shows it.
+fn shown(record: &GroupRecord) -> NodeGroup {
+    NodeGroup {
+        id: record.id.to_string(),
+        name: record.name.clone(),
+        description: record.description.clone(),
+        fallback_group_id: record.fallback.as_ref().map(GroupId::to_string),
+    }
+}
+
+/// One that is only a name that agents have joined with.
+fn bare(name: &str) -> NodeGroup {
+    NodeGroup { id: name.into(), name: name.into(), description: String::new(), fallback_group_id: None }
+}
+
+/// The groups of a node.
+pub(super) fn groups_of(cache: &Cache, node: &records::NodeRecord) -> Vec<NodeGroup> {
+    let (made, names) = cache.groups().of(node);
+    made.into_iter().map(shown).chain(names.into_iter().map(bare)).collect()
+}
+
+impl Ops {
+    /// All groups: those that were made, and those that agents have joined with.
+    pub async fn groups(&self) -> Result<Seen<Vec<NodeGroup>>, OpsError> {
+        let all = self.inner.lists.read(|cache| {
+            let mut all: Vec<NodeGroup> = cache.groups().all().map(shown).collect();
+            let joined = cache.nodes().flat_map(|(_, item)| item.record.groups.iter());
+            let names: std::collections::BTreeSet<&String> = joined.collect();
+            all.extend(
+                names.into_iter().filter(|name| cache.groups().find(name).is_none()).map(|name| bare(name)),
+            );
+            all.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
+            all
+        });
+        all.await
+    }
+
+    /// Makes a group. Nodes that have joined with its name are in it.
+    ///
+    /// # Errors
+    /// `BadInput`, `Conflict` when another has the name, `TooMany`, `Unavailable`.
+    pub async fn make_group(&self, ask: GroupAsk) -> Result<NodeGroup, OpsError> {
+        self.loaded()?;
+        check(&ask)?;
+        let name = ask.name.ok_or_else(|| OpsError::BadInput("name is required".into()))?;
+        let fallback = match ask.fallback_group_id.as_deref().filter(|text| !text.is_empty()) {
+            Some(text) => Some(self.group_id("fallback_group_id", text).await?),
+            None => None,
+        };
+        if self.inner.lists.read(|cache| cache.groups().all().count()).await?.value >= GROUPS {
+            return Err(OpsError::TooMany(format!("there are {GROUPS} groups, which is the most")));
+        }
+        let description = ask.description.unwrap_or_default();
+        let record =
+            GroupRecord { id: GroupId::random(), name, description, fallback, created: clock::wall() };
+        let key = self.inner.keys.group(&record.id);
+        let named = self.inner.keys.group_name(&record.name);
+        // A group that was made with this name at the same moment has this key.
+        let draft = Draft::new(&named)
+            .at(&named, 0)
+            .put(&named, &GroupName { id: record.id.clone() })?
+            .put(&key, &record)?;
+        match self.inner.writes.commit(draft, Patience::new()).await? {
+            Outcome::Done => Ok(shown(&record)),
+            Outcome::Lost(_) => Err(taken(&record.name)),
+        }
+    }
+
+    /// Changes what is given of a group.
+    ///
+    /// # Errors
+    /// `NotFound`, `BadInput` (a fallback that leads back to it among others), `Conflict`, `Unavailable`.
+    pub async fn change_group(&self, id: &GroupId, ask: GroupAsk) -> Result<(), OpsError> {
+        self.loaded()?;
+        check(&ask)?;
+        let fallback = match ask.fallback_group_id.as_deref() {
+            None => None,
+            Some("") => Some(None),
+            Some(text) => Some(Some(self.group_id("fallback_group_id", text).await?)),
+        };
+        if let Some(Some(to)) = &fallback
+            && self.inner.lists.read(|cache| cache.groups().leads_to(to, id)).await?.value
+        {
+            let why = "its own fallbacks lead back to this group, and a start would go round for ever";
+            return Err(OpsError::BadInput(format!("fallback_group_id `{to}`: {why}")));
+        }
+        let key = self.inner.keys.group(id);
+        for _ in 0..RACES {
+            let got = self.inner.store.get(&key, Consistency::Linearizable).await;
+            let Some(kv) = got.map_err(|error| OpsError::unavailable(error.to_string()))?.kv else {
+                return Err(OpsError::NotFound);
+            };
+            let old: GroupRecord = records::decode(&kv.value)?;
+            let mut next = old.clone();
+            next.name = ask.name.clone().unwrap_or(next.name);
+            next.description = ask.description.clone().unwrap_or(next.description);
+            next.fallback = fallback.clone().unwrap_or(next.fallback);
+            let mut draft = Draft::new(&key).at(&key, kv.mod_revision).put(&key, &next)?;
+            if next.name != old.name {
+                let (from, to) =
+                    (self.inner.keys.group_name(&old.name), self.inner.keys.group_name(&next.name));
+                if self.stored(&to).await? {
+                    return Err(taken(&next.name));
+                }
+                draft = draft.at(&to, 0).delete(from).put(to, &GroupName { id: id.clone() })?;
+            }
+            if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
+                return Ok(());
+            }
+        }
+        Err(OpsError::unavailable("the group's record is changed by too many at once"))
+    }
+
+    /// Deletes a group. Its nodes lose it; those whose agents name it keep that name.
+    ///
+    /// # Errors
+    /// `NotFound`; `Conflict` while it is another's fallback, or starts wait for it; `Unavailable`.
+    pub async fn delete_group(&self, id: &GroupId) -> Result<(), OpsError> {
+        self.loaded()?;
+        let used = self.inner.lists.read(|cache| {
+            let falls = cache.groups().all().find(|group| group.fallback.as_ref() == Some(id));
+            let waits =
+                cache.queues().flatten().filter(|(_, _, item)| item.record.spec.group_id == id.as_str());
+            (falls.map(|group| group.name.clone()), waits.count())
+        });
+        match used.await?.value {
+            (Some(name), _) => {
+                return Err(OpsError::Conflict(format!(
+                    "it is the fallback of group `{name}`; change that first"
+                )));
+            }
+            (None, waits @ 1..) => {
+                return Err(OpsError::Conflict(format!("{waits} starts wait for it; terminate them first")));
+            }
+            (None, 0) => {}
+        }
+        let key = self.inner.keys.group(id);
+        for _ in 0..RACES {
+            let got = self.inner.store.get(&key, Consistency::Linearizable).await;
+            let Some(kv) = got.map_err(|error| OpsError::unavailable(error.to_string()))?.kv else {
+                return Err(OpsError::NotFound);
+            };
+            let record: GroupRecord = records::decode(&kv.value)?;
+            let named = self.inner.keys.group_name(&record.name);
+            let draft = Draft::new(&key).at(&key, kv.mod_revision).delete(&key).delete(named);
+            if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
+                return Ok(());
+            }
+        }
+        Err(OpsError::unavailable("the group's record is changed by too many at once"))
+    }
+
+    /// Puts nodes into groups, or takes them out. A node's later joins do not undo it.
+    ///
+    /// # Errors
+    /// `BadInput`, `NotFound` for a node that is not known, `Unavailable`; nodes before it are changed then.
+    pub async fn regroup(&self, ask: &NodeGroups, into: bool) -> Result<(), OpsError> {
+        self.loaded()?;
+        for (key, given) in [("group_ids", &ask.group_ids), ("node_ids", &ask.node_ids)] {
+            if given.is_empty() || given.len() > AT_ONCE {
+                return Err(OpsError::BadInput(format!("{key}: name 1 to {AT_ONCE}")));
+            }
+        }
+        let mut ids = Vec::new();
+        let mut names = Vec::new();
+        for group in &ask.group_ids {
+            let found = self.inner.lists.read(|cache| {
+                cache.groups().find(group).map(|record| (record.id.clone(), record.name.clone()))
+            });
+            match found.await?.value {
+                Some((id, name)) => {
+                    ids.push(id);
+                    names.push(name);
+                }
+                // One that is only a name: nodes can be taken out of it, and get it from their agents.
+                None if !into => names.push(group.clone()),
+                None => return Err(unknown("group_ids", group)),
+            }
+        }
+        let nodes: Result<Vec<NodeId>, _> = ask.node_ids.iter().map(NodeId::parse).collect();
+        for node in nodes.map_err(|_| OpsError::NotFound)? {
+            self.change_node(&node, |record| {
+                if into {
+                    let new = ids.iter().filter(|id| !record.group_ids.contains(id));
+                    let new: Vec<GroupId> = new.cloned().collect();
+                    record.group_ids.extend(new);
+                } else {
+                    record.group_ids.retain(|id| !ids.contains(id));
+                    record.groups.retain(|name| !names.contains(name));
+                }
+                record.fixed.groups = true;
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// The id of a group that an operator has made, given by id or name.
+    async fn group_id(&self, key: &str, text: &str) -> Result<GroupId, OpsError> {
+        let found = self.inner.lists.read(|cache| cache.groups().find(text).map(|record| record.id.clone()));
+        found.await?.value.ok_or_else(|| unknown(key, text))
+    }
+
+    async fn stored(&self, key: &str) -> Result<bool, OpsError> {
+        let got = self.inner.store.get(key, Consistency::Linearizable).await;
+        Ok(got.map_err(|error| OpsError::unavailable(error.to_string()))?.kv.is_some())
+    }
+}
+
+fn taken(name: &str) -> OpsError {
+    OpsError::Conflict(format!("there is a group `{name}` already; choose another name"))
+}
+
+fn unknown(key: &str, text: &str) -> OpsError {
+    let text: String = text.chars().filter(|c| !c.is_control()).take(64).collect();
+    OpsError::BadInput(format!("{key}: there is no group `{text}`; GET /api/v1/group lists them"))
+}
+
+fn check(ask: &GroupAsk) -> Result<(), OpsError> {
+    if ask.name.as_ref().is_some_and(|name| name.trim().is_empty()) {
+        return Err(OpsError::BadInput("name is empty".into()));
+    }
+    for (key, text) in [("name", &ask.name), ("description", &ask.description)] {
+        let Some(text) = text else { continue };
+        if text.len() > TEXT || text.chars().any(char::is_control) {
+            return Err(OpsError::BadInput(format!(
+                "{key}: at most {TEXT} bytes, without control characters"
+            )));
+        }
+    }
+    Ok(())
+}
