@@ -4,7 +4,7 @@ use std::{hint::black_box, sync::Arc, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use switchyard::{
-    model::{Digest, RepositoryName, Tag, TemplateId},
+    model::{Algorithm, Digest, RepositoryName, Tag, TemplateId},
     registry::{
         content::{Catalogue, Content, disk},
         journal::{Journal, Opening},
@@ -29,7 +29,7 @@ async fn manifests(content: &dyn Content) -> Vec<(Digest, Stored)> {
         let text =
             format!(r#"{{"schemaVersion":2,"layers":[{},{}]}}"#, layer(base, 30 << 30), layer(own, 2 << 30));
         let size = text.len() as u64;
-        let digest = content.put(text.into()).await.expect("room for a manifest");
+        let digest = content.put(Algorithm::Sha256, text.into()).await.expect("room for a manifest");
         let media_type = "application/vnd.oci.image.manifest.v1+json".into();
         made.push((
             digest,
