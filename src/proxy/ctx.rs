@@ -284,7 +284,7 @@ impl Ctx {
             writer: service.writer,
             logs: service.logs,
             only: self.session.as_deref().and_then(|name| service.named(name)),
-            rather: service.pins.place(self, service, clock::now()),
+            rather: service.pins.place(self, service, clock::now),
             deposed: look.deposed,
             write_only: service.reads.write_only,
             fresh: service.fresh(look),

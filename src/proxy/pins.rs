@@ -54,13 +54,13 @@ enum Use {
 }
 
 impl Pins {
-    /// The place where this request belongs.
-    pub(super) fn place(&self, ctx: &Ctx, service: &Service, now: Instant) -> Option<usize> {
+    /// The place where this request belongs; `now` is asked for only by those that belong anywhere.
+    pub(super) fn place(&self, ctx: &Ctx, service: &Service, now: impl FnOnce() -> Instant) -> Option<usize> {
         if of(ctx, service) == Use::None {
             return None;
         }
         let pin = self.clients().get(&ctx.client.ip).copied();
-        let upstream = pin.filter(|pin| now < pin.used + IDLE)?.upstream;
+        let upstream = pin.filter(|pin| now() < pin.used + IDLE)?.upstream;
         let place = service.upstreams.iter().position(|known| known.id == upstream)?;
         // What begins goes to one that takes it.
         let drained = service.upstreams.get(place).is_some_and(|known| known.ordered.is_drained());

@@ -84,10 +84,10 @@ fn shown(handle: &Handle, decisions: Vec<Decision>) -> Decisions {
 
 fn show(one: &Decision, now: Instant, wall: Timestamp) -> Shown {
     let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
-    let (method, path) = one.target.as_ref().map(|(method, path)| (method.as_str(), path.as_ref())).unzip();
+    let (method, path) = one.target.as_ref().map(|(method, path)| (method.as_str(), path.as_str())).unzip();
     let ours = one.ours.as_deref();
     Shown {
-        request: one.request.to_string(),
+        request: one.request.as_str().into(),
         at: wall.minus(now.saturating_duration_since(one.ended) + one.took),
         listener: one.listener.to_string(),
         client: one.client.to_string(),

@@ -1,7 +1,8 @@
 //! What was decided about the last requests of each thread, for whoever asks by the id of one.
 //!
-//! What a request carries to its end is moved here instead of being dropped; nothing is copied, written down or looked up
-//! until somebody asks. Each thread keeps its own, under a lock that only who asks wants too.
+//! Nothing is written down or looked up until somebody asks. Each thread keeps its own, under a lock that only who asks wants
+//! too. What is kept lies side by side: texts and the one attempt that nearly every request has are copied into it. Moved here
+//! they would be all over the heap, and in no cache when their time is up, which cost a small request 2 % of its CPU.
 
 use std::{
     collections::VecDeque,
@@ -11,6 +12,7 @@ use std::{
 };
 
 use ::http::Method;
+use smallvec::{Array, SmallVec};
 use tokio::time::Instant;
 
 use super::numbers::Shared;
@@ -32,6 +34,21 @@ const ATTEMPTS: usize = 16;
 
 /// Names that a thread keeps without looking whether anybody needs them.
 const NAMES: usize = 64;
+
+/// A text that is kept in place unless it is long.
+#[derive(Debug, Clone)]
+pub struct Text<A: Array<Item = u8>>(SmallVec<A>);
+
+impl<A: Array<Item = u8>> Text<A> {
+    fn of(text: &str) -> Self {
+        Self(SmallVec::from_slice(text.as_bytes()))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
 
 /// Those of all threads. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -64,8 +81,8 @@ pub struct Names {
 /// One request that is over.
 #[derive(Debug, Clone)]
 pub struct Decision {
-    /// Its id.
-    pub request: RequestId,
+    /// Its id: of ours, a UUID.
+    pub request: Text<[u8; 36]>,
     /// When it was over.
     pub ended: Instant,
     /// How long it took.
@@ -77,7 +94,7 @@ pub struct Decision {
     /// Who has sent it.
     pub client: IpAddr,
     /// Its method and path; none if it never became a request.
-    pub target: Option<(Method, Box<str>)>,
+    pub target: Option<(Method, Text<[u8; 64]>)>,
     /// Its class, once routed.
     pub class: RouteClass,
     /// What the client was given.
@@ -97,7 +114,7 @@ pub struct Decision {
     /// The mark on it.
     pub stale: Option<Stale>,
     /// Attempts.
-    pub attempts: Vec<Note>,
+    pub attempts: SmallVec<[Note; 1]>,
 }
 
 impl Decisions {
@@ -126,7 +143,7 @@ impl Decisions {
             }
             let listener = ring.listener(listener);
             ring.kept.push_back(Decision {
-                request,
+                request: Text::of(request.as_str()),
                 ended: now,
                 took: Duration::ZERO,
                 listener,
@@ -142,7 +159,7 @@ impl Decisions {
                 first_byte: None,
                 position: None,
                 stale: None,
-                attempts: Vec::new(),
+                attempts: SmallVec::new(),
             });
         });
     }
@@ -173,13 +190,11 @@ impl Ring {
         let status = ctx.status();
         let listener = self.listener(ctx.listener_name());
         let names = ctx.service().map(|service| self.names(service));
-        let (mut path, mut attempts) = (ctx.path, ctx.attempts);
-        if path.len() > PATH {
-            path = path.chars().take(PATH).collect();
-        }
-        if attempts.len() > ATTEMPTS {
-            attempts = attempts.split_off(attempts.len() - ATTEMPTS);
-        }
+        let path: &str = &ctx.path;
+        let cut = if path.len() > PATH { path.char_indices().nth(PATH) } else { None };
+        let path = Text::of(cut.and_then(|(end, _)| path.get(..end)).unwrap_or(path));
+        let before = ctx.attempts.len().saturating_sub(ATTEMPTS);
+        let attempts = ctx.attempts.into_iter().skip(before).collect();
         let ours = ctx.ours.map(Box::new);
         Decision {
             ended: now,
@@ -198,7 +213,7 @@ impl Ring {
             first_byte: ctx.first_byte.map(|first| first.saturating_duration_since(ctx.started)),
             stale: ctx.stale,
             attempts,
-            request: ctx.request,
+            request: Text::of(ctx.request.as_str()),
         }
     }
 
@@ -227,5 +242,18 @@ impl Ring {
         let names = Arc::new(Names { service: service.name.to_string(), upstreams });
         self.services.push((Arc::downgrade(service), names.clone()));
         names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_the_same_whether_it_has_room_in_its_place_or_not() {
+        for text in ["", "ab", "abcd", "abcde", "a client's own id that is longer than a UUID"] {
+            let kept: Text<[u8; 4]> = Text::of(text);
+            assert_eq!(kept.as_str(), text);
+        }
     }
 }
