@@ -140,6 +140,7 @@ const PURE: &[(&str, &[&str])] = &[
     ("controller/schedule/rank.rs", &["tokio", "tracing", "crate::store", "crate::clock"]),
     ("registry/log/history.rs", &["tokio", "tracing", "redb", "std::fs", "crate::clock"]),
     ("registry/writer/leases.rs", &["tokio", "tracing", "std::fs", "crate::clock"]),
+    ("registry/upkeep/gc/mark.rs", &["tokio", "tracing", "std::fs", "crate::clock"]),
     ("registry/feed/", &["std::fs", "tokio::fs"]),
     ("registry/oci/", &["std::fs", "tokio::fs"]),
     ("registry/vendor/", &["std::fs", "tokio::fs"]),

@@ -14,6 +14,7 @@ use crate::{
     wire::{
         headers,
         replication::{self as wire, Compacted, Diverged, LogHead, LogQuery, SnapshotHead, State},
+        upkeep::{self, Collected},
     },
 };
 
@@ -115,6 +116,19 @@ impl Replication {
             if status == StatusCode::OK { json(&url, &whole) } else { Err(refused(&url, status, &whole)) }
         };
         self.within(&url, wait + SLACK, asked).await
+    }
+
+    /// Has the registry collect its garbage, or tell what it would collect.
+    pub async fn collect(&self, dry_run: bool, within: Duration) -> Result<Collected, ClientError> {
+        let url = self.base.join(upkeep::GC);
+        let method = if dry_run { Method::GET } else { Method::POST };
+        let asked = async {
+            let response = self.send(method, &url, |request| request).await?;
+            let status = response.status();
+            let whole = answer::read_bounded(&url, response, STATE).await?;
+            if status == StatusCode::OK { json(&url, &whole) } else { Err(refused(&url, status, &whole)) }
+        };
+        self.within(&url, within, asked).await
     }
 
     /// Gives a proxy's lease up, so that no push waits for it.

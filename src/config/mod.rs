@@ -22,6 +22,7 @@ mod planned;
 mod choosing;
 mod entry;
 mod suggest;
+mod upkeep;
 mod timeouts;
 mod read;
 mod report;

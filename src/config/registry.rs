@@ -1,7 +1,8 @@
 //! `registry.toml`, checked.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
+pub use super::upkeep::{Gc, Upkeep};
 use super::{BaseUrl, Log, Server};
 
 /// Everything a registry is told.
@@ -15,6 +16,8 @@ pub struct Registry {
     pub storage: Storage,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[gc]`, and what else is done for the storage.
+    pub upkeep: Upkeep,
     /// `[replication]`.
     pub replication: Replication,
     /// `[members]`: where it makes itself known to proxies.
@@ -82,7 +85,7 @@ pub struct Limits {
     /// Writes are refused while less than this is free, bytes.
     pub reserve: u64,
     /// An upload session without a byte for so long is thrown away.
-    pub upload_idle: std::time::Duration,
+    pub upload_idle: Duration,
     /// Most upload sessions at once.
     pub uploads: usize,
     /// What was stored and not verified for so long is hashed before it is sent.
@@ -94,7 +97,7 @@ impl Default for Limits {
         Self {
             manifest: 4 * 1024 * 1024,
             reserve: 1024 * 1024 * 1024,
-            upload_idle: std::time::Duration::from_secs(24 * 3600),
+            upload_idle: Duration::from_secs(24 * 3600),
             uploads: 1024,
             verify_every: std::time::Duration::from_secs(24 * 3600),
         }

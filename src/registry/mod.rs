@@ -33,6 +33,6 @@ pub mod writer;
 pub mod replicate;
 pub mod content;
 pub mod log;
-mod upkeep;
+pub mod upkeep;
 
 pub use service::{OpenError, Registry};

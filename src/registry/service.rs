@@ -26,7 +26,8 @@ use super::{
     repositories::Repositories,
     standing::{Copying, Standing},
     state::{App, Health, RegistryMetrics},
-    upkeep, vendor,
+    upkeep::{self, gc::Collector},
+    vendor,
     writer::{Writer, Writes, leases, start},
 };
 use crate::{
@@ -105,6 +106,8 @@ pub struct Registry {
     grace: Duration,
     tasks: Handle,
     others: Others,
+    /// Whether it collects garbage by itself.
+    gc: bool,
     /// Makes it known to proxies.
     registration: Option<Registration>,
 }
@@ -120,17 +123,9 @@ enum Others {
 impl Registry {
     /// Locks the storage, makes good what a kill left, and opens the port. Nothing is served or copied yet.
     pub async fn open(config: config::registry::Registry, tasks: Handle) -> Result<Self, OpenError> {
-        let Storage::Disk(path) = config.storage;
+        let Storage::Disk(path) = config.storage.clone();
         let name = config.server.name.clone();
-        let disk = disk::Disk::open(disk::DiskSettings {
-            path: path.clone(),
-            name: name.clone(),
-            reserve: config.limits.reserve,
-            upload_idle: config.limits.upload_idle,
-            uploads: config.limits.uploads,
-            verify_every: config.limits.verify_every,
-        })
-        .await?;
+        let disk = disk::Disk::open(disk::DiskSettings::of(&config, path.clone())).await?;
         let cleaned = disk.cleaned();
         let space = disk.space().await.map_err(|error| error.to_string());
         let content: Arc<dyn Content> = Arc::new(disk);
@@ -168,14 +163,16 @@ impl Registry {
         if let Some(file) = &config.server.address_file {
             write_address_file(file, address).map_err(OpenError::AddressFile)?;
         }
+        let repositories = Repositories::new(content, journal.clone());
         let app = App {
+            collector: Collector::new(repositories.clone(), config.upkeep.gc.clone(), &metrics.all)?,
             role: match role {
                 Role::Writer { .. } => wire::Role::Writer,
                 Role::Replica { .. } => wire::Role::Replica,
             },
             standing,
-            health: Arc::new(Health::new(name.clone(), config.limits.reserve, space, journal.clone())),
-            repositories: Repositories::new(content, journal),
+            health: Arc::new(Health::new(name.clone(), config.limits.reserve, space, journal)),
+            repositories,
             name,
             log_keep: config.replication.log_keep,
             bodies: BodyRoom::new(config.limits.manifest, MANIFESTS, MANIFEST_PATIENCE),
@@ -190,7 +187,8 @@ impl Registry {
             None => None,
         };
         let grace = config.server.grace;
-        Ok(Self { listener, address, app, http, grace, tasks, others, registration })
+        let gc = config.upkeep.gc.enabled;
+        Ok(Self { listener, address, app, http, grace, tasks, others, gc, registration })
     }
 
     /// Where it listens.
@@ -204,6 +202,12 @@ impl Registry {
         self.tasks.start(Stage::Loops, "registry upkeep", OnEnd::Restart(RESTART), move |stop| {
             upkeep::run(app.clone(), stop)
         });
+        if self.gc {
+            let collector = self.app.collector.clone();
+            self.tasks.start(Stage::Loops, "registry garbage", OnEnd::Restart(RESTART), move |stop| {
+                collector.clone().run(stop)
+            });
+        }
         match self.others {
             Others::Asks(peers) if peers.is_empty() => {}
             Others::Asks(peers) => {

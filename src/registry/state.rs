@@ -9,6 +9,7 @@ use super::{
     journal::Journal,
     repositories::Repositories,
     standing::Standing,
+    upkeep::gc::Collector,
     writer::Writes,
 };
 use crate::{
@@ -32,6 +33,7 @@ pub(super) struct App {
     pub(super) limits: Limits,
     /// Of manifests that are being received.
     pub(super) bodies: BodyRoom,
+    pub(super) collector: Collector,
     pub(super) metrics: RegistryMetrics,
     pub(super) health: Arc<Health>,
 }

@@ -69,6 +69,13 @@ metrics! {
     REGISTRY_LAG_SECONDS = "switchyard_registry_lag_seconds" Gauge [] "For how long this registry has been behind its writer's log.";
     REGISTRY_CLAIMS = "switchyard_registry_claims_position" Gauge [] "1 while this registry claims a position, so that proxies send it reads.";
     REGISTRY_FOLLOWERS = "switchyard_registry_followers" Gauge ["kind"] "Replicas and proxies that follow this registry's log.";
+    REGISTRY_STORED = "switchyard_registry_stored_bytes" Gauge [] "Bytes of blobs outside the trash, as the last collection of garbage counted them.";
+    REGISTRY_TRASH = "switchyard_registry_trash_bytes" Gauge [] "Bytes of blobs in the trash, as the last collection of garbage left them.";
+    REGISTRY_GC_RUNS = "switchyard_registry_gc_runs_total" Counter ["outcome"] "Collections of garbage: done; unknown, when what is referenced could not be known and nothing was touched; failed, when the storage did.";
+    REGISTRY_GC_BLOBS = "switchyard_registry_gc_blobs_total" Counter ["what"] "Blobs that collections moved: discarded to the trash, purged from it, put-back because something needs them.";
+    REGISTRY_GC_BYTES = "switchyard_registry_gc_bytes_total" Counter ["what"] "Bytes of those.";
+    REGISTRY_GC_SECONDS = "switchyard_registry_gc_seconds" Gauge [] "How long the last collection of garbage took.";
+    REGISTRY_GC_LAST = "switchyard_registry_gc_last_timestamp_seconds" Gauge [] "When the last collection of garbage ended, in Unix seconds.";
     REGISTRY_ASIDE = "switchyard_registry_set_aside" Gauge [] "Histories that were set aside because the writer's is another; an operator looks at each.";
     PROXY_REQUESTS = "switchyard_proxy_requests_total" Counter ["service", "class", "status"] "Requests answered, by status class.";
     PROXY_REFUSED = "switchyard_proxy_refused_total" Counter ["listener", "reason"] "Connections and requests that were refused for what they are, whom they are of or how many there are; and requests that no rule gives to a service.";

@@ -20,4 +20,5 @@ pub mod registries;
 pub mod oci;
 pub mod replication;
 pub mod group;
+pub mod upkeep;
 pub mod handover;

@@ -51,6 +51,7 @@ impl Cloud {
             log: Log::default(),
             storage,
             limits,
+            upkeep: Default::default(),
             replication: Default::default(),
             members: None,
         };

@@ -168,6 +168,7 @@ async fn start_registry(dir: &Path, tree: &Tree) -> String {
         log: Log::default(),
         storage,
         limits,
+        upkeep: Default::default(),
         replication: Default::default(),
         members: None,
     };

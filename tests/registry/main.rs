@@ -17,6 +17,7 @@ mod both;
 mod restarts;
 mod crashes;
 mod full;
+mod garbage;
 mod skopeo;
 mod replication;
 mod histories;

@@ -44,6 +44,7 @@ pub(crate) fn config(dir: &Path, limits: Limits) -> Config {
         log: Log::default(),
         storage: Storage::Disk(dir.to_owned()),
         limits,
+        upkeep: Default::default(),
         replication: Replication::default(),
         members: None,
     }

@@ -1,5 +1,6 @@
-//! `switchyard registry -c FILE`, and `switchyard registry status`.
+//! `switchyard registry -c FILE`, and what looks at registries and after them.
 
+mod gc;
 mod status;
 
 use std::path::PathBuf;
@@ -36,6 +37,8 @@ pub(super) struct Args {
 enum Command {
     /// Print how registries stand: role, epoch, position, lag, what is being fetched, and why one serves reads or not
     Status(status::Args),
+    /// Delete what nothing needs any more, or tell what that is; what was wanted lately stays, as `[gc]` says
+    Gc(gc::Args),
 }
 
 struct Running {
@@ -50,8 +53,10 @@ impl Hooks for Running {
 }
 
 pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
-    if let Some(Command::Status(args)) = &args.command {
-        return status::run(args, printer);
+    match &args.command {
+        Some(Command::Status(args)) => return status::run(args, printer),
+        Some(Command::Gc(args)) => return gc::run(args, printer),
+        None => {}
     }
     // Clap has made sure of it.
     let file = args.config.clone().unwrap_or_default();

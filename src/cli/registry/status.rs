@@ -73,11 +73,11 @@ fn none(asked: &Registries, printer: Printer) -> Result<(), Failure> {
     Ok(())
 }
 
-fn client<T>(made: Result<T, reqwest::Error>) -> Result<T, Failure> {
+pub(super) fn client<T>(made: Result<T, reqwest::Error>) -> Result<T, Failure> {
     made.map_err(|error| Failure::runtime("no client could be made", &error))
 }
 
-fn failure(error: ClientError) -> Failure {
+pub(super) fn failure(error: ClientError) -> Failure {
     let hint = match &error {
         ClientError::Unreachable { .. } => {
             Some("is it running, and is this its address? `--registry` names a registry, `--admin` a proxy's admin address".into())

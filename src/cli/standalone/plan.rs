@@ -63,6 +63,7 @@ pub(super) fn registry(number: u16, data: &Data, before: &[SocketAddr]) -> regis
         log: Log::default(),
         storage: Storage::Disk(data.registry(number)),
         limits: registry::Limits::default(),
+        upkeep: Default::default(),
         replication: Replication { role, log_keep: LOG_KEEP },
         members: None,
     }

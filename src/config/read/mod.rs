@@ -16,6 +16,7 @@ mod rules;
 mod server;
 mod service;
 mod timeouts;
+mod upkeep;
 mod health;
 mod choosing;
 mod replicas;

@@ -1,6 +1,6 @@
 //! `registry.toml`.
 
-use super::{etcd, server};
+use super::{etcd, server, upkeep};
 use crate::config::{
     raw::{Raw, Table},
     registry::{LOG_KEEP, Limits, Members, Registry, Replication, Role, Storage},
@@ -16,6 +16,7 @@ pub(in crate::config) fn registry<'r>(raw: &'r Raw<'r>) -> Option<Registry> {
     let storage = raw.section("storage");
     let disk = storage.need("disk", "disk = \"/srv/registry\"", path);
     let limits = limits(raw);
+    let upkeep = upkeep::upkeep(raw);
     let replication = replication(&raw.section("replication"));
     let members = members(&raw.section("members"));
     Some(Registry {
@@ -23,6 +24,7 @@ pub(in crate::config) fn registry<'r>(raw: &'r Raw<'r>) -> Option<Registry> {
         log,
         storage: Storage::Disk(disk?),
         limits,
+        upkeep,
         replication: replication?,
         members: members?,
     })

@@ -13,6 +13,7 @@ mod fill;
 mod files;
 #[cfg(test)]
 mod conformance;
+pub mod trash;
 pub mod disk;
 
 use std::{io, ops::Range, sync::Arc};
@@ -30,6 +31,7 @@ use crate::{
 pub use catalogue::{Catalogue, NoSuchVersion, Pulls, Which};
 pub use chunks::{CHUNK, ChunkList, Hashed, Hasher, chunk_count, chunk_range};
 pub use fill::{Fill, FillError};
+pub use trash::Trash;
 
 /// Why content could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -126,15 +128,23 @@ impl BlobBody {
 
 /// One storage. Every method may be cancelled: what it began is finished or undone by itself.
 #[async_trait]
-pub trait Content: Send + Sync + 'static {
+pub trait Content: Trash + Send + Sync + 'static {
     /// How full it is.
     async fn space(&self) -> Result<Space, ContentError>;
 
-    /// The size of a blob, if it is here.
+    /// The size of a blob, if it is here; in the trash it is.
     async fn find(&self, blob: &Digest) -> Result<Option<u64>, ContentError>;
 
-    /// As [`Content::find`], and marks the blob as wanted, so that no collector takes it before it is referenced.
+    /// As [`Content::find`], and marks the blob as wanted, so that no collector takes it before it is referenced; from the trash
+    /// it is taken out.
     async fn keep(&self, blob: &Digest) -> Result<Option<u64>, ContentError>;
+
+    /// As [`Content::keep`], for a blob that the repository was given: `None` if it was not. Marks that, too.
+    async fn keep_given(
+        &self,
+        repository: &RepositoryName,
+        blob: &Digest,
+    ) -> Result<Option<u64>, ContentError>;
 
     /// Opens a blob; the range is clamped to its size. `None`: all of it.
     async fn read(&self, blob: &Digest, range: Option<Range<u64>>) -> Result<Option<BlobBody>, ContentError>;

@@ -1,6 +1,7 @@
 //! `/replication/v1/…`: what replicas and proxies follow (`docs/replication.md`). Handlers translate.
 
 mod blobs;
+mod gc;
 mod log;
 mod snapshot;
 mod state;
@@ -14,7 +15,11 @@ use axum::{
 use serde_json::json;
 
 use super::{content::ContentError, journal::JournalError, state::App};
-use crate::{supervise::Stop, telemetry::chain, wire::replication as wire};
+use crate::{
+    supervise::Stop,
+    telemetry::chain,
+    wire::{replication as wire, upkeep},
+};
 
 /// What the handlers are given.
 #[derive(Clone)]
@@ -32,6 +37,7 @@ pub(super) fn routes(app: App, stop: Stop) -> Router {
         .route(wire::LEASE, delete(log::release))
         .route(wire::SNAPSHOT, get(snapshot::snapshot))
         .route(wire::STATE, get(state::state))
+        .route(upkeep::GC, get(gc::look).post(gc::run))
         .route(&one(""), get(blobs::blob))
         .route(&one("/chunks"), get(blobs::chunks))
         .with_state(Feed { app, stop })

@@ -21,11 +21,12 @@ pub(super) async fn get(ask: &Ask<'_>, name: &RepositoryName, digest: &Digest) -
         OciError::new(Code::BlobUnknown, format!("blob {digest} is not in `{name}`"))
             .detail(serde_json::json!({ "digest": digest }))
     };
-    if !content.linked(name, digest).await? {
-        return Err(unknown());
-    }
     // A HEAD is how pushes ask what is here already: what they find must stay until they use it.
-    let size = if ask.is_head() { content.keep(digest).await? } else { content.find(digest).await? };
+    let size = match ask.is_head() {
+        true => content.keep_given(name, digest).await?,
+        false if content.linked(name, digest).await? => content.find(digest).await?,
+        false => None,
+    };
     let size = size.ok_or_else(unknown)?;
     let etag = format!("\"{digest}\"");
     let answer = Response::builder()

@@ -27,8 +27,7 @@ pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> R
         // Without `from`, or when that one does not have it, the client uploads: the specification's fallback.
         let from = ask.query.get("from").and_then(|from| RepositoryName::parse(from).ok());
         if let Some(from) = from
-            && content.linked(&from, &digest).await?
-            && content.keep(&digest).await?.is_some()
+            && content.keep_given(&from, &digest).await?.is_some()
         {
             let position = ask.app.repositories.journal().give(name, &digest).await?;
             return Ok(given(name, &digest, position));

@@ -1,7 +1,14 @@
 //! Works off what was read: fetches what an entry needs, gives it to its repository, applies the entry. Whatever
 //! fails is tried again for ever; nothing is skipped.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
@@ -108,7 +115,8 @@ impl Apply {
 
     async fn here(&self, blobs: &[BlobRef], stop: &Stop) -> Result<bool, Stopped> {
         for blob in blobs {
-            let found = self.again(stop, || self.content.find(&blob.digest));
+            // Kept: until the change is shown, nothing else says that it is needed.
+            let found = self.again(stop, || self.content.keep(&blob.digest));
             if found.await?.is_none() {
                 return Ok(false);
             }
@@ -135,7 +143,12 @@ impl Apply {
         }
         let entries = std::mem::take(batch);
         let count = entries.len() as u64;
+        let tried = AtomicBool::new(false);
         let applied = self.again(stop, || async {
+            if tried.swap(true, Ordering::Relaxed) {
+                // It may have been tried for so long that a collection came by.
+                self.hold(&entries).await?;
+            }
             match self.journal.apply(entries.clone()).await {
                 Err(JournalError::Content(error @ ContentError::Damaged { .. })) => Ok(Err(error)),
                 other => other.map(Ok),
@@ -148,6 +161,15 @@ impl Apply {
                 self.status.broken(chain(&error));
                 return Err(Stopped);
             }
+        }
+        Ok(())
+    }
+
+    /// Marks what entries need as wanted; what is gone is fetched again.
+    async fn hold(&self, entries: &[(Entry, Bytes)]) -> Result<(), JournalError> {
+        for (entry, _) in entries.iter().filter(|(entry, _)| entry.change != Change::Blob) {
+            self.fetcher.need(&entry.blobs).await;
+            self.give(entry).await?;
         }
         Ok(())
     }

@@ -166,8 +166,7 @@ impl Parsed {
             let has = match known.get(&blob.digest) {
                 Some(has) => *has,
                 None => {
-                    let here = content.linked(repository, &blob.digest).await?;
-                    let has = if here { content.keep(&blob.digest).await? } else { None };
+                    let has = content.keep_given(repository, &blob.digest).await?;
                     known.insert(blob.digest, has);
                     has
                 }

@@ -4,8 +4,11 @@
 //! faster it reads and decides again. That one call of `publish` is where a change becomes visible.
 
 mod manifest;
+pub mod needs;
+mod prune;
 mod pulls;
 mod templates;
+mod whole;
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -325,6 +328,7 @@ impl Repositories {
                 Ok(())
             })
             .await?;
+        self.check_again(repository, reference, digest, &parsed, before.as_deref()).await?;
         tracing::info!(%repository, %reference, %digest, "manifest published");
         Ok((pending, digest, parsed.subject))
     }

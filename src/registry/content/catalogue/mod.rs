@@ -1,5 +1,7 @@
 //! What one repository holds: its manifests and its versions. Pure: storages keep it, operations change it.
 
+mod untagged;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -148,6 +150,16 @@ impl Catalogue {
         let was = self.tags.remove(tag).is_some();
         self.settle();
         was
+    }
+
+    /// Points a tag to where it pointed before, or removes it if it was not there.
+    pub fn untag_to(&mut self, tag: &Tag, before: Option<&Self>) {
+        let was = before.and_then(|before| before.tags.get(tag));
+        match was.filter(|was| self.manifests.contains_key(&was.digest)) {
+            Some(was) => drop(self.tags.insert(tag.clone(), was.clone())),
+            None => drop(self.tags.remove(tag)),
+        }
+        self.settle();
     }
 
     /// Removes a manifest and every tag that points to it. Tells whether it was there.

@@ -4,27 +4,28 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
-
-use rustix::fs::{Timespec, Timestamps, UTIME_NOW, futimens};
 
 use super::super::{CHUNK, ChunkList, ContentError, Hashed, files::Files};
 use super::{full_or, reading::Open, verified::Verified};
 use crate::model::{Algorithm, Digest};
 
-/// A blob's time is set anew only when it is older, so that a push of known layers writes nothing.
-const TOUCH_AFTER: Duration = Duration::from_secs(600);
-
 pub(super) struct Blobs {
-    root: PathBuf,
-    files: Files,
+    pub(super) root: PathBuf,
+    pub(super) trash: PathBuf,
+    pub(super) files: Files,
     pub(super) verified: Arc<Verified>,
 }
 
 impl Blobs {
     /// Makes the 256 directories of each algorithm at once: later no parent needs a sync.
-    pub(super) fn open(root: &Path, files: Files, verified: Arc<Verified>) -> io::Result<Self> {
+    pub(super) fn open(
+        root: &Path,
+        trash: PathBuf,
+        files: Files,
+        verified: Arc<Verified>,
+    ) -> io::Result<Self> {
+        files.make_dirs(&trash)?;
         for algorithm in Algorithm::ALL {
             let root = root.join(algorithm.word());
             files.make_dirs(&root)?;
@@ -36,10 +37,10 @@ impl Blobs {
             }
             files.sync_dir(&root)?;
         }
-        Ok(Self { root: root.to_owned(), files, verified })
+        Ok(Self { root: root.to_owned(), trash, files, verified })
     }
 
-    fn path(&self, blob: &Digest) -> PathBuf {
+    pub(super) fn path(&self, blob: &Digest) -> PathBuf {
         let hex = blob.hex();
         self.root.join(blob.algorithm().word()).join(&hex[..2]).join(hex)
     }
@@ -49,26 +50,35 @@ impl Blobs {
     }
 
     pub(super) fn find(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
-        maybe(self.files.look(&self.path(blob))).map(|found| found.map(|meta| meta.len()))
+        self.anywhere(blob, |path| self.files.look(path)).map(|found| found.map(|meta| meta.len()))
     }
 
+    /// Marks it as wanted, and takes it out of the trash.
     pub(super) fn keep(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
-        let Some(file) = maybe(self.files.open(&self.path(blob)))? else { return Ok(None) };
-        let meta = file.metadata().map_err(ContentError::io("look at a blob"))?;
-        let old = meta.modified().ok().and_then(|at| at.elapsed().ok()).is_some_and(|age| age > TOUCH_AFTER);
-        if old {
-            // Now by the storage's own clock: that is what the collector measures age by.
-            let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
-            futimens(&file, &Timestamps { last_access: now, last_modification: now })
-                .map_err(|errno| ContentError::Io { what: "touch a blob", source: errno.into() })?;
+        let path = self.path(blob);
+        let is_there = || self.files.is_there(&path).map_err(ContentError::io("look at a blob"));
+        loop {
+            if let Some(file) = maybe(self.files.open(&path))? {
+                let size = file.metadata().map_err(ContentError::io("look at a blob"))?.len();
+                self.files.touch(&file).map_err(ContentError::io("touch a blob"))?;
+                // Else it was moved to the trash since, and marked there.
+                if is_there()? {
+                    return Ok(Some(size));
+                }
+            }
+            if !self.put_back(blob)? && !is_there()? {
+                return Ok(None);
+            }
         }
-        Ok(Some(meta.len()))
     }
 
     pub(super) fn open_blob(&self, blob: &Digest) -> Result<Option<Open>, ContentError> {
-        let Some(file) = maybe(self.files.open(&self.path(blob)))? else { return Ok(None) };
+        let Some(file) = self.anywhere(blob, |path| self.files.open(path))? else { return Ok(None) };
         let size = file.metadata().map_err(ContentError::io("look at a blob"))?.len();
-        let list = if size > CHUNK { maybe(self.files.open(&self.chunks_path(blob)))? } else { None };
+        let list = match size > CHUNK {
+            true => self.anywhere(blob, |path| self.files.open(&path.with_extension("chunks")))?,
+            false => None,
+        };
         Ok(Some(Open { blob: *blob, size, file, list }))
     }
 
@@ -79,17 +89,31 @@ impl Blobs {
                 Algorithm::Sha256 => Ok(Some(ChunkList(vec![*blob]))),
                 // Nobody needs it: at most one chunk, and only if somebody asks.
                 Algorithm::Sha512 => {
-                    let whole = maybe(self.files.read(&self.path(blob)))?;
+                    let whole = self.anywhere(blob, |path| self.files.read(path))?;
                     Ok(whole.map(|whole| ChunkList(vec![Digest::of(&whole)])))
                 }
             },
             Some(size) => {
-                let list = maybe(self.files.read(&self.chunks_path(blob)))?;
+                let list = self.anywhere(blob, |path| self.files.read(&path.with_extension("chunks")))?;
                 let list = list.and_then(|bytes| ChunkList::from_bytes(&bytes));
                 // A sound list of another length is of another content.
                 Ok(list.filter(|list| list.0.len() as u64 == size.div_ceil(CHUNK)))
             }
         }
+    }
+
+    /// The first place in which it is found.
+    fn anywhere<T>(
+        &self,
+        blob: &Digest,
+        look: impl Fn(&Path) -> io::Result<T>,
+    ) -> Result<Option<T>, ContentError> {
+        for path in self.places(blob) {
+            if let Some(found) = maybe(look(&path))? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
     }
 
     /// Its caller made sure that these are the bytes of this name.

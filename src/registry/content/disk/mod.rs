@@ -4,6 +4,7 @@
 //! lock                                   held while the process lives; names its pid
 //! blobs/<algorithm>/<2 hex>/<hex>        complete, verified, durable; sha256 or sha512
 //! blobs/<algorithm>/<2 hex>/<hex>.chunks its chunk list, if it has more than one chunk
+//! trash/<hex>, <hex>.chunks              blobs that nobody needed for a while; found by reads as if they were above
 //! uploads/<uuid>/session.json, data      what came so far; its length is the session's offset
 //! uploads/<uuid>/hash                    the running hash at some earlier border
 //! fills/<hex>/fill.json, chunks          a blob that comes in chunks: its size and chunk list
@@ -25,6 +26,7 @@ mod bits;
 mod blobs;
 mod fills;
 mod filling;
+mod given;
 mod lock;
 mod partial;
 mod reading;
@@ -32,6 +34,7 @@ mod records;
 mod session;
 mod space;
 mod trail;
+mod trash;
 mod uploads;
 mod verified;
 
@@ -52,6 +55,7 @@ use super::{
     files::Files,
 };
 use crate::{
+    config::registry::Registry,
     model::{Algorithm, Digest, RepositoryName},
     wire::replication::BlobRef,
 };
@@ -112,6 +116,20 @@ pub struct DiskSettings {
     pub verify_every: Duration,
 }
 
+impl DiskSettings {
+    /// As a registry's config says.
+    pub fn of(config: &Registry, path: PathBuf) -> Self {
+        Self {
+            path,
+            name: config.server.name.clone(),
+            reserve: config.limits.reserve,
+            upload_idle: config.limits.upload_idle,
+            uploads: config.limits.uploads,
+            verify_every: config.limits.verify_every,
+        }
+    }
+}
+
 /// What an earlier run had begun, was not finished and is of no use to anybody: the start removed it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Cleaned {
@@ -139,6 +157,7 @@ struct Inner {
     readers: Arc<Semaphore>,
     writers: Arc<Semaphore>,
     cleaned: Cleaned,
+    collecting: trash::Collecting,
     /// Released with the last clone.
     _lock: DirectoryLock,
 }
@@ -180,8 +199,8 @@ impl Disk {
         files.remove_all(&tmp).map_err(fail("empty `tmp`"))?;
         files.make_dir(&tmp).map_err(fail("make `tmp`"))?;
         let verified = Arc::new(Verified::new(settings.verify_every));
-        let blobs =
-            Blobs::open(&root.join("blobs"), files.clone(), verified).map_err(fail("open `blobs`"))?;
+        let blobs = Blobs::open(&root.join("blobs"), root.join("trash"), files.clone(), verified)
+            .map_err(fail("open `blobs`"))?;
         let records =
             Records::open(root.join("repositories"), files.clone()).map_err(fail("open `repositories`"))?;
         let (uploads, upload) =
@@ -205,6 +224,7 @@ impl Disk {
             readers: Arc::new(Semaphore::new(READERS)),
             writers: Arc::new(Semaphore::new(WRITERS)),
             cleaned,
+            collecting: trash::Collecting::default(),
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -264,6 +284,19 @@ impl Content for Disk {
     async fn keep(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
         let blob = *blob;
         self.reading(move |disk| disk.blobs.keep(&blob)).await
+    }
+
+    async fn keep_given(
+        &self,
+        repository: &RepositoryName,
+        blob: &Digest,
+    ) -> Result<Option<u64>, ContentError> {
+        let (repository, blob) = (repository.clone(), *blob);
+        self.reading(move |disk| match disk.records.keep_link(&repository, &blob)? {
+            true => disk.blobs.keep(&blob),
+            false => Ok(None),
+        })
+        .await
     }
 
     async fn read(&self, blob: &Digest, range: Option<Range<u64>>) -> Result<Option<BlobBody>, ContentError> {

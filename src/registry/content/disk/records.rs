@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use super::super::{Catalogue, ContentError, Pulls, files::Files};
@@ -14,7 +14,7 @@ use super::{full_or, lock};
 use crate::model::{Digest, RepositoryName};
 
 const CATALOGUE: &str = "_catalogue.json";
-const LINKS: &str = "_links";
+pub(super) const LINKS: &str = "_links";
 const PULLS: &str = "_pulls.json";
 
 /// Directories below directories in a name. The grammar allows 255 bytes, so this is never reached by a name.
@@ -28,7 +28,7 @@ type Held = Result<Arc<Catalogue>, String>;
 
 pub(super) struct Records {
     root: PathBuf,
-    files: Files,
+    pub(super) files: Files,
     /// What the files say: this process alone changes them.
     held: Mutex<BTreeMap<RepositoryName, Held>>,
     /// Taken over the file and the map together, so that they agree.
@@ -44,6 +44,15 @@ impl Records {
         read_all(&files, &root, &root, 0, &mut held)?;
         let shards = (0..SHARDS).map(|_| Mutex::new(())).collect();
         Ok(Self { root, files, held: Mutex::new(held), shards, making: Mutex::default() })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Held while directories are made or removed.
+    pub(super) fn making(&self) -> MutexGuard<'_, ()> {
+        lock(&self.making)
     }
 
     fn dir(&self, repository: &RepositoryName) -> PathBuf {
@@ -149,13 +158,13 @@ impl Records {
         self.files.make_dirs(dir)
     }
 
-    fn shard(&self, repository: &RepositoryName) -> &Mutex<()> {
+    pub(super) fn shard(&self, repository: &RepositoryName) -> &Mutex<()> {
         let sum =
             repository.as_str().bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
         &self.shards[sum % SHARDS]
     }
 
-    fn link_path(&self, repository: &RepositoryName, blob: &Digest) -> PathBuf {
+    pub(super) fn link_path(&self, repository: &RepositoryName, blob: &Digest) -> PathBuf {
         self.dir(repository).join(LINKS).join(blob.hex())
     }
 
@@ -167,8 +176,9 @@ impl Records {
         let path = self.link_path(repository, blob);
         // A link that is seen is durable: whoever makes one holds this until it is, or takes it back.
         let _order = lock(self.shard(repository));
-        if self.files.is_there(&path)? {
-            return Ok(());
+        match self.files.open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            there => return self.files.touch(&there?),
         }
         let links = self.dir(repository).join(LINKS);
         self.make(&links)?;
@@ -277,7 +287,7 @@ fn read_all(
     Ok(())
 }
 
-fn name_of(root: &Path, dir: &Path) -> Option<RepositoryName> {
+pub(super) fn name_of(root: &Path, dir: &Path) -> Option<RepositoryName> {
     RepositoryName::parse(dir.strip_prefix(root).ok()?.to_str()?).ok()
 }
 

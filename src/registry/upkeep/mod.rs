@@ -1,4 +1,6 @@
-//! What has to be looked at from time to time: free space, idle uploads, pull times.
+//! What has to be looked at from time to time: free space, idle uploads, pull times; and what is garbage ([`gc`]).
+
+pub mod gc;
 
 use std::{convert::Infallible, time::Duration};
 

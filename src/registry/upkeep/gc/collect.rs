@@ -1,0 +1,148 @@
+//! One collection: reads what is referenced, and does to each blob what [`super::mark`] says.
+
+use std::collections::HashSet;
+
+use super::mark::{self, Cut, Fate, Rules};
+use crate::{
+    clock,
+    model::Digest,
+    registry::{
+        content::{Content, ContentError, trash::PARTS},
+        repositories::needs,
+    },
+    wire::upkeep::{Collected, Moved, NAMED, Sum, What},
+};
+
+/// Why nothing was collected.
+#[derive(Debug, thiserror::Error)]
+pub enum GcError {
+    /// Another collection runs.
+    #[error("garbage is being collected already")]
+    Busy,
+    /// What is referenced is not known.
+    #[error("what is garbage cannot be known: {0}; `switchyard registry fsck` says what can be done")]
+    Unknown(String),
+    /// The storage failed.
+    #[error(transparent)]
+    Content(ContentError),
+}
+
+impl From<ContentError> for GcError {
+    fn from(error: ContentError) -> Self {
+        match error {
+            damaged @ ContentError::Damaged { .. } => Self::Unknown(damaged.to_string()),
+            error => Self::Content(error),
+        }
+    }
+}
+
+/// One collection that is under way.
+struct Collection<'c> {
+    content: &'c dyn Content,
+    cut: Cut,
+    dry_run: bool,
+    referenced: HashSet<Digest>,
+    done: Collected,
+}
+
+/// Collects once. `roots` are referenced by changes that are logged and not shown yet.
+///
+/// Cancelling it leaves everything as it then is, which is right at every step.
+pub async fn collect(
+    content: &dyn Content,
+    rules: &Rules,
+    roots: Vec<Digest>,
+    dry_run: bool,
+) -> Result<Collected, GcError> {
+    let began = clock::now();
+    let _turn = content.collecting().await?.ok_or(GcError::Busy)?;
+    let cut = rules.at(content.now().await?);
+    let done = Collected { dry_run, ..Collected::default() };
+    let mut collection = Collection { content, cut, dry_run, referenced: roots.into_iter().collect(), done };
+    // Listed before the references are read: what they show of these is the second mark.
+    let discarded = content.discarded().await?;
+    collection.read_references().await?;
+    for blob in discarded {
+        let moved = match mark::fate(&blob, &collection.referenced, &cut) {
+            Fate::Waits => {
+                collection.done.waiting.add(blob.size);
+                continue;
+            }
+            Fate::PutBack => dry_run || content.put_back(&blob.digest).await?,
+            Fate::Purge => dry_run || content.purge(&blob.digest, cut.discarded_before).await?,
+        };
+        let what = match mark::fate(&blob, &collection.referenced, &cut) {
+            Fate::PutBack => What::PutBack,
+            _ => What::Purged,
+        };
+        if moved {
+            collection.moved(what, blob.digest, blob.size);
+        }
+    }
+    for part in 0..PARTS {
+        for blob in content.stored(part).await? {
+            let goes = mark::goes(&blob, &collection.referenced, &cut);
+            if goes && (dry_run || content.discard(&blob.digest, cut.untouched_since).await?) {
+                collection.moved(What::Discarded, blob.digest, blob.size);
+            } else {
+                collection.done.kept.add(blob.size);
+            }
+        }
+    }
+    collection.done.seconds = (clock::now() - began).as_secs_f64();
+    Ok(collection.done)
+}
+
+impl Collection<'_> {
+    /// What every repository needs; takes away what one was given and does not need.
+    ///
+    /// A catalogue that cannot be read ends it: nobody knows what that references.
+    async fn read_references(&mut self) -> Result<(), GcError> {
+        for name in self.content.repositories().await? {
+            let Some(catalogue) = self.content.catalogue(&name).await? else { continue };
+            let needs = needs::needs(self.content, &catalogue).await?;
+            self.referenced.extend(needs.blobs.keys());
+            if needs.unread.is_empty() {
+                let needed = |blob: &Digest| needs.blobs.contains_key(blob);
+                self.take_away(&name, needed).await?;
+            } else {
+                // Layers that an unreadable manifest needs are among what its repository was given.
+                self.referenced.extend(self.content.links(&name).await?);
+                self.done.unread.extend(needs.unread);
+            }
+        }
+        for name in self.content.receivers().await? {
+            if self.content.catalogue(&name).await?.is_none() {
+                self.take_away(&name, |_| false).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_away(
+        &mut self,
+        name: &crate::model::RepositoryName,
+        needed: impl Fn(&Digest) -> bool,
+    ) -> Result<(), GcError> {
+        for given in self.content.given(name).await? {
+            let goes = mark::lost(&given, &needed, &self.cut);
+            let since = self.cut.untouched_since;
+            if goes && (self.dry_run || self.content.take_away(name, &given.digest, since).await?) {
+                self.done.taken_away += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn moved(&mut self, what: What, digest: Digest, size: u64) {
+        let sum: &mut Sum = match what {
+            What::Discarded => &mut self.done.discarded,
+            What::Purged => &mut self.done.purged,
+            What::PutBack => &mut self.done.put_back,
+        };
+        sum.add(size);
+        if self.done.blobs.len() < NAMED {
+            self.done.blobs.push(Moved { what, digest, size });
+        }
+    }
+}
