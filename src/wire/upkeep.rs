@@ -99,3 +99,88 @@ pub struct Unread {
     /// Why.
     pub why: String,
 }
+
+/// What `switchyard registry fsck` found.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Checked {
+    /// Repositories whose catalogue could be read.
+    pub repositories: u64,
+    /// Blobs that were read, those in the trash included.
+    pub blobs: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What was found.
+    pub findings: Vec<Finding>,
+}
+
+impl Checked {
+    /// Findings that are wrong and were not mended.
+    pub fn left(&self) -> usize {
+        self.findings.iter().filter(|finding| !finding.repaired && !finding.harmless).count()
+    }
+}
+
+/// One thing that was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// What kind.
+    pub trouble: Trouble,
+    /// What it is about.
+    pub what: String,
+    /// What is wrong with it.
+    pub why: String,
+    /// What can be done.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub remedy: String,
+    /// `repository:tag` of those that need it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub needed_by: Vec<String>,
+    /// It was mended.
+    pub repaired: bool,
+    /// It is worth knowing, and nothing is wrong.
+    pub harmless: bool,
+}
+
+/// Kinds of findings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trouble {
+    /// A blob has not the bytes of its name.
+    Blob,
+    /// A blob's chunk list is not its own.
+    ChunkList,
+    /// A blob is needed and not here.
+    Missing,
+    /// A manifest cannot be read.
+    Manifest,
+    /// A catalogue cannot be read.
+    Catalogue,
+    /// A repository was given what is not here, or not given what it needs.
+    Link,
+    /// The log does not fit the catalogues, or cannot be read.
+    Log,
+    /// Something unfinished was cleaned up.
+    Leftover,
+    /// Something lies there that is not the storage's.
+    Stranger,
+    /// A bad blob was put away before.
+    Quarantined,
+}
+
+impl Trouble {
+    /// For people.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Blob => "bad blob",
+            Self::ChunkList => "bad chunk list",
+            Self::Missing => "missing blob",
+            Self::Manifest => "bad manifest",
+            Self::Catalogue => "bad catalogue",
+            Self::Link => "wrong link",
+            Self::Log => "log",
+            Self::Leftover => "leftover",
+            Self::Stranger => "foreign file",
+            Self::Quarantined => "quarantined blob",
+        }
+    }
+}

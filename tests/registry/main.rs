@@ -18,6 +18,8 @@ mod restarts;
 mod crashes;
 mod full;
 mod garbage;
+mod damage;
+mod soak;
 mod skopeo;
 mod replication;
 mod histories;

@@ -1,5 +1,6 @@
 //! `switchyard registry -c FILE`, and what looks at registries and after them.
 
+mod fsck;
 mod gc;
 mod status;
 
@@ -39,6 +40,8 @@ enum Command {
     Status(status::Args),
     /// Delete what nothing needs any more, or tell what that is; what was wanted lately stays, as `[gc]` says
     Gc(gc::Args),
+    /// Look through the storage of a registry that does not run: explain what is wrong, and mend it
+    Fsck(fsck::Args),
 }
 
 struct Running {
@@ -56,6 +59,7 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
     match &args.command {
         Some(Command::Status(args)) => return status::run(args, printer),
         Some(Command::Gc(args)) => return gc::run(args, printer),
+        Some(Command::Fsck(args)) => return fsck::run(args, printer),
         None => {}
     }
     // Clap has made sure of it.

@@ -13,6 +13,7 @@ mod fill;
 mod files;
 #[cfg(test)]
 mod conformance;
+pub mod inspect;
 pub mod trash;
 pub mod disk;
 
@@ -31,6 +32,7 @@ use crate::{
 pub use catalogue::{Catalogue, NoSuchVersion, Pulls, Which};
 pub use chunks::{CHUNK, ChunkList, Hashed, Hasher, chunk_count, chunk_range};
 pub use fill::{Fill, FillError};
+pub use inspect::Inspect;
 pub use trash::Trash;
 
 /// Why content could not be read or written.
@@ -128,7 +130,7 @@ impl BlobBody {
 
 /// One storage. Every method may be cancelled: what it began is finished or undone by itself.
 #[async_trait]
-pub trait Content: Trash + Send + Sync + 'static {
+pub trait Content: Trash + Inspect + Send + Sync + 'static {
     /// How full it is.
     async fn space(&self) -> Result<Space, ContentError>;
 

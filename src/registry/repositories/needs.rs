@@ -1,8 +1,8 @@
 //! All that a repository's manifests need, for those who look after the storage as a whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::manifest::{Parsed, read_small};
+use super::manifest::{Parsed, Part, read_small};
 use crate::{
     model::{Digest, Tag},
     registry::content::{Catalogue, Content, ContentError},
@@ -14,6 +14,10 @@ use crate::{
 pub struct Needs {
     /// Manifests, configs and layers, with their sizes.
     pub blobs: BTreeMap<Digest, u64>,
+    /// Of these, the configs and layers that only this repository can give: not those that lie elsewhere.
+    pub own: BTreeSet<Digest>,
+    /// Of each config and layer, the manifests that name it.
+    pub by: BTreeMap<Digest, Vec<Digest>>,
     /// Manifests that cannot be read: what they need is not known.
     pub unread: Vec<Unread>,
 }
@@ -26,7 +30,15 @@ pub async fn needs(content: &dyn Content, catalogue: &Catalogue) -> Result<Needs
     for (digest, stored) in &catalogue.manifests {
         needs.blobs.insert(*digest, stored.size);
         match parts(content, digest, stored.size).await {
-            Ok(parts) => needs.blobs.extend(parts),
+            Ok(parts) => {
+                for part in parts {
+                    needs.blobs.insert(part.digest, part.size);
+                    needs.by.entry(part.digest).or_default().push(*digest);
+                    if !part.elsewhere {
+                        needs.own.insert(part.digest);
+                    }
+                }
+            }
             Err(Fault::Storage(error)) => return Err(error),
             Err(Fault::Damaged(why)) => {
                 needs.unread.push(Unread { repository: catalogue.name.clone(), manifest: *digest, why });
@@ -37,21 +49,10 @@ pub async fn needs(content: &dyn Content, catalogue: &Catalogue) -> Result<Needs
 }
 
 /// The tags whose manifest needs this blob, in order; those of an index that lists such a manifest are among them.
-pub async fn tags_that_need(
-    content: &dyn Content,
-    catalogue: &Catalogue,
-    blob: &Digest,
-) -> Result<Vec<Tag>, ContentError> {
-    let mut needing = Vec::new();
-    for (digest, stored) in &catalogue.manifests {
-        let needs = match parts(content, digest, stored.size).await {
-            Ok(parts) => parts.iter().any(|(part, _)| part == blob),
-            Err(Fault::Storage(error)) => return Err(error),
-            Err(Fault::Damaged(_)) => false,
-        };
-        if needs || digest == blob {
-            needing.push(*digest);
-        }
+pub fn tags_that_need(catalogue: &Catalogue, needs: &Needs, blob: &Digest) -> Vec<Tag> {
+    let mut needing: Vec<Digest> = needs.by.get(blob).cloned().unwrap_or_default();
+    if catalogue.manifests.contains_key(blob) {
+        needing.push(*blob);
     }
     let mut known = 0;
     while known < needing.len() {
@@ -62,7 +63,7 @@ pub async fn tags_that_need(
         needing.extend(above);
     }
     let tags = catalogue.tags.iter().filter(|(_, version)| needing.contains(&version.digest));
-    Ok(tags.map(|(tag, _)| tag.clone()).collect())
+    tags.map(|(tag, _)| tag.clone()).collect()
 }
 
 enum Fault {
@@ -70,12 +71,12 @@ enum Fault {
     Damaged(String),
 }
 
-async fn parts(content: &dyn Content, digest: &Digest, size: u64) -> Result<Vec<(Digest, u64)>, Fault> {
+async fn parts(content: &dyn Content, digest: &Digest, size: u64) -> Result<Vec<Part>, Fault> {
     let bytes = match read_small(content, digest, size).await {
         Ok(bytes) => bytes,
         Err(error @ ContentError::Damaged { .. }) => return Err(Fault::Damaged(error.to_string())),
         Err(error) => return Err(Fault::Storage(error)),
     };
     let parsed = Parsed::read(&bytes).map_err(|fault| Fault::Damaged(fault.to_string()))?;
-    Ok(parsed.blobs().map(|blob| (blob.digest, blob.size)).collect())
+    Ok(parsed.blobs().cloned().collect())
 }

@@ -22,10 +22,15 @@ impl Repositories {
         before: Option<&Catalogue>,
     ) -> Result<(), RepositoryError> {
         let here = parsed.blobs().filter(|blob| !blob.elsewhere).map(|blob| blob.digest);
-        let mut gone = None;
-        for blob in here.chain([digest]) {
-            if self.content().keep(&blob).await?.is_none() {
-                gone = Some(blob);
+        let mut gone = self.content().keep(&digest).await?.is_none().then_some(digest);
+        for blob in here {
+            if self.content().keep_given(repository, &blob).await?.is_some() {
+                continue;
+            }
+            // Taken from the repository while this was under way; the bytes may be here all the same.
+            match self.content().keep(&blob).await? {
+                Some(_) => self.content().link(repository, &blob).await?,
+                None => gone = Some(blob),
             }
         }
         let Some(gone) = gone else { return Ok(()) };

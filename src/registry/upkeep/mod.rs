@@ -1,6 +1,9 @@
-//! What has to be looked at from time to time: free space, idle uploads, pull times; and what is garbage ([`gc`]).
+//! What has to be looked at from time to time: free space, idle uploads, pull times; what is garbage ([`gc`]), and
+//! what is damaged ([`fsck`]).
 
 pub mod gc;
+pub mod examine;
+pub mod fsck;
 
 use std::{convert::Infallible, time::Duration};
 

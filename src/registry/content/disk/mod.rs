@@ -5,6 +5,7 @@
 //! blobs/<algorithm>/<2 hex>/<hex>        complete, verified, durable; sha256 or sha512
 //! blobs/<algorithm>/<2 hex>/<hex>.chunks its chunk list, if it has more than one chunk
 //! trash/<hex>, <hex>.chunks              blobs that nobody needed for a while; found by reads as if they were above
+//! quarantine/<hex>, <hex>-<n>, ….chunks  blobs that were found bad; nothing here is read or deleted
 //! uploads/<uuid>/session.json, data      what came so far; its length is the session's offset
 //! uploads/<uuid>/hash                    the running hash at some earlier border
 //! fills/<hex>/fill.json, chunks          a blob that comes in chunks: its size and chunk list
@@ -27,6 +28,7 @@ mod blobs;
 mod fills;
 mod filling;
 mod given;
+mod inspect;
 mod lock;
 mod partial;
 mod reading;

@@ -56,6 +56,11 @@ impl Verified {
         self.note_at(blob, size, 0..chunks, clock::boot());
     }
 
+    /// Nothing is known of it any more.
+    pub(super) fn forget(&self, blob: &Digest) {
+        lock(&self.blobs).forget(blob);
+    }
+
     fn note_at(&self, blob: &Digest, size: u64, chunks: std::ops::Range<u32>, now: Duration) {
         let all = chunk_count(size);
         let mut blobs = lock(&self.blobs);

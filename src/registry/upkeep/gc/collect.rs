@@ -1,11 +1,11 @@
 //! One collection: reads what is referenced, and does to each blob what [`super::mark`] says.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::mark::{self, Cut, Fate, Rules};
 use crate::{
     clock,
-    model::Digest,
+    model::{Digest, RepositoryName},
     registry::{
         content::{Content, ContentError, trash::PARTS},
         repositories::needs,
@@ -93,6 +93,21 @@ pub async fn collect(
     Ok(collection.done)
 }
 
+/// A kill came in the middle of a publication that took longer than both graces: what it needs is given once more.
+async fn give_again(
+    content: &dyn Content,
+    name: &RepositoryName,
+    own: &BTreeSet<Digest>,
+) -> Result<(), ContentError> {
+    let given: BTreeSet<Digest> = content.links(name).await?.into_iter().collect();
+    for digest in own.difference(&given) {
+        if content.keep(digest).await?.is_some() {
+            content.link(name, digest).await?;
+        }
+    }
+    Ok(())
+}
+
 impl Collection<'_> {
     /// What every repository needs; takes away what one was given and does not need.
     ///
@@ -105,6 +120,9 @@ impl Collection<'_> {
             if needs.unread.is_empty() {
                 let needed = |blob: &Digest| needs.blobs.contains_key(blob);
                 self.take_away(&name, needed).await?;
+                if !self.dry_run {
+                    give_again(self.content, &name, &needs.own).await?;
+                }
             } else {
                 // Layers that an unreadable manifest needs are among what its repository was given.
                 self.referenced.extend(self.content.links(&name).await?);
@@ -121,12 +139,12 @@ impl Collection<'_> {
 
     async fn take_away(
         &mut self,
-        name: &crate::model::RepositoryName,
+        name: &RepositoryName,
         needed: impl Fn(&Digest) -> bool,
     ) -> Result<(), GcError> {
         for given in self.content.given(name).await? {
             let goes = mark::lost(&given, &needed, &self.cut);
-            let since = self.cut.untouched_since;
+            let since = self.cut.given_before;
             if goes && (self.dry_run || self.content.take_away(name, &given.digest, since).await?) {
                 self.done.taken_away += 1;
             }

@@ -31,6 +31,8 @@ pub(super) struct Cut {
     pub(super) untouched_since: SystemTime,
     /// What came into the trash after this waits.
     pub(super) discarded_before: SystemTime,
+    /// What was given, or asked for, after this stays given. It has no trash, so it has both graces at once.
+    pub(super) given_before: SystemTime,
 }
 
 impl Rules {
@@ -38,7 +40,11 @@ impl Rules {
     pub(super) fn at(&self, now: SystemTime) -> Cut {
         // Nothing is older than the epoch.
         let back = |by| now.checked_sub(by).unwrap_or(SystemTime::UNIX_EPOCH);
-        Cut { untouched_since: back(self.grace), discarded_before: back(self.trash) }
+        Cut {
+            untouched_since: back(self.grace),
+            discarded_before: back(self.trash),
+            given_before: back(self.grace.saturating_add(self.trash)),
+        }
     }
 }
 
@@ -71,7 +77,7 @@ pub(super) fn fate(blob: &Stored, referenced: &HashSet<Digest>, cut: &Cut) -> Fa
 
 /// Whether a repository loses what it was given: none of its manifests needs it, and no push asked for it.
 pub(super) fn lost(given: &Given, needed: impl Fn(&Digest) -> bool, cut: &Cut) -> bool {
-    !needed(&given.digest) && given.touched <= cut.untouched_since
+    !needed(&given.digest) && given.touched <= cut.given_before
 }
 
 #[cfg(test)]

@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
-const GRACE: u64 = 5;
-const TRASH: u64 = 12;
-const BLOBS: u8 = 3;
+const GRACE: u64 = 3;
+const TRASH: u64 = 8;
+const BLOBS: u8 = 8;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
@@ -94,7 +94,7 @@ impl World {
 
     /// One step of somebody.
     fn step(&mut self, choice: u16) {
-        let (tag, blob) = ((choice >> 4) as u8 % 4, (choice >> 8) as u8 % BLOBS);
+        let (tag, blob) = ((choice >> 4) as u8 % 8, (choice >> 8) as u8 % BLOBS);
         match choice % 16 {
             // A push finds its blob, or sends it.
             0..=2 => {
@@ -218,7 +218,8 @@ fn without_the_second_mark_one_does() {
         let choices: Vec<u16> = (0..600).map(|_| chance.random()).collect();
         run(&choices, Kind { bounded: true, second_mark: false }).is_some()
     });
-    assert!(lost.count() > 10, "the model does not know what the second mark is for");
+    let lost = lost.count();
+    assert!(lost > 0, "{lost}: the model does not know what the second mark is for");
 }
 
 #[test]

@@ -1,0 +1,410 @@
+//! Looks through a directory that no registry uses, explains what it finds, and mends what can be mended here.
+//!
+//! It opens the storage as a start does, so what an earlier run left unfinished is gone before it looks, and told.
+//! Mending deletes nothing that is whole: what is bad is moved to the quarantine.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::examine::{Fault, examine};
+use crate::{
+    config::registry::{Registry, Storage},
+    model::{Digest, Position, RepositoryName},
+    registry::{
+        content::{
+            Catalogue, Content, ContentError,
+            disk::{self, Cleaned, Disk},
+            size,
+            trash::PARTS,
+        },
+        log::{self, Log, LogError, Read},
+        repositories::needs,
+    },
+    telemetry::chain,
+    wire::upkeep::{Checked, Finding, Trouble},
+};
+
+/// Tags that a finding names.
+const TAGS: usize = 20;
+
+/// Why nothing was looked through.
+#[derive(Debug, thiserror::Error)]
+pub enum FsckError {
+    /// The directory: a registry uses it, or it cannot be read.
+    #[error(transparent)]
+    Storage(#[from] disk::OpenError),
+    /// It failed meanwhile.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+}
+
+/// Everything that is known so far.
+struct Look<'c> {
+    content: &'c dyn Content,
+    repair: bool,
+    /// Blobs that catalogues need: their size, and who needs them.
+    needed: BTreeMap<Digest, (u64, BTreeSet<String>)>,
+    /// Of each repository.
+    needs: BTreeMap<RepositoryName, BTreeSet<Digest>>,
+    /// Repositories of which it cannot be known what they need.
+    unknown: BTreeSet<RepositoryName>,
+    /// What it must have been given: without what lies elsewhere.
+    own: BTreeMap<RepositoryName, BTreeSet<Digest>>,
+    here: BTreeMap<Digest, u64>,
+    done: Checked,
+}
+
+/// Looks through the storage of a config. `told` hears how far it has come.
+pub async fn fsck(
+    config: &Registry,
+    repair: bool,
+    mut told: impl FnMut(String),
+) -> Result<Checked, FsckError> {
+    let Storage::Disk(path) = &config.storage;
+    let disk = Disk::open(disk::DiskSettings::of(config, path.clone())).await?;
+    let cleaned = disk.cleaned();
+    let mut look = Look {
+        content: &disk,
+        repair,
+        needed: BTreeMap::new(),
+        needs: BTreeMap::new(),
+        own: BTreeMap::new(),
+        unknown: BTreeSet::new(),
+        here: BTreeMap::new(),
+        done: Checked::default(),
+    };
+    look.cleaned(cleaned);
+    let catalogues = look.catalogues().await?;
+    look.blobs(&mut told).await?;
+    look.missing();
+    look.given().await?;
+    look.strangers().await?;
+    let log = path.join("log");
+    if log.exists() {
+        let read = tokio::task::spawn_blocking(move || Newest::of(&Log::open(&log)?)).await;
+        let read = read.unwrap_or_else(|gone| Err(LogError::Damaged(format!("reading it failed: {gone}"))));
+        look.log(read, &catalogues);
+    } else if !catalogues.is_empty() {
+        look.note(
+            Trouble::Log,
+            "log",
+            "there is no change log: the next start begins one, and replicas copy everything anew",
+        );
+    }
+    Ok(look.done)
+}
+
+impl Look<'_> {
+    fn found(&mut self, trouble: Trouble, what: impl Into<String>, why: impl Into<String>) -> &mut Finding {
+        self.done.findings.push(Finding {
+            trouble,
+            what: what.into(),
+            why: why.into(),
+            remedy: String::new(),
+            needed_by: Vec::new(),
+            repaired: false,
+            harmless: false,
+        });
+        let last = self.done.findings.len() - 1;
+        &mut self.done.findings[last]
+    }
+
+    fn note(&mut self, trouble: Trouble, what: impl Into<String>, why: impl Into<String>) {
+        self.found(trouble, what, why).harmless = true;
+    }
+
+    fn cleaned(&mut self, cleaned: Cleaned) {
+        let Cleaned { files, uploads, fills } = cleaned;
+        for (count, what) in [
+            (files, "files that were not whole yet"),
+            (uploads, "upload sessions that could not be gone on with"),
+            (fills, "copies of blobs that nobody will go on with"),
+        ] {
+            if count > 0 {
+                self.note(
+                    Trouble::Leftover,
+                    what,
+                    format!("{count} of them were removed, as each start does"),
+                );
+            }
+        }
+    }
+
+    async fn catalogues(&mut self) -> Result<Vec<Arc<Catalogue>>, FsckError> {
+        let mut whole = Vec::new();
+        for name in self.content.repositories().await? {
+            let catalogue = match self.content.catalogue(&name).await {
+                Ok(Some(catalogue)) => catalogue,
+                Ok(None) => continue,
+                Err(error) => {
+                    self.unknown.insert(name.clone());
+                    let found =
+                        self.found(Trouble::Catalogue, format!("catalogue of `{name}`"), error.to_string());
+                    found.remedy = "a replica copies it anew from its writer when it starts; at a writer, put the file \
+                                    back from a backup, or make a replica that has it the writer. Until then nothing is \
+                                    known of its tags, and no garbage is collected"
+                        .into();
+                    continue;
+                }
+            };
+            self.done.repositories += 1;
+            let needs = needs::needs(self.content, &catalogue).await?;
+            for (digest, size) in &needs.blobs {
+                let entry = self.needed.entry(*digest).or_insert_with(|| (*size, BTreeSet::new()));
+                if entry.1.len() <= TAGS {
+                    let tags = needs::tags_that_need(&catalogue, &needs, digest);
+                    entry.1.extend(tags.iter().take(TAGS).map(|tag| format!("{name}:{tag}")));
+                    if tags.is_empty() {
+                        entry.1.insert(name.to_string());
+                    }
+                }
+            }
+            if !needs.unread.is_empty() {
+                self.unknown.insert(name.clone());
+            }
+            for unread in &needs.unread {
+                self.found(
+                    Trouble::Manifest,
+                    format!("manifest {} of `{name}`", unread.manifest),
+                    unread.why.clone(),
+                )
+                .remedy = "push the tag again, or delete it; what it needs cannot be known".into();
+            }
+            self.needs.insert(name.clone(), needs.blobs.keys().copied().collect());
+            self.own.insert(name, needs.own);
+            whole.push(catalogue);
+        }
+        Ok(whole)
+    }
+
+    /// Every byte of every blob.
+    async fn blobs(&mut self, told: &mut impl FnMut(String)) -> Result<(), FsckError> {
+        for part in 0..PARTS {
+            let stored = self.content.stored(part).await?;
+            for blob in stored {
+                self.blob(&blob.digest, blob.size).await?;
+            }
+            if part % 16 == 15 {
+                let Checked { blobs, bytes, .. } = &self.done;
+                told(format!(
+                    "{} of {PARTS} parts looked through: {blobs} blobs, {}",
+                    part + 1,
+                    size(*bytes)
+                ));
+            }
+        }
+        for blob in self.content.discarded().await? {
+            self.blob(&blob.digest, blob.size).await?;
+        }
+        Ok(())
+    }
+
+    async fn blob(&mut self, digest: &Digest, bytes: u64) -> Result<(), FsckError> {
+        self.done.blobs += 1;
+        self.done.bytes = self.done.bytes.saturating_add(bytes);
+        let fault = examine(self.content, digest, |_| std::future::ready(())).await?;
+        let what = format!("blob {digest}");
+        match fault {
+            None => drop(self.here.insert(*digest, bytes)),
+            Some(Fault::List(list)) => {
+                self.here.insert(*digest, bytes);
+                let repaired = self.repair;
+                if repaired {
+                    self.content.relist(digest, &list).await?;
+                }
+                let found = self.found(
+                    Trouble::ChunkList,
+                    what,
+                    "its bytes are right, and its list of chunks is missing or not its own: replicas could not check what they copy of it",
+                );
+                found.repaired = repaired;
+                found.remedy = "`--repair` writes the list anew".into();
+            }
+            Some(Fault::Bytes { why }) => {
+                let repaired = self.repair && self.content.quarantine(digest).await?;
+                let needed_by = self.needed_by(digest);
+                let found = self.found(Trouble::Blob, what, why);
+                found.remedy = match needed_by.is_empty() {
+                    true => "`--repair` moves it to the quarantine; nothing needs it".into(),
+                    false => "`--repair` moves it to the quarantine; see below for what then lacks it".into(),
+                };
+                (found.needed_by, found.repaired) = (needed_by, repaired);
+            }
+        }
+        Ok(())
+    }
+
+    fn needed_by(&self, digest: &Digest) -> Vec<String> {
+        self.needed.get(digest).map(|(_, tags)| tags.iter().take(TAGS).cloned().collect()).unwrap_or_default()
+    }
+
+    /// What catalogues need and is not here whole, or has another size than they say.
+    fn missing(&mut self) {
+        let here = &self.here;
+        let lacking = self.needed.iter().filter_map(|(digest, (size, _))| match here.get(digest) {
+            Some(has) if has == size => None,
+            has => Some((*digest, *size, has.copied())),
+        });
+        for (digest, said, has) in lacking.collect::<Vec<_>>() {
+            let why = match has {
+                None => format!("it is needed and is not here whole; it has {said} bytes"),
+                Some(has) => format!("it has {has} bytes, and who needs it says {said}"),
+            };
+            let needed_by = self.needed_by(&digest);
+            let found = self.found(Trouble::Missing, format!("blob {digest}"), why);
+            found.remedy =
+                "a registry that names other registries fetches it from them; else push one of these tags \
+                            again, or delete them"
+                    .into();
+            found.needed_by = needed_by;
+        }
+    }
+
+    /// Links and blobs must fit each other.
+    async fn given(&mut self) -> Result<(), FsckError> {
+        let none = BTreeSet::new();
+        for name in self.content.receivers().await? {
+            if self.unknown.contains(&name) {
+                continue;
+            }
+            let needs = self.needs.get(&name).unwrap_or(&none).clone();
+            for digest in self.content.links(&name).await? {
+                if self.here.contains_key(&digest) || needs.contains(&digest) {
+                    continue;
+                }
+                if self.repair {
+                    self.content.unlink(&name, &digest).await?;
+                }
+                let repaired = self.repair;
+                let found = self.found(
+                    Trouble::Link,
+                    format!("blob {digest} of `{name}`"),
+                    "the repository was given it, none of its manifests needs it, and it is not here",
+                );
+                found.remedy = "`--repair` forgets that it was given".into();
+                found.repaired = repaired;
+            }
+        }
+        for (name, own) in self.own.clone() {
+            let given: BTreeSet<Digest> = self.content.links(&name).await?.into_iter().collect();
+            for digest in own.difference(&given) {
+                if !self.here.contains_key(digest) {
+                    continue;
+                }
+                if self.repair {
+                    self.content.link(&name, digest).await?;
+                }
+                let (repaired, needed_by) = (self.repair, self.needed_by(digest));
+                let found = self.found(
+                    Trouble::Link,
+                    format!("blob {digest} of `{name}`"),
+                    "it is here and needed, and its repository was not given it: pulls would not find it",
+                );
+                found.remedy = "`--repair` gives it".into();
+                (found.repaired, found.needed_by) = (repaired, needed_by);
+            }
+        }
+        Ok(())
+    }
+
+    async fn strangers(&mut self) -> Result<(), FsckError> {
+        for path in self.content.strangers().await? {
+            self.note(
+                Trouble::Stranger,
+                path,
+                "this is not the storage's; it is left alone, and may be moved away while the registry is stopped",
+            );
+        }
+        for digest in self.content.quarantined().await? {
+            let why = match self.here.contains_key(&digest) {
+                true => {
+                    "a bad copy lies in the quarantine, and a good one is here: the bad one may be deleted"
+                }
+                false => "it was found bad and lies in the quarantine",
+            };
+            self.note(Trouble::Quarantined, format!("blob {digest}"), why);
+        }
+        Ok(())
+    }
+
+    /// The log and the catalogues tell the same story.
+    fn log(&mut self, read: Result<Newest, LogError>, catalogues: &[Arc<Catalogue>]) {
+        let newest = match read {
+            Ok(newest) => newest,
+            Err(error) => {
+                self.found(Trouble::Log, "log", chain(&error)).remedy =
+                    "put `log/` back from a backup, or move it away: then the next start begins a new one, and replicas copy \
+                     everything anew"
+                        .into();
+                return;
+            }
+        };
+        for catalogue in catalogues {
+            let what = format!("catalogue of `{}`", catalogue.name);
+            if catalogue.changed > newest.head {
+                let why =
+                    format!("it was changed at {}, and the log ends at {}", catalogue.changed, newest.head);
+                self.found(Trouble::Log, what, why).remedy =
+                    "one of the two was put back from another day's backup. The next start of a writer begins its log anew \
+                     behind both, and replicas copy everything; a replica takes a snapshot"
+                        .into();
+                continue;
+            }
+            let Some((generation, at, unapplied)) = newest.changes.get(&catalogue.name) else { continue };
+            if catalogue.generation >= *generation {
+                continue;
+            }
+            let why = format!(
+                "it is generation {}, and the log has a change at {at} that makes generation {generation}",
+                catalogue.generation
+            );
+            if *unapplied && catalogue.generation + 1 == *generation {
+                self.note(
+                    Trouble::Log,
+                    what,
+                    format!("{why}: a kill came between; the next start makes it good"),
+                );
+            } else {
+                self.found(Trouble::Log, what, why).remedy =
+                    "it was put back from an older backup: put the newest one back. A replica copies it anew from its \
+                     writer if `log/` is moved away"
+                        .into();
+            }
+        }
+    }
+}
+
+/// What the log says of each repository.
+struct Newest {
+    head: Position,
+    /// The newest generation, where it was made, and whether it may not be shown yet.
+    changes: BTreeMap<RepositoryName, (u64, Position, bool)>,
+}
+
+impl Newest {
+    fn of(log: &Log) -> Result<Self, LogError> {
+        let history = log.history();
+        let mut newest = Self { head: history.head, changes: BTreeMap::new() };
+        let mut after = history.base;
+        while let Read::Lines { lines, upto, .. } = log.read(after, None, history.head)? {
+            if lines.is_empty() {
+                break;
+            }
+            for line in lines {
+                let entry = log::entry(&line)?;
+                if let (Some(repository), Some(patch)) = (entry.repository, entry.patch) {
+                    newest.changes.insert(repository, (patch.generation, entry.position, false));
+                }
+            }
+            after = upto;
+        }
+        for entry in log.unapplied()? {
+            if let (Some(repository), Some(patch)) = (entry.repository, entry.patch) {
+                newest.changes.insert(repository, (patch.generation, entry.position, true));
+            }
+        }
+        Ok(newest)
+    }
+}
