@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-pub use super::upkeep::{Gc, Upkeep};
+pub use super::upkeep::{Gc, Quota, Scrub, Upkeep};
 use super::{BaseUrl, Log, Server};
 
 /// Everything a registry is told.

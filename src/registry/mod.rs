@@ -21,6 +21,8 @@
 mod service;
 mod state;
 mod standing;
+pub mod notes;
+pub mod quota;
 mod query;
 mod range;
 mod position;

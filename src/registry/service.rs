@@ -18,7 +18,9 @@ use super::{
     feed,
     journal::{self, Journal, JournalError, Opening},
     log::{Log, LogError},
+    notes::Notes,
     oci, position,
+    quota::Quotas,
     replicate::{
         Replica, ReplicaError,
         fetch::{FetchError, Fetcher},
@@ -26,7 +28,7 @@ use super::{
     repositories::Repositories,
     standing::{Copying, Standing},
     state::{App, Health, RegistryMetrics},
-    upkeep::{self, gc::Collector},
+    upkeep::{self, gc::Collector, scrub::Scrubber},
     vendor,
     writer::{Writer, Writes, leases, start},
 };
@@ -108,6 +110,10 @@ pub struct Registry {
     others: Others,
     /// Whether it collects garbage by itself.
     gc: bool,
+    /// Looks for damage.
+    scrubber: Option<Scrubber>,
+    /// Of a writer: fetches what was damaged from its peers.
+    heals: Option<Fetcher>,
     /// Makes it known to proxies.
     registration: Option<Registration>,
 }
@@ -163,15 +169,29 @@ impl Registry {
         if let Some(file) = &config.server.address_file {
             write_address_file(file, address).map_err(OpenError::AddressFile)?;
         }
+        let healer = match (&others, &role) {
+            (Others::Follows(_, fetcher), _) => Some((fetcher.handle(), None)),
+            (Others::Asks(_), Role::Writer { peers, .. }) if !peers.is_empty() => {
+                let fetcher = Fetcher::new(content.clone(), peers.clone(), &metrics.all)?;
+                Some((fetcher.handle(), Some(fetcher)))
+            }
+            (Others::Asks(_), _) => None,
+        };
+        let (healer, heals) = healer.unzip();
         let repositories = Repositories::new(content, journal.clone());
+        let (notes, upkeep) = (Notes::default(), config.upkeep.clone());
+        let scrubber =
+            Scrubber::new(repositories.clone(), upkeep.scrub.clone(), notes.clone(), healer, &metrics.all)?;
+        let scrubber = upkeep.scrub.enabled.then_some(scrubber);
         let app = App {
-            collector: Collector::new(repositories.clone(), config.upkeep.gc.clone(), &metrics.all)?,
+            collector: Collector::new(repositories.clone(), upkeep.gc.clone(), notes.clone(), &metrics.all)?,
+            quotas: Quotas::new(repositories.clone(), upkeep.quota, notes.clone(), &metrics.all)?,
             role: match role {
                 Role::Writer { .. } => wire::Role::Writer,
                 Role::Replica { .. } => wire::Role::Replica,
             },
             standing,
-            health: Arc::new(Health::new(name.clone(), config.limits.reserve, space, journal)),
+            health: Arc::new(Health::new(name.clone(), config.limits.reserve, space, journal, notes)),
             repositories,
             name,
             log_keep: config.replication.log_keep,
@@ -187,8 +207,9 @@ impl Registry {
             None => None,
         };
         let grace = config.server.grace;
-        let gc = config.upkeep.gc.enabled;
-        Ok(Self { listener, address, app, http, grace, tasks, others, gc, registration })
+        let gc = upkeep.gc.enabled;
+        let heals = heals.flatten();
+        Ok(Self { listener, address, app, http, grace, tasks, others, gc, scrubber, heals, registration })
     }
 
     /// Where it listens.
@@ -206,6 +227,16 @@ impl Registry {
             let collector = self.app.collector.clone();
             self.tasks.start(Stage::Loops, "registry garbage", OnEnd::Restart(RESTART), move |stop| {
                 collector.clone().run(stop)
+            });
+        }
+        if let Some(fetcher) = self.heals {
+            self.tasks.start(Stage::Loops, "registry fetcher", OnEnd::Restart(RESTART), move |stop| {
+                fetcher.clone().run(stop)
+            });
+        }
+        if let Some(scrubber) = self.scrubber {
+            self.tasks.start(Stage::Loops, "registry scrub", OnEnd::Restart(RESTART), move |stop| {
+                scrubber.clone().run(stop)
             });
         }
         match self.others {

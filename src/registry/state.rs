@@ -7,6 +7,8 @@ use prometheus::{Gauge, IntCounter, IntGaugeVec};
 use super::{
     content::{Space, disk::Cleaned, size},
     journal::Journal,
+    notes::Notes,
+    quota::Quotas,
     repositories::Repositories,
     standing::Standing,
     upkeep::gc::Collector,
@@ -34,6 +36,7 @@ pub(super) struct App {
     /// Of manifests that are being received.
     pub(super) bodies: BodyRoom,
     pub(super) collector: Collector,
+    pub(super) quotas: Quotas,
     pub(super) metrics: RegistryMetrics,
     pub(super) health: Arc<Health>,
 }
@@ -120,11 +123,19 @@ pub(super) struct Health {
     reserve: u64,
     seen: Mutex<Result<Space, String>>,
     journal: Journal,
+    /// What the upkeep found.
+    notes: Notes,
 }
 
 impl Health {
-    pub(super) fn new(name: String, reserve: u64, first: Result<Space, String>, journal: Journal) -> Self {
-        Self { name, reserve, seen: Mutex::new(first), journal }
+    pub(super) fn new(
+        name: String,
+        reserve: u64,
+        first: Result<Space, String>,
+        journal: Journal,
+        notes: Notes,
+    ) -> Self {
+        Self { name, reserve, seen: Mutex::new(first), journal, notes }
     }
 
     pub(super) fn saw(&self, space: Result<Space, String>) {
@@ -154,6 +165,7 @@ impl Health {
                 can.why.push(why);
             }
         }
+        can.why.extend(self.notes.all());
         can
     }
 }

@@ -69,6 +69,12 @@ metrics! {
     REGISTRY_LAG_SECONDS = "switchyard_registry_lag_seconds" Gauge [] "For how long this registry has been behind its writer's log.";
     REGISTRY_CLAIMS = "switchyard_registry_claims_position" Gauge [] "1 while this registry claims a position, so that proxies send it reads.";
     REGISTRY_FOLLOWERS = "switchyard_registry_followers" Gauge ["kind"] "Replicas and proxies that follow this registry's log.";
+    REGISTRY_QUOTA = "switchyard_registry_quota_used_ratio" Gauge [] "What is stored, as a share of the quota of this registry; 0 without one.";
+    REGISTRY_SCRUBBED = "switchyard_registry_scrubbed_bytes_total" Counter [] "Bytes of blobs that were read to see whether they are well.";
+    REGISTRY_SCRUB_BAD = "switchyard_registry_scrub_bad_total" Counter ["what"] "What the scrub found: blob, bad and quarantined; list, a chunk list that was written anew; unsteady, read wrongly once and rightly again.";
+    REGISTRY_SCRUB_REPAIRED = "switchyard_registry_scrub_repaired_total" Counter [] "Quarantined blobs that are here again, or that nothing needs any more.";
+    REGISTRY_QUARANTINED = "switchyard_registry_quarantined_blobs" Gauge [] "Blobs that were found bad, are needed, and are not here again yet.";
+    REGISTRY_SCRUB_LAST = "switchyard_registry_scrub_last_timestamp_seconds" Gauge [] "When the last pass over all blobs ended, in Unix seconds; 0 before the first since the start.";
     REGISTRY_STORED = "switchyard_registry_stored_bytes" Gauge [] "Bytes of blobs outside the trash, as the last collection of garbage counted them.";
     REGISTRY_TRASH = "switchyard_registry_trash_bytes" Gauge [] "Bytes of blobs in the trash, as the last collection of garbage left them.";
     REGISTRY_GC_RUNS = "switchyard_registry_gc_runs_total" Counter ["outcome"] "Collections of garbage: done; unknown, when what is referenced could not be known and nothing was touched; failed, when the storage did.";

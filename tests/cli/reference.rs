@@ -158,6 +158,8 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("controller", "registries.node_address", "'http://other:8089'"),
     ("registry", "storage.disk", "'/srv/other'"),
     ("registry", "limits.reserve", "'5GiB'"),
+    ("registry", "quota.total", "'5GiB'"),
+    ("registry", "quota.template", "'5GiB'"),
     ("registry", "replication.peers", "['http://10.0.1.9:8089']"),
     ("registry", "members.etcd", "['http://10.0.1.9:2379']"),
     ("registry", "members.cluster", "'other'"),

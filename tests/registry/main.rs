@@ -20,6 +20,8 @@ mod full;
 mod garbage;
 mod damage;
 mod soak;
+mod quotas;
+mod scrub;
 mod skopeo;
 mod replication;
 mod histories;

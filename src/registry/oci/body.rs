@@ -30,12 +30,15 @@ pub(super) enum Interrupted {
     Client(&'static str),
     /// The storage refused; what is left of the body.
     Content(ContentError, Body),
+    /// It is longer than its blob may be; what is left of the body.
+    TooMuch(Body),
 }
 
 /// Feeds a body to an upload until its end. Whatever happens, what was taken is flushed.
 pub(super) async fn receive(
     mut body: Body,
     upload: &mut dyn Upload,
+    most: u64,
     mut count: impl FnMut(usize),
 ) -> Result<(), Interrupted> {
     let mut flushed = clock::now();
@@ -48,6 +51,9 @@ pub(super) async fn receive(
             Ok(Some(Ok(frame))) => {
                 let Ok(data) = frame.into_data() else { continue };
                 count(data.len());
+                if upload.received().saturating_add(data.len() as u64) > most {
+                    return Err(Interrupted::TooMuch(body));
+                }
                 let mut taken = upload.write(data).await;
                 if taken.is_ok() && clock::now() - flushed >= FLUSH_EVERY {
                     flushed = clock::now();

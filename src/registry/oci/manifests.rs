@@ -73,6 +73,7 @@ pub(super) async fn put(
     })?;
     let bytes = Bytes::copy_from_slice(whole.bytes());
     let media_type = ask.header(header::CONTENT_TYPE).filter(|kind| !kind.is_empty()).map(str::to_owned);
+    ask.app.quotas.admit_manifest(name, &bytes).await?;
     let taken = ask.app.repositories.put(name, reference, media_type, bytes).await?;
     ask.app.metrics.manifests.inc();
     let mut answer = Response::builder()

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     model::{Algorithm, Digest, Position, RepositoryName},
-    registry::{content::Upload, position::Wrote, range::content_range},
+    registry::{content::Upload, position::Wrote, quota::Room, range::content_range},
 };
 
 /// `POST`: a mount, a whole blob, or a new session.
@@ -54,7 +54,7 @@ pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> R
     };
     // The client never learns the session's name, so nobody can go on with it.
     let mut upload = upload.unresumable();
-    take(ask, upload.as_mut(), body).await?;
+    let _room = take(ask, name, upload.as_mut(), body).await?;
     stored(ask, name, upload, &expected).await
 }
 
@@ -138,7 +138,7 @@ async fn next_chunk(
             .header(UPLOAD, id)
             .with_body(body));
     }
-    take(ask, upload.as_mut(), body).await?;
+    drop(take(ask, name, upload.as_mut(), body).await?);
     let came = upload.received() - before;
     match range {
         Some(range) if range.length != came => {
@@ -150,14 +150,26 @@ async fn next_chunk(
 }
 
 /// Feeds the request's body to the session.
-async fn take(ask: &Ask<'_>, upload: &mut dyn Upload, body: Body) -> Result<(), OciError> {
+async fn take(
+    ask: &Ask<'_>,
+    name: &RepositoryName,
+    upload: &mut dyn Upload,
+    body: Body,
+) -> Result<Room, OciError> {
+    let known = upload.received().saturating_add(ask.content_length().unwrap_or(0));
+    let room = match ask.app.quotas.admit(name, known).await {
+        Ok(room) => room,
+        Err(error) => return Err(OciError::from(error).with_body(body)),
+    };
     let count = |bytes| ask.app.metrics.received.inc_by(bytes as u64);
-    receive(body, upload, count).await.map_err(|interrupted| match interrupted {
+    receive(body, upload, room.most, count).await.map_err(|interrupted| match interrupted {
         Interrupted::Client(why) => {
             OciError::new(Code::BlobUploadInvalid, format!("{why}; a session keeps what came"))
         }
         Interrupted::Content(error, body) => OciError::from(error).with_rest(body),
-    })
+        Interrupted::TooMuch(body) => OciError::from(ask.app.quotas.over(name)).with_rest(body),
+    })?;
+    Ok(room)
 }
 
 fn location(name: &RepositoryName, id: &str) -> String {
@@ -185,7 +197,10 @@ async fn stored(
     upload: Box<dyn Upload>,
     digest: &Digest,
 ) -> Result<Response, OciError> {
+    let size = upload.received();
+    let new = ask.app.repositories.content().find(digest).await?.is_none();
     let position = ask.app.repositories.journal().receive(name, upload, digest).await?;
+    ask.app.quotas.came(name, *digest, size, new);
     Ok(given(name, digest, position))
 }
 

@@ -1,9 +1,10 @@
 //! What has to be looked at from time to time: free space, idle uploads, pull times; what is garbage ([`gc`]), and
-//! what is damaged ([`fsck`]).
+//! what is damaged ([`scrub`], [`fsck`]).
 
 pub mod gc;
 pub mod examine;
 pub mod fsck;
+pub mod scrub;
 
 use std::{convert::Infallible, time::Duration};
 
@@ -26,6 +27,9 @@ const COMPACT_EVERY: Duration = Duration::from_secs(60);
 pub(super) async fn run(app: App, stop: Stop) -> Result<(), Infallible> {
     // The first listing reads every manifest once: better now than in the first request.
     list(&app).await;
+    if let Err(error) = app.quotas.count_if_due().await {
+        tracing::warn!(error = %error, "what is stored was not counted");
+    }
     let sweep_every = SWEEP_EVERY.min(app.limits.upload_idle);
     let (mut swept, mut saved, mut compacted) = (clock::now(), clock::now(), clock::now());
     loop {
@@ -43,6 +47,9 @@ pub(super) async fn run(app: App, stop: Stop) -> Result<(), Infallible> {
         if now - compacted >= COMPACT_EVERY {
             compacted = now;
             compact(&app).await;
+            if let Err(error) = app.quotas.count_if_due().await {
+                tracing::warn!(error = %error, "what is stored was not counted");
+            }
         }
         if now - saved >= PULLS_EVERY {
             saved = now;

@@ -25,7 +25,7 @@ use crate::{
     clock,
     config::registry::Gc,
     model::Digest,
-    registry::{content::size, journal::JournalError, log::Log, repositories::Repositories},
+    registry::{content::size, journal::JournalError, log::Log, notes::Notes, repositories::Repositories},
     supervise::Stop,
     telemetry::{Metrics, MetricsError, chain, names},
     wire::{
@@ -42,6 +42,7 @@ const FIRST: Duration = Duration::from_secs(60);
 pub struct Collector {
     repositories: Repositories,
     config: Gc,
+    notes: Notes,
     counts: Arc<Counts>,
 }
 
@@ -57,7 +58,12 @@ struct Counts {
 
 impl Collector {
     /// Over these repositories.
-    pub fn new(repositories: Repositories, config: Gc, metrics: &Metrics) -> Result<Self, MetricsError> {
+    pub fn new(
+        repositories: Repositories,
+        config: Gc,
+        notes: Notes,
+        metrics: &Metrics,
+    ) -> Result<Self, MetricsError> {
         let counts = Counts {
             runs: metrics.counters(names::REGISTRY_GC_RUNS)?,
             blobs: metrics.counters(names::REGISTRY_GC_BLOBS)?,
@@ -67,7 +73,7 @@ impl Collector {
             stored: metrics.gauge(names::REGISTRY_STORED)?,
             trash: metrics.gauge(names::REGISTRY_TRASH)?,
         };
-        Ok(Self { repositories, config, counts: Arc::new(counts) })
+        Ok(Self { repositories, config, notes, counts: Arc::new(counts) })
     }
 
     /// Collects from time to time until stopped.
@@ -146,6 +152,11 @@ impl Collector {
             Err(GcError::Content(_)) => "failed",
         };
         counts.runs.with_label_values(&[outcome]).inc();
+        let said = match collected {
+            Err(error @ GcError::Unknown(_)) => vec![format!("nothing is deleted: {error}")],
+            _ => Vec::new(),
+        };
+        self.notes.say("garbage", said);
         let Ok(done) = collected else { return };
         for (what, sum) in
             [(What::Discarded, done.discarded), (What::Purged, done.purged), (What::PutBack, done.put_back)]
