@@ -7,6 +7,7 @@ mod admin;
 mod agent;
 mod check;
 mod cohort;
+mod dump_config;
 mod orders;
 mod reload;
 mod status;
@@ -64,6 +65,8 @@ enum Command {
     Maintenance(orders::Maintenance),
     /// Have a running proxy read its config again; a bad one is refused in the words of `check`
     Reload(reload::Args),
+    /// Print what a running proxy goes by, defaults included, as a config file; secrets are left out
+    DumpConfig(dump_config::Args),
     /// Show which version a proxy serves the agents of a service from, or say which it is to be
     Cohort(cohort::Args),
     /// Say which upstream a request would go to and why, against a running proxy; nothing is sent to it
@@ -144,6 +147,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Weight(args) => orders::weight(args, printer),
         Command::Maintenance(args) => orders::maintenance(args, printer),
         Command::Reload(args) => reload::run(args, printer),
+        Command::DumpConfig(args) => dump_config::run(args, printer),
         Command::Cohort(args) => cohort::run(args, printer),
         Command::Explain(args) => explain::run(args, printer),
         Command::Check(args) => check::run(args, printer),

@@ -11,9 +11,14 @@ use super::{
     role,
     table::table,
 };
-use crate::wire::{
-    handover::Process,
-    upstreams::{Service, Upstream, Upstreams},
+use crate::{
+    client::{Admin, ClientError},
+    wire::{
+        config::Refused,
+        handover::Process,
+        listeners::{Certificate, Listener, Listeners},
+        upstreams::{Service, Upstream, Upstreams},
+    },
 };
 
 /// Arguments of `status`.
@@ -33,6 +38,9 @@ pub(super) struct Args {
 #[derive(Debug, Serialize)]
 struct Status {
     process: Process,
+    /// One of an earlier version does not tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listeners: Option<Listeners>,
     #[serde(flatten)]
     upstreams: Upstreams,
 }
@@ -43,10 +51,7 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
     let client = args.reach.client()?;
     role::once(async {
         loop {
-            let asked = async {
-                Ok(Status { process: client.process().await?, upstreams: client.upstreams().await? })
-            };
-            let asked = asked.await.map_err(|error| args.reach.failure(&error));
+            let asked = look(&client).await.map_err(|error| args.reach.failure(&error));
             let Some(every) = args.watch else { return show(args, printer, &asked?) };
             match asked {
                 Ok(status) => {
@@ -63,27 +68,75 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
     })?
 }
 
+async fn look(client: &Admin) -> Result<Status, ClientError> {
+    let listeners = match client.listeners().await {
+        Ok(listeners) => Some(listeners),
+        // Before an upgrade it is the earlier version that is asked.
+        Err(ClientError::Refused { status: 404, .. }) => None,
+        Err(error) => return Err(error),
+    };
+    Ok(Status { process: client.process().await?, listeners, upstreams: client.upstreams().await? })
+}
+
 fn show(args: &Args, printer: Printer, status: &Status) -> Result<(), Failure> {
     args.output.print(printer, status, || text(status))
 }
 
 fn text(status: &Status) -> String {
-    let Process { pid, version, generation, listeners, connections, old } = &status.process;
+    let Process { pid, version, generation, config, listeners, connections, old } = &status.process;
     let mut lines = vec![format!(
         "process {pid}, version {version}, upgrade {generation}, {connections} connections of clients"
     )];
+    if let Some(config) = config {
+        lines.push(format!("config {}, in use since {}", config.generation, config.since));
+        if let Some(Refused { at, why }) = &config.refused {
+            let why = why.lines().next().unwrap_or_default();
+            lines.push(format!("  the reload at {at} was REFUSED: {why}"));
+        }
+    }
     for old in old {
         lines.push(format!(
             "  replaced: process {} has {} connections, until {}",
             old.pid, old.connections, old.until
         ));
     }
-    lines.extend(listeners.iter().map(|(name, address)| format!("listener {name} on {address}")));
+    match &status.listeners {
+        Some(all) => lines.extend(all.listeners.iter().map(listener)),
+        None => lines.extend(listeners.iter().map(|(name, address)| format!("listener {name} on {address}"))),
+    }
     for one in &status.upstreams.services {
         lines.push(String::new());
         lines.push(service(one));
     }
     lines.join("\n")
+}
+
+fn listener(listener: &Listener) -> String {
+    let goes = match &listener.service {
+        Some(service) => format!("to {service}"),
+        None if listener.rules.len() == 1 => "by 1 rule".into(),
+        None => format!("by {} rules", listener.rules.len()),
+    };
+    let most = listener.limits.connections.map(|most| format!(" of {most}")).unwrap_or_default();
+    let noun = if listener.connections == 1 && most.is_empty() { "connection" } else { "connections" };
+    let mut line = format!(
+        "listener {} on {}, {goes}, {}{most} {noun}",
+        listener.name,
+        listener.addresses.join(" and "),
+        listener.connections
+    );
+    if let Some(tls) = &listener.tls {
+        for Certificate { names, until, .. } in &tls.certificates {
+            line.push_str(&format!(
+                "\n  TLS for {} until {until}",
+                if names.is_empty() { "no name".into() } else { names.join(", ") }
+            ));
+        }
+        if !tls.refused.is_empty() {
+            line.push_str(&format!("\n  new files were REFUSED: {}", tls.refused));
+        }
+    }
+    line
 }
 
 fn service(service: &Service) -> String {

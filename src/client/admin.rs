@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::{ClientError, answer, http_client};
@@ -9,10 +10,12 @@ use crate::{
     config::BaseUrl,
     model::RequestId,
     wire::{
+        config::Config,
         decisions::Decisions,
         explain::{Ask, Explained},
-        handover::Process,
+        handover::{Process, Upgraded},
         headers,
+        listeners::Listeners,
         orders::{Note, Ordered, Reloaded, SetMaintenance, SetWeight},
         registries::Registries,
         upstreams::{Cohort, CohortOrder, Upstreams},
@@ -24,6 +27,9 @@ const ANSWER: usize = 16 * 1024 * 1024;
 
 /// For the connect and for the answer: who asks sits before a screen.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// For an upgrade: longer than one can take.
+const UPGRADE: Duration = Duration::from_secs(50);
 
 /// A client of one proxy.
 #[derive(Clone)]
@@ -73,6 +79,26 @@ impl Admin {
     pub async fn order_cohort(&self, service: &str, order: &CohortOrder) -> Result<Cohort, ClientError> {
         let url = self.base.join(&format!("/admin/v1/services/{service}/cohort"));
         self.asked(&url, self.http.post(&url).json(order)).await
+    }
+
+    /// Where clients come in. Takes at most some seconds.
+    pub async fn listeners(&self) -> Result<Listeners, ClientError> {
+        let url = self.base.join("/admin/v1/listeners");
+        self.asked(&url, self.http.get(&url)).await
+    }
+
+    /// What it goes by. Takes at most some seconds.
+    pub async fn config(&self) -> Result<Config, ClientError> {
+        let url = self.base.join("/admin/v1/config?format=json");
+        self.asked(&url, self.http.get(&url)).await
+    }
+
+    /// The same as a file.
+    pub async fn config_file(&self) -> Result<String, ClientError> {
+        let url = self.base.join("/admin/v1/config?format=toml");
+        let whole = self.bytes(&url, self.http.get(&url), PATIENCE).await?;
+        String::from_utf8(whole.to_vec())
+            .map_err(|error| ClientError::Strange { url, why: error.to_string() })
     }
 
     /// This process and those it has replaced.
@@ -127,11 +153,28 @@ impl Admin {
         self.asked(&url, self.http.post(&url)).await
     }
 
+    /// The binary on disk replaces it; who serves then. Takes up to three quarters of a minute.
+    pub async fn upgrade(&self) -> Result<Upgraded, ClientError> {
+        let url = self.base.join("/admin/v1/upgrade");
+        let whole = self.bytes(&url, self.http.post(&url), UPGRADE).await?;
+        read(&url, &whole)
+    }
+
     async fn asked<T: DeserializeOwned>(
         &self,
         url: &str,
         request: reqwest::RequestBuilder,
     ) -> Result<T, ClientError> {
+        read(url, &self.bytes(url, request, PATIENCE).await?)
+    }
+
+    /// What a good answer holds.
+    async fn bytes(
+        &self,
+        url: &str,
+        request: reqwest::RequestBuilder,
+        within: Duration,
+    ) -> Result<Bytes, ClientError> {
         let url = url.to_owned();
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
@@ -151,14 +194,18 @@ impl Admin {
                 let message = answer::words(&whole);
                 return Err(ClientError::Refused { url: url.clone(), status: status.as_u16(), message });
             }
-            serde_json::from_slice(&whole)
-                .map_err(|error| ClientError::Strange { url: url.clone(), why: error.to_string() })
+            Ok(whole)
         };
-        match tokio::time::timeout(PATIENCE, asked).await {
+        match tokio::time::timeout(within, asked).await {
             Ok(done) => done,
-            Err(_) => Err(ClientError::Silent { url: url.clone(), within: PATIENCE }),
+            Err(_) => Err(ClientError::Silent { url: url.clone(), within }),
         }
     }
+}
+
+fn read<T: DeserializeOwned>(url: &str, whole: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(whole)
+        .map_err(|error| ClientError::Strange { url: url.to_owned(), why: error.to_string() })
 }
 
 /// A segment of a path; what could end it is encoded.

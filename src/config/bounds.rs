@@ -1,6 +1,6 @@
 //! What clients of a proxy may take, checked: who may come, how many connections, how many requests, how large bodies.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use super::proxy::Network;
 use crate::model::RouteClass;
@@ -42,6 +42,18 @@ pub struct Rate {
     pub per: Duration,
     /// So many may come at once after a rest.
     pub burst: u32,
+}
+
+/// As it is written in a file: `100/s`.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unit = match self.per.as_secs() {
+            3600.. => "h",
+            60.. => "m",
+            _ => "s",
+        };
+        write!(f, "{}/{unit}", self.requests)
+    }
 }
 
 /// Whose requests are counted together.

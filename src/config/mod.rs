@@ -2,7 +2,7 @@
 //!
 //! The checked types in [`proxy`], [`controller`], [`registry`] and [`agent`] are what code receives: every
 //! value in them is valid and every default is filled in. Only the readers in this room make them from a
-//! file; `standalone` makes them in code.
+//! file; `standalone` makes them in code. [`written`] goes the other way, for whoever wants to see what a proxy goes by.
 
 mod address;
 pub mod bounds;
@@ -26,6 +26,7 @@ mod upkeep;
 mod timeouts;
 mod read;
 mod report;
+mod write;
 
 pub use address::{Address, AddressError, BaseUrl, BaseUrlError};
 pub use env::{Env, EnvNote};
@@ -34,3 +35,4 @@ pub use load::{
 };
 pub use report::{Fault, Faults, Place};
 pub use server::{DEFAULT_GRACE, Log, Server};
+pub use write::{MASKED, Written, written};

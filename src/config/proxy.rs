@@ -1,6 +1,6 @@
 //! `proxy.toml`, checked.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use super::vendor::{Lists, Secret, Vendor};
 use super::{
@@ -218,6 +218,17 @@ impl Network {
                 (u128::from(net) & mask) == (u128::from(ip) & mask)
             }
             _ => false,
+        }
+    }
+}
+
+/// As it is written in a file: an address alone is one.
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most = if self.address.is_ipv4() { 32 } else { 128 };
+        match self.bits {
+            bits if bits == most => self.address.fmt(f),
+            bits => write!(f, "{}/{bits}", self.address),
         }
     }
 }

@@ -1,22 +1,53 @@
 //! What a proxy needs to know of the vendor's servers behind it, besides what it needs to know of any.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use crate::model::UpstreamName;
 
 /// A text that nobody may see: not in logs, not in errors, not in a dump.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(Arc<str>);
+#[derive(Clone)]
+pub struct Secret(Arc<Kept>);
+
+#[derive(Clone)]
+struct Kept {
+    text: Box<str>,
+    /// The key that named its file, and that.
+    file: Option<(&'static str, PathBuf)>,
+}
+
+/// By the text alone.
+impl PartialEq for Secret {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.text == other.0.text
+    }
+}
+
+impl Eq for Secret {}
 
 impl Secret {
     /// Keeps it.
-    pub fn new(text: impl Into<Arc<str>>) -> Self {
-        Self(text.into())
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(Arc::new(Kept { text: text.into(), file: None }))
+    }
+
+    /// One that a key of the config names the file of.
+    pub(super) fn of_file(self, key: &'static str, file: &Path) -> Self {
+        Self(Arc::new(Kept { file: Some((key, file.to_owned())), ..Arc::unwrap_or_clone(self.0) }))
+    }
+
+    /// The key by which it was read, and the file that it named.
+    pub(super) fn file(&self) -> Option<(&'static str, &Path)> {
+        self.0.file.as_ref().map(|(key, file)| (*key, file.as_path()))
     }
 
     /// To be sent, and for nothing else.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.0.text
     }
 }
 

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The class of a route. Limits, timeouts, lanes and the retry table speak of these and of nothing finer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum RouteClass {
     /// The controller's REST API, and everything else on a controllers' front.

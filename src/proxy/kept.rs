@@ -36,7 +36,7 @@ impl Kept {
         }
     }
 
-    /// Keeps it. It is whole or as it was, whenever the machine goes down.
+    /// Keeps it; of an empty one there is no file. It is whole or as it was, whenever the machine goes down.
     pub(super) fn keep<T: Serialize>(&self, run_dir: &Path, all: &[T]) {
         if let Err(error) = self.write(run_dir, all) {
             warn!(file = self.file, error = %error, "{}", self.unkept);
@@ -44,11 +44,34 @@ impl Kept {
     }
 
     fn write<T: Serialize>(&self, run_dir: &Path, all: &[T]) -> io::Result<()> {
+        if all.is_empty() {
+            return match fs::remove_file(run_dir.join(self.file)) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+                Err(error) => Err(error),
+                Ok(()) => File::open(run_dir)?.sync_all(),
+            };
+        }
         let next = run_dir.join(format!("{}.next", self.file));
         let mut file = File::create(&next)?;
         file.write_all(&serde_json::to_vec(all)?)?;
         file.sync_all()?;
         fs::rename(&next, run_dir.join(self.file))?;
         File::open(run_dir)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_recalled_and_of_nothing_there_is_no_file() {
+        let kept = Kept { file: "list.json", longest: 100, unread: "unread", unkept: "unkept" };
+        let dir = tempfile::tempdir().unwrap();
+        kept.write::<u32>(dir.path(), &[]).unwrap();
+        kept.write(dir.path(), &[1, 2]).unwrap();
+        assert_eq!(kept.recall::<u32>(dir.path()), [1, 2]);
+        kept.write::<u32>(dir.path(), &[]).unwrap();
+        assert_eq!((kept.recall::<u32>(dir.path()), fs::read_dir(dir.path()).unwrap().count()), (vec![], 0));
     }
 }

@@ -63,6 +63,7 @@ pub mod handover;
 mod certificates;
 mod engine;
 mod admin;
+mod source;
 mod role;
 
 use ::http::Method;
@@ -87,7 +88,8 @@ use crate::{
     wire::headers,
 };
 pub use reload::ReloadError;
-pub use role::{Handle, Proxy, ProxyError, ReloadRefused};
+pub use role::{Handle, Proxy, ProxyError};
+pub use source::ReloadRefused;
 
 /// A request head as the steps see it, once [`guard::head`] has let it by.
 #[derive(Debug, Clone, Copy)]

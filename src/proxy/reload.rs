@@ -28,10 +28,10 @@ use crate::{
         proxy::{self as config, Access, Listener, Proxy},
     },
     health::Prober,
-    model::{Timestamp, ZoneName},
+    model::ZoneName,
     supervise::Handle as Tasks,
     telemetry::chain,
-    wire::handover::Known,
+    wire::{config::Refused, handover::Known},
 };
 
 /// Why a config that is valid in itself was not taken. The old one goes on.
@@ -60,16 +60,17 @@ pub enum ReloadError {
 
 /// How the last reload ended, for whoever looks later.
 #[derive(Debug, Default)]
-pub struct LastReload(Mutex<Option<(Timestamp, String)>>);
+pub struct LastReload(Mutex<Option<Refused>>);
 
 impl LastReload {
     /// It was refused for this, or taken.
     pub fn ended(&self, refused: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = refused.map(|why| (clock::wall(), why));
+        let refused = refused.map(|why| Refused { at: clock::wall(), why });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = refused;
     }
 
     /// When and why it was refused; nothing if it was taken, or there was none.
-    pub fn refused(&self) -> Option<(Timestamp, String)> {
+    pub fn refused(&self) -> Option<Refused> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -4,11 +4,14 @@ use std::{
     io,
     net::SocketAddr,
     path::PathBuf,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use tokio::net::{TcpListener, UnixListener};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::oneshot,
+};
 
 use super::{
     admin, certificates, cohort,
@@ -24,6 +27,7 @@ use super::{
     record::{AccessLog, Decisions, ProxyMetrics, access::Writer},
     reload::{self, Before, Fixtures, LastReload, ReloadError},
     snapshot::Live,
+    source::{ReloadRefused, Source, Taken, Which},
     transfers::{self, Transfers},
 };
 use crate::{
@@ -33,7 +37,10 @@ use crate::{
     model::OURS,
     supervise::{Handle as Tasks, Stage, Stop, StopSource},
     telemetry::MetricsError,
-    wire::handover::Process,
+    wire::{
+        config::InUse,
+        handover::{Process, Upgraded},
+    },
 };
 
 /// Why a proxy does not start or does not go on.
@@ -261,7 +268,7 @@ impl Proxy {
             handover,
             serving: StopSource::new(),
             last_reload: Arc::default(),
-            config: Arc::new(Mutex::new(Arc::new(config.clone()))),
+            config: Arc::new(Taken::first(&config)),
         };
         let kept = handle.clone();
         handle.tasks.finish_at(Stage::Loops, "members", |stop| async move {
@@ -338,37 +345,6 @@ fn start_writer(tasks: &Tasks, writer: Writer) {
     tasks.finish_at(Stage::Store, "access log", |stop| writer.run(stop));
 }
 
-/// Reads the config that a reload takes; the error is what `check` says about a bad one.
-type Read = dyn Fn() -> Result<proxy::Proxy, String> + Send + Sync;
-
-/// Where reloads that are asked for without a config find one.
-#[derive(Default)]
-struct Source {
-    read: OnceLock<Box<Read>>,
-    /// Two at once must not read and put in turn: the older file could win.
-    turn: Mutex<()>,
-}
-
-impl std::fmt::Debug for Source {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Source").field("known", &self.read.get().is_some()).finish()
-    }
-}
-
-/// Why a reload from the source was not taken. The old config goes on.
-#[derive(Debug, thiserror::Error)]
-pub enum ReloadRefused {
-    /// Standalone makes its config up.
-    #[error("this proxy was not started from a file, so there is nothing to read again")]
-    NoSource,
-    /// Each fault, as `check` says it.
-    #[error("{0}")]
-    Bad(String),
-    /// Valid in itself.
-    #[error(transparent)]
-    Refused(#[from] ReloadError),
-}
-
 /// Acts on a running proxy. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Handle {
@@ -386,7 +362,7 @@ pub struct Handle {
     serving: StopSource,
     pub(super) last_reload: Arc<LastReload>,
     /// The config that was taken last: what is found is put behind what it lists.
-    config: Arc<Mutex<Arc<proxy::Proxy>>>,
+    config: Arc<Taken>,
 }
 
 impl Handle {
@@ -430,13 +406,19 @@ impl Handle {
 
     /// The config that was taken last.
     pub(super) fn config(&self) -> Arc<proxy::Proxy> {
-        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.config.which().config
+    }
+
+    /// The same, and which one that is.
+    pub(super) fn in_use(&self) -> (Arc<proxy::Proxy>, InUse) {
+        let Which { config, generation, since } = self.config.which();
+        (config, InUse { generation, since, refused: self.last_reload.refused() })
     }
 
     fn put(&self, config: &proxy::Proxy) -> Result<(), ReloadError> {
         let (live, listeners) = (&self.live, &self.running.listeners);
         reload::reload(live, listeners, &self.fixtures, config, &self.tasks, &self.metrics)?;
-        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(config.clone());
+        self.config.put(config, live.peek().generation);
         Ok(())
     }
 
@@ -452,25 +434,22 @@ impl Handle {
 
     /// Names what [`Handle::reload_again`] reads. The first call counts.
     pub fn reads(&self, read: impl Fn() -> Result<proxy::Proxy, String> + Send + Sync + 'static) {
-        // A second source would be a mistake of the caller that harms nobody.
-        drop(self.source.read.set(Box::new(read)));
+        self.source.is(read);
     }
 
     /// Reads the config anew and puts it in place, whole. Blocks while it reads.
     ///
     /// Errors leave the old config in place, and are logged.
     pub fn reload_again(&self) -> Result<(), ReloadRefused> {
-        let _turn = self.source.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        let read = self.source.read.get().ok_or(ReloadRefused::NoSource)?;
-        match read() {
-            Ok(config) => Ok(self.reload(&config)?),
-            Err(faults) => {
+        let _turn = self.source.turn();
+        let config = self.source.read().inspect_err(|refused| {
+            if let ReloadRefused::Bad(faults) = refused {
                 self.metrics.reloaded(false);
                 self.last_reload.ended(Some(faults.clone()));
                 tracing::error!(faults = %faults, "config refused: the old one serves on");
-                Err(ReloadRefused::Bad(faults))
             }
-        }
+        })?;
+        Ok(self.reload(&config)?)
     }
 
     /// Opens the access log anew: it was moved away. Processes that this one has replaced are told to as well, for nobody
@@ -501,6 +480,19 @@ impl Handle {
         }
     }
 
+    /// The same, and what came of it. Goes on when nobody waits for that any more.
+    pub(super) async fn upgrade_now(&self) -> Result<Upgraded, UpgradeError> {
+        let handover = self.handover.clone().ok_or(UpgradeError::NoRunDir)?;
+        let (tell, told) = oneshot::channel();
+        self.tasks.finish("upgrade", async move {
+            let upgraded = handover.upgrade().await.map(|()| handover.upgraded());
+            // Who asked may have gone.
+            drop(tell.send(upgraded));
+        });
+        // Not told: the process stops meanwhile.
+        told.await.unwrap_or(Err(UpgradeError::Ending))
+    }
+
     /// Completes when a successor serves; its process id. Then this process is to be stopped.
     pub async fn replaced(&self) -> u32 {
         match &self.handover {
@@ -525,16 +517,16 @@ impl Handle {
 
     /// This process and those it has replaced.
     pub(super) fn process(&self) -> Process {
-        match &self.handover {
-            Some(handover) => handover.process(),
-            None => Process {
-                pid: std::process::id(),
-                version: OURS.into(),
-                generation: 0,
-                listeners: handover::listed(&self.running),
-                connections: self.running.connections.inside() as u64,
-                old: Vec::new(),
-            },
+        let handover = self.handover.as_ref();
+        let listeners = self.running.listeners.addresses().into_iter();
+        Process {
+            pid: std::process::id(),
+            version: OURS.into(),
+            generation: handover.map_or(0, |handover| handover.generation),
+            config: Some(self.in_use().1),
+            listeners: listeners.map(|(listener, address)| (listener, address.to_string())).collect(),
+            connections: self.running.connections.inside() as u64,
+            old: handover.map(|handover| handover.dir.old()).unwrap_or_default(),
         }
     }
 

@@ -41,6 +41,16 @@ struct Loaded {
     config: Arc<ServerConfig>,
     judge: Option<Arc<Judge>>,
     facts: Facts,
+    certificates: Arc<[Certificate]>,
+}
+
+/// What is told of one certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Names that it is for.
+    pub names: Vec<String>,
+    /// It is good until then.
+    pub until: Timestamp,
 }
 
 /// What is told of the files in use.
@@ -78,6 +88,11 @@ impl Server {
     /// What is told of the files in use.
     pub fn facts(&self) -> Facts {
         self.0.kept.now().it.facts
+    }
+
+    /// The certificates in use, in the order of the config's.
+    pub fn certificates(&self) -> Arc<[Certificate]> {
+        self.0.kept.now().it.certificates.clone()
     }
 
     /// Looks at the files again; whether there was something new, which new handshakes take. Blocks while it reads.
@@ -159,11 +174,11 @@ fn load(setting: &ServerSetting, tickets: &Arc<Tickets>) -> Result<Made<Loaded>,
     let provider = provider(&setting.suites);
     let (mut files, mut problems) = (Reader::default(), Vec::new());
     let mut pairs = Vec::with_capacity(setting.pairs.len());
-    let mut certificate_until = None::<Timestamp>;
+    let mut certificates = Vec::with_capacity(setting.pairs.len());
     for (place, pair) in setting.pairs.iter().enumerate() {
         match files.pair(pair, place, &provider) {
             Ok(read) => {
-                certificate_until = Some(certificate_until.map_or(read.until, |until| until.min(read.until)));
+                certificates.push(Certificate { names: read.names.clone(), until: read.until });
                 pairs.push((read.key, read.names));
             }
             Err(mut wrong) => problems.append(&mut wrong),
@@ -228,7 +243,8 @@ fn load(setting: &ServerSetting, tickets: &Arc<Tickets>) -> Result<Made<Loaded>,
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // Who names suites names them in the order that is wanted.
     config.ignore_client_order = !setting.suites.is_empty();
-    let certificate_until = certificate_until.unwrap_or(Timestamp::NEVER);
+    let certificate_until = certificates.iter().map(|one| one.until).min().unwrap_or(Timestamp::NEVER);
     let facts = Facts { certificate_until, list_until };
-    Ok(Made { of: files.digest(), it: Loaded { config: Arc::new(config), judge, facts } })
+    let loaded = Loaded { config: Arc::new(config), judge, facts, certificates: certificates.into() };
+    Ok(Made { of: files.digest(), it: loaded })
 }

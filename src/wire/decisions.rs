@@ -6,6 +6,7 @@ use crate::model::{Position, Timestamp};
 
 /// The latest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Decisions {
     /// How many each thread keeps; 0: none.
     pub kept: usize,
@@ -15,6 +16,7 @@ pub struct Decisions {
 
 /// One request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Decision {
     /// Its id.
     pub request: String,
@@ -72,6 +74,8 @@ pub struct Decision {
 
 /// One attempt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = DecisionAttempt))]
 pub struct Attempt {
     /// Where.
     pub upstream: String,
@@ -93,6 +97,7 @@ pub struct Attempt {
 
 /// What one upstream was to one choice.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Stood {
     /// Its name.
     pub name: String,

@@ -6,6 +6,8 @@ use crate::model::Position;
 
 /// The request to be explained. Nothing of it is sent anywhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = Explain))]
 #[serde(deny_unknown_fields)]
 pub struct Ask {
     /// Its method.
@@ -25,6 +27,7 @@ pub struct Ask {
 
 /// Its way at each listener that was asked about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Explained {
     /// In config order.
     pub ways: Vec<Way>,
@@ -35,6 +38,7 @@ pub struct Explained {
 
 /// Its way at one listener.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Way {
     /// The listener.
     pub listener: String,
@@ -63,6 +67,8 @@ pub struct Way {
 
 /// One rule of a listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = ExplainedRule))]
 pub struct Rule {
     /// As in the config.
     pub rule: String,
@@ -76,6 +82,8 @@ pub struct Rule {
 
 /// An answer of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = ExplainedAnswer))]
 pub struct Refused {
     /// Its status.
     pub status: u16,
@@ -89,6 +97,8 @@ pub struct Refused {
 
 /// What a request is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = ExplainedRequest))]
 pub struct Request {
     /// Its service.
     pub service: String,
@@ -123,6 +133,7 @@ pub struct Request {
 
 /// Which upstream takes it, and why.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Choice {
     /// How the next upstream is picked.
     pub balance: String,
@@ -149,6 +160,7 @@ pub struct Choice {
 
 /// What reads need, and what is known of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Freshness {
     /// `position` or `catalogue`.
     pub by: String,
@@ -169,6 +181,7 @@ pub struct Freshness {
 
 /// One upstream, as the choice finds it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Candidate {
     /// Its name.
     pub name: String,
@@ -204,6 +217,7 @@ pub struct Candidate {
 
 /// A pick.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Pick {
     /// The upstream.
     pub upstream: String,
@@ -218,6 +232,7 @@ pub struct Pick {
 
 /// What becomes of a request that nobody can take.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Nobody {
     /// Each upstream, with why not.
     pub why: String,
@@ -236,6 +251,7 @@ pub struct Nobody {
 
 /// What bounds a request, and what comes of failures. Times are milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Course {
     /// From its head to the first byte of its answer, whatever happens in between; none: it takes its time on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -273,6 +289,7 @@ pub struct Course {
 
 /// Retries of a service in the last ten seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Budget {
     /// Requests that are over and began in them.
     pub requests: u64,
@@ -284,6 +301,7 @@ pub struct Budget {
 
 /// What may go wrong, and what comes of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Failure {
     /// What.
     pub when: String,

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::orders::Order;
+use super::{config::InUse, orders::Order};
 use crate::model::Timestamp;
 
 /// Changes when a message changes its meaning. New fields that may be missing do not count.
@@ -52,6 +52,18 @@ pub struct Outcome {
     /// Why not.
     #[serde(default)]
     pub why: String,
+}
+
+/// `POST /admin/v1/upgrade`: a successor serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct Upgraded {
+    /// Its process.
+    pub pid: u32,
+    /// How many upgrades led to it.
+    pub generation: u64,
+    /// Connections that the replaced process still has.
+    pub connections: u64,
 }
 
 /// Everything that a successor gets. The descriptors follow, in the order of `sockets`.
@@ -263,6 +275,7 @@ pub enum Told {
 
 /// `GET /admin/v1/process`: this process, and those it has replaced that are not done yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Process {
     /// Its id.
     pub pid: u32,
@@ -270,6 +283,9 @@ pub struct Process {
     pub version: String,
     /// How many upgrades led to it.
     pub generation: u64,
+    /// The config that it goes by. One of an earlier version does not say.
+    #[serde(default)]
+    pub config: Option<InUse>,
     /// Where it listens: name of the listener and address.
     pub listeners: Vec<(String, String)>,
     /// Open client connections.
@@ -280,6 +296,8 @@ pub struct Process {
 
 /// A replaced process: it accepts nothing any more, and ends with its last connection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = ReplacedProcess))]
 pub struct Old {
     /// Its id.
     pub pid: u32,

@@ -14,6 +14,8 @@ pub mod status;
 pub mod template;
 pub mod agent;
 pub mod upstreams;
+pub mod listeners;
+pub mod config;
 pub mod transfers;
 pub mod orders;
 pub mod registries;

@@ -7,6 +7,7 @@ use crate::model::Timestamp;
 
 /// What is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum What {
     /// Of an upstream: it takes nothing new.
@@ -19,6 +20,7 @@ pub enum What {
 
 /// One thing that was said and not taken back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Order {
     /// The service.
     pub service: String,
@@ -45,6 +47,7 @@ pub struct Order {
 
 /// What `POST …/drain`, `POST …/undrain`, `DELETE …/weight` and `DELETE …/maintenance` take; no body is as good as `{}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Note {
     /// Who says it, for the log and for whoever looks.
@@ -57,6 +60,7 @@ pub struct Note {
 
 /// What `PUT …/weight` takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SetWeight {
     /// From 1 to 1000.
@@ -71,6 +75,7 @@ pub struct SetWeight {
 
 /// What `POST …/maintenance` takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SetMaintenance {
     /// Whether everything is answered 503.
@@ -85,6 +90,7 @@ pub struct SetMaintenance {
 
 /// What `POST /admin/v1/reload` answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Reloaded {
     /// Which config is in use: 0 for that of the start, one more with each that was taken.
     pub generation: u64,
@@ -92,6 +98,7 @@ pub struct Reloaded {
 
 /// How it stands after something was said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Ordered {
     /// The service.
     pub service: String,

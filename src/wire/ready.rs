@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a server can do right now. Controllers speak of `read`, `write` and `poll`, registries of `read` and `write`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Ready {
     /// At least one class can be served: the HTTP status is 200, else 503.
     pub ready: bool,

@@ -7,6 +7,7 @@ use crate::model::Position;
 
 /// The services of registries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Registries {
     /// In config order.
     pub services: Vec<Service>,
@@ -14,6 +15,8 @@ pub struct Registries {
 
 /// One service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = RegistryService))]
 pub struct Service {
     /// Its name.
     pub name: String,
@@ -52,6 +55,8 @@ pub struct Service {
 
 /// One registry.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = Registry))]
 pub struct Upstream {
     /// Its name in the config.
     pub name: String,
@@ -80,6 +85,7 @@ pub struct Upstream {
 
 /// What one registry lists, compared with the writer's list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Catalogue {
     /// How many templates; `None` while its list is not known.
     pub templates: Option<u64>,

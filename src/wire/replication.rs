@@ -79,6 +79,8 @@ pub struct Epoch {
 
 /// What a registry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = RegistryRole))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Takes pushes.
@@ -270,6 +272,8 @@ pub struct SnapshotRepository {
 
 /// How a registry stands: [`STATE`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = RegistryState))]
 pub struct State {
     /// Its name.
     pub registry: String,
@@ -304,6 +308,8 @@ pub struct State {
 
 /// How far behind.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[cfg_attr(test, schema(as = RegistryLag))]
 pub struct Lag {
     /// Changes not applied yet.
     pub entries: u64,
@@ -315,6 +321,7 @@ pub struct Lag {
 
 /// A blob under way.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Fetching {
     /// Its digest.
     pub digest: Digest,
@@ -329,6 +336,7 @@ pub struct Fetching {
 
 /// Another registry, as this one sees it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Peer {
     /// Its URL.
     pub url: String,
@@ -343,6 +351,7 @@ pub struct Peer {
 
 /// A proxy or replica that follows the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Follower {
     /// Its name.
     pub name: String,
@@ -358,6 +367,7 @@ pub struct Follower {
 
 /// History that was set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Aside {
     /// The directory that holds it.
     pub path: String,

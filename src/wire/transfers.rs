@@ -6,6 +6,7 @@ use crate::model::{RouteClass, Timestamp};
 
 /// The transfers in flight.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Transfers {
     /// The oldest first.
     pub transfers: Vec<Transfer>,
@@ -15,6 +16,7 @@ pub struct Transfers {
 
 /// One transfer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Transfer {
     /// The id of its request, as in the access log.
     pub request: String,

@@ -7,6 +7,7 @@ use crate::model::{RouteClass, Timestamp};
 
 /// All services.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Upstreams {
     /// In config order.
     pub services: Vec<Service>,
@@ -14,6 +15,7 @@ pub struct Upstreams {
 
 /// One service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Service {
     /// Name.
     pub name: String,
@@ -63,6 +65,7 @@ impl Service {
 
 /// Where upstreams are found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Discovery {
     /// The source.
     pub from: String,
@@ -78,6 +81,7 @@ pub struct Discovery {
 
 /// From which version the agents of a service are served.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Cohort {
     /// The version, once one is chosen.
     pub version: Option<String>,
@@ -101,6 +105,7 @@ pub struct Cohort {
 
 /// One version among the upstreams.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct CohortVersion {
     /// Which.
     pub version: String,
@@ -116,6 +121,7 @@ pub struct CohortVersion {
 
 /// What `POST /admin/v1/services/NAME/cohort` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct CohortOrder {
     /// Serve agents from this version; none: go by the rule again.
@@ -124,6 +130,7 @@ pub struct CohortOrder {
 
 /// Connections, by what they are for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Connections {
     /// Everything but transfers.
     pub control: u64,
@@ -133,6 +140,7 @@ pub struct Connections {
 
 /// The most of them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct MaxConnections {
     /// Of everything but transfers.
     pub control: Option<u64>,
@@ -142,6 +150,7 @@ pub struct MaxConnections {
 
 /// One upstream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Upstream {
     /// Name.
     pub name: String,
@@ -220,6 +229,7 @@ pub struct Upstream {
 
 /// An ejection.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Ejected {
     /// When it began.
     pub since: Timestamp,
@@ -233,6 +243,7 @@ pub struct Ejected {
 
 /// The verdict for one route class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ClassVerdict {
     /// The class.
     pub class: RouteClass,

@@ -608,6 +608,12 @@ const ADDED_TO_PROXY: &[Case] = &[
         "(path `/a`) takes all its requests",
     ),
     case(
+        "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ path = \"/a\", deny = 403 }, { path = \"/b\", deny = 404 }]",
+        "10:39",
+        "every rule of this listener refuses",
+        "add one that sends what is left on",
+    ),
+    case(
         "[[listener]]\nname = \"b\"\nbind = [\"0.0.0.0:1\"]\nrules = [{ path = \"v2\", service = \"controllers\" }]",
         "10:19",
         "is `v2`",

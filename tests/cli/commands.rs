@@ -219,7 +219,9 @@ impl Cloud {
 
     /// Where the proxy's admin listener is, for commands that ask it.
     fn with_admin(&self, command: &str) -> String {
-        let asks = command.starts_with("switchyard ") && !command.contains("--admin");
+        // `upgrade` finds it by either.
+        let told = ["--admin", " -c "].iter().any(|other| command.contains(other));
+        let asks = command.starts_with("switchyard ") && !told;
         let words = command.split_whitespace().take_while(|word| !word.starts_with('-')).take(2);
         let help = words.collect::<Vec<_>>().join(" ") + " --help";
         if asks && self.run(&help).out.contains("--admin <") {

@@ -12,6 +12,7 @@ mod reloads;
 mod role;
 mod standalone;
 mod tls;
+mod written;
 
 #[path = "../support/certificates.rs"]
 mod certificates;

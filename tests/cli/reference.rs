@@ -45,7 +45,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     (
         "proxy",
         "listener.rules.deny",
-        "listener = [{ rules = [{ service = \"\", path = \"/a\", deny = 403 }] }]",
+        "listener = [{ rules = [{ path = \"/a\", deny = 403 }, { service = \"s\" }] }]",
     ),
     ("proxy", "listener.tls", "listener = [{ tls = { cert = \"DIR/front.pem\", key = \"DIR/front.key\" } }]"),
     ("proxy", "listener.tls.client_ca", ASKING),

@@ -8,7 +8,7 @@ use crate::{
     clients::Clients,
     raw::{self, Wire},
     rig::Rig,
-    support::scale::scaled,
+    support::{process::BINARY, scale::scaled},
 };
 
 #[test]
@@ -164,4 +164,38 @@ fn what_is_logged_goes_on_in_the_same_file() {
     std::fs::rename(&log, log.with_extension("1")).unwrap();
     rig.signal(rig.view().pid, Signal::USR1);
     rig.until("the file is opened anew", || log.exists().then_some(()));
+}
+
+#[test]
+fn the_admin_api_upgrades_too_says_what_came_of_it_and_goes_on_without_who_asked() {
+    let mut rig = Rig::start("by-address");
+    let admin = format!("http://{}", rig.admin);
+    let upgrade =
+        || std::process::Command::new(BINARY).args(["upgrade", "--admin", &admin]).output().unwrap();
+    let before = rig.view().pid;
+    let output = upgrade();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success() && said.contains("serves (upgrade 1, "), "{output:?}");
+    let view = rig.until("the successor answers", || Some(rig.view()).filter(|view| view.pid != before));
+    assert!(said.contains(&format!("process {} serves", view.pid)), "{said}");
+    assert_eq!(raw::get(rig.controllers, "/api/v1/status").status(), 200);
+
+    rig.more = "[strange]\n".into();
+    rig.write();
+    let output = upgrade();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in ["no upgrade: ", "unknown table `strange`", "goes on as before"] {
+        assert!(said.contains(part), "{part} is not in: {said}");
+    }
+    assert_eq!(rig.admin("POST", "/admin/v1/upgrade").status(), 500);
+    assert_eq!(rig.view().pid, view.pid);
+
+    rig.more = String::new();
+    rig.write();
+    let mut wire = Wire::connect(rig.admin);
+    wire.send("POST /admin/v1/upgrade HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").unwrap();
+    rig.until("it is under way", || (rig.processes().len() > rig.view().old.len() + 1).then_some(()));
+    drop(wire);
+    rig.until("it is done", || (rig.view().generation == 2).then_some(()));
 }

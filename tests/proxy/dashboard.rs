@@ -9,12 +9,18 @@ use std::{
     time::Duration,
 };
 
-use switchyard::config::proxy::{Entry, Kind};
+use switchyard::{
+    config::proxy::{Entry, Kind, Listener},
+    tls::{Server, ServerSetting},
+};
 
 use crate::{
     browser::Browser,
+    certificates::Wanted,
     front::{self, Front, eventually},
     raw::{self, Wire},
+    registry,
+    secure::Files,
     upstream::{Then, Upstream, ok},
 };
 
@@ -124,6 +130,11 @@ fn in_a_browser_a_server_that_dies_turns_red_with_its_reason_and_remedy_without_
 
     drop(a);
     browser.until("document.title.startsWith('✗ 1 broken')", SEEN);
+    // What is refused is there with its reason as soon as it was.
+    assert_eq!(browser.value("document.querySelector('#refusals').hidden"), true);
+    assert_eq!(front.get("/../api").status(), 400);
+    browser.until("document.querySelector('#refusals').innerText.includes('ambiguous-path')", SEEN);
+    assert_eq!(browser.value("document.querySelector('#refusals').hidden"), false);
     let summary = "document.querySelector('.summary')";
     assert_eq!(browser.value(&format!("{summary}.innerText.trim()")), "✗ 1 broken");
     assert_eq!(browser.value(&format!("{summary}.getAttribute('role')")), "status");
@@ -193,4 +204,72 @@ fn in_a_browser_what_servers_say_does_nothing_and_transfers_are_seen_to_move() {
     end.store(true, Ordering::SeqCst);
     reading.join().unwrap();
     browser.until("document.querySelector('#transfers').innerText.includes('None.')", SEEN);
+}
+
+#[test]
+fn in_a_browser_the_token_is_typed_once_and_the_page_is_live_with_it() {
+    const TOKEN: &str = "0123456789abcdef";
+    let Some(mut browser) = Browser::start("the prompt for the token") else { return };
+    let a = Upstream::start(|_| ok("a"));
+    let mut config = front::config(Kind::Controller, &[a.address]);
+    config.entry = Entry::Token(Entry::token(TOKEN).unwrap());
+    let front = Front::start_unproven(config);
+    let page = format!("http://{}/", front.admin);
+    browser.types(&[("ann", "fedcba9876543210"), ("ann", "")]);
+    browser.open(&page);
+    browser
+        .until("document.body && document.body.innerText.includes('not the token of this admin API')", SEEN);
+    browser.types(&[("ann", TOKEN)]);
+    browser.open(&page);
+    browser.until("document.title.includes('All is well')", SEEN);
+    // Styles, script and events come with it too.
+    assert_eq!(browser.value("document.styleSheets.length"), 1);
+    drop(a);
+    browser.until("document.querySelector('#wrong').innerText.includes('u0')", SEEN);
+    assert_eq!(browser.value("document.querySelector('#live').innerText.trim()"), "");
+}
+
+#[test]
+fn in_a_browser_registries_say_how_far_they_are_and_certificates_until_when_they_are_good() {
+    let Some(mut browser) = Browser::start("registries and certificates in a browser") else { return };
+    let files = Files::new();
+    // It ends within the week in which that is said.
+    let soon = Wanted { names: &["ci.example"], days: -1..3, ..Wanted::default() };
+    files.ca.make(&soon).write(files.folder.path(), "soon");
+    let (writer, one, two) = registry::cloud();
+    let mut config = registry::config(&[&writer, &one, &two]);
+    let setting = ServerSetting { pairs: vec![files.pair("soon")], ..files.setting() };
+    config.listeners.push(Listener {
+        name: "secured".into(),
+        tls: Some(Server::load(setting).unwrap()),
+        ..config.listeners[0].clone()
+    });
+    let front = registry::started(config);
+    let pushed = writer.push("a");
+    one.copies(pushed);
+    writer.confirmed();
+    registry::knows(&front, 1, pushed);
+    browser.looks(1300, 1200, false);
+    browser.open(&format!("http://{}/", front.admin));
+    let rows = "[...document.querySelectorAll('#registries tbody tr')].map(row => row.innerText.replace(/\\s+/g, ' '))";
+    browser.until(&format!("{rows}.some(row => row.startsWith('u1') && row.includes('{pushed}'))"), SEEN);
+    let shown = browser.value(rows);
+    let shown: Vec<&str> = shown.as_array().unwrap().iter().map(|row| row.as_str().unwrap()).collect();
+    assert_eq!(shown.len(), 3, "{shown:?}");
+    assert!(shown[2].starts_with("u2") && shown[2].contains("has 1.0, and 1.1 is needed"), "{shown:?}");
+    let until = "document.querySelector('#process').innerText.includes('Certificate of listener secured')";
+    assert_eq!(browser.value(until), true);
+    browser.until("document.querySelector('#wrong').innerText.includes('certificate')", SEEN);
+    let fault = browser.value("document.querySelector('#wrong').innerText");
+    assert!(fault.as_str().unwrap().contains("secured"), "{fault}");
+    browser.picture("registries");
+    // And it moves without being loaded anew.
+    browser.value("window.mark = 1");
+    two.copies(pushed);
+    browser.until(&format!("{rows}.some(row => row.startsWith('u2') && row.includes('{pushed}'))"), SEEN);
+    assert_eq!(browser.value("window.mark"), 1);
+    browser.looks(390, 1200, true);
+    browser.picture("registries-narrow");
+    let wide = browser.value("document.documentElement.scrollWidth - innerWidth");
+    assert!(wide.as_i64().unwrap() <= 0, "it is too wide by {wide}");
 }

@@ -6,6 +6,10 @@ use std::{
     time::Duration,
 };
 
+#[path = "../support/openapi.rs"]
+#[allow(dead_code, reason = "one test binary looks at all of it")]
+pub mod openapi;
+
 /// No single read or write of a test takes longer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -195,7 +199,14 @@ impl Wire {
 
 /// One request on a connection of its own.
 pub fn ask(to: SocketAddr, request: &str) -> Answer {
-    Wire::connect(to).ask(request).unwrap_or_else(|error| panic!("no answer to {request:?}: {error}"))
+    let answer = Wire::connect(to).ask(request);
+    let answer = answer.unwrap_or_else(|error| panic!("no answer to {request:?}: {error}"));
+    // Whatever a test asks of an admin API is held against what is said of it.
+    if answer.head.get("switchyard-admin").is_some() {
+        let kind = answer.head.get("content-type").unwrap_or_default();
+        openapi::check(request, answer.status(), kind, &answer.body);
+    }
+    answer
 }
 
 /// `GET path`, on a connection of its own.

@@ -43,7 +43,7 @@ fn settled(front: &Front) {
 }
 
 /// A writer and a replica with one tag, and a proxy that knows it.
-fn cloud() -> (Registry, Registry, Front) {
+pub fn cloud() -> (Registry, Registry, Front) {
     let (writer, replica) = (Registry::start(), Registry::start());
     writer.has(ID, "base");
     replica.copies(&writer);

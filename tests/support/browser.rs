@@ -28,6 +28,8 @@ pub struct Browser {
     told: Receiver<Value>,
     last: u64,
     session: String,
+    /// What is typed when a site asks who one is, in turn; behind the last the prompt is closed.
+    typed: Vec<(String, String)>,
     _profile: tempfile::TempDir,
 }
 
@@ -72,7 +74,8 @@ impl Browser {
                 message.clear();
             }
         });
-        let mut made = Self { child, tell, told, last: 0, session: String::new(), _profile: profile };
+        let mut made =
+            Self { child, tell, told, last: 0, session: String::new(), typed: Vec::new(), _profile: profile };
         let target = made.call("Target.createTarget", json!({ "url": "about:blank" }));
         let target = json!({ "targetId": target["targetId"], "flatten": true });
         made.session = made.call("Target.attachToTarget", target)["sessionId"].as_str().unwrap().to_owned();
@@ -88,6 +91,30 @@ impl Browser {
     }
 
     fn try_call(&mut self, method: &str, params: Value) -> Result<Value, Value> {
+        let asked = self.send(method, params);
+        let until = clock::now() + PATIENCE;
+        loop {
+            let left = until.saturating_duration_since(clock::now());
+            let heard = self.told.recv_timeout(left).unwrap_or_else(|_| panic!("no answer to {method}"));
+            if heard["id"] == asked {
+                return if heard["error"].is_null() {
+                    Ok(heard["result"].clone())
+                } else {
+                    Err(heard["error"].clone())
+                };
+            }
+            self.prompted(&heard);
+            // What the page complains of, a script or a style that its policy forbids, is a fault.
+            let said = heard["method"].as_str().unwrap_or_default();
+            let level = heard["params"]["entry"]["level"].as_str();
+            let harmless = heard["params"]["entry"]["source"] == "network";
+            assert!(said != "Runtime.exceptionThrown", "{heard}");
+            assert!(said != "Log.entryAdded" || level != Some("error") || harmless, "{heard}");
+        }
+    }
+
+    /// Sends a command; its number.
+    fn send(&mut self, method: &str, params: Value) -> u64 {
         self.last += 1;
         let mut message = json!({ "id": self.last, "method": method, "params": params });
         if !self.session.is_empty() {
@@ -96,23 +123,35 @@ impl Browser {
         let mut text = serde_json::to_vec(&message).unwrap();
         text.push(0);
         self.tell.write_all(&text).unwrap();
-        let until = clock::now() + PATIENCE;
-        loop {
-            let left = until.saturating_duration_since(clock::now());
-            let heard = self.told.recv_timeout(left).unwrap_or_else(|_| panic!("no answer to {method}"));
-            if heard["id"] == self.last {
-                return if heard["error"].is_null() {
-                    Ok(heard["result"].clone())
-                } else {
-                    Err(heard["error"].clone())
-                };
+        self.last
+    }
+
+    /// Who sits before it types these, name and password, one after the other as often as a site asks.
+    pub fn types(&mut self, typed: &[(&str, &str)]) {
+        self.typed = typed.iter().map(|(name, password)| ((*name).into(), (*password).into())).collect();
+        self.call("Fetch.enable", json!({ "handleAuthRequests": true }));
+    }
+
+    /// Does what a user does who is asked.
+    fn prompted(&mut self, heard: &Value) {
+        let request = json!({ "requestId": heard["params"]["requestId"] });
+        match heard["method"].as_str().unwrap_or_default() {
+            "Fetch.requestPaused" => {
+                self.send("Fetch.continueRequest", request);
             }
-            // What the page complains of, a script or a style that its policy forbids, is a fault.
-            let said = heard["method"].as_str().unwrap_or_default();
-            let level = heard["params"]["entry"]["level"].as_str();
-            let harmless = heard["params"]["entry"]["source"] == "network";
-            assert!(said != "Runtime.exceptionThrown", "{heard}");
-            assert!(said != "Log.entryAdded" || level != Some("error") || harmless, "{heard}");
+            "Fetch.authRequired" => {
+                let answer = match self.typed.is_empty() {
+                    true => json!({ "response": "CancelAuth" }),
+                    false => {
+                        let (name, password) = self.typed.remove(0);
+                        json!({ "response": "ProvideCredentials", "username": name, "password": password })
+                    }
+                };
+                let mut request = request;
+                request["authChallengeResponse"] = answer;
+                self.send("Fetch.continueWithAuth", request);
+            }
+            _ => {}
         }
     }
 

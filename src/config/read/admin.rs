@@ -48,7 +48,8 @@ pub(super) fn read(table: &Table<'_>) -> Admin {
                 format!("name a file with one line {HOW}"),
             )
         };
-        Entry::token(&secret(&file)?).map_err(|why| wrong(format!("has a token that {why}")))
+        let token = Entry::token(&secret(&file)?).map_err(|why| wrong(format!("has a token that {why}")))?;
+        Ok(token.of_file("token_file", &file))
     });
     let given = table.has("token") || table.has("token_file");
     let (tokenless, of_variable) = match said {

@@ -34,25 +34,14 @@ pub(super) fn bounds(table: &Table<'_>, connections: Option<usize>) -> Bounds {
     let deny = table.list("deny", network).unwrap_or_default();
     for (allowed, place) in &allow {
         if let Some((denied, _)) = deny.iter().find(|(denied, _)| contains(denied, allowed)) {
-            let what = format!("`{}` has `{}`, which can never come", table.path_of("allow"), shown(allowed));
-            let right = format!(
-                "`{}` takes all of it (`{}`): delete one of them",
-                table.path_of("deny"),
-                shown(denied)
-            );
+            let what = format!("`{}` has `{}`, which can never come", table.path_of("allow"), allowed);
+            let right =
+                format!("`{}` takes all of it (`{denied}`): delete one of them", table.path_of("deny"));
             table.fault_at(place.clone(), what, right);
         }
     }
     let bare = |list: Vec<(Network, Place)>| list.into_iter().map(|(network, _)| network).collect();
     Bounds { per_client, rate, allow: bare(allow), deny: bare(deny) }
-}
-
-fn shown(network: &Network) -> String {
-    let most = if network.address.is_ipv4() { 32 } else { 128 };
-    match network.bits {
-        bits if bits == most => network.address.to_string(),
-        bits => format!("{}/{bits}", network.address),
-    }
 }
 
 fn rate(of: &Table<'_>) -> Option<Rate> {

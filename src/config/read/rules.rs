@@ -103,10 +103,16 @@ fn read_rules(tables: &[Table<'_>], known: &Known<'_>) -> Vec<Rule> {
         }
         rules.push((rule, shown));
     }
+    // It would serve nobody, which a listener is not needed for.
+    if let Some(last) = tables.last().filter(|_| rules.iter().all(|(rule, _)| rule.service().is_none())) {
+        let right =
+            "add one that sends what is left on: `{ service = \"controllers\" }`, or delete the listener";
+        last.fault_at(last.place(), "every rule of this listener refuses, so that it serves nobody", right);
+    }
     rules.into_iter().map(|(rule, _)| rule).collect()
 }
 
-/// What is wrong is noted; whom the rule shadows does not depend on it.
+/// What is wrong is noted, and no rule refuses for that; whom it shadows does not depend on it.
 fn does(table: &Table<'_>, known: &Known<'_>) -> Does {
     let deny = table.opt("deny", deny);
     if !table.has("deny") {
@@ -118,7 +124,7 @@ fn does(table: &Table<'_>, known: &Known<'_>) -> Does {
         let right = "delete one of them: a rule sends requests on or refuses them";
         table.fault("deny", "is given beside `service`", right);
     }
-    deny.unwrap_or(Does::Forbid)
+    deny.unwrap_or(Does::Send(usize::MAX))
 }
 
 fn deny(given: &Given<'_>) -> Result<Does, Wrong> {

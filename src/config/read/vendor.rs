@@ -42,19 +42,25 @@ pub(super) fn read(
 
 fn lists(table: &Table<'_>) -> Lists {
     let default = Lists::default();
-    let token = table.opt("token_file", |given| secret(&path(given)?));
-    let authorization = table.opt("authorization_file", |given| secret(&path(given)?));
+    let token = table.opt("token_file", |given| {
+        let file = path(given)?;
+        // The user's name does not matter to the vendor's servers.
+        let basic = format!("Basic {}", STANDARD.encode(format!("root:{}", secret(&file)?)));
+        Ok(Secret::new(basic).of_file("token_file", &file))
+    });
+    let authorization = table.opt("authorization_file", |given| {
+        let file = path(given)?;
+        Ok(Secret::new(secret(&file)?).of_file("authorization_file", &file))
+    });
     if table.has("token_file") && table.has("authorization_file") {
         let right = "give the root token, or the whole value of `Authorization`";
         table.fault("authorization_file", "is given beside `token_file`", right);
     }
-    // The user's name does not matter to the vendor's servers.
-    let basic = token.map(|token| format!("Basic {}", STANDARD.encode(format!("root:{token}"))));
     Lists {
         interval: table.or("interval", default.interval, duration_in(SECOND / 10..=MINUTE * 5)),
         timeout: table.or("timeout", default.timeout, duration_in(SECOND / 100..=MINUTE)),
         cache: table.or("cache", default.cache, duration_in(Duration::ZERO..=MINUTE * 10)),
-        authorization: basic.or(authorization).map(Secret::new),
+        authorization: token.or(authorization),
     }
 }
 

@@ -60,6 +60,11 @@ pub(super) fn last(handle: &Handle, which: &Which) -> Response {
     Json(shown(handle, handle.decisions.last(|one| which.fits(one), most))).into_response()
 }
 
+/// The latest that were answered by us: refused, or nobody could take them.
+pub(super) fn refused(handle: &Handle, most: usize) -> Vec<Shown> {
+    shown(handle, handle.decisions.last(|one| one.ours.is_some(), most)).decisions
+}
+
 /// Those of one id: clients may give several requests the same.
 pub(super) fn of(handle: &Handle, request: &str) -> Response {
     let found = handle.decisions.last(|one| one.request.as_str() == request, MOST);

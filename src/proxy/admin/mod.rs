@@ -5,12 +5,16 @@
 
 mod entry;
 mod cohort;
+mod config;
 mod decisions;
 mod explain;
+mod listeners;
+mod openapi;
 mod orders;
 mod page;
 mod ready;
 mod reload;
+mod upgrade;
 mod upstreams;
 mod registries;
 
@@ -20,7 +24,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{DefaultBodyLimit, Path, Query, State},
-    http::header,
+    http::{HeaderMap, header},
     middleware::from_fn_with_state,
     response::IntoResponse,
     routing::{get, post},
@@ -51,6 +55,13 @@ fn views() -> Router<Handle> {
     type Of = State<Handle>;
     Router::new()
         .route("/admin/v1/process", get(async |State(handle): Of| Json(handle.process())))
+        .route("/admin/v1/listeners", get(async |State(handle): Of| Json(listeners::view(&handle))))
+        .route(
+            "/admin/v1/config",
+            get(async |State(handle): Of, Query(form): Query<config::Form>, fields: HeaderMap| {
+                config::answer(&handle, &form, &fields)
+            }),
+        )
         .route(
             "/admin/v1/upstreams",
             get(async |State(handle): Of| Json(upstreams::view(&handle.live.load()))),
@@ -78,6 +89,7 @@ fn views() -> Router<Handle> {
             post(async |State(handle): Of, body: Bytes| explain::answer(&handle.live, &body))
                 .layer(DefaultBodyLimit::max(explain::LONGEST)),
         )
+        .route("/admin/v1/openapi.json", get(async || openapi::answer()))
         .route(
             "/metrics",
             get(async |State(handle): Of| {
@@ -92,10 +104,13 @@ fn views() -> Router<Handle> {
 /// What is to be done.
 fn commands() -> Router<Handle> {
     type Of = State<Handle>;
-    Router::new().route("/admin/v1/reload", post(async |State(handle): Of| reload::now(&handle))).route(
-        "/admin/v1/services/{name}/cohort",
-        post(async |State(handle): Of, Path(name): Path<String>, body: Bytes| {
-            cohort::order(&handle, &name, &body).await
-        }),
-    )
+    Router::new()
+        .route("/admin/v1/reload", post(async |State(handle): Of| reload::now(&handle)))
+        .route("/admin/v1/upgrade", post(async |State(handle): Of| upgrade::now(&handle).await))
+        .route(
+            "/admin/v1/services/{service}/cohort",
+            post(async |State(handle): Of, Path(name): Path<String>, body: Bytes| {
+                cohort::order(&handle, &name, &body).await
+            }),
+        )
 }

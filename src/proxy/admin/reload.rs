@@ -7,7 +7,7 @@ use axum::{
 };
 
 use crate::{
-    proxy::role::{Handle, ReloadRefused},
+    proxy::{ReloadRefused, role::Handle},
     wire::orders::Reloaded,
 };
 

@@ -48,7 +48,7 @@ pub(super) use control::serve;
 pub(super) use run_dir::RunDir;
 pub(super) use successor::Link;
 pub(super) use tickets::take as take_tickets;
-pub(super) use upgrade::{Handover, Phase, listed};
+pub(super) use upgrade::{Handover, Phase};
 pub(super) use verdicts::{all as verdicts, of as verdict_of};
 
 /// What another process has found out about the upstreams.

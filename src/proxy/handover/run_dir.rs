@@ -72,11 +72,15 @@ pub fn default_run_dir(config: &Path) -> PathBuf {
     let config = config.canonicalize().unwrap_or_else(|_| config.to_owned());
     let mark: String = Digest::of(config.as_os_str().as_encoded_bytes()).to_string();
     let mark: String = mark.trim_start_matches("sha256:").chars().take(12).collect();
-    let users = match given("XDG_RUNTIME_DIR") {
-        Some(dir) => dir.join("switchyard"),
+    default_parent().join(format!("proxy-{mark}"))
+}
+
+/// Where those are that nobody has chosen.
+fn default_parent() -> PathBuf {
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|value| !value.is_empty()) {
+        Some(dir) => PathBuf::from(dir).join("switchyard"),
         None => std::env::temp_dir().join(format!("switchyard-{}", rustix::process::geteuid().as_raw())),
-    };
-    users.join(format!("proxy-{mark}"))
+    }
 }
 
 /// The directory, checked.
@@ -147,8 +151,13 @@ impl RunDir {
         open().map_err(|source| RunDirError::Io { path: self.0.clone(), source })
     }
 
-    /// Takes socket and pid away: nobody serves here any more.
+    /// Takes socket and pid away: nobody serves here any more. So is the directory, if nobody has chosen it and nothing
+    /// is kept in it for the next start.
     pub(in crate::proxy) fn leave(&self) {
+        self.leave_as(&default_parent());
+    }
+
+    fn leave_as(&self, default_parent: &Path) {
         let ours = fs::read_to_string(self.0.join(PID))
             .is_ok_and(|pid| pid.trim() == std::process::id().to_string());
         if ours {
@@ -156,6 +165,11 @@ impl RunDir {
                 if let Err(error) = remove(&path) {
                     tracing::debug!(error = %error, path = %path.display(), "file could not be removed");
                 }
+            }
+            // One that was made for this proxy, by a service manager for example, could not be made again by it.
+            if self.0.parent() == Some(default_parent) {
+                // It stays if there is something in it.
+                drop(fs::remove_dir(&self.0));
             }
         }
     }
@@ -296,6 +310,23 @@ mod tests {
         run.is_free().await.unwrap();
         run.leave();
         assert!(!run.socket().exists());
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_nobody_chose_goes_when_nothing_is_kept_in_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let leaves = |kept: bool, default_parent: &Path| {
+            let run = RunDir::open(&parent.path().join("proxy-1")).unwrap();
+            let _socket = run.listen().unwrap();
+            if kept {
+                fs::write(run.0.join("orders.json"), "[]").unwrap();
+            }
+            run.leave_as(default_parent);
+            run.0.exists()
+        };
+        assert!(!leaves(false, parent.path()));
+        assert!(leaves(false, Path::new("/elsewhere")), "it was chosen");
+        assert!(leaves(true, parent.path()), "the next start needs it");
     }
 
     #[test]

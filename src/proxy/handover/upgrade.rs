@@ -28,7 +28,7 @@ use crate::{
     proxy::{engine::Running, members, passive::ejections, pins, record::ProxyMetrics, snapshot::Live},
     supervise::{Handle as Tasks, Stage, Stop, StopSource},
     telemetry::chain,
-    wire::handover::{Inventory, Old, Outcome, PROTOCOL, Process, Said, Socket, Told},
+    wire::handover::{Inventory, Old, Outcome, PROTOCOL, Said, Socket, Told, Upgraded},
 };
 
 /// A successor that is not ready by then is ended, and the running process goes on.
@@ -302,10 +302,19 @@ impl Handover {
         let state = self.state();
         match result {
             Ok(()) => {
-                let pid = lock(&self.by).unwrap_or_default();
-                Outcome { done: true, pid, generation: self.generation + 1, ..state }
+                let Upgraded { pid, generation, connections } = self.upgraded();
+                Outcome { done: true, pid, generation, connections, ..state }
             }
             Err(error) => Outcome { busy: error.is_busy(), why: chain(&error), ..state },
+        }
+    }
+
+    /// Who serves, once a successor does.
+    pub(in crate::proxy) fn upgraded(&self) -> Upgraded {
+        Upgraded {
+            pid: lock(&self.by).unwrap_or_default(),
+            generation: self.generation + 1,
+            connections: self.running.connections.inside() as u64,
         }
     }
 
@@ -321,24 +330,6 @@ impl Handover {
             why: String::new(),
         }
     }
-
-    /// This process and those before it, for the admin API.
-    pub(in crate::proxy) fn process(&self) -> Process {
-        Process {
-            pid: std::process::id(),
-            version: OURS.into(),
-            generation: self.generation,
-            listeners: listed(&self.running),
-            connections: self.running.connections.inside() as u64,
-            old: self.dir.old(),
-        }
-    }
-}
-
-/// Where it listens, as it is told.
-pub(in crate::proxy) fn listed(running: &Running) -> Vec<(String, String)> {
-    let all = running.listeners.addresses().into_iter();
-    all.map(|(listener, address)| (listener, address.to_string())).collect()
 }
 
 /// One conversation with a successor.

@@ -144,6 +144,11 @@ impl AtListener {
         let connections = old.map(|old| old.connections.clone()).unwrap_or_default();
         Self { connections, counts: Counts::after(old.map(|old| &old.counts), &listener.limits.bounds, now) }
     }
+
+    /// Its connections that are open.
+    pub fn connections(&self) -> usize {
+        self.connections.inside()
+    }
 }
 
 /// Whether the client at this address may connect to the listener of this place.

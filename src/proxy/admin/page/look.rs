@@ -15,7 +15,7 @@ use super::{
 use crate::{
     clock,
     proxy::{
-        admin::{registries, upstreams},
+        admin::{decisions, registries, upstreams},
         certificates,
         role::Handle,
         snapshot::Snapshot,
@@ -90,10 +90,11 @@ fn seen(handle: &Handle, snapshot: &Snapshot, rates: Rates) -> Seen {
         upstreams: upstreams::view(snapshot),
         registries: registries::view(snapshot),
         transfers: handle.transfers.view(clock::now()),
+        refusals: decisions::refused(handle, html::REFUSALS),
         process: handle.process(),
         certificates: of_certificates(snapshot),
         config: snapshot.generation,
-        refused: handle.last_reload.refused(),
+        refused: handle.last_reload.refused().map(|refused| (refused.at, refused.why)),
         upgrade_failed: !handle.metrics.is_upgraded(),
         rates,
     }

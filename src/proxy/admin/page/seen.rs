@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 pub(super) use crate::proxy::record::{OfService, OfUpstream, Totals};
 use crate::{
     model::Timestamp,
-    wire::{handover::Process, registries::Registries, transfers::Transfers, upstreams::Upstreams},
+    wire::{
+        decisions::Decision, handover::Process, registries::Registries, transfers::Transfers,
+        upstreams::Upstreams,
+    },
 };
 
 /// Everything, as it is at one moment.
@@ -16,6 +19,8 @@ pub(super) struct Seen {
     pub(super) upstreams: Upstreams,
     pub(super) registries: Registries,
     pub(super) transfers: Transfers,
+    /// The latest requests that the proxy has answered itself.
+    pub(super) refusals: Vec<Decision>,
     pub(super) process: Process,
     pub(super) certificates: Vec<Certificates>,
     /// Which config is in use: counts reloads.

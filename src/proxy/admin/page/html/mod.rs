@@ -13,6 +13,8 @@ use super::{
 };
 use crate::model::Timestamp;
 
+pub(super) use rest::REFUSALS;
+
 /// A part of the page that is replaced as a whole, by its id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Section {
@@ -23,12 +25,13 @@ pub(super) struct Section {
 /// All of them, in their order.
 pub(super) fn sections(seen: &Seen) -> Vec<Section> {
     let faults = wrong(seen);
-    let parts: [(&'static str, Markup); 6] = [
+    let parts: [(&'static str, Markup); 7] = [
         ("top", top(seen, &faults)),
         ("wrong", list(seen, &faults)),
         ("services", pools::services(seen)),
         ("registries", pools::registries(seen)),
         ("transfers", rest::transfers(seen)),
+        ("refusals", rest::refusals(seen)),
         ("process", rest::process(seen)),
     ];
     parts.into_iter().map(|(id, html)| Section { id, html: html.into_string() }).collect()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 
 use super::{super::seen::Seen, time, words};
-use crate::wire::transfers::Transfer;
+use crate::wire::{decisions::Decision, transfers::Transfer};
 
 /// Transfers that are shown; the API has all.
 const SHOWN: usize = 100;
@@ -73,6 +73,47 @@ fn of(transfer: &Transfer) -> Markup {
                 (words::lasting(Duration::try_from_secs_f64(transfer.seconds).unwrap_or_default()))
             }
             td data-label="Waits for" { (transfer.waits_for) }
+        }
+    }
+}
+
+/// Requests that the proxy has answered itself: so many of the latest are shown; the API has the others.
+pub(in crate::proxy::admin::page) const REFUSALS: usize = 10;
+
+pub(super) fn refusals(seen: &Seen) -> Markup {
+    html! {
+        section #refusals aria-labelledby="refusals-title" hidden[seen.refusals.is_empty()] {
+            h2 #refusals-title { "Last refused by the proxy" }
+            table {
+                thead {
+                    tr {
+                        th scope="col" { "What" } th scope="col" { "Client" } th scope="col" { "When" }
+                        th scope="col" { "Answer" } th scope="col" { "Why" }
+                    }
+                }
+                tbody { @for one in &seen.refusals { (refused(seen, one)) } }
+            }
+        }
+    }
+}
+
+fn refused(seen: &Seen, one: &Decision) -> Markup {
+    html! {
+        tr {
+            th scope="row" .evidence {
+                @if one.method.is_empty() { "no request" } @else { (one.method) " " (one.path) }
+                br; span .address { (one.request) }
+            }
+            td data-label="Client" { (one.client) br; span .address { (one.listener) } }
+            td data-label="When" { (time(one.at, seen.at)) }
+            td data-label="Answer" {
+                @match one.status { Some(status) => (status), None => "–" }
+                @if let Some(reason) = &one.reason { br; span .address { (reason) } }
+            }
+            td .evidence data-label="Why" {
+                @if let Some(error) = &one.error { (error) }
+                @if let Some(next) = &one.next { br; span .since { (next) } }
+            }
         }
     }
 }

@@ -1,10 +1,36 @@
 use super::*;
 use crate::{
     proxy::admin::page::wrong::tests::{seen, service, upstream},
-    wire::transfers::Transfer,
+    wire::{decisions::Decision, transfers::Transfer},
 };
 
 const HOSTILE: &str = "</td><script>alert(1)</script><img src=x onerror=\"alert(2)\">&amp;'";
+
+fn refusal(seen: &Seen, word: &str) -> Decision {
+    Decision {
+        request: word.into(),
+        at: seen.at,
+        listener: word.into(),
+        client: word.into(),
+        method: word.into(),
+        path: word.into(),
+        service: None,
+        class: None,
+        status: Some(503),
+        answered_by: "proxy".into(),
+        end: "refused".into(),
+        reason: Some(word.into()),
+        error: Some(word.into()),
+        next: Some(word.into()),
+        position: None,
+        stale: None,
+        held_ms: 0,
+        connect_ms: None,
+        first_byte_ms: None,
+        total_ms: 1.0,
+        attempts: Vec::new(),
+    }
+}
 
 fn text(seen: &Seen) -> String {
     page(&sections(seen))
@@ -37,6 +63,7 @@ fn what_servers_and_clients_say_is_text_and_never_markup() {
         waits_for: HOSTILE.into(),
     });
     seen.refused = Some((seen.at, HOSTILE.into()));
+    seen.refusals.push(refusal(&seen, HOSTILE));
     let text = text(&seen);
     assert!(text.contains("&lt;script&gt;alert(1)"), "it is shown");
     assert_eq!(text.matches("<script").count(), 1, "but for the page's own");

@@ -74,10 +74,12 @@ pub(in crate::proxy::admin::page) fn seen(services: Vec<Service>) -> Seen {
         upstreams: Upstreams { services },
         registries: Registries { services: Vec::new() },
         transfers: Transfers { transfers: Vec::new(), full: false },
+        refusals: Vec::new(),
         process: Process {
             pid: 7,
             version: "0".into(),
             generation: 0,
+            config: None,
             listeners: Vec::new(),
             connections: 0,
             old: Vec::new(),
