@@ -41,6 +41,7 @@ async fn manifests(content: &dyn Content) -> Vec<(Digest, Stored)> {
 
 async fn filled(dir: &std::path::Path, tree: &Tree) -> Repositories {
     let settings = disk::DiskSettings {
+        shared: false,
         path: dir.to_owned(),
         name: "r1".into(),
         reserve: 0,

@@ -4,7 +4,6 @@
 const PLANNED: &[&str] = &[
     "service.*.transfer",
     "service.*.upstreams.public_url",
-    "storage.shared",
     "storage.s3",
     "server.tls",
     "agent.tls",

@@ -75,6 +75,8 @@ impl Default for Replication {
 pub enum Storage {
     /// A directory that this process alone uses.
     Disk(PathBuf),
+    /// One that other registries read and write, too.
+    Shared(PathBuf),
 }
 
 /// `[limits]`.

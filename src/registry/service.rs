@@ -1,6 +1,6 @@
 //! The role's door: open, address, run.
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -36,7 +36,7 @@ use crate::{
     clock,
     config::{
         self, BaseUrl,
-        registry::{Members, Role, Storage},
+        registry::{Members, Role},
     },
     http::{BindError, BodyRoom, bind, health_routes, request_id, serve_files, write_address_file},
     model::{OURS, Position, full_version},
@@ -129,24 +129,20 @@ enum Others {
 impl Registry {
     /// Locks the storage, makes good what a kill left, and opens the port. Nothing is served or copied yet.
     pub async fn open(config: config::registry::Registry, tasks: Handle) -> Result<Self, OpenError> {
-        let Storage::Disk(path) = config.storage.clone();
+        let settings = disk::DiskSettings::of(&config);
+        let (path, shared) = (settings.path.clone(), settings.shared);
         let name = config.server.name.clone();
-        let disk = disk::Disk::open(disk::DiskSettings::of(&config, path.clone())).await?;
+        let disk = disk::Disk::open(settings).await?;
         let cleaned = disk.cleaned();
         let space = disk.space().await.map_err(|error| error.to_string());
+        let condition = disk.condition().await;
         let content: Arc<dyn Content> = Arc::new(disk);
-        // The lock on the storage is the log's, too.
-        let opened = tokio::task::spawn_blocking(move || Log::open(&path.join("log"))).await;
-        let log =
-            opened.unwrap_or_else(|gone| Err(LogError::Damaged(format!("opening it failed: {gone}"))))?;
         let role = config.replication.role;
-        let writer = writer(&log, &role)?;
-        let opening = match &role {
-            Role::Writer { peers, alone: true } => Opening::Anew(&name, start::newest_epoch(peers).await),
-            Role::Writer { .. } => Opening::Writer(&name),
-            Role::Replica { .. } => Opening::Replica,
+        let journal = if shared {
+            Journal::without_log(content.clone(), &tasks)
+        } else {
+            journal(content.clone(), path, &role, &name, &tasks).await?
         };
-        let journal = Journal::open(content.clone(), log, writer, opening, &tasks).await?;
         let metrics = RegistryMetrics::new()?;
         metrics.removed(cleaned);
         let http = HttpMetrics::new(&metrics.all)?;
@@ -191,7 +187,13 @@ impl Registry {
                 Role::Replica { .. } => wire::Role::Replica,
             },
             standing,
-            health: Arc::new(Health::new(name.clone(), config.limits.reserve, space, journal, notes)),
+            health: Arc::new(Health::new(
+                name.clone(),
+                config.limits.reserve,
+                (space, condition),
+                journal,
+                notes,
+            )),
             repositories,
             name,
             log_keep: config.replication.log_keep,
@@ -207,7 +209,8 @@ impl Registry {
             None => None,
         };
         let grace = config.server.grace;
-        let gc = upkeep.gc.enabled;
+        // Where other registries push, nothing is collected: see `Trash::collecting`.
+        let gc = upkeep.gc.enabled && !shared;
         let heals = heals.flatten();
         Ok(Self { listener, address, app, http, grace, tasks, others, gc, scrubber, heals, registration })
     }
@@ -271,6 +274,25 @@ impl Registry {
         tracing::info!(address = %self.address, role, "registry serves");
         serve_files(self.listener, router(self.app, self.http, stop.clone()), FILES, stop, self.grace).await
     }
+}
+
+/// The journal with its log, which is in the storage's directory: the lock on that is the log's, too.
+async fn journal(
+    content: Arc<dyn Content>,
+    path: PathBuf,
+    role: &Role,
+    name: &str,
+    tasks: &Handle,
+) -> Result<Journal, OpenError> {
+    let opened = tokio::task::spawn_blocking(move || Log::open(&path.join("log"))).await;
+    let log = opened.unwrap_or_else(|gone| Err(LogError::Damaged(format!("opening it failed: {gone}"))))?;
+    let writer = writer(&log, role)?;
+    let opening = match role {
+        Role::Writer { peers, alone: true } => Opening::Anew(name, start::newest_epoch(peers).await),
+        Role::Writer { .. } => Opening::Writer(name),
+        Role::Replica { .. } => Opening::Replica,
+    };
+    Ok(Journal::open(content, log, writer, opening, tasks).await?)
 }
 
 /// How it makes itself known. Whether the store can be reached does not matter here.

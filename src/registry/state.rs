@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::{Gauge, IntCounter, IntGaugeVec};
 
 use super::{
-    content::{Space, disk::Cleaned, size},
+    content::{Condition, Space, disk::Cleaned, size},
     journal::Journal,
     notes::Notes,
     quota::Quotas,
@@ -121,7 +121,7 @@ impl App {
 pub(super) struct Health {
     name: String,
     reserve: u64,
-    seen: Mutex<Result<Space, String>>,
+    seen: Mutex<(Result<Space, String>, Condition)>,
     journal: Journal,
     /// What the upkeep found.
     notes: Notes,
@@ -131,15 +131,15 @@ impl Health {
     pub(super) fn new(
         name: String,
         reserve: u64,
-        first: Result<Space, String>,
+        first: (Result<Space, String>, Condition),
         journal: Journal,
         notes: Notes,
     ) -> Self {
         Self { name, reserve, seen: Mutex::new(first), journal, notes }
     }
 
-    pub(super) fn saw(&self, space: Result<Space, String>) {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = space;
+    pub(super) fn saw(&self, space: Result<Space, String>, condition: Condition) {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = (space, condition);
     }
 }
 
@@ -152,7 +152,16 @@ impl Health {
 
     /// What this registry can do, and each thing that is wrong. That a replica takes no writes is not.
     pub(super) fn can(&self) -> Can {
-        let mut can = disk(&self.seen.lock().unwrap_or_else(PoisonError::into_inner), self.reserve);
+        let (space, condition) = self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut can = disk(&space, self.reserve);
+        can.read &= condition.read.is_none();
+        can.write &= condition.write.is_none();
+        let mut why: Vec<String> = condition.read.into_iter().chain(condition.write).collect();
+        why.dedup();
+        // What the space already says need not be said again.
+        if can.why.is_empty() {
+            can.why = why;
+        }
         if let Some(why) = self.journal.at().claim.unknown() {
             can.read = false;
             can.why.push(why.to_owned());

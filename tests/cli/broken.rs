@@ -727,7 +727,12 @@ const ADDED_TO_REGISTRY: &[Case] = &[
         "use `local`",
     ),
     case("[replication]\nrole = \"writer\"\npear = []", "7:1", "unknown key `replication.pear`", "`peers`"),
-    case("shared = \"/mnt\"", "5:1", "`storage.shared` is not supported by this version", "delete it"),
+    case(
+        "shared = \"/mnt\"",
+        "5:10",
+        "`storage.shared` is given beside `storage.disk`",
+        "delete one of them",
+    ),
 ];
 
 /// Whole files.
@@ -748,10 +753,10 @@ const WHOLE: &[Case] = &[
         "no blanks",
     ),
     case(
-        "[server]\nlisten = \"0.0.0.0:1\"\n[storage]\nshared = \"/mnt\"\n",
-        "4:1",
-        "`storage.shared` is not supported by this version",
-        "delete it",
+        "[server]\nlisten = \"0.0.0.0:1\"\n[storage]\nshared = \"/mnt\"\n[replication]\nrole = \"writer\"\n",
+        "5:1",
+        "`[replication]` is given beside `storage.shared`",
+        "delete `[replication]`",
     ),
     case("[storage]\ndisk = \"/x\"\n", "", "`server.listen` is missing", "add a table `[server]`"),
     case(

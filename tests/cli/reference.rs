@@ -183,7 +183,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
 ];
 
 /// Keys that have no other value by themselves: one word alone so far, or one that must fit another key.
-const ALONE: [(&str, &str); 18] = [
+const ALONE: [(&str, &str); 19] = [
     ("proxy", "listener.service"),
     ("proxy", "listener.rules.service"),
     ("proxy", "listener.tls.key"),
@@ -197,6 +197,7 @@ const ALONE: [(&str, &str); 18] = [
     ("proxy", "service.*.tls.cert"),
     ("proxy", "service.*.tls.key"),
     ("controller", "store.etcd"),
+    ("registry", "storage.shared"),
     ("controller", "store.cluster"),
     ("registry", "replication.role"),
     ("registry", "replication.writer"),

@@ -26,3 +26,5 @@ mod skopeo;
 mod replication;
 mod histories;
 mod following;
+mod shared;
+mod faults;

@@ -14,20 +14,46 @@ pub(in crate::config) fn registry<'r>(raw: &'r Raw<'r>) -> Option<Registry> {
     let server = server::server(raw, "listen = \"0.0.0.0:8089\"");
     let log = server::log(raw);
     let storage = raw.section("storage");
-    let disk = storage.need("disk", "disk = \"/srv/registry\"", path);
+    let kind = kind(&storage);
     let limits = limits(raw);
     let upkeep = upkeep::upkeep(raw);
-    let replication = replication(&raw.section("replication"));
+    let replicates = raw.section("replication");
+    if storage.has("shared") && replicates.is_given() {
+        let right = "delete `[replication]`: registries on one directory have nothing to copy from each other; or give \
+                     each a `disk` of its own";
+        let what = "`[replication]` is given beside `storage.shared`";
+        replicates.fault_at(replicates.place(), what, right);
+    }
+    let replication = replication(&replicates);
     let members = members(&raw.section("members"));
     Some(Registry {
         server: server?,
         log,
-        storage: Storage::Disk(disk?),
+        storage: kind?,
         limits,
         upkeep,
         replication: replication?,
         members: members?,
     })
+}
+
+/// Which directory, and who uses it.
+fn kind(table: &Table<'_>) -> Option<Storage> {
+    let (disk, shared) = (table.opt("disk", path), table.opt("shared", path));
+    match (table.has("disk"), table.has("shared")) {
+        (true, true) => {
+            let right = "`disk` is for a directory that this registry alone uses, `shared` for one that others use, too: delete \
+                         one of them";
+            table.fault("shared", "is given beside `storage.disk`", right);
+            None
+        }
+        (false, true) => shared.map(Storage::Shared),
+        (true, false) => disk.map(Storage::Disk),
+        (false, false) => {
+            table.missing("disk", "disk = \"/srv/registry\"");
+            None
+        }
+    }
 }
 
 /// The outer `None` is a fault, the inner one the table's absence.

@@ -27,23 +27,40 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Disk,
+    Shared,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 1] = [Self::Disk];
+    pub(super) const ALL: [Self; 2] = [Self::Disk, Self::Shared];
+
+    /// Where a registry keeps what is its own.
+    fn own(self, dir: &Path, kind: &str) -> PathBuf {
+        match self {
+            Self::Disk => dir.join(kind),
+            Self::Shared => dir.join(kind).join("r1"),
+        }
+    }
 
     pub(super) async fn open(self, dir: &Path, faults: &Arc<Faults>) -> Result<Arc<dyn Content>, OpenError> {
+        self.open_as("r1", dir, faults).await
+    }
+
+    pub(super) async fn open_as(
+        self,
+        name: &str,
+        dir: &Path,
+        faults: &Arc<Faults>,
+    ) -> Result<Arc<dyn Content>, OpenError> {
         let settings = DiskSettings {
             path: dir.to_owned(),
-            name: "r1".into(),
+            shared: self == Self::Shared,
+            name: name.into(),
             reserve: 0,
             upload_idle: Duration::from_secs(3600),
             uploads: 8,
             verify_every: Duration::from_secs(3600),
         };
-        match self {
-            Self::Disk => Ok(Arc::new(Disk::open_faulty(settings, faults).await?)),
-        }
+        Ok(Arc::new(Disk::open_faulty(settings, faults).await?))
     }
 }
 
@@ -305,8 +322,8 @@ async fn one(kind: Kind, op: Op, given: &Given, plan: Plan) {
         }
     }
     let content = kind.open(dir.path(), &world.client(2, false)).await.unwrap();
-    assert!(files(&dir.path().join("tmp")).is_empty(), "{what}: left in tmp");
-    for upload in fs::read_dir(dir.path().join("uploads")).unwrap() {
+    assert!(files(&kind.own(dir.path(), "tmp")).is_empty(), "{what}: left in tmp");
+    for upload in fs::read_dir(kind.own(dir.path(), "uploads")).unwrap() {
         assert!(op == Op::Commit || upload.unwrap().path().join("session.json").exists(), "{what}");
     }
     check_whole(&*content, dir.path(), &what).await;

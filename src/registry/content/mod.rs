@@ -16,6 +16,7 @@ mod conformance;
 pub mod inspect;
 pub mod trash;
 pub mod disk;
+mod shared;
 
 use std::{io, ops::Range, sync::Arc};
 
@@ -25,7 +26,7 @@ use futures_util::stream::BoxStream;
 
 use crate::{
     http::{Parts, read},
-    model::{Algorithm, Digest, RepositoryName},
+    model::{Algorithm, Digest, RepositoryName, TemplateId},
     wire::replication::BlobRef,
 };
 
@@ -55,6 +56,12 @@ pub enum ContentError {
     /// No such upload session (any more).
     #[error("no such upload session; it ended, was cancelled, or was idle too long")]
     UnknownUpload,
+    /// The session is another registry's, which alone can go on with it.
+    #[error("this upload session is registry `{registry}`'s; go on with it there, or begin another one here")]
+    ElsewhereUpload {
+        /// Whose.
+        registry: String,
+    },
     /// Another request went on with this session.
     #[error("another request went on with this upload session")]
     Overtaken,
@@ -112,6 +119,15 @@ pub struct Space {
     pub total: u64,
 }
 
+/// What the storage can do at this moment: why not, for each that it cannot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Condition {
+    /// Reading.
+    pub read: Option<String>,
+    /// Writing.
+    pub write: Option<String>,
+}
+
 /// A blob being read.
 pub struct BlobBody {
     /// Of the whole blob, whatever range was asked for.
@@ -131,6 +147,9 @@ impl BlobBody {
 /// One storage. Every method may be cancelled: what it began is finished or undone by itself.
 #[async_trait]
 pub trait Content: Trash + Inspect + Send + Sync + 'static {
+    /// Tries what it can do. To be called every two seconds or so: the others of a shared storage take it for alive by that.
+    async fn condition(&self) -> Condition;
+
     /// How full it is.
     async fn space(&self) -> Result<Space, ContentError>;
 
@@ -207,6 +226,21 @@ pub trait Content: Trash + Inspect + Send + Sync + 'static {
 
     /// The blobs that a repository was given, sorted.
     async fn links(&self, repository: &RepositoryName) -> Result<Vec<Digest>, ContentError>;
+
+    /// Whether other registries read and write here, too: then nothing that was read stays true for long.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Gives a template id to a repository, unless another one has it; tells which one has it now. A storage that one
+    /// process alone uses leaves that to its caller, who lets one repository at a time get one.
+    async fn name(
+        &self,
+        _id: &TemplateId,
+        repository: &RepositoryName,
+    ) -> Result<RepositoryName, ContentError> {
+        Ok(repository.clone())
+    }
 
     /// Every repository that has a catalogue, in order of name.
     async fn repositories(&self) -> Result<Vec<RepositoryName>, ContentError>;

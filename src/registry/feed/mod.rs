@@ -81,9 +81,10 @@ impl IntoResponse for Refusal {
 impl From<JournalError> for Refusal {
     fn from(error: JournalError) -> Self {
         match error {
-            JournalError::NotNow(_) | JournalError::Never(_) | JournalError::Stopping => {
-                Self::not_now(error.to_string())
-            }
+            JournalError::NotNow(_)
+            | JournalError::Never(_)
+            | JournalError::NoLog
+            | JournalError::Stopping => Self::not_now(error.to_string()),
             JournalError::Content(error) => error.into(),
             JournalError::Log(error) => {
                 Self { status: StatusCode::INTERNAL_SERVER_ERROR, code: "log", error: chain(&error) }

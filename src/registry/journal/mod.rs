@@ -4,6 +4,7 @@
 //! other through one task, so that a client that leaves cannot leave half of one behind, nor a blob of which nobody was told. What a kill left between
 //! the two steps is made good when the journal is opened: [`turn`] does the steps, this file is the handle.
 
+mod plain;
 mod turn;
 
 use std::sync::{
@@ -17,13 +18,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     content::{Catalogue, Content, ContentError, Upload},
     log::{Log, LogError, Read, history::Place},
-    writer::{Pending, Writer},
+    writer::{Pending, Writer, Writes},
 };
 use crate::{
     model::{Digest, Mark, Position, RepositoryName},
     supervise::{Handle, Stage},
     wire::replication::{BlobRef, Change, Entry, Epoch},
 };
+use plain::Plain;
 pub use turn::blob_ref;
 use turn::{Order, Received, Turn};
 
@@ -55,6 +57,9 @@ pub enum JournalError {
     /// The log.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// There is no log.
+    #[error("registries on shared storage keep no log of changes: nobody can copy from them or follow them")]
+    NoLog,
     /// The registry stops.
     #[error("the registry is stopping")]
     Stopping,
@@ -67,6 +72,8 @@ pub enum Claim {
     Confirmed,
     /// Nothing yet, but what it shows was right once: the writer was not heard of since the start.
     Unconfirmed,
+    /// Nothing ever: what is shown is decided by all registries of a shared storage, and each answer is the newest.
+    NoPositions,
     /// Nothing, for it is a new replica that has not got anything yet.
     New,
     /// Nothing, for its history is another than its writer's: why.
@@ -77,7 +84,7 @@ impl Claim {
     /// Why nothing is said about repositories, if nothing is.
     pub fn unknown(&self) -> Option<&str> {
         match self {
-            Self::Confirmed | Self::Unconfirmed => None,
+            Self::Confirmed | Self::Unconfirmed | Self::NoPositions => None,
             Self::New => Some("it is new and copies the catalogue of its writer"),
             Self::Disowned(why) => Some(why),
         }
@@ -131,7 +138,8 @@ pub enum Opening<'a> {
 #[derive(Clone)]
 pub struct Journal {
     content: Arc<dyn Content>,
-    log: Arc<Log>,
+    /// None where several registries change one storage: there is no one order of their changes.
+    log: Option<Arc<Log>>,
     writer: Writer,
     at: watch::Sender<At>,
     orders: mpsc::Sender<Order>,
@@ -152,16 +160,26 @@ impl Journal {
         let nothing =
             At { position: Position::ZERO, mark: Mark::ZERO, shown: Position::ZERO, claim: Claim::New };
         let (log, at) = (Arc::new(log), watch::Sender::new(nothing));
-        let journal = Self { content, log, writer, at, orders, leased: Arc::default() };
-        let turn = Turn::new(
-            journal.content.clone(),
-            journal.log.clone(),
-            journal.writer.clone(),
-            journal.at.clone(),
-        );
+        let journal = Self { content, log: Some(log.clone()), writer, at, orders, leased: Arc::default() };
+        let turn = Turn::new(journal.content.clone(), log, journal.writer.clone(), journal.at.clone());
         turn.open(opening).await?;
         tasks.finish_at(Stage::Store, "registry journal", move |stop| turn.run(queue, stop));
         Ok(journal)
+    }
+
+    /// Of a storage that other registries change, too: without a log, each change is the storage's own decision.
+    pub fn without_log(content: Arc<dyn Content>, tasks: &Handle) -> Self {
+        let (orders, queue) = mpsc::channel(QUEUE);
+        let at = At {
+            position: Position::ZERO,
+            mark: Mark::ZERO,
+            shown: Position::ZERO,
+            claim: Claim::NoPositions,
+        };
+        let writer = Writer::new(std::time::Duration::ZERO, Writes::Taken);
+        let plain = Plain::new(content.clone(), writer.clone());
+        tasks.finish_at(Stage::Store, "registry journal", move |stop| plain.run(queue, stop));
+        Self { content, log: None, writer, at: watch::Sender::new(at), orders, leased: Arc::default() }
     }
 
     /// Where it stands now.
@@ -296,7 +314,8 @@ impl Journal {
 
     /// Whether all that a registry has which is at this position is in this history, too.
     pub fn covers(&self, position: Position) -> bool {
-        !matches!(self.log.history().place(position), Place::Foreign { .. })
+        let foreign = |log: &Arc<Log>| matches!(log.history().place(position), Place::Foreign { .. });
+        !self.log.as_ref().is_some_and(foreign)
     }
 
     /// The log's mark at a position of this history, as far as it is kept.
@@ -320,12 +339,12 @@ impl Journal {
         &self,
         work: impl FnOnce(&Log) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, JournalError> {
-        turn::blocking(&self.log, work).await
+        turn::blocking(self.log.as_ref().ok_or(JournalError::NoLog)?, work).await
     }
 
     /// The reigns so far.
     pub fn epochs(&self) -> Vec<Epoch> {
-        self.log.history().epochs
+        self.log.as_ref().map(|log| log.history().epochs).unwrap_or_default()
     }
 
     async fn order<T>(

@@ -14,6 +14,7 @@ use crate::{
 async fn disk(dir: &std::path::Path) -> Arc<dyn Content> {
     let settings = DiskSettings {
         path: dir.join("content"),
+        shared: false,
         name: "r1".into(),
         reserve: 0,
         upload_idle: std::time::Duration::from_secs(60),

@@ -190,6 +190,9 @@ impl From<ContentError> for OciError {
                 Self::new(Code::TooManyRequests, text).header(header::RETRY_AFTER, "5")
             }
             ContentError::UnknownUpload => Self::new(Code::BlobUploadUnknown, text),
+            ContentError::ElsewhereUpload { registry } => {
+                Self::new(Code::BlobUploadUnknown, text).detail(json!({ "registry": registry }))
+            }
             ContentError::Overtaken => Self::new(Code::BlobUploadInvalid, text).status(StatusCode::CONFLICT),
             ContentError::Corrupt { .. } => Self::new(Code::DigestInvalid, text),
             ContentError::Conflict { .. } => Self::new(Code::Unknown, text)
@@ -208,7 +211,7 @@ impl From<JournalError> for OciError {
             JournalError::Content(error) => error.into(),
             JournalError::Never(_) => Self::new(Code::Denied, text),
             JournalError::NotNow(_) | JournalError::Stopping => Self::not_now(text),
-            JournalError::Log(_) => Self::new(Code::Unknown, text),
+            JournalError::Log(_) | JournalError::NoLog => Self::new(Code::Unknown, text),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use super::{super::content::Pulls, Reference, Repositories, RepositoryError};
@@ -19,7 +20,12 @@ struct Known {
     /// Shared with the lists that are being made: a thousand templates have a hundred times each.
     times: Arc<Pulls>,
     unsaved: bool,
+    /// When it was read last; never, if nobody else counts.
+    read: Option<tokio::time::Instant>,
 }
+
+/// What other registries of a shared storage counted is read so often.
+const READ_EVERY: Duration = Duration::from_secs(5);
 
 impl Repositories {
     /// Counts a pull of a manifest: for its tag, or for every tag that points to the digest.
@@ -53,17 +59,25 @@ impl Repositories {
 
     /// When each version was last pulled.
     pub(super) async fn pulls(&self, repository: &RepositoryName) -> Result<Arc<Pulls>, RepositoryError> {
-        let known = |all: &BTreeMap<RepositoryName, Known>| all.get(repository).map(|k| k.times.clone());
+        let fresh = |known: &&Known| known.read.is_none_or(|at| clock::now() - at < READ_EVERY);
+        let known = |all: &BTreeMap<RepositoryName, Known>| {
+            all.get(repository).filter(fresh).map(|known| known.times.clone())
+        };
         if let Some(times) = known(&self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(times);
         }
         let read = self.content().pulls(repository).await?;
+        let at = self.content().is_shared().then(clock::now);
         let mut all = self.inner.pulls.known.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(all
-            .entry(repository.clone())
-            .or_insert(Known { times: Arc::new(read), unsaved: false })
-            .times
-            .clone())
+        let known = all.entry(repository.clone()).or_default();
+        known.read = at;
+        // The later one counts: of what was read, and of what was counted here and is not written yet.
+        for (tag, at) in read {
+            if known.times.get(&tag).is_none_or(|before| *before < at) {
+                Arc::make_mut(&mut known.times).insert(tag, at);
+            }
+        }
+        Ok(known.times.clone())
     }
 
     /// Writes what was counted since the last time; tags that are gone are forgotten.

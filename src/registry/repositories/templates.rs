@@ -185,15 +185,17 @@ impl Repositories {
     ) -> Result<TemplateId, RepositoryError> {
         let derived = derived_id(repository);
         let Some(carried) = carried else { return Ok(derived) };
-        match self.repository_of(&carried).await {
-            Ok(owner) if owner != *repository => {
-                tracing::warn!(%repository, template = %carried, %owner,
-                    "template id is taken; the repository gets one from its name");
-                Ok(derived)
-            }
-            Ok(_) | Err(RepositoryError::NoTemplate(_)) => Ok(carried),
-            Err(error) => Err(error),
+        let owner = match self.repository_of(&carried).await {
+            // Another registry may be giving it away at this moment, on a storage that both write to.
+            Err(RepositoryError::NoTemplate(_)) => self.content().name(&carried, repository).await?,
+            owner => owner?,
+        };
+        if owner == *repository {
+            return Ok(carried);
         }
+        tracing::warn!(%repository, template = %carried, %owner,
+            "template id is taken; the repository gets one from its name");
+        Ok(derived)
     }
 
     /// What a manifest says of its template: its annotations, else its config blob.

@@ -14,6 +14,7 @@ use crate::{
 fn settings(dir: &std::path::Path) -> disk::DiskSettings {
     disk::DiskSettings {
         path: dir.to_owned(),
+        shared: false,
         name: "r1".into(),
         reserve: 0,
         upload_idle: std::time::Duration::from_secs(60),

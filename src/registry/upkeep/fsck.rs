@@ -62,8 +62,11 @@ pub async fn fsck(
     repair: bool,
     mut told: impl FnMut(String),
 ) -> Result<Checked, FsckError> {
-    let Storage::Disk(path) = &config.storage;
-    let disk = Disk::open(disk::DiskSettings::of(config, path.clone())).await?;
+    let path = match &config.storage {
+        Storage::Disk(path) => path,
+        Storage::Shared(path) => return Err(disk::OpenError::Shared { path: path.clone() }.into()),
+    };
+    let disk = Disk::open(disk::DiskSettings::of(config)).await?;
     let cleaned = disk.cleaned();
     let mut look = Look {
         content: &disk,

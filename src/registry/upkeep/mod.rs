@@ -31,6 +31,8 @@ pub(super) async fn run(app: App, stop: Stop) -> Result<(), Infallible> {
         tracing::warn!(error = %error, "what is stored was not counted");
     }
     let sweep_every = SWEEP_EVERY.min(app.limits.upload_idle);
+    // Of changes that others make as well there is no log.
+    let shared = app.repositories.content().is_shared();
     let (mut swept, mut saved, mut compacted) = (clock::now(), clock::now(), clock::now());
     loop {
         let dropped = tokio::select! {
@@ -44,7 +46,7 @@ pub(super) async fn run(app: App, stop: Stop) -> Result<(), Infallible> {
             swept = now;
             sweep(&app).await;
         }
-        if now - compacted >= COMPACT_EVERY {
+        if !shared && now - compacted >= COMPACT_EVERY {
             compacted = now;
             compact(&app).await;
             if let Err(error) = app.quotas.count_if_due().await {
@@ -66,7 +68,7 @@ async fn look(app: &App) {
     if let Ok(space) = &seen {
         app.metrics.free.set(space.free as f64);
     }
-    app.health.saw(seen);
+    app.health.saw(seen, app.repositories.content().condition().await);
 }
 
 /// Forgets the oldest entries, but none that a replica which still asks has not applied.

@@ -94,7 +94,7 @@ impl From<JournalError> for Fail {
             JournalError::Content(error) => return error.into(),
             JournalError::Never(_) => StatusCode::FORBIDDEN,
             JournalError::NotNow(_) | JournalError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-            JournalError::Log(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            JournalError::Log(_) | JournalError::NoLog => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Self { status, message }
     }

@@ -14,6 +14,8 @@ pub(super) struct Blobs {
     pub(super) root: PathBuf,
     pub(super) trash: PathBuf,
     pub(super) files: Files,
+    /// Others use the directory, too: nothing is replaced, and what is not seen is looked for anew.
+    shared: bool,
     pub(super) verified: Arc<Verified>,
 }
 
@@ -22,7 +24,7 @@ impl Blobs {
     pub(super) fn open(
         root: &Path,
         trash: PathBuf,
-        files: Files,
+        (files, shared): (Files, bool),
         verified: Arc<Verified>,
     ) -> io::Result<Self> {
         files.make_dirs(&trash)?;
@@ -32,12 +34,16 @@ impl Blobs {
             for first in 0..=255u8 {
                 let dir = root.join(hex::encode([first]));
                 if !files.is_there(&dir)? {
-                    files.make_dir(&dir)?;
+                    match files.make_dir(&dir) {
+                        // By another registry, since.
+                        Err(error) if shared && error.kind() == io::ErrorKind::AlreadyExists => {}
+                        made => made?,
+                    }
                 }
             }
             files.sync_dir(&root)?;
         }
-        Ok(Self { root: root.to_owned(), trash, files, verified })
+        Ok(Self { root: root.to_owned(), trash, files, shared, verified })
     }
 
     pub(super) fn path(&self, blob: &Digest) -> PathBuf {
@@ -57,6 +63,10 @@ impl Blobs {
     pub(super) fn keep(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
         let path = self.path(blob);
         let is_there = || self.files.is_there(&path).map_err(ContentError::io("look at a blob"));
+        if self.shared {
+            // Another registry may have put it there, and this machine not know it yet.
+            maybe(self.files.refresh(path.parent().unwrap_or(&path)))?;
+        }
         loop {
             if let Some(file) = maybe(self.files.open(&path))? {
                 let size = file.metadata().map_err(ContentError::io("look at a blob"))?.len();
@@ -113,26 +123,37 @@ impl Blobs {
                 return Ok(Some(found));
             }
         }
+        if self.shared {
+            // Another registry may have put it there, and this machine not know it yet.
+            let path = self.path(blob);
+            maybe(self.files.refresh(path.parent().unwrap_or(&path)))?;
+            return maybe(look(&path));
+        }
         Ok(None)
     }
 
     /// Its caller made sure that these are the bytes of this name.
     pub(super) fn put(&self, blob: &Digest, bytes: &[u8]) -> Result<(), ContentError> {
-        self.files.replace(&self.path(blob), bytes, true).map_err(full_or("store a blob"))
+        self.store(&self.path(blob), bytes).map_err(full_or("store a blob"))
     }
 
-    /// Moves a synced file, whose hash this is, to its name. An older copy is replaced: if it had rotted, this
-    /// heals it.
+    fn store(&self, target: &Path, bytes: &[u8]) -> io::Result<()> {
+        if self.shared { self.files.place(target, bytes) } else { self.files.replace(target, bytes, true) }
+    }
+
+    /// Gives a synced file, whose hash this is, its name. An older copy is replaced, if nobody else can be reading it: if
+    /// it had rotted, this heals it.
     pub(super) fn adopt(&self, file: &Path, hashed: &Hashed) -> Result<(), ContentError> {
         let target = self.path(&hashed.digest);
         if hashed.size > CHUNK {
             // The list goes first: a blob that is visible has one.
             let list = hashed.chunks.to_bytes();
-            self.files
-                .replace(&self.chunks_path(&hashed.digest), &list, true)
-                .map_err(full_or("store a chunk list"))?;
+            self.store(&self.chunks_path(&hashed.digest), &list).map_err(full_or("store a chunk list"))?;
         }
         let publish = || {
+            if self.shared {
+                return self.files.give(file, &target, hashed.size);
+            }
             self.files.rename(file, &target)?;
             target.parent().map_or(Ok(()), |dir| self.files.sync_dir(dir))
         };

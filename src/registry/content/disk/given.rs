@@ -14,10 +14,13 @@ impl Records {
     pub(super) fn keep_link(&self, repository: &RepositoryName, blob: &Digest) -> Result<bool, ContentError> {
         // With it held, nobody takes the link away between the look and the mark.
         let _order = lock(self.shard(repository));
-        let marked =
-            self.files.open(&self.link_path(repository, blob)).and_then(|file| self.files.touch(&file));
-        match marked {
-            Ok(()) => Ok(true),
+        let path = self.link_path(repository, blob);
+        let mark = || match self.is_seen(&path)? {
+            true => self.files.open(&path).and_then(|file| self.files.touch(&file)).map(|()| true),
+            false => Ok(false),
+        };
+        match mark() {
+            Ok(marked) => Ok(marked),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(source) => Err(ContentError::Io { what: "touch a link", source }),
         }

@@ -13,7 +13,8 @@ use super::{Disk, blobs::Blobs, full_or};
 use crate::model::{Algorithm, Digest};
 
 /// What a storage has in its directory.
-const OURS: [&str; 10] = [
+const OURS: [&str; 11] = [
+    "layout.json",
     "lock",
     "blobs",
     "trash",

@@ -1,4 +1,5 @@
-//! A directory that one process alone uses.
+//! A directory: one that this process alone uses, or one that other registries use, too ([`super::shared`] has what is
+//! different then).
 //!
 //! ```text
 //! lock                                   held while the process lives; names its pid
@@ -29,6 +30,7 @@ mod fills;
 mod filling;
 mod given;
 mod inspect;
+mod layout;
 mod lock;
 mod partial;
 mod reading;
@@ -53,12 +55,13 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::{
-    BlobBody, Catalogue, ChunkList, Content, ContentError, Fill, FillError, Pulls, Space, Upload,
-    files::Files,
+    BlobBody, Catalogue, ChunkList, Condition, Content, ContentError, Fill, FillError, Pulls, Space, Upload,
+    files::{Files, full_or},
+    shared::{Catalogues, Ledger, Names, Peers, folder},
 };
 use crate::{
-    config::registry::Registry,
-    model::{Algorithm, Digest, RepositoryName},
+    config::registry::{Registry, Storage},
+    model::{Algorithm, Digest, RepositoryName, TemplateId},
     wire::replication::BlobRef,
 };
 
@@ -88,6 +91,30 @@ pub enum OpenError {
         /// ` (pid N)`, or empty when the file does not tell.
         holder: String,
     },
+    /// It is not this registry's, or only half of what was.
+    #[error("`{path}` cannot be this registry's storage: {why}; {right}", path = .path.display())]
+    Layout {
+        /// The directory.
+        path: PathBuf,
+        /// What it is.
+        why: String,
+        /// What would be right.
+        right: String,
+    },
+    /// What only a registry that is alone with its directory can do.
+    #[error("`{path}` is shared by several registries; this version collects and looks through only what one has alone", path = .path.display())]
+    Shared {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another registry of the same name is alive in it.
+    #[error("another registry named `{name}` uses `{path}` at this moment; give each its own `name` in `[server]`", path = .path.display())]
+    Twin {
+        /// The directory.
+        path: PathBuf,
+        /// The name of both.
+        name: String,
+    },
     /// It cannot be made or read.
     #[error("cannot use `{path}` as storage: failed to {what}", path = .path.display())]
     Io {
@@ -106,7 +133,9 @@ pub enum OpenError {
 pub struct DiskSettings {
     /// The directory; made if absent.
     pub path: PathBuf,
-    /// This registry's name, in front of session ids.
+    /// Other registries use it, too. Else it is locked.
+    pub shared: bool,
+    /// This registry's name, in front of session ids. On a directory that is shared, nobody else's.
     pub name: String,
     /// Bytes that uploads leave free.
     pub reserve: u64,
@@ -120,15 +149,30 @@ pub struct DiskSettings {
 
 impl DiskSettings {
     /// As a registry's config says.
-    pub fn of(config: &Registry, path: PathBuf) -> Self {
+    pub fn of(config: &Registry) -> Self {
+        let (path, shared) = match &config.storage {
+            Storage::Disk(path) => (path.clone(), false),
+            Storage::Shared(path) => (path.clone(), true),
+        };
         Self {
             path,
+            shared,
             name: config.server.name.clone(),
             reserve: config.limits.reserve,
             upload_idle: config.limits.upload_idle,
             uploads: config.limits.uploads,
             verify_every: config.limits.verify_every,
         }
+    }
+
+    /// Where this registry keeps what is nobody else's.
+    fn own(&self, kind: &str) -> PathBuf {
+        let all = self.path.join(kind);
+        if self.shared { all.join(folder(&self.name)) } else { all }
+    }
+
+    fn tmp(&self) -> PathBuf {
+        self.own("tmp")
     }
 }
 
@@ -150,6 +194,7 @@ pub struct Disk {
 }
 
 struct Inner {
+    files: Files,
     blobs: Blobs,
     records: Records,
     uploads: Uploads,
@@ -160,14 +205,21 @@ struct Inner {
     writers: Arc<Semaphore>,
     cleaned: Cleaned,
     collecting: trash::Collecting,
+    /// Template ids, if others give them away, too.
+    names: Option<Names>,
+    /// The others that use the directory, if it is shared.
+    peers: Option<Peers>,
+    root: PathBuf,
+    /// Uploads that others left behind are thrown away after so long.
+    idle: Duration,
     /// Released with the last clone.
-    _lock: DirectoryLock,
+    _lock: Option<DirectoryLock>,
 }
 
 impl Disk {
     /// Locks the directory, makes what is missing, removes what a crash left and reads the catalogues.
     pub async fn open(settings: DiskSettings) -> Result<Self, OpenError> {
-        let files = Files::new(&settings.path.join("tmp"));
+        let files = Files::new(&settings.tmp());
         Self::open_by(settings, files).await
     }
 
@@ -177,7 +229,7 @@ impl Disk {
         settings: DiskSettings,
         faults: &Arc<super::files::faulty::Faults>,
     ) -> Result<Self, OpenError> {
-        let files = Files::faulty(&settings.path.join("tmp"), faults);
+        let files = Files::faulty(&settings.tmp(), faults);
         Self::open_by(settings, files).await
     }
 
@@ -192,24 +244,47 @@ impl Disk {
         let root = settings.path.as_path();
         let fail = |what| move |source| OpenError::Io { path: root.to_owned(), what, source };
         files.make_dirs(root).map_err(fail("make the directory"))?;
-        let lock = DirectoryLock::take(root)?;
-        let tmp = root.join("tmp");
+        let shared = settings.shared;
+        layout::check(&files, root, shared)?;
+        let lock = if shared { None } else { Some(DirectoryLock::take(root)?) };
+        // Of a registry's own things in a directory that others use, too.
+        let own = |kind: &str| settings.own(kind);
+        let peers = shared.then(|| Peers::new(root.join(".peers"), &settings.name, files.clone()));
+        if let Some(peers) = &peers
+            && peers.has_twin(|time| files.wait(time)).map_err(fail("look for others of its name"))?
+        {
+            return Err(OpenError::Twin { path: root.to_owned(), name: settings.name.clone() });
+        }
+        let tmp = own("tmp");
         let leftover = match files.list(&tmp) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
             list => list.map_err(fail("look into `tmp`"))?.len(),
         };
         files.remove_all(&tmp).map_err(fail("empty `tmp`"))?;
-        files.make_dir(&tmp).map_err(fail("make `tmp`"))?;
+        files.make_dirs(&tmp).map_err(fail("make `tmp`"))?;
+        if let Some(peers) = &peers {
+            peers.beat(settings.upload_idle).map_err(fail("look who else is here"))?;
+        }
         let verified = Arc::new(Verified::new(settings.verify_every));
-        let blobs = Blobs::open(&root.join("blobs"), root.join("trash"), files.clone(), verified)
+        let blobs = Blobs::open(&root.join("blobs"), root.join("trash"), (files.clone(), shared), verified)
             .map_err(fail("open `blobs`"))?;
-        let records =
-            Records::open(root.join("repositories"), files.clone()).map_err(fail("open `repositories`"))?;
+        let ledger = || Ledger::new(files.clone(), root.to_owned(), settings.name.clone());
+        let repositories = root.join("repositories");
+        let records = if shared {
+            let pulls = format!("{}.json", folder(&settings.name));
+            let others = records::Shared { catalogues: Catalogues::new(ledger()), pulls };
+            Records::open_shared(repositories, files.clone(), others)
+        } else {
+            Records::open(repositories, files.clone())
+        };
+        let records = records.map_err(fail("open `repositories`"))?;
+        let names = shared.then(|| Names::new(root.join("ids"), files.clone(), ledger()));
         let (uploads, upload) =
-            Uploads::open(root.join("uploads"), files.clone(), settings).map_err(fail("open `uploads`"))?;
+            Uploads::open(own("uploads"), files.clone(), settings).map_err(fail("open `uploads`"))?;
         let aside = Aside::new(root.join("aside"), files.clone());
-        let (fills, fill) = Fills::open(root.join("fills"), files.clone(), settings.upload_idle, &blobs)
+        let (fills, fill) = Fills::open(own("fills"), files.clone(), settings.upload_idle, &blobs)
             .map_err(fail("open `fills`"))?;
+        layout::mark(&files, root, shared).map_err(fail("mark the directory as its own"))?;
         files.sync_dir(root).map_err(fail("sync the directory"))?;
         let cleaned = Cleaned { files: leftover, uploads: upload, fills: fill };
         if cleaned != Cleaned::default() {
@@ -217,6 +292,7 @@ impl Disk {
             tracing::info!(files, uploads, fills, "what an earlier run left unfinished was removed");
         }
         let inner = Inner {
+            files: files.clone(),
             blobs,
             records,
             uploads,
@@ -227,6 +303,10 @@ impl Disk {
             writers: Arc::new(Semaphore::new(WRITERS)),
             cleaned,
             collecting: trash::Collecting::default(),
+            names,
+            peers,
+            root: root.to_owned(),
+            idle: settings.upload_idle,
             _lock: lock,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -272,8 +352,66 @@ impl Disk {
     }
 }
 
+impl Inner {
+    /// What works at this moment: a directory is read, a small file is written and taken away again.
+    fn condition(&self) -> Condition {
+        let said = |done: io::Result<()>| done.err().map(|error| error.to_string());
+        let beside = self.files.beside();
+        let write = self.files.write(&beside, b"whether it can be written");
+        self.files.forget(&beside);
+        let read = self.files.list(&self.root.join("repositories")).map(drop);
+        let mut condition = Condition {
+            read: said(read).map(|why| format!("its storage cannot be read: {why}")),
+            write: said(write).map(|why| format!("its storage cannot be written: {why}")),
+        };
+        if let Some(peers) = &self.peers {
+            // One that cannot be written tells the others nothing; that is said already.
+            if condition.write.is_none()
+                && let Err(error) = peers.beat(self.idle)
+            {
+                condition.write = Some(format!("it cannot look who else is here: {error}"));
+            }
+            if let Some(why) = peers.doubt() {
+                (condition.read, condition.write) = (Some(why.clone()), Some(why));
+            }
+        }
+        condition
+    }
+
+    /// Removes what registries left behind that were silent for as long as an upload may be.
+    fn clean_after_others(&self) {
+        for folder in self.peers.iter().flat_map(Peers::gone) {
+            let all = ["uploads", "fills", "tmp", ".peers"].map(|kind| self.root.join(kind).join(&folder));
+            match all.iter().try_for_each(|dir| self.files.remove_all(dir)) {
+                Ok(()) => {
+                    tracing::info!(registry = %folder, "what a registry left that is long gone was removed")
+                }
+                Err(error) => {
+                    tracing::warn!(registry = %folder, error = %error, "what a registry left could not be removed");
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(peers) = &self.peers {
+            peers.leave();
+        }
+    }
+}
+
 #[async_trait]
 impl Content for Disk {
+    async fn condition(&self) -> Condition {
+        let seen = self.reading(|disk| Ok(disk.condition())).await;
+        seen.unwrap_or_else(|error| {
+            let why = Some(error.to_string());
+            Condition { read: why.clone(), write: why }
+        })
+    }
+
     async fn space(&self) -> Result<Space, ContentError> {
         self.reading(|disk| disk.room.space()).await
     }
@@ -379,6 +517,7 @@ impl Content for Disk {
     async fn expire_uploads(&self) -> Result<usize, ContentError> {
         self.writing(|disk| {
             disk.fills.expire(&disk.blobs);
+            disk.clean_after_others();
             disk.uploads.expire()
         })
         .await
@@ -412,11 +551,42 @@ impl Content for Disk {
         self.reading(move |disk| disk.records.links(&repository)).await
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.names.is_some()
+    }
+
+    async fn name(
+        &self,
+        id: &TemplateId,
+        repository: &RepositoryName,
+    ) -> Result<RepositoryName, ContentError> {
+        if !self.is_shared() {
+            return Ok(repository.clone());
+        }
+        let (id, repository) = (id.clone(), repository.clone());
+        self.writing(move |disk| {
+            let carries = |name: &RepositoryName| {
+                let catalogue = disk.records.catalogue(name)?;
+                Ok(catalogue.is_some_and(|catalogue| catalogue.template.as_ref() == Some(&id)))
+            };
+            let Some(names) = &disk.names else { return Ok(repository) };
+            names.give(&id, &repository, carries)
+        })
+        .await
+    }
+
     async fn repositories(&self) -> Result<Vec<RepositoryName>, ContentError> {
-        Ok(self.inner.records.names())
+        if self.is_shared() {
+            return self.reading(|disk| disk.records.names()).await;
+        }
+        self.inner.records.names()
     }
 
     async fn catalogue(&self, repository: &RepositoryName) -> Result<Option<Arc<Catalogue>>, ContentError> {
+        if self.is_shared() {
+            let repository = repository.clone();
+            return self.reading(move |disk| disk.records.catalogue(&repository)).await;
+        }
         self.inner.records.catalogue(repository)
     }
 
@@ -430,8 +600,7 @@ impl Content for Disk {
 
     async fn remove(&self, repository: &RepositoryName) -> Result<(), ContentError> {
         let repository = repository.clone();
-        self.writing(move |disk| disk.records.remove(&repository).map_err(full_or("remove a repository")))
-            .await
+        self.writing(move |disk| disk.records.remove(&repository)).await
     }
 
     async fn put_aside(&self, folder: &str, file: &str, bytes: Bytes) -> Result<String, ContentError> {
@@ -460,16 +629,6 @@ impl Content for Disk {
     async fn save_pulls(&self, repository: &RepositoryName, pulls: Pulls) -> Result<(), ContentError> {
         let repository = repository.clone();
         self.writing(move |disk| disk.records.save_pulls(&repository, &pulls)).await
-    }
-}
-
-/// Tells a full disk from other failures; [`Room::explain`] puts the numbers in.
-fn full_or(what: &'static str) -> impl FnOnce(io::Error) -> ContentError {
-    move |source| match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            ContentError::Full { free: 0, needed: 0 }
-        }
-        _ => ContentError::Io { what, source },
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::super::{Catalogue, ContentError, Pulls, files::Files};
+use super::super::{Catalogue, ContentError, Pulls, files::Files, shared::Catalogues};
 use super::{full_or, lock};
 use crate::model::{Digest, RepositoryName};
 
@@ -23,13 +23,19 @@ const DEEPEST: usize = 130;
 /// Shards of the publication lock: publications of different repositories rarely wait for each other.
 const SHARDS: usize = 64;
 
+/// Of a directory that others use too, instead of [`CATALOGUE`] and [`PULLS`]: a folder of each.
+const GENERATIONS: &str = "_catalogue";
+const ALL_PULLS: &str = "_pulls";
+
 /// A catalogue as read, or why it cannot be used.
 type Held = Result<Arc<Catalogue>, String>;
 
 pub(super) struct Records {
     root: PathBuf,
     pub(super) files: Files,
-    /// What the files say: this process alone changes them.
+    /// Others change them, too.
+    shared: Option<Shared>,
+    /// What the files say, if this process alone changes them.
     held: Mutex<BTreeMap<RepositoryName, Held>>,
     /// Taken over the file and the map together, so that they agree.
     shards: Vec<Mutex<()>>,
@@ -37,13 +43,35 @@ pub(super) struct Records {
     making: Mutex<()>,
 }
 
+/// What a directory has that others use too.
+pub(super) struct Shared {
+    pub(super) catalogues: Catalogues,
+    /// Name of the file with this registry's pull times.
+    pub(super) pulls: String,
+}
+
 impl Records {
+    /// Of a directory that others use too: nothing is read yet, for it may be another thing by the time somebody asks.
+    pub(super) fn open_shared(root: PathBuf, files: Files, shared: Shared) -> io::Result<Self> {
+        files.make_dirs(&root)?;
+        Ok(Self::with(root, files, Some(shared), BTreeMap::new()))
+    }
+
     pub(super) fn open(root: PathBuf, files: Files) -> io::Result<Self> {
         files.make_dirs(&root)?;
         let mut held = BTreeMap::new();
         read_all(&files, &root, &root, 0, &mut held)?;
+        Ok(Self::with(root, files, None, held))
+    }
+
+    fn with(
+        root: PathBuf,
+        files: Files,
+        shared: Option<Shared>,
+        held: BTreeMap<RepositoryName, Held>,
+    ) -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::new(())).collect();
-        Ok(Self { root, files, held: Mutex::new(held), shards, making: Mutex::default() })
+        Self { root, files, shared, held: Mutex::new(held), shards, making: Mutex::default() }
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -59,14 +87,38 @@ impl Records {
         self.root.join(repository.as_str())
     }
 
-    pub(super) fn names(&self) -> Vec<RepositoryName> {
-        lock(&self.held).keys().cloned().collect()
+    pub(super) fn names(&self) -> Result<Vec<RepositoryName>, ContentError> {
+        if self.shared.is_none() {
+            return Ok(lock(&self.held).keys().cloned().collect());
+        }
+        let mut names = Vec::new();
+        self.walk(&self.root, 0, &mut names).map_err(ContentError::io("list the repositories"))?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn walk(&self, dir: &Path, depth: usize, names: &mut Vec<RepositoryName>) -> io::Result<()> {
+        for entry in self.files.list(dir)? {
+            let name = entry.file_name();
+            if name == GENERATIONS {
+                names.extend(name_of(&self.root, dir));
+            } else if !name.as_encoded_bytes().starts_with(b"_")
+                && depth < DEEPEST
+                && entry.file_type()?.is_dir()
+            {
+                self.walk(&entry.path(), depth + 1, names)?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn catalogue(
         &self,
         repository: &RepositoryName,
     ) -> Result<Option<Arc<Catalogue>>, ContentError> {
+        if let Some(shared) = &self.shared {
+            return shared.catalogues.newest(&self.dir(repository).join(GENERATIONS), repository);
+        }
         match lock(&self.held).get(repository) {
             None => Ok(None),
             Some(Ok(catalogue)) => Ok(Some(catalogue.clone())),
@@ -79,6 +131,9 @@ impl Records {
     pub(super) fn publish(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
         let repository = next.name.clone();
         let _order = lock(self.shard(&repository));
+        if let Some(shared) = &self.shared {
+            return shared.catalogues.publish(&self.dir(&repository).join(GENERATIONS), next);
+        }
         let now = match self.catalogue(&repository)? {
             Some(catalogue) => catalogue.generation,
             None => self.unknown_yet(&repository)?,
@@ -96,6 +151,9 @@ impl Records {
             return Err(damaged(why));
         }
         let _order = lock(self.shard(&whole.name));
+        if let Some(shared) = &self.shared {
+            return shared.catalogues.restore(&self.dir(&whole.name).join(GENERATIONS), whole);
+        }
         let there = self.files.read(&self.dir(&whole.name).join(CATALOGUE)).ok();
         let there = there.and_then(|text| serde_json::from_slice::<Catalogue>(&text).ok());
         if let Some(other) = there.filter(|there| there.name != whole.name) {
@@ -105,7 +163,23 @@ impl Records {
     }
 
     /// Forgets a repository, durably. The catalogue goes first: without it, the rest is nothing.
-    pub(super) fn remove(&self, repository: &RepositoryName) -> io::Result<()> {
+    pub(super) fn remove(&self, repository: &RepositoryName) -> Result<(), ContentError> {
+        if self.shared.is_none() {
+            return self.remove_own(repository).map_err(full_or("remove a repository"));
+        }
+        // Its generations go on: a number that was used is never used again.
+        if self.catalogue(repository)?.is_some() {
+            self.restore(Catalogue::new(repository.clone()))?;
+        }
+        let dir = self.dir(repository);
+        let forget = || {
+            self.files.remove_all(&dir.join(ALL_PULLS))?;
+            self.files.remove_all(&dir.join(LINKS))
+        };
+        forget().map_err(full_or("remove a repository"))
+    }
+
+    fn remove_own(&self, repository: &RepositoryName) -> io::Result<()> {
         let dir = self.dir(repository);
         let _order = lock(self.shard(repository));
         match self.files.remove(&dir.join(CATALOGUE)) {
@@ -169,7 +243,7 @@ impl Records {
     }
 
     pub(super) fn linked(&self, repository: &RepositoryName, blob: &Digest) -> Result<bool, ContentError> {
-        self.files.is_there(&self.link_path(repository, blob)).map_err(ContentError::io("look for a link"))
+        self.is_seen(&self.link_path(repository, blob)).map_err(ContentError::io("look for a link"))
     }
 
     pub(super) fn link(&self, repository: &RepositoryName, blob: &Digest) -> io::Result<()> {
@@ -178,12 +252,32 @@ impl Records {
         let _order = lock(self.shard(repository));
         match self.files.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            there => return self.files.touch(&there?),
+            there => {
+                self.files.touch(&there?)?;
+                // Of another process nobody knows how far it is.
+                return if self.shared.is_some() { self.sync_above(&path) } else { Ok(()) };
+            }
         }
         let links = self.dir(repository).join(LINKS);
         self.make(&links)?;
         self.files.create(&path)?;
-        self.files.sync_dir(&links).inspect_err(|_| self.files.forget(&path))
+        let synced = self.files.sync_dir(&links);
+        if synced.is_err() && self.shared.is_none() {
+            self.files.forget(&path);
+        }
+        synced
+    }
+
+    /// Whether a file is there; one that is not seen is looked for anew, if another registry may have made it.
+    pub(super) fn is_seen(&self, path: &Path) -> io::Result<bool> {
+        match (self.files.is_there(path)?, &self.shared) {
+            (false, Some(shared)) => shared.catalogues.ledger().find_anew(path),
+            (seen, _) => Ok(seen),
+        }
+    }
+
+    fn sync_above(&self, path: &Path) -> io::Result<()> {
+        path.parent().map_or(Ok(()), |dir| self.files.sync_dir(dir))
     }
 
     pub(super) fn unlink(&self, repository: &RepositoryName, blob: &Digest) -> Result<(), ContentError> {
@@ -195,7 +289,7 @@ impl Records {
                 _ => {}
             }
             // Also when it is gone already: an earlier call may have failed to make that durable.
-            match path.parent().map_or(Ok(()), |dir| self.files.sync_dir(dir)) {
+            match self.sync_above(&path) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
                 synced => synced,
             }
@@ -223,22 +317,49 @@ impl Records {
             tracing::warn!(%repository, error = %why, "pull times were lost");
             Pulls::new()
         };
-        match self.files.read(&self.dir(repository).join(PULLS)) {
+        let read = |path: &Path| match self.files.read(path) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| lost(error.to_string())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Pulls::new(),
             Err(error) => lost(error.to_string()),
+        };
+        let dir = self.dir(repository);
+        if self.shared.is_none() {
+            return read(&dir.join(PULLS));
+        }
+        // Each registry knows of its own pulls: the last one of all of them counts.
+        let mut all = Pulls::new();
+        for entry in self.files.list(&dir.join(ALL_PULLS)).into_iter().flatten() {
+            for (tag, at) in read(&entry.path()) {
+                let last = all.entry(tag).or_insert(at);
+                *last = at.max(*last);
+            }
+        }
+        all
+    }
+
+    fn pulls_path(&self, repository: &RepositoryName) -> PathBuf {
+        let dir = self.dir(repository);
+        match &self.shared {
+            None => dir.join(PULLS),
+            Some(shared) => dir.join(ALL_PULLS).join(&shared.pulls),
         }
     }
 
     pub(super) fn save_pulls(&self, repository: &RepositoryName, pulls: &Pulls) -> Result<(), ContentError> {
-        let path = self.dir(repository).join(PULLS);
+        let path = self.pulls_path(repository);
         if pulls.is_empty() {
             self.files.forget(&path);
             return Ok(());
         }
         let text = serde_json::to_vec(pulls)
             .map_err(|error| ContentError::Damaged { what: "pull times".into(), why: error.to_string() })?;
-        self.files.replace(&path, &text, false).map_err(full_or("save pull times"))
+        let save = || {
+            if let Some(dir) = path.parent().filter(|_| self.shared.is_some()) {
+                self.make(dir)?;
+            }
+            self.files.replace(&path, &text, false)
+        };
+        save().map_err(full_or("save pull times"))
     }
 }
 

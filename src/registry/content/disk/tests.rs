@@ -15,6 +15,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 async fn open_with(dir: &Path, reserve: u64, upload_idle: Duration) -> Disk {
     let settings = DiskSettings {
         path: dir.to_owned(),
+        shared: false,
         name: "r1".into(),
         reserve,
         upload_idle,

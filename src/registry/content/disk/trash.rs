@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::super::{
-    ContentError,
+    Content, ContentError,
     trash::{Given, Stored, Trash, Turn},
 };
 use super::{Disk, Inner, blobs::Blobs};
@@ -40,7 +40,8 @@ pub(super) type Collecting = AtomicBool;
 #[async_trait]
 impl Trash for Disk {
     async fn collecting(&self) -> Result<Option<Box<dyn Turn>>, ContentError> {
-        if self.inner.collecting.swap(true, Ordering::AcqRel) {
+        // Not where other registries push: a link that one of them counts on might be taken away under it.
+        if self.is_shared() || self.inner.collecting.swap(true, Ordering::AcqRel) {
             return Ok(None);
         }
         Ok(Some(Box::new(OneCollector { inner: self.inner.clone() })))

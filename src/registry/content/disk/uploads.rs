@@ -13,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::{sync::Notify, task::JoinHandle};
 use uuid::Uuid;
 
-use super::super::{ContentError, Upload, files::Files};
+use super::super::{ContentError, Upload, files::Files, shared::folder};
 use super::session::{Claim, Session, Written};
 use super::space::Reservation;
 use super::{Disk, DiskSettings, full_or, lock};
@@ -42,9 +42,7 @@ impl Uploads {
     pub(super) fn open(root: PathBuf, files: Files, settings: &DiskSettings) -> io::Result<(Self, usize)> {
         files.make_dirs(&root)?;
         // The name goes into URLs, and a dot parts it from the rest.
-        let url_safe =
-            |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-') { c } else { '-' };
-        let name: String = settings.name.chars().map(url_safe).collect();
+        let name = folder(&settings.name);
         let uploads = Self {
             root,
             files,
@@ -128,9 +126,11 @@ impl Uploads {
     }
 
     pub(super) fn find(&self, repository: &RepositoryName, id: &str) -> Result<Arc<Session>, ContentError> {
-        let uuid = id.rsplit_once('.').filter(|(name, _)| *name == self.name);
-        let uuid =
-            uuid.and_then(|(_, uuid)| Uuid::parse_str(uuid).ok()).ok_or(ContentError::UnknownUpload)?;
+        let (registry, uuid) = id.rsplit_once('.').ok_or(ContentError::UnknownUpload)?;
+        let uuid = Uuid::parse_str(uuid).map_err(|_| ContentError::UnknownUpload)?;
+        if registry != self.name {
+            return Err(ContentError::ElsewhereUpload { registry: registry.to_owned() });
+        }
         let session = lock(&self.open).get(&uuid).cloned().ok_or(ContentError::UnknownUpload)?;
         let known = session.written.repository == *repository && !session.dropped.load(Ordering::Acquire);
         if known { Ok(session) } else { Err(ContentError::UnknownUpload) }

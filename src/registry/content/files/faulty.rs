@@ -81,6 +81,10 @@ impl Faults {
         (state.plan, state.calls) = (plan, 0);
     }
 
+    pub(super) fn pass(&self, time: Duration) {
+        self.world.pass(time);
+    }
+
     /// Calls since the last plan.
     pub(in crate::registry::content) fn calls(&self) -> u64 {
         lock(&self.state).calls

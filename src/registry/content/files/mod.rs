@@ -12,12 +12,15 @@ use std::{
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use rustix::{
     fs::{Timespec, Timestamps, UTIME_NOW, futimens},
     io::Errno,
 };
+
+use super::ContentError;
 
 /// What a call is to a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,15 @@ impl Files {
         self.step(Call::Bytes, Path::new(""), work)
     }
 
+    /// Waits for others to do something.
+    pub(super) fn wait(&self, time: Duration) {
+        #[cfg(test)]
+        if let Some(faults) = &self.faults {
+            return faults.pass(time);
+        }
+        std::thread::sleep(time);
+    }
+
     /// What is in a directory, opened anew: a client of a network file system asks its server by that.
     pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         let list = || fs::read_dir(dir)?.collect::<io::Result<Vec<_>>>();
@@ -83,6 +95,11 @@ impl Files {
             return Ok(list.into_iter().filter(|entry| faults.sees(&entry.path())).collect());
         }
         Ok(list)
+    }
+
+    /// Opens a directory and closes it again, so that names which are looked for next are asked for anew.
+    pub(super) fn refresh(&self, dir: &Path) -> io::Result<()> {
+        self.step(Call::Open, dir, || File::open(dir).map(drop))
     }
 
     pub(super) fn look(&self, path: &Path) -> io::Result<Metadata> {
@@ -114,6 +131,11 @@ impl Files {
     pub(super) fn create(&self, path: &Path) -> io::Result<File> {
         let open = || OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         self.step(Call::Make, path, open)
+    }
+
+    /// An empty file, which was not there before.
+    pub(super) fn create_new(&self, path: &Path) -> io::Result<File> {
+        self.step(Call::Make, path, || File::create_new(path))
     }
 
     /// Writes a file of which nobody knows yet; not synced.
@@ -181,6 +203,11 @@ impl Files {
         self.step(Call::Make, to, || fs::rename(from, to))
     }
 
+    /// A second name for a file, which nothing has yet.
+    pub(super) fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.step(Call::Make, to, || fs::hard_link(from, to))
+    }
+
     pub(super) fn remove(&self, path: &Path) -> io::Result<()> {
         self.step(Call::Take, path, || fs::remove_file(path))
     }
@@ -215,6 +242,37 @@ impl Files {
         write().inspect_err(|_| self.forget(&beside))
     }
 
+    /// Gives a whole, synced file a second name that it keeps for ever, unless one of this size has it: whoever was first,
+    /// its content is the same. What the call returned counts for nothing; what is there then does.
+    pub(super) fn give(&self, file: &Path, target: &Path, size: u64) -> io::Result<()> {
+        let linked = self.link(file, target);
+        let dir = target.parent().ok_or(io::ErrorKind::NotFound)?;
+        let synced = self.sync_dir(dir);
+        match self.look(target) {
+            Ok(there) if there.len() == size => synced,
+            Ok(there) => Err(io::Error::other(format!(
+                "`{}` is there with {} bytes instead of {size}",
+                target.display(),
+                there.len()
+            ))),
+            Err(error) => Err(linked.err().unwrap_or(error)),
+        }
+    }
+
+    /// Writes a file whole and [gives](Files::give) it its name.
+    pub(super) fn place(&self, target: &Path, bytes: &[u8]) -> io::Result<()> {
+        let beside = self.beside();
+        let write = || {
+            self.write(&beside, bytes)?;
+            let file = self.open(&beside)?;
+            self.sync(&file)?;
+            self.give(&beside, target, bytes.len() as u64)
+        };
+        let written = write();
+        self.forget(&beside);
+        written
+    }
+
     /// Removes a file that nothing refers to. A failure leaves it to the next start, which removes it too.
     pub(super) fn forget(&self, path: &Path) {
         if let Err(error) = self.remove(path)
@@ -222,5 +280,15 @@ impl Files {
         {
             tracing::warn!(file = %path.display(), error = %error, "leftover file could not be removed");
         }
+    }
+}
+
+/// Tells a full disk from other failures; the storage puts the numbers in.
+pub(super) fn full_or(what: &'static str) -> impl FnOnce(io::Error) -> ContentError {
+    move |source| match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            ContentError::Full { free: 0, needed: 0 }
+        }
+        _ => ContentError::Io { what, source },
     }
 }

@@ -155,6 +155,7 @@ struct World {
 async fn open(dir: &Path) -> disk::Disk {
     let settings = disk::DiskSettings {
         path: dir.to_owned(),
+        shared: false,
         name: "r2".into(),
         reserve: 0,
         upload_idle: Duration::from_secs(3600),

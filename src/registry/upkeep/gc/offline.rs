@@ -26,9 +26,11 @@ pub enum OfflineError {
 
 /// Collects once, or tells what would be collected. The directory is locked meanwhile.
 pub async fn offline(config: &Registry, dry_run: bool) -> Result<Collected, OfflineError> {
-    let Storage::Disk(path) = &config.storage;
-    let log = path.join("log");
-    let content = Disk::open(disk::DiskSettings::of(config, path.clone())).await?;
+    let log = match &config.storage {
+        Storage::Disk(path) => path.join("log"),
+        Storage::Shared(path) => return Err(disk::OpenError::Shared { path: path.clone() }.into()),
+    };
+    let content = Disk::open(disk::DiskSettings::of(config)).await?;
     let opened = tokio::task::spawn_blocking(move || Log::open(&log)?.unapplied()).await;
     let unapplied =
         opened.unwrap_or_else(|gone| Err(LogError::Damaged(format!("reading it failed: {gone}"))))?;
