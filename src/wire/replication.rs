@@ -135,6 +135,8 @@ pub enum Change {
     Opened,
     /// A blob is complete and was given to a repository.
     Blob,
+    /// A blob was taken from a repository that shows nothing which needs it.
+    Withdrawn,
     /// A manifest, and with it perhaps a tag.
     Published,
     /// A tag was removed.

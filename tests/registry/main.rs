@@ -7,6 +7,7 @@ mod support;
 
 mod rig;
 mod pushes;
+mod conformance;
 mod sha512;
 mod pulls;
 mod errors;

@@ -95,11 +95,13 @@ async fn whatever_is_done_at_the_writer_comes_to_its_replicas_byte_for_byte() {
         let all = templates["body"].as_array().unwrap();
         all.iter().find(|t| t["name"] == name).unwrap()["id"].as_str().unwrap().to_owned()
     };
+    let withdrawn = writer.blob("other", b"for nothing").await;
     let arch = serde_json::json!({ "id": id("other"), "arch": "amd64" });
     for (method, path, body) in [
         ("PUT", "/registry/vm/arch".to_owned(), arch.to_string()),
         ("DELETE", format!("/v2/mac/sonoma/manifests/{gone}"), String::new()),
         ("DELETE", "/v2/other/manifests/latest".to_owned(), String::new()),
+        ("DELETE", format!("/v2/other/blobs/{withdrawn}"), String::new()),
         ("DELETE", format!("/registry/revert?id={}&tag=v3", id("mac/sonoma")), String::new()),
     ] {
         let answer = writer.ask(method, &path).body(body).send().await.unwrap();
@@ -116,6 +118,7 @@ async fn whatever_is_done_at_the_writer_comes_to_its_replicas_byte_for_byte() {
     for replica in [&first, &second] {
         caught_up(replica, &writer).await;
         assert_same(&writer, replica);
+        assert_eq!(replica.get(&format!("/v2/other/blobs/{withdrawn}")).await.status(), 404);
         let tags = replica.json("/v2/mac/sonoma/tags/list").await;
         assert_eq!(tags["tags"], serde_json::json!(["v1"]));
         for path in ["/registry/vm", "/v2/_catalog"] {

@@ -234,6 +234,17 @@ impl Journal {
         self.order(|reply| Order::Give(repository, blob, reply)).await
     }
 
+    /// Takes a blob from a repository, and tells replicas to do the same. Its caller makes sure that nothing which the
+    /// repository shows needs it.
+    pub async fn withdraw(
+        &self,
+        repository: &RepositoryName,
+        blob: &Digest,
+    ) -> Result<Position, JournalError> {
+        let (repository, blob) = (repository.clone(), *blob);
+        self.order(|reply| Order::Withdraw(repository, blob, reply)).await
+    }
+
     /// Applies entries of the writer's log that follow on the own one; at most [`BATCH`]. Every blob they need is
     /// here already and given to its repository.
     pub async fn apply(&self, entries: Vec<(Entry, Bytes)>) -> Result<Position, JournalError> {

@@ -57,6 +57,7 @@ pub(super) enum Order {
     Commit(Box<Draft>, Reply<Pending>),
     Receive(Received),
     Give(RepositoryName, Digest, Reply<Position>),
+    Withdraw(RepositoryName, Digest, Reply<Position>),
     Apply(Vec<(Entry, Bytes)>, Reply<Position>),
     Restore(Box<Catalogue>, Reply<()>),
     Forget(RepositoryName, Reply<()>),
@@ -130,6 +131,9 @@ impl Turn {
             Order::Receive(received) => uploads.push(Box::pin(whole(received))),
             Order::Give(repository, blob, reply) => {
                 drop(reply.send(self.give(repository, blob).await));
+            }
+            Order::Withdraw(repository, blob, reply) => {
+                drop(reply.send(self.withdraw(repository, blob).await));
             }
             Order::Apply(entries, reply) => drop(reply.send(self.apply(entries).await)),
             Order::Restore(whole, reply) => drop(reply.send(self.restore(*whole).await)),
@@ -350,6 +354,25 @@ impl Turn {
             ..self.entry(prev, position, Change::Blob)
         };
         self.append(entry).await?;
+        self.advance(position, false);
+        Ok(position)
+    }
+
+    /// Told first: a kill in between leaves the blob here, and who asked, unanswered, asks again.
+    async fn withdraw(&self, repository: RepositoryName, digest: Digest) -> Result<Position, JournalError> {
+        self.writer.check()?;
+        let (prev, _) = self.log.head();
+        let position = prev.next();
+        let entry = Entry {
+            repository: Some(repository.clone()),
+            digest: Some(digest),
+            ..self.entry(prev, position, Change::Withdrawn)
+        };
+        self.append(entry).await?;
+        if let Err(error) = self.content.unlink(&repository, &digest).await {
+            self.take_back(position).await;
+            return Err(error.into());
+        }
         self.advance(position, false);
         Ok(position)
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::{body::lingering, path::PathFault};
 use crate::{
-    model::{DigestError, Position},
+    model::{Digest, DigestError, Position},
     registry::{
         content::ContentError,
         journal::JournalError,
@@ -63,6 +63,9 @@ impl Code {
     }
 }
 
+/// Things missing that one answer names; the first one's message has their number.
+const MISSING_TOLD: usize = 256;
+
 /// An error answer.
 #[derive(Debug)]
 pub(super) struct OciError(Box<Inner>);
@@ -73,6 +76,7 @@ struct Inner {
     code: &'static str,
     message: String,
     detail: Option<Value>,
+    more: Vec<ErrorItem>,
     headers: HeaderMap,
     /// A request body that is still coming; see [`lingering`].
     unread: Option<Body>,
@@ -89,6 +93,7 @@ impl OciError {
             code,
             message,
             detail: None,
+            more: Vec::new(),
             headers: HeaderMap::new(),
             unread: None,
             begun: false,
@@ -100,6 +105,21 @@ impl OciError {
         Self::new(Code::Unknown, text)
             .status(StatusCode::SERVICE_UNAVAILABLE)
             .header(header::RETRY_AFTER, "2")
+    }
+
+    /// One error for each thing that a manifest needs and that is not here.
+    fn missing(text: String, missing: &[Digest]) -> Self {
+        let mut answer = Self::new(Code::ManifestBlobUnknown, text);
+        let mut each = missing.iter().take(MISSING_TOLD).map(|digest| json!({ "digest": digest }));
+        answer.0.detail = each.next();
+        answer.0.more = each
+            .map(|detail| ErrorItem {
+                code: answer.0.code.into(),
+                message: "not in the repository".into(),
+                detail: Some(detail),
+            })
+            .collect();
+        answer
     }
 
     pub(super) fn status(mut self, status: StatusCode) -> Self {
@@ -142,12 +162,13 @@ impl OciError {
 
 impl IntoResponse for OciError {
     fn into_response(self) -> Response {
-        let Inner { status, code, message, detail, headers, unread, .. } = *self.0;
+        let Inner { status, code, message, detail, more, headers, unread, .. } = *self.0;
         if status.is_server_error() {
             tracing::error!(status = status.as_u16(), error = %message, "request failed");
         }
-        let item = ErrorItem { code: code.into(), message, detail };
-        let text = serde_json::to_vec(&Errors { errors: vec![item] }).unwrap_or_default();
+        let mut errors = vec![ErrorItem { code: code.into(), message, detail }];
+        errors.extend(more);
+        let text = serde_json::to_vec(&Errors { errors }).unwrap_or_default();
         let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
         let mut response = match unread {
             Some(body) => (status, json, lingering(text, body)).into_response(),
@@ -235,12 +256,20 @@ impl From<RepositoryError> for OciError {
             | RepositoryError::NoTemplate(_)
             | RepositoryError::NoVersion(_) => Code::ManifestUnknown,
             RepositoryError::Bound { .. } => Code::Denied,
+            RepositoryError::NoBlob { blob, .. } => {
+                return Self::new(Code::BlobUnknown, text).detail(json!({ "digest": blob }));
+            }
+            // The specification has this status for a blob that may not be deleted.
+            RepositoryError::Needed { blob, manifest } => {
+                return Self::new(Code::Denied, text)
+                    .status(StatusCode::METHOD_NOT_ALLOWED)
+                    .header(header::ALLOW, "GET, HEAD")
+                    .detail(json!({ "digest": blob, "manifest": manifest }));
+            }
             RepositoryError::Manifest(fault) => match fault {
                 ManifestFault::Form(_) => Code::ManifestInvalid,
                 ManifestFault::Digest { .. } | ManifestFault::Reference { .. } => Code::DigestInvalid,
-                ManifestFault::Missing(digest) => {
-                    return Self::new(Code::ManifestBlobUnknown, text).detail(json!({ "digest": digest }));
-                }
+                ManifestFault::Missing(missing) => return Self::missing(text, &missing),
                 ManifestFault::Size { .. } => Code::SizeInvalid,
             },
         };

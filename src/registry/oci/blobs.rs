@@ -11,7 +11,10 @@ use super::{Ask, Code, DIGEST, OciError};
 use crate::{
     http::with_parts,
     model::{Digest, RepositoryName},
-    registry::range::{AskedRange, asked_range},
+    registry::{
+        position::Wrote,
+        range::{AskedRange, asked_range},
+    },
 };
 
 /// `GET` and `HEAD`.
@@ -39,7 +42,9 @@ pub(super) async fn get(ask: &Ask<'_>, name: &RepositoryName, digest: &Digest) -
         return Ok(built(answer.status(StatusCode::NOT_MODIFIED), Body::empty()));
     }
     let same = ask.header(header::IF_RANGE).is_none_or(|known| known == etag);
-    let asked = if same { asked_range(ask.header(header::RANGE), size) } else { AskedRange::Whole };
+    // A range is asked for with GET alone.
+    let asked =
+        if same && !ask.is_head() { asked_range(ask.header(header::RANGE), size) } else { AskedRange::Whole };
     let (answer, range) = match asked {
         AskedRange::Unsatisfiable => {
             return Err(OciError::new(Code::SizeInvalid, format!("the blob has {size} bytes"))
@@ -65,6 +70,17 @@ pub(super) async fn get(ask: &Ask<'_>, name: &RepositoryName, digest: &Digest) -
         }
     });
     Ok(with_parts(built(answer, Body::empty()), parts.boxed()))
+}
+
+/// `DELETE`: takes it from this repository.
+pub(super) async fn withdraw(
+    ask: &Ask<'_>,
+    name: &RepositoryName,
+    digest: &Digest,
+) -> Result<Response, OciError> {
+    let position = ask.app.repositories.withdraw(name, digest).await?;
+    let answer = Response::builder().status(StatusCode::ACCEPTED).extension(Wrote(position));
+    Ok(built(answer, Body::empty()))
 }
 
 /// Every part of such an answer is made by us and valid, but for a media type that came with a push.

@@ -72,7 +72,8 @@ pub(super) async fn put(
         RoomError::Broken => OciError::new(Code::ManifestInvalid, "the body ended before its time"),
     })?;
     let bytes = Bytes::copy_from_slice(whole.bytes());
-    let media_type = ask.header(header::CONTENT_TYPE).filter(|kind| !kind.is_empty()).map(str::to_owned);
+    let media_type = ask.header(header::CONTENT_TYPE).and_then(|kind| kind.split(';').next()).map(str::trim);
+    let media_type = media_type.filter(|kind| !kind.is_empty()).map(str::to_owned);
     ask.app.quotas.admit_manifest(name, &bytes).await?;
     let taken = ask.app.repositories.put(name, reference, media_type, bytes).await?;
     ask.app.metrics.manifests.inc();

@@ -55,15 +55,16 @@ async fn route(app: &App, request: Request) -> Result<Response, OciError> {
     }
     match (target, ask.method.as_str()) {
         (Target::Base, _) if read => Ok(json(StatusCode::OK, &serde_json::json!({}))),
-        (Target::Repositories, "GET") => tags::repositories(&ask).await,
-        (Target::Tags(name), "GET") => tags::list(&ask, &name).await,
-        (Target::Referrers(name, digest), "GET") => tags::referrers(&ask, &name, &digest).await,
+        (Target::Repositories, _) if read => tags::repositories(&ask).await,
+        (Target::Tags(name), _) if read => tags::list(&ask, &name).await,
+        (Target::Referrers(name, digest), _) if read => tags::referrers(&ask, &name, &digest).await,
         (Target::Blob(name, digest), _) if read => blobs::get(&ask, &name, &digest).await,
+        (Target::Blob(name, digest), "DELETE") => blobs::withdraw(&ask, &name, &digest).await,
         (Target::Manifest(name, reference), _) if read => manifests::get(&ask, &name, &reference).await,
         (Target::Manifest(name, reference), "PUT") => manifests::put(&ask, &name, &reference, body).await,
         (Target::Manifest(name, reference), "DELETE") => manifests::delete(&ask, &name, &reference).await,
         (Target::Uploads(name), "POST") => uploads::begin(&ask, &name, body).await,
-        (Target::Upload(name, id), "GET") => uploads::status(&ask, &name, &id).await,
+        (Target::Upload(name, id), _) if read => uploads::status(&ask, &name, &id).await,
         (Target::Upload(name, id), "PATCH") => uploads::append(&ask, &name, &id, body).await,
         (Target::Upload(name, id), "PUT") => uploads::finish(&ask, &name, &id, body).await,
         (Target::Upload(name, id), "DELETE") => uploads::cancel(&ask, &name, &id).await,
@@ -100,7 +101,7 @@ impl Ask<'_> {
     /// Whether the client has this content already.
     fn has(&self, etag: &str) -> bool {
         let given = self.header(header::IF_NONE_MATCH).unwrap_or_default();
-        given.split(',').any(|one| one.trim().trim_start_matches("W/") == etag)
+        given.split(',').map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == etag)
     }
 }
 

@@ -47,10 +47,10 @@ impl Target {
     /// For `Allow`.
     pub(super) fn methods(&self) -> &'static str {
         match self {
-            Self::Base | Self::Blob(..) => "GET, HEAD",
-            Self::Repositories | Self::Tags(_) | Self::Referrers(..) => "GET",
+            Self::Base | Self::Repositories | Self::Tags(_) | Self::Referrers(..) => "GET, HEAD",
+            Self::Blob(..) => "GET, HEAD, DELETE",
             Self::Uploads(_) => "POST",
-            Self::Upload(..) => "GET, PATCH, PUT, DELETE",
+            Self::Upload(..) => "GET, HEAD, PATCH, PUT, DELETE",
             Self::Manifest(..) => "GET, HEAD, PUT, DELETE",
         }
     }

@@ -106,10 +106,13 @@ struct Page {
 impl Page {
     /// The names behind `last`, at most `n`; `all` is in order.
     fn of<'a>(ask: &Ask<'_>, all: impl Iterator<Item = &'a str>) -> Result<Self, OciError> {
-        let size = match ask.query.get("n").map(str::parse::<usize>) {
+        let size = match ask.query.get("n") {
             None => PAGE,
-            Some(Ok(size)) => size.min(PAGE),
-            Some(Err(_)) => {
+            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => {
+                // More digits than a number has: more than a page has, too.
+                digits.parse().unwrap_or(PAGE).min(PAGE)
+            }
+            Some(_) => {
                 return Err(OciError::new(Code::PaginationInvalid, "`n` is not a number of names"));
             }
         };

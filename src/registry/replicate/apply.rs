@@ -124,9 +124,13 @@ impl Apply {
         Ok(true)
     }
 
-    /// Gives the blobs of an entry to its repository; those of an announcement only if they are here already.
+    /// Gives the blobs of an entry to its repository, or takes the one that was withdrawn; those of an announcement only if they are here already.
     async fn give(&self, entry: &Entry) -> Result<(), ContentError> {
         let Some(repository) = &entry.repository else { return Ok(()) };
+        if let (Change::Withdrawn, Some(blob)) = (entry.change, &entry.digest) {
+            self.fetcher.withdraw(repository, blob);
+            return self.content.unlink(repository, blob).await;
+        }
         for blob in &entry.blobs {
             let manifest = entry.change == Change::Published && entry.digest == Some(blob.digest);
             let later = entry.change == Change::Blob && self.content.find(&blob.digest).await?.is_none();

@@ -4,7 +4,7 @@
 //! and given back byte for byte.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -51,8 +51,8 @@ pub enum ManifestFault {
         source: DigestError,
     },
     /// Something it needs is not in the repository.
-    #[error("manifest needs {0}, which is not in the repository; push it first")]
-    Missing(Digest),
+    #[error("manifest needs {}, which is not in the repository; push it first", these(.0))]
+    Missing(Vec<Digest>),
     /// Something it needs has another size.
     #[error("manifest says that {digest} has {said} bytes; it has {has}")]
     Size {
@@ -122,10 +122,14 @@ impl Parsed {
         if raw.layers.len().max(raw.manifests.len()) > LISTED {
             return Err(ManifestFault::Form(format!("it lists more than {LISTED} layers or manifests")));
         }
+        if !raw.manifests.is_empty() && (raw.config.is_some() || !raw.layers.is_empty()) {
+            // Two clients could take it for two different things.
+            return Err(ManifestFault::Form("it is a manifest and an index at once".into()));
+        }
         let parts = |list: &[oci::Descriptor]| list.iter().map(part).collect::<Result<Vec<_>, _>>();
         Ok(Self {
             config: raw.config.as_ref().map(part).transpose()?,
-            config_type: raw.config.map(|config| config.media_type),
+            config_type: raw.config.map(|config| config.media_type).filter(|kind| !kind.is_empty()),
             layers: parts(&raw.layers)?,
             children: parts(&raw.manifests)?,
             subject: raw.subject.as_ref().map(part).transpose()?.map(|part| part.digest),
@@ -135,10 +139,20 @@ impl Parsed {
         })
     }
 
-    /// What to answer as its type when the push did not say.
-    pub fn media_type(&self) -> &str {
+    /// The type to give it back with: as it was pushed, else as it says itself, else by its form. One that came as
+    /// something else than it says is refused, for no client would take it.
+    pub(super) fn named(&self, pushed_as: Option<String>) -> Result<String, ManifestFault> {
         let by_form = if self.children.is_empty() { oci::IMAGE_MANIFEST } else { oci::IMAGE_INDEX };
-        self.own_media_type.as_deref().unwrap_or(by_form)
+        match (pushed_as, &self.own_media_type) {
+            (Some(given), Some(own)) if !given.eq_ignore_ascii_case(own) => {
+                let (given, own): (String, String) =
+                    (given.chars().take(80).collect(), own.chars().take(80).collect());
+                Err(ManifestFault::Form(format!("its mediaType is `{own}`, and its Content-Type `{given}`")))
+            }
+            (Some(given), _) => Ok(given),
+            (None, Some(own)) => Ok(own.clone()),
+            (None, None) => Ok(by_form.to_owned()),
+        }
     }
 
     /// What it takes in memory, about.
@@ -162,6 +176,7 @@ impl Parsed {
         catalogue: Option<&Catalogue>,
     ) -> Result<(), super::RepositoryError> {
         let mut known: HashMap<Digest, Option<u64>> = HashMap::new();
+        let (mut missing, mut told) = (Vec::new(), HashSet::new());
         for blob in self.blobs() {
             let has = match known.get(&blob.digest) {
                 Some(has) => *has,
@@ -177,7 +192,8 @@ impl Parsed {
                     return Err(ManifestFault::Size { digest: blob.digest, said: blob.size, has }.into());
                 }
                 None if blob.elsewhere => {}
-                None => return Err(ManifestFault::Missing(blob.digest).into()),
+                None if told.insert(blob.digest) => missing.push(blob.digest),
+                None => {}
             }
         }
         for child in &self.children {
@@ -189,10 +205,20 @@ impl Parsed {
                         ManifestFault::Size { digest: child.digest, said: child.size, has: stored.size };
                     return Err(fault.into());
                 }
-                None => return Err(ManifestFault::Missing(child.digest).into()),
+                None if told.insert(child.digest) => missing.push(child.digest),
+                None => {}
             }
         }
-        Ok(())
+        if missing.is_empty() { Ok(()) } else { Err(ManifestFault::Missing(missing).into()) }
+    }
+}
+
+/// In words, whatever their number.
+fn these(missing: &[Digest]) -> String {
+    match missing {
+        [] => "nothing".into(),
+        [one] => one.to_string(),
+        [one, rest @ ..] => format!("{one} and {} more", rest.len()),
     }
 }
 

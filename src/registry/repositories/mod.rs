@@ -3,6 +3,7 @@
 //! A change reads the newest catalogue, decides, and publishes the next generation; when somebody else was
 //! faster it reads and decides again. That one call of `publish` is where a change becomes visible.
 
+mod blobs;
 mod manifest;
 pub mod needs;
 mod prune;
@@ -68,6 +69,22 @@ pub enum RepositoryError {
         reference: String,
         /// The repository's last change.
         changed: Position,
+    },
+    /// The repository was not given this blob.
+    #[error("blob {blob} is not in `{repository}`")]
+    NoBlob {
+        /// Which repository.
+        repository: RepositoryName,
+        /// Which blob.
+        blob: Digest,
+    },
+    /// The blob cannot go.
+    #[error("blob {blob} is needed by manifest {manifest} of this repository; delete that first")]
+    Needed {
+        /// Which blob.
+        blob: Digest,
+        /// One that needs it.
+        manifest: Digest,
     },
     /// No template has this id.
     #[error("template `{0}` is not known")]
@@ -287,7 +304,7 @@ impl Repositories {
         }
         self.journal().check_writes()?;
         let parsed = Arc::new(Parsed::read(&bytes)?);
-        let media_type = media_type.unwrap_or_else(|| parsed.media_type().to_owned());
+        let media_type = parsed.named(media_type)?;
         manifest::check_media_type(&media_type)?;
         let _turn = self.turn(repository).await;
         let before = self.content().catalogue(repository).await?;

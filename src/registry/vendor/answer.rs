@@ -78,7 +78,8 @@ impl From<RepositoryError> for Fail {
             // The vendor's command line prints this text.
             RepositoryError::NoVersion(_) => Self::bad(message),
             RepositoryError::Bound { .. } => Self { status: StatusCode::FORBIDDEN, message },
-            RepositoryError::NoManifest { .. } => Self::not_found(),
+            RepositoryError::NoManifest { .. } | RepositoryError::NoBlob { .. } => Self::not_found(),
+            RepositoryError::Needed { .. } => Self { status: StatusCode::CONFLICT, message },
             RepositoryError::Manifest(_) => Self { status: StatusCode::INTERNAL_SERVER_ERROR, message },
             RepositoryError::NotYet(_) => Self { status: StatusCode::SERVICE_UNAVAILABLE, message },
             RepositoryError::Content(error) => error.into(),

@@ -102,6 +102,15 @@ impl Board {
         self.want(blob, Priority::Announced);
     }
 
+    /// The repository is not given this blob any more, should it still be on its way.
+    pub(super) fn withdraw(&mut self, repository: &RepositoryName, blob: &Digest) {
+        if let Some(known) = self.blobs.get_mut(blob)
+            && known.links.remove(repository)
+        {
+            self.links -= 1;
+        }
+    }
+
     fn known(&mut self, blob: &BlobRef) -> &mut Known {
         let known = self.blobs.entry(blob.digest).or_insert_with(|| Known {
             blob: *blob,

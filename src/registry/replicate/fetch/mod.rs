@@ -318,6 +318,11 @@ impl FetchHandle {
         }
     }
 
+    /// A blob that was announced is not the repository's any more.
+    pub fn withdraw(&self, repository: &RepositoryName, blob: &Digest) {
+        self.shared.board().withdraw(repository, blob);
+    }
+
     /// Fetches a blob in the background and gives it to the repository. At most [`plan::ANNOUNCED`] wait: one more,
     /// and the oldest is forgotten, for whatever needs it asks for it.
     pub fn announce(&self, repository: RepositoryName, blob: BlobRef) {
