@@ -46,7 +46,9 @@ async fn filled(dir: &std::path::Path, tree: &Tree) -> Repositories {
         name: "r1".into(),
         reserve: 0,
         upload_idle: Duration::from_secs(60),
+        upload_age: Duration::from_secs(3600),
         uploads: 4,
+        uploads_per_client: None,
         verify_every: Duration::from_secs(3600),
     };
     let content: Arc<dyn Content> = Arc::new(disk::Disk::open(settings).await.expect("an empty directory"));

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 pub use super::upkeep::{Gc, Quota, Scrub, Upkeep};
-use super::{BaseUrl, Log, Server};
+use super::{BaseUrl, Log, Server, proxy::Network};
 
 /// Everything a registry is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,8 +88,16 @@ pub struct Limits {
     pub reserve: u64,
     /// An upload session without a byte for so long is thrown away.
     pub upload_idle: Duration,
+    /// An upload session that was opened so long ago is thrown away, whoever writes to it.
+    pub upload_age: Duration,
+    /// A body of an upload that brings nothing for so long is given up.
+    pub body_idle: Duration,
     /// Most upload sessions at once.
     pub uploads: usize,
+    /// Most upload sessions of one client.
+    pub uploads_per_client: Option<usize>,
+    /// Proxies whose `X-Forwarded-For` tells who the client is.
+    pub trusted: Vec<Network>,
     /// What was stored and not verified for so long is hashed before it is sent.
     pub verify_every: std::time::Duration,
 }
@@ -100,7 +108,11 @@ impl Default for Limits {
             manifest: 4 * 1024 * 1024,
             reserve: 1024 * 1024 * 1024,
             upload_idle: Duration::from_secs(24 * 3600),
+            upload_age: Duration::from_secs(7 * 24 * 3600),
+            body_idle: Duration::from_secs(120),
             uploads: 1024,
+            uploads_per_client: None,
+            trusted: Vec::new(),
             verify_every: std::time::Duration::from_secs(24 * 3600),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use prometheus::{Gauge, IntCounter, IntGaugeVec};
+use prometheus::{Gauge, IntCounter, IntCounterVec, IntGaugeVec};
 
 use super::{
     content::{Condition, Space, disk::Cleaned, size},
@@ -49,6 +49,8 @@ pub(super) struct RegistryMetrics {
     pub(super) sent: IntCounter,
     pub(super) manifests: IntCounter,
     pub(super) uploads: Gauge,
+    pub(super) uploads_refused: IntCounterVec,
+    pub(super) uploads_expired: IntCounterVec,
     pub(super) free: Gauge,
     pub(super) broken: Gauge,
     pub(super) cleaned: IntGaugeVec,
@@ -70,6 +72,8 @@ impl RegistryMetrics {
             sent: counter(names::REGISTRY_SENT)?,
             manifests: counter(names::REGISTRY_MANIFESTS)?,
             uploads: all.gauge(names::REGISTRY_UPLOADS)?,
+            uploads_refused: all.counters(names::REGISTRY_UPLOADS_REFUSED)?,
+            uploads_expired: all.counters(names::REGISTRY_UPLOADS_EXPIRED)?,
             free: all.gauge(names::REGISTRY_FREE)?,
             broken: all.gauge(names::REGISTRY_BROKEN)?,
             cleaned: all.gauges(names::REGISTRY_CLEANED)?,

@@ -58,6 +58,8 @@ metrics! {
     REGISTRY_SENT = "switchyard_registry_sent_bytes_total" Counter [] "Bytes of blobs given to readers.";
     REGISTRY_MANIFESTS = "switchyard_registry_manifests_total" Counter [] "Manifests published.";
     REGISTRY_UPLOADS = "switchyard_registry_upload_sessions" Gauge [] "Upload sessions that are open.";
+    REGISTRY_UPLOADS_REFUSED = "switchyard_registry_uploads_refused_total" Counter ["why"] "Upload sessions that were not opened: uploads (limits.uploads are open), client (limits.uploads_per_client of one are), space, storage.";
+    REGISTRY_UPLOADS_EXPIRED = "switchyard_registry_uploads_expired_total" Counter ["why"] "Upload sessions that were thrown away unfinished: idle (limits.upload_idle), age (limits.upload_age).";
     REGISTRY_FREE = "switchyard_registry_free_bytes" Gauge [] "Free bytes of the storage.";
     REGISTRY_CLEANED = "switchyard_registry_unfinished_removed" Gauge ["what"] "What an earlier run had not finished and the start removed: file, upload, fill.";
     REGISTRY_BROKEN = "switchyard_registry_broken_templates" Gauge [] "Templates that the last listing skipped.";

@@ -158,6 +158,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("controller", "registries.node_address", "'http://other:8089'"),
     ("registry", "storage.disk", "'/srv/other'"),
     ("registry", "limits.reserve", "'5GiB'"),
+    ("registry", "limits.trusted", "['10.0.0.0/8']"),
     ("registry", "quota.total", "'5GiB'"),
     ("registry", "quota.template", "'5GiB'"),
     ("registry", "replication.peers", "['http://10.0.1.9:8089']"),

@@ -22,8 +22,10 @@ use crate::rig::{MANIFEST, Rig, config, limits, noise};
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
-/// Kinds of storage, each with how a config names it.
-const KINDS: &[(&str, fn(&Path) -> Storage)] = &[("disk", |dir| Storage::Disk(dir.to_owned()))];
+/// A kind of storage, and how a config names it.
+type Kind = (&'static str, fn(&Path) -> Storage);
+
+const KINDS: &[Kind] = &[("disk", |dir| Storage::Disk(dir.to_owned()))];
 
 const CATEGORIES: &[(&str, &str)] = &[
     ("pull", include_str!("conformance/pull.txt")),
@@ -100,7 +102,7 @@ impl<'a> Case<'a> {
     }
 
     async fn run(&self, rig: &Rig, number: usize) -> Result<(), String> {
-        let mut run = Run { rig, repository: format!("spec/c{number}"), ..Run::new(rig) };
+        let mut run = Run::new(rig, format!("spec/c{number}"));
         let mut lines = self.lines.iter().peekable();
         while let Some(line) = lines.next() {
             let at = |why: String| format!("`{line}`: {why}");
@@ -127,8 +129,8 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(rig: &'a Rig) -> Self {
-        Self { rig, repository: String::new(), bodies: HashMap::new(), kept: HashMap::new() }
+    fn new(rig: &'a Rig, repository: String) -> Self {
+        Self { rig, repository, bodies: HashMap::new(), kept: HashMap::new() }
     }
 
     fn body(&self, name: &str) -> &Vec<u8> {

@@ -38,13 +38,14 @@ async fn a_registry_of_its_own() {
     panic!("{ended}");
 }
 
-struct Victim {
+/// A registry that can be killed, and looked at from outside.
+pub(crate) struct Victim {
     process: Process,
     place: Place,
 }
 
 impl Victim {
-    fn start(place: Place) -> Self {
+    pub(crate) fn start(place: Place) -> Self {
         let binary = std::env::current_exe().unwrap();
         let directory = format!("{DIRECTORY}={}", place.dir().display());
         let arguments = [
@@ -57,7 +58,11 @@ impl Victim {
         Self { process: Process::start_by(&place, "registry", "env", &arguments), place }
     }
 
-    async fn address(&mut self) -> SocketAddr {
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid().expect("it runs")
+    }
+
+    pub(crate) async fn address(&mut self) -> SocketAddr {
         let file = self.place.path("address");
         self.process.addresses(&file).await[0]
     }

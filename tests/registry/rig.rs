@@ -110,8 +110,8 @@ impl Rig {
     }
 
     pub(crate) async fn put_manifest(&self, name: &str, reference: &str, manifest: &Value) -> Response {
-        let put =
-            self.ask("PUT", &format!("/v2/{name}/manifests/{reference}")).header("content-type", MANIFEST);
+        let kind = manifest["mediaType"].as_str().unwrap_or(MANIFEST);
+        let put = self.ask("PUT", &format!("/v2/{name}/manifests/{reference}")).header("content-type", kind);
         put.body(manifest.to_string()).send().await.unwrap()
     }
 

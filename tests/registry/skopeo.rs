@@ -38,6 +38,12 @@ async fn skopeo_copies_an_image_in_and_out_unchanged() {
             .await;
     let listed: serde_json::Value = serde_json::from_str(&listed.out).expect("a list");
     assert_eq!(listed["Tags"], json!(["14.5"]));
+    let inspected = outside::run(&place, "skopeo", &["inspect", tls, &format!("docker://{at}")]).await;
+    let inspected: serde_json::Value = serde_json::from_str(&inspected.out).expect("what it is");
+    assert_eq!(inspected["Digest"], image.manifest);
+    assert_eq!(inspected["RepoTags"], json!(["14.5"]));
+    let layers: Vec<&str> = image.layers.iter().map(|(digest, _)| digest.as_str()).collect();
+    assert_eq!(inspected["Layers"], json!(layers));
     let gone = outside::run(&place, "skopeo", &["delete", tls, &format!("docker://{at}")]).await;
     assert!(gone.ok, "{}", gone.err);
     assert_eq!(rig.get("/v2/mac/sonoma/manifests/14.5").await.status(), 404);

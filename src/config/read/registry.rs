@@ -1,6 +1,6 @@
 //! `registry.toml`.
 
-use super::{etcd, server, upkeep};
+use super::{etcd, rules::network, server, upkeep};
 use crate::config::{
     raw::{Raw, Table},
     registry::{LOG_KEEP, Limits, Members, Registry, Replication, Role, Storage},
@@ -121,11 +121,16 @@ fn write_ack(given: &Given<'_>) -> Result<(), Wrong> {
 fn limits<'r>(raw: &'r Raw<'r>) -> Limits {
     let default = Limits::default();
     let table = raw.section("limits");
+    let trusted = table.list("trusted", network).unwrap_or_default();
     Limits {
         manifest: table.or("manifest", default.manifest, size(MANIFEST)),
         reserve: table.or("reserve", default.reserve, bytes),
         upload_idle: table.or("upload_idle", default.upload_idle, time),
+        upload_age: table.or("upload_age", default.upload_age, time),
+        body_idle: table.or("body_idle", default.body_idle, time),
         uploads: table.or("uploads", default.uploads, whole(1..=100_000)),
+        uploads_per_client: table.opt("uploads_per_client", whole(1..=100_000)),
+        trusted: trusted.into_iter().map(|(network, _)| network).collect(),
         verify_every: table.or("verify_every", default.verify_every, time),
     }
 }

@@ -58,6 +58,8 @@ impl Kind {
             reserve: 0,
             upload_idle: Duration::from_secs(3600),
             uploads: 8,
+            upload_age: Duration::from_secs(7 * 24 * 3600),
+            uploads_per_client: None,
             verify_every: Duration::from_secs(3600),
         };
         Ok(Arc::new(Disk::open_faulty(settings, faults).await?))
@@ -154,7 +156,7 @@ async fn put(content: &dyn Content, bytes: Bytes) -> Result<Digest, ContentError
 }
 
 async fn begin(content: &dyn Content, name: &RepositoryName) -> Result<Box<dyn super::Upload>, ContentError> {
-    content.begin(name, Algorithm::Sha256, 0).await
+    content.begin(name, "a", Algorithm::Sha256, 0).await
 }
 
 async fn resume(content: &dyn Content, id: &str) -> Result<Box<dyn super::Upload>, ContentError> {

@@ -48,10 +48,12 @@ pub enum ContentError {
         needed: u64,
     },
     /// Too many upload sessions are open.
-    #[error("{limit} uploads are open already, which is the most this registry takes")]
+    #[error("{limit} uploads{} are open already, which is the most this registry takes", of(.client))]
     TooManyUploads {
         /// The bound.
         limit: usize,
+        /// Of this client alone.
+        client: Option<String>,
     },
     /// No such upload session (any more).
     #[error("no such upload session; it ended, was cancelled, or was idle too long")]
@@ -103,6 +105,21 @@ impl ContentError {
     pub fn io(what: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { what, source }
     }
+}
+
+fn of(client: &Option<String>) -> String {
+    client.as_ref().map(|client| format!(" of {client}")).unwrap_or_default()
+}
+
+/// What a look at the upload sessions found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Swept {
+    /// Sessions that are left.
+    pub open: usize,
+    /// Thrown away: nothing came for too long.
+    pub idle: usize,
+    /// Thrown away: begun too long ago.
+    pub aged: usize,
 }
 
 /// A size for people, in binary units.
@@ -177,10 +194,12 @@ pub trait Content: Trash + Inspect + Send + Sync + 'static {
     async fn put(&self, algorithm: Algorithm, bytes: Bytes) -> Result<Digest, ContentError>;
 
     /// Opens an upload session for a request that declares so many bytes, and that is hashed by this algorithm as it
-    /// comes. It may end with a digest of another one all the same: then its commit reads all of it once more.
+    /// comes. It may end with a digest of another one all the same: then its commit reads all of it once more. The
+    /// owner is who began it: sessions are counted by owner.
     async fn begin(
         &self,
         repository: &RepositoryName,
+        owner: &str,
         algorithm: Algorithm,
         declared: u64,
     ) -> Result<Box<dyn Upload>, ContentError>;
@@ -209,8 +228,8 @@ pub trait Content: Trash + Inspect + Send + Sync + 'static {
     /// what is here for another try.
     async fn fill(&self, blob: &BlobRef, list: Option<ChunkList>) -> Result<Box<dyn Fill>, FillError>;
 
-    /// Throws away uploads and fills that were idle for too long; tells how many upload sessions are left open.
-    async fn expire_uploads(&self) -> Result<usize, ContentError>;
+    /// Throws away uploads and fills that were idle for too long, and uploads that were begun too long ago.
+    async fn expire_uploads(&self) -> Result<Swept, ContentError>;
 
     /// Completes when there is something for [`Content::expire_uploads`] before its time. Cancel-safe.
     async fn upload_dropped(&self);

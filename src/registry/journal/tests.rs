@@ -19,6 +19,8 @@ async fn disk(dir: &std::path::Path) -> Arc<dyn Content> {
         reserve: 0,
         upload_idle: std::time::Duration::from_secs(60),
         uploads: 4,
+        upload_age: std::time::Duration::from_secs(7 * 24 * 3600),
+        uploads_per_client: None,
         verify_every: std::time::Duration::from_secs(3600),
     };
     Arc::new(Disk::open(settings).await.unwrap())
@@ -78,7 +80,7 @@ async fn an_upload_whose_client_leaves_before_it_is_told_is_announced_all_the_sa
     let (journal, content, tree) = open(dir.path(), Opening::Writer("r1")).await;
     let (bytes, before) = (vec![7; 1 << 20], journal.at().position);
     let digest = Digest::of(&bytes);
-    let mut upload = content.begin(&name(), Algorithm::Sha256, 0).await.unwrap();
+    let mut upload = content.begin(&name(), "a", Algorithm::Sha256, 0).await.unwrap();
     upload.write(bytes.into()).await.unwrap();
     // It is asked for, and not waited for.
     let mut wait = Box::pin(async { journal.receive(&name(), upload, &digest).await });
@@ -91,7 +93,7 @@ async fn an_upload_whose_client_leaves_before_it_is_told_is_announced_all_the_sa
     // The registry stops meanwhile: what was begun is finished.
     let (more, before) = (vec![8; 1 << 20], journal.at().position);
     let digest = Digest::of(&more);
-    let mut upload = content.begin(&name(), Algorithm::Sha256, 0).await.unwrap();
+    let mut upload = content.begin(&name(), "a", Algorithm::Sha256, 0).await.unwrap();
     upload.write(more.into()).await.unwrap();
     let mut wait = Box::pin(async { journal.receive(&name(), upload, &digest).await });
     assert!(futures_util::poll!(&mut wait).is_pending());

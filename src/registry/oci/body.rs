@@ -12,9 +12,6 @@ use crate::{
     registry::content::{ContentError, Upload},
 };
 
-/// A body that brings no byte for so long is given up; its session stays.
-const IDLE: Duration = Duration::from_secs(120);
-
 /// What a slow sender brought is put into its session so often, so that its status tells and it is not idle.
 const FLUSH_EVERY: Duration = Duration::from_secs(5);
 
@@ -27,24 +24,25 @@ const LINGER_BYTES: usize = 16 * 1024 * 1024;
 /// Why a body did not become part of a session.
 pub(super) enum Interrupted {
     /// The client went away, stalled, or sent a broken body. What came is in the session.
-    Client(&'static str),
+    Client(String),
     /// The storage refused; what is left of the body.
     Content(ContentError, Body),
     /// It is longer than its blob may be; what is left of the body.
     TooMuch(Body),
 }
 
-/// Feeds a body to an upload until its end. Whatever happens, what was taken is flushed.
+/// Feeds a body to an upload until its end, or until it brings nothing for `idle`. Whatever happens, what was taken is
+/// flushed.
 pub(super) async fn receive(
     mut body: Body,
     upload: &mut dyn Upload,
-    most: u64,
+    (most, idle): (u64, Duration),
     mut count: impl FnMut(usize),
 ) -> Result<(), Interrupted> {
     let mut flushed = clock::now();
     let why = loop {
         let next = tokio::select! {
-            next = tokio::time::timeout(IDLE, body.frame()) => next,
+            next = tokio::time::timeout(idle, body.frame()) => next,
             () = upload.overtaken() => return Err(Interrupted::Content(ContentError::Overtaken, body)),
         };
         match next {
@@ -64,8 +62,10 @@ pub(super) async fn receive(
                 }
             }
             Ok(None) => break None,
-            Ok(Some(Err(_))) => break Some("the body ended before its time"),
-            Err(_) => break Some("the body brought nothing for two minutes"),
+            Ok(Some(Err(_))) => break Some("the body ended before its time".to_owned()),
+            Err(_) => {
+                break Some(format!("the body brought nothing for {}", humantime::format_duration(idle)));
+            }
         }
     };
     match (upload.flush().await, why) {

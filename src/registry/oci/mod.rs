@@ -4,17 +4,21 @@ mod answer;
 mod blobs;
 mod body;
 mod manifests;
+mod owner;
 mod path;
 mod tags;
 mod uploads;
 
+use std::net::IpAddr;
+
 use axum::{
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header},
     response::{IntoResponse, Response},
 };
 
 use super::{query::Query, state::App};
+use crate::http::Peer;
 use answer::{Code, OciError};
 use path::Target;
 
@@ -22,6 +26,7 @@ use path::Target;
 const API_VERSION: (HeaderName, HeaderValue) =
     (HeaderName::from_static("docker-distribution-api-version"), HeaderValue::from_static("registry/2.0"));
 
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const UPLOAD: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
@@ -47,6 +52,7 @@ async fn route(app: &App, request: Request) -> Result<Response, OciError> {
         app,
         method: parts.method,
         headers: parts.headers,
+        peer: parts.extensions.get::<ConnectInfo<Peer>>().map(|peer| peer.0.0.ip()),
         query: Query::parse(parts.uri.query().unwrap_or_default()),
     };
     let read = matches!(ask.method, Method::GET | Method::HEAD);
@@ -80,12 +86,20 @@ struct Ask<'a> {
     app: &'a App,
     method: Method,
     headers: HeaderMap,
+    peer: Option<IpAddr>,
     query: Query,
 }
 
 impl Ask<'_> {
     fn is_head(&self) -> bool {
         self.method == Method::HEAD
+    }
+
+    /// Whose an upload is that this request begins.
+    fn owner(&self) -> String {
+        let forwarded = self.headers.get_all(FORWARDED_FOR).iter().filter_map(|line| line.to_str().ok());
+        let owner = self.peer.map(|peer| owner::of(peer, forwarded, &self.app.limits.trusted));
+        owner.map(|owner| owner.to_string()).unwrap_or_default()
     }
 
     /// A header's text, if it is given and readable.

@@ -13,7 +13,12 @@ use super::{
 };
 use crate::{
     model::{Algorithm, Digest, Position, RepositoryName},
-    registry::{content::Upload, position::Wrote, quota::Room, range::content_range},
+    registry::{
+        content::{ContentError, Upload},
+        position::Wrote,
+        quota::Room,
+        range::content_range,
+    },
 };
 
 /// `POST`: a mount, a whole blob, or a new session.
@@ -33,24 +38,26 @@ pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> R
             return Ok(given(name, &digest, position));
         }
     }
+    let owner = ask.owner();
     let Some(expected) = ask.query.get("digest") else {
         // The client may say by what it will name the blob, so that it is hashed by that as it comes.
         let algorithm = match ask.query.get("digest-algorithm").map(Algorithm::parse).transpose() {
             Ok(algorithm) => algorithm.unwrap_or_default(),
             Err(error) => return Err(OciError::from(error).with_body(body)),
         };
-        return match content.begin(name, algorithm, 0).await {
+        return match content.begin(name, &owner, algorithm, 0).await {
             Ok(upload) => Ok(session(StatusCode::ACCEPTED, name, upload.id(), 0)),
-            Err(error) => Err(OciError::from(error).with_body(body)),
+            Err(error) => Err(refused(ask, error).with_body(body)),
         };
     };
     let expected = match Digest::parse(expected) {
         Ok(digest) => digest,
         Err(error) => return Err(OciError::from(error).with_body(body)),
     };
-    let upload = match content.begin(name, expected.algorithm(), ask.content_length().unwrap_or(0)).await {
+    let declared = ask.content_length().unwrap_or(0);
+    let upload = match content.begin(name, &owner, expected.algorithm(), declared).await {
         Ok(upload) => upload,
-        Err(error) => return Err(OciError::from(error).with_body(body)),
+        Err(error) => return Err(refused(ask, error).with_body(body)),
     };
     // The client never learns the session's name, so nobody can go on with it.
     let mut upload = upload.unresumable();
@@ -162,7 +169,8 @@ async fn take(
         Err(error) => return Err(OciError::from(error).with_body(body)),
     };
     let count = |bytes| ask.app.metrics.received.inc_by(bytes as u64);
-    receive(body, upload, room.most, count).await.map_err(|interrupted| match interrupted {
+    let bounds = (room.most, ask.app.limits.body_idle);
+    receive(body, upload, bounds, count).await.map_err(|interrupted| match interrupted {
         Interrupted::Client(why) => {
             OciError::new(Code::BlobUploadInvalid, format!("{why}; a session keeps what came"))
         }
@@ -170,6 +178,18 @@ async fn take(
         Interrupted::TooMuch(body) => OciError::from(ask.app.quotas.over(name)).with_rest(body),
     })?;
     Ok(room)
+}
+
+/// A session that is not opened is counted by why.
+fn refused(ask: &Ask<'_>, error: ContentError) -> OciError {
+    let why = match &error {
+        ContentError::TooManyUploads { client: None, .. } => "uploads",
+        ContentError::TooManyUploads { client: Some(_), .. } => "client",
+        ContentError::Full { .. } => "space",
+        _ => "storage",
+    };
+    ask.app.metrics.uploads_refused.with_label_values(&[why]).inc();
+    error.into()
 }
 
 fn location(name: &RepositoryName, id: &str) -> String {

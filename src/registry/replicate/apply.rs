@@ -96,7 +96,9 @@ impl Apply {
                 return Ok(());
             }
             let waits = entry.change != Change::Blob && !self.here(&entry.blobs, stop).await?;
-            if waits || batch.len() >= BATCH {
+            // A blob goes after what removed the manifests that needed it.
+            let takes = entry.change == Change::Withdrawn;
+            if waits || takes || batch.len() >= BATCH {
                 self.flush(&mut batch, stop).await?;
             }
             if waits {

@@ -19,6 +19,8 @@ fn settings(dir: &std::path::Path) -> disk::DiskSettings {
         reserve: 0,
         upload_idle: std::time::Duration::from_secs(60),
         uploads: 4,
+        upload_age: std::time::Duration::from_secs(7 * 24 * 3600),
+        uploads_per_client: None,
         verify_every: std::time::Duration::from_secs(3600),
     }
 }

@@ -30,7 +30,7 @@ pub(super) async fn run(app: App, stop: Stop) -> Result<(), Infallible> {
     if let Err(error) = app.quotas.count_if_due().await {
         tracing::warn!(error = %error, "what is stored was not counted");
     }
-    let sweep_every = SWEEP_EVERY.min(app.limits.upload_idle);
+    let sweep_every = SWEEP_EVERY.min(app.limits.upload_idle).min(app.limits.upload_age);
     // Of changes that others make as well there is no log.
     let shared = app.repositories.content().is_shared();
     let (mut swept, mut saved, mut compacted) = (clock::now(), clock::now(), clock::now());
@@ -85,7 +85,12 @@ async fn compact(app: &App) {
 
 async fn sweep(app: &App) {
     match app.repositories.content().expire_uploads().await {
-        Ok(open) => app.metrics.uploads.set(open as f64),
+        Ok(swept) => {
+            app.metrics.uploads.set(swept.open as f64);
+            for (why, count) in [("idle", swept.idle), ("age", swept.aged)] {
+                app.metrics.uploads_expired.with_label_values(&[why]).inc_by(count as u64);
+            }
+        }
         Err(error) => tracing::warn!(error = %error, "idle uploads were not swept"),
     }
 }

@@ -55,7 +55,8 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use super::{
-    BlobBody, Catalogue, ChunkList, Condition, Content, ContentError, Fill, FillError, Pulls, Space, Upload,
+    BlobBody, Catalogue, ChunkList, Condition, Content, ContentError, Fill, FillError, Pulls, Space, Swept,
+    Upload,
     files::{Files, full_or},
     shared::{Catalogues, Ledger, Names, Peers, folder},
 };
@@ -141,8 +142,12 @@ pub struct DiskSettings {
     pub reserve: u64,
     /// An upload session without a byte, or a fill without a chunk, for so long is thrown away.
     pub upload_idle: Duration,
+    /// An upload session that was begun so long ago is thrown away.
+    pub upload_age: Duration,
     /// Most sessions at once.
     pub uploads: usize,
+    /// Most sessions of one owner.
+    pub uploads_per_client: Option<usize>,
     /// A chunk that was not verified for so long is hashed before it is sent.
     pub verify_every: Duration,
 }
@@ -160,7 +165,9 @@ impl DiskSettings {
             name: config.server.name.clone(),
             reserve: config.limits.reserve,
             upload_idle: config.limits.upload_idle,
+            upload_age: config.limits.upload_age,
             uploads: config.limits.uploads,
+            uploads_per_client: config.limits.uploads_per_client,
             verify_every: config.limits.verify_every,
         }
     }
@@ -471,14 +478,15 @@ impl Content for Disk {
     async fn begin(
         &self,
         repository: &RepositoryName,
+        owner: &str,
         algorithm: Algorithm,
         declared: u64,
     ) -> Result<Box<dyn Upload>, ContentError> {
-        let repository = repository.clone();
+        let (repository, owner) = (repository.clone(), owner.to_owned());
         let (claim, reservation) = self
             .writing(move |disk| {
                 let reservation = disk.room.reserve(declared)?;
-                Ok((disk.uploads.begin(repository, algorithm)?, reservation))
+                Ok((disk.uploads.begin(repository, owner, algorithm)?, reservation))
             })
             .await?;
         Ok(Box::new(uploads::DiskUpload::new(self.clone(), claim, reservation)))
@@ -514,11 +522,11 @@ impl Content for Disk {
         filling::open(self, blob, list).await
     }
 
-    async fn expire_uploads(&self) -> Result<usize, ContentError> {
+    async fn expire_uploads(&self) -> Result<Swept, ContentError> {
         self.writing(|disk| {
             disk.fills.expire(&disk.blobs);
             disk.clean_after_others();
-            disk.uploads.expire()
+            Ok(disk.uploads.expire())
         })
         .await
     }

@@ -19,7 +19,7 @@ use super::super::{CHUNK, ContentError, Hasher, files::Files};
 use super::{Inner, full_or, lock};
 use crate::{
     clock,
-    model::{Algorithm, Digest, RepositoryName},
+    model::{Algorithm, Digest, RepositoryName, Timestamp},
 };
 
 /// Written data is pushed to the disk so often: a commit then has little left to sync, and one upload does
@@ -52,6 +52,12 @@ pub(super) struct Written {
     /// What it is hashed by as it comes. Older sessions do not say: sha256.
     #[serde(default)]
     pub(super) algorithm: Algorithm,
+    /// Who began it. Older sessions do not say.
+    #[serde(default)]
+    pub(super) owner: String,
+    /// Unix seconds of that.
+    #[serde(default)]
+    pub(super) began: Option<i64>,
 }
 
 pub(super) struct Session {
@@ -65,6 +71,8 @@ pub(super) struct Session {
     turn: watch::Sender<u64>,
     /// [`clock::boot`] of the last byte, in milliseconds.
     touched: AtomicU64,
+    /// [`clock::boot`] when it was begun.
+    began: Duration,
     /// The client never learnt of it, or it is over: the next sweep removes it.
     pub(super) dropped: AtomicBool,
     writer: Mutex<Writer>,
@@ -98,6 +106,8 @@ impl Session {
         age: Duration,
     ) -> Self {
         let touched = clock::boot().saturating_sub(age);
+        let since = written.began.map(|began| clock::wall().since(Timestamp::from_unix_seconds(began)));
+        let began = clock::boot().saturating_sub(since.unwrap_or(age));
         // What was saved is of bytes that were durable before: the file still has them, or is shorter.
         let saved = files.read(&dir.join(HASH)).ok();
         let saved = saved.and_then(|saved| Hasher::restored(written.algorithm, &saved));
@@ -112,6 +122,7 @@ impl Session {
             received: AtomicU64::new(len),
             turn: watch::Sender::new(0),
             touched: AtomicU64::new(millis(touched)),
+            began,
             dropped: AtomicBool::new(false),
             writer: Mutex::new(writer),
         }
@@ -123,6 +134,10 @@ impl Session {
 
     pub(super) fn idle(&self) -> Duration {
         clock::boot().saturating_sub(Duration::from_millis(self.touched.load(Ordering::Acquire)))
+    }
+
+    pub(super) fn age(&self) -> Duration {
+        clock::boot().saturating_sub(self.began)
     }
 
     fn touch(&self) {
@@ -348,7 +363,8 @@ mod tests {
 
     fn session(dir: &std::path::Path, len: u64) -> Arc<Session> {
         let repository = RepositoryName::parse("a").unwrap();
-        let written = Written { v: 1, repository, algorithm: Algorithm::Sha256 };
+        let written =
+            Written { v: 1, repository, algorithm: Algorithm::Sha256, owner: String::new(), began: None };
         Arc::new(Session::new("r1.x".into(), written, (dir.to_owned(), Files::new(dir)), len, Duration::ZERO))
     }
 

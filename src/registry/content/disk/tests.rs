@@ -20,6 +20,8 @@ async fn open_with(dir: &Path, reserve: u64, upload_idle: Duration) -> Disk {
         reserve,
         upload_idle,
         uploads: 8,
+        upload_age: Duration::from_secs(7 * 24 * 3600),
+        uploads_per_client: None,
         verify_every: Duration::from_secs(3600),
     };
     Disk::open(settings).await.unwrap()
@@ -252,7 +254,8 @@ async fn fills_that_nobody_goes_on_with_are_removed() {
         assert_eq!(fills(dir.path()), 2);
         // The blob comes by another way.
         let repository = RepositoryName::parse("a").unwrap();
-        let mut upload = disk.begin(&repository, done.blob.digest.algorithm(), done.blob.size).await.unwrap();
+        let mut upload =
+            disk.begin(&repository, "a", done.blob.digest.algorithm(), done.blob.size).await.unwrap();
         upload.write(done.bytes.clone()).await.unwrap();
         upload.commit(&done.blob.digest).await.unwrap();
         disk.expire_uploads().await.unwrap();

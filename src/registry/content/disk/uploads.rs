@@ -13,11 +13,14 @@ use bytes::{Bytes, BytesMut};
 use tokio::{sync::Notify, task::JoinHandle};
 use uuid::Uuid;
 
-use super::super::{ContentError, Upload, files::Files, shared::folder};
+use super::super::{ContentError, Swept, Upload, files::Files, shared::folder};
 use super::session::{Claim, Session, Written};
 use super::space::Reservation;
 use super::{Disk, DiskSettings, full_or, lock};
-use crate::model::{Algorithm, Digest, RepositoryName};
+use crate::{
+    clock,
+    model::{Algorithm, Digest, RepositoryName},
+};
 
 /// What is collected before it goes to a blocking thread. While one batch is written the next is collected:
 /// an upload holds two of them, and what the connection has read ahead.
@@ -31,8 +34,12 @@ pub(super) struct Uploads {
     files: Files,
     name: String,
     idle: Duration,
+    oldest: Duration,
     limit: usize,
+    per_client: Option<usize>,
     open: Mutex<HashMap<Uuid, Arc<Session>>>,
+    /// Thrown away since that was last told.
+    thrown: Mutex<Swept>,
     /// Told when a session was dropped that nobody can go on with.
     pub(super) dropped: Notify,
 }
@@ -48,8 +55,11 @@ impl Uploads {
             files,
             name,
             idle: settings.upload_idle,
+            oldest: settings.upload_age,
             limit: settings.uploads,
+            per_client: settings.uploads_per_client,
             open: Mutex::default(),
+            thrown: Mutex::default(),
             dropped: Notify::new(),
         };
         let mut removed = 0;
@@ -92,20 +102,23 @@ impl Uploads {
     pub(super) fn begin(
         &self,
         repository: RepositoryName,
+        owner: String,
         algorithm: Algorithm,
     ) -> Result<Claim, ContentError> {
-        if lock(&self.open).len() >= self.limit {
-            self.expire()?;
+        let full = self.full(&lock(&self.open), &owner).is_some();
+        if full {
+            self.sweep();
         }
         let uuid = Uuid::new_v4();
-        let written = Written { v: 1, repository, algorithm };
+        let began = Some(clock::wall().unix_seconds());
+        let written = Written { v: 1, repository, algorithm, owner, began };
         let dir = self.root.join(uuid.to_string());
         let place = (dir.clone(), self.files.clone());
         let session = Arc::new(Session::new(self.id(uuid), written.clone(), place, 0, Duration::ZERO));
         {
             let mut open = lock(&self.open);
-            if open.len() >= self.limit {
-                return Err(ContentError::TooManyUploads { limit: self.limit });
+            if let Some(error) = self.full(&open, &written.owner) {
+                return Err(error);
             }
             open.insert(uuid, session.clone());
         }
@@ -125,6 +138,16 @@ impl Uploads {
         session.claim(None)
     }
 
+    /// Why no session more is opened for this owner, if there is a reason.
+    fn full(&self, open: &HashMap<Uuid, Arc<Session>>, owner: &str) -> Option<ContentError> {
+        if open.len() >= self.limit {
+            return Some(ContentError::TooManyUploads { limit: self.limit, client: None });
+        }
+        let most = self.per_client?;
+        let own = open.values().filter(|session| session.written.owner == owner).count();
+        (own >= most).then(|| ContentError::TooManyUploads { limit: most, client: Some(owner.to_owned()) })
+    }
+
     pub(super) fn find(&self, repository: &RepositoryName, id: &str) -> Result<Arc<Session>, ContentError> {
         let (registry, uuid) = id.rsplit_once('.').ok_or(ContentError::UnknownUpload)?;
         let uuid = Uuid::parse_str(uuid).map_err(|_| ContentError::UnknownUpload)?;
@@ -136,16 +159,30 @@ impl Uploads {
         if known { Ok(session) } else { Err(ContentError::UnknownUpload) }
     }
 
-    /// Removes sessions that were idle too long or dropped; tells how many are left.
-    pub(super) fn expire(&self) -> Result<usize, ContentError> {
+    /// Removes sessions that were idle too long, are too old, or were dropped.
+    pub(super) fn expire(&self) -> Swept {
+        self.sweep();
+        let thrown = std::mem::take(&mut *lock(&self.thrown));
+        Swept { open: lock(&self.open).len(), ..thrown }
+    }
+
+    fn sweep(&self) {
         let all: Vec<(Uuid, Arc<Session>)> =
             lock(&self.open).iter().map(|(uuid, session)| (*uuid, session.clone())).collect();
         for (uuid, session) in all {
             let dropped = session.dropped.load(Ordering::Acquire);
-            if dropped || session.idle() >= self.idle {
+            let (idle, aged) = (session.idle() >= self.idle, session.age() >= self.oldest);
+            if dropped || idle || aged {
                 if !dropped {
+                    let why = if idle {
+                        "nothing came for limits.upload_idle"
+                    } else {
+                        "older than limits.upload_age"
+                    };
                     tracing::info!(upload = %session.id, repository = %session.written.repository,
-                        received = session.received(), "idle upload was thrown away");
+                        owner = session.written.owner, received = session.received(), why, "upload was thrown away");
+                    let mut thrown = lock(&self.thrown);
+                    *(if idle { &mut thrown.idle } else { &mut thrown.aged }) += 1;
                 }
                 // One that cannot be removed is tried again, and keeps no other.
                 match session.remove() {
@@ -158,7 +195,6 @@ impl Uploads {
                 session.rest();
             }
         }
-        Ok(lock(&self.open).len())
     }
 
     /// Ends a session now, for whoever holds it.

@@ -160,6 +160,8 @@ async fn open(dir: &Path) -> disk::Disk {
         reserve: 0,
         upload_idle: Duration::from_secs(3600),
         uploads: 8,
+        upload_age: Duration::from_secs(7 * 24 * 3600),
+        uploads_per_client: None,
         verify_every: Duration::from_secs(3600),
     };
     // The last file work of a storage that was dropped may still hold its lock.
@@ -442,7 +444,7 @@ async fn a_full_disk_is_said_and_the_fetch_goes_on_when_there_is_space() {
     let free = world.disk.space().await.unwrap().free;
     let repository = RepositoryName::parse("a").unwrap();
     let upload: Box<dyn Upload> =
-        world.disk.begin(&repository, Algorithm::Sha256, free - sample.blob.size / 2).await.unwrap();
+        world.disk.begin(&repository, "a", Algorithm::Sha256, free - sample.blob.size / 2).await.unwrap();
     let blobs = [sample.blob];
     {
         let need = std::pin::pin!(world.handle.need(&blobs));
