@@ -85,6 +85,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
             "http/",
             "controller/api/",
             "registry/service.rs",
+            "registry/counted.rs",
             "registry/position.rs",
             "registry/feed/",
             "registry/oci/",

@@ -15,6 +15,7 @@ mod explain;
 mod import;
 mod controller;
 mod registry;
+mod template;
 mod proxy;
 mod upgrade;
 mod standalone;
@@ -79,6 +80,8 @@ enum Command {
     Controller(controller::Args),
     /// Run a registry: templates as OCI images and under the vendor's paths
     Registry(registry::Args),
+    /// Push, pull, list and delete templates at a registry, or through a proxy
+    Template(template::Args),
     /// Run a node agent on a VM host, or make its node known and unknown
     Agent(agent::Args),
     /// Stand for a VM
@@ -154,6 +157,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Import(args) => import::run(args, printer),
         Command::Controller(args) => controller::run(args, printer),
         Command::Registry(args) => registry::run(args, printer),
+        Command::Template(args) => template::run(args, printer),
         Command::Agent(args) => agent::run(args, printer),
         Command::VmProcess(args) => return agent::vm_process(args),
     };

@@ -8,6 +8,7 @@ mod failover;
 pub mod oci;
 pub mod replication;
 mod templates;
+pub mod transfer;
 pub mod lists;
 
 pub use admin::Admin;

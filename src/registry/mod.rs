@@ -23,6 +23,7 @@ mod state;
 mod standing;
 pub mod notes;
 pub mod quota;
+mod counted;
 mod query;
 mod range;
 mod position;

@@ -4,17 +4,16 @@ use std::{convert::Infallible, io, net::SocketAddr, path::PathBuf, sync::Arc, ti
 
 use axum::{
     Router,
-    extract::{Request, State},
     http::{StatusCode, header},
-    middleware::{self, Next},
+    middleware,
     response::{IntoResponse, Response},
     routing::get,
 };
-use prometheus::{HistogramVec, IntCounterVec};
 use tokio::net::TcpListener;
 
 use super::{
     content::{Content, disk},
+    counted::{HttpMetrics, measure},
     feed,
     journal::{self, Journal, JournalError, Opening},
     log::{Log, LogError},
@@ -39,7 +38,7 @@ use crate::{
         registry::{Members, Role},
     },
     http::{BindError, BodyRoom, bind, health_routes, request_id, serve_files, write_address_file},
-    model::{OURS, Position, full_version},
+    model::{Position, full_version},
     store::{Member, Registration, Store, StoreError, etcd::EtcdStore, keys::Keys},
     supervise::{Handle, OnEnd, Stage, Stop},
     telemetry::{Metrics, MetricsError, names},
@@ -63,9 +62,6 @@ const MANIFEST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Below these lie large files.
 const FILES: &[&str] = &["/v2/", "/replication/v1/blobs/"];
-
-/// Upper bounds of the answer times, in seconds.
-const BOUNDS: &[f64] = &[0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0];
 
 /// Why a registry does not start.
 #[derive(Debug, thiserror::Error)]
@@ -356,36 +352,4 @@ fn router(app: App, http: HttpMetrics, stop: Stop) -> Router {
 /// As Go's default mux says it.
 async fn unknown() -> Response {
     (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
-}
-
-#[derive(Clone)]
-struct HttpMetrics {
-    requests: IntCounterVec,
-    seconds: HistogramVec,
-}
-
-impl HttpMetrics {
-    fn new(metrics: &Metrics) -> Result<Self, MetricsError> {
-        let build = metrics.gauges(names::BUILD_INFO)?;
-        build.with_label_values(&["registry", OURS]).set(1);
-        Ok(Self {
-            requests: metrics.counters(names::HTTP_REQUESTS)?,
-            seconds: metrics.histograms(names::HTTP_SECONDS, BOUNDS)?,
-        })
-    }
-}
-
-async fn measure(State(metrics): State<HttpMetrics>, request: Request, next: Next) -> Response {
-    let began = clock::now();
-    let response = next.run(request).await;
-    let class = match response.status().as_u16() / 100 {
-        1 => "1xx",
-        2 => "2xx",
-        3 => "3xx",
-        4 => "4xx",
-        _ => "5xx",
-    };
-    metrics.requests.with_label_values(&["registry", class]).inc();
-    metrics.seconds.with_label_values(&["registry"]).observe((clock::now() - began).as_secs_f64());
-    response
 }

@@ -305,3 +305,30 @@ async fn the_address_opened_in_a_browser_says_what_it_is_and_health_needs_nothin
     assert_eq!(leave.status(), 405);
     assert!(!leave.headers().contains_key("access-control-allow-methods"));
 }
+
+#[tokio::test]
+async fn every_request_is_counted_by_api_and_kind_and_a_refusal_by_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::with(
+        dir.path(),
+        switchyard::config::registry::Limits { manifest: 2048, ..crate::rig::limits() },
+    )
+    .await;
+    rig.image("counted", "a", &[b"layer"]).await;
+    rig.get("/registry/v2/vm").await;
+    rig.get("/v2/counted/manifests/a").await;
+    let long = rig.ask("PUT", "/v2/counted/manifests/b").body(vec![b' '; 4096]).send().await.unwrap();
+    assert_eq!(long.status(), 413);
+    let text = rig.get("/metrics").await.text().await.unwrap();
+    for line in [
+        r#"switchyard_registry_requests_total{api="oci",class="upload",status="2xx"} 2"#,
+        r#"switchyard_registry_requests_total{api="oci",class="write",status="2xx"} 1"#,
+        r#"switchyard_registry_requests_total{api="oci",class="write",status="4xx"} 1"#,
+        r#"switchyard_registry_requests_total{api="oci",class="read",status="2xx"} 1"#,
+        r#"switchyard_registry_requests_total{api="vendor",class="read",status="2xx"} 1"#,
+        r#"switchyard_registry_request_seconds_count{api="vendor",class="read"} 1"#,
+        r#"switchyard_registry_refused_total{api="oci",reason="too_large"} 1"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "no `{line}` in\n{text}");
+    }
+}

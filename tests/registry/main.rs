@@ -16,6 +16,7 @@ mod hostile;
 mod templates;
 mod contract;
 mod both;
+mod command;
 mod restarts;
 mod crashes;
 mod full;
