@@ -12,6 +12,8 @@ use crate::{
     tls,
 };
 
+pub use crate::telemetry::Access;
+
 pub use super::choosing::{Balance, Bears, Key, Sticky};
 pub use super::entry::Entry;
 pub use super::health::{Health, HttpProbe, Passive, ProbeKind, ProbeMethod};
@@ -77,17 +79,6 @@ impl Default for Endings {
         // A template of 100 GiB takes most of an hour at 300 Mbit/s.
         Self { grace: super::DEFAULT_GRACE, drain: Duration::from_secs(3600) }
     }
-}
-
-/// Where access lines go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Access {
-    /// Nowhere.
-    Off,
-    /// Standard output.
-    Stdout,
-    /// A file; reopened on `SIGUSR1`.
-    File(PathBuf),
 }
 
 /// `[trace]` with `context = "join"`.

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use super::upkeep::{Gc, Quota, Scrub, Upkeep};
 use super::{BaseUrl, Log, Server, proxy::Network};
+use crate::telemetry::Access;
 
 /// Everything a registry is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,6 +13,8 @@ pub struct Registry {
     pub server: Server,
     /// `[log]`.
     pub log: Log,
+    /// `[log] access`.
+    pub access: Access,
     /// `[storage]`.
     pub storage: Storage,
     /// `[limits]`.

@@ -1,6 +1,7 @@
 //! What the HTTP servers of controller, registry and admin share: opening a port, serving until told to
 //! stop, bodies from files, request ids, bounded bodies, live and ready. No word of any role.
 
+mod access;
 mod bind;
 mod body;
 mod body_room;
@@ -12,6 +13,7 @@ mod part;
 mod request_id;
 mod serve;
 
+pub use access::{AccessLog, AccessWriter};
 pub use bind::{Beside, BindError, adopt, bind, bind_for_threads, more, not_bound, write_address_file};
 pub use body::{BodyError, read_bounded};
 pub use body_room::{BodyRoom, RoomError, WholeBody, linger};

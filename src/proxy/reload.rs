@@ -25,12 +25,12 @@ use crate::{
     clock,
     config::{
         Log,
-        proxy::{self as config, Access, Listener, Proxy},
+        proxy::{self as config, Listener, Proxy},
     },
     health::Prober,
     model::ZoneName,
     supervise::Handle as Tasks,
-    telemetry::chain,
+    telemetry::{Access, chain},
     wire::{config::Refused, handover::Known},
 };
 

@@ -24,7 +24,7 @@ use super::{
     members,
     orders::{self, NotNow, Orders},
     pins,
-    record::{AccessLog, Decisions, ProxyMetrics, access::Writer},
+    record::{Decisions, ProxyMetrics},
     reload::{self, Before, Fixtures, LastReload, ReloadError},
     snapshot::Live,
     source::{ReloadRefused, Source, Taken, Which},
@@ -32,11 +32,11 @@ use super::{
 };
 use crate::{
     clock,
-    config::proxy::{self, Access},
-    http::{BindError, adopt, bind, not_bound, write_address_file},
+    config::proxy,
+    http::{AccessLog, AccessWriter, BindError, adopt, bind, not_bound, write_address_file},
     model::OURS,
     supervise::{Handle as Tasks, Stage, Stop, StopSource},
-    telemetry::MetricsError,
+    telemetry::{Access, MetricsError},
     wire::{
         config::InUse,
         handover::{Process, Upgraded},
@@ -341,7 +341,7 @@ fn duplicate(admin: &TcpListener) -> io::Result<std::net::TcpListener> {
 }
 
 /// The last to stop: it writes the lines of the requests that end while everything else does.
-fn start_writer(tasks: &Tasks, writer: Writer) {
+fn start_writer(tasks: &Tasks, writer: AccessWriter) {
     tasks.finish_at(Stage::Store, "access log", |stop| writer.run(stop));
 }
 

@@ -1,16 +1,18 @@
 //! What is counted of every request: by API, by what it is, and, of those that were turned away, why.
 
 use axum::{
-    extract::{Request, State},
-    http::{Method, StatusCode},
+    extract::{ConnectInfo, Request, State},
+    http::{HeaderMap, Method, StatusCode, header},
     middleware::Next,
     response::Response,
 };
-use prometheus::{HistogramVec, IntCounterVec};
+use prometheus::{HistogramVec, IntCounter, IntCounterVec};
+use serde::Serialize;
 
 use crate::{
     clock,
-    model::OURS,
+    http::{AccessLog, Peer, RequestIdLayerState},
+    model::{OURS, Timestamp},
     telemetry::{Metrics, MetricsError, names},
 };
 
@@ -25,10 +27,38 @@ pub(super) struct HttpMetrics {
     of_api: IntCounterVec,
     seconds_of_api: HistogramVec,
     refused: IntCounterVec,
+    log: AccessLog,
+    dropped: IntCounter,
+}
+
+/// One line of the access log, in the words of the proxy's.
+#[derive(Serialize)]
+struct Line<'a> {
+    at: Timestamp,
+    request: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    /// Whom a proxy in front came for, in its words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    forwarded_for: Option<&'a str>,
+    method: &'a str,
+    /// Without the query: codes and tokens travel there.
+    path: &'a str,
+    api: &'a str,
+    class: &'a str,
+    status: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    /// Of the bodies, as far as they were announced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_received: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes_sent: Option<u64>,
+    first_byte_ms: f64,
 }
 
 impl HttpMetrics {
-    pub(super) fn new(metrics: &Metrics) -> Result<Self, MetricsError> {
+    pub(super) fn new(metrics: &Metrics, log: AccessLog) -> Result<Self, MetricsError> {
         let build = metrics.gauges(names::BUILD_INFO)?;
         build.with_label_values(&["registry", OURS]).set(1);
         Ok(Self {
@@ -37,6 +67,8 @@ impl HttpMetrics {
             of_api: metrics.counters(names::REGISTRY_REQUESTS)?,
             seconds_of_api: metrics.histograms(names::REGISTRY_SECONDS, BOUNDS)?,
             refused: metrics.counters(names::REGISTRY_REFUSED)?,
+            log,
+            dropped: metrics.counters(names::REGISTRY_ACCESS_DROPPED)?.with_label_values(&[] as &[&str]),
         })
     }
 
@@ -58,13 +90,72 @@ impl HttpMetrics {
     }
 }
 
-/// Counts a request when its answer begins; what a long body takes is not in it.
+/// Counts a request when its answer begins, and writes its line; what a long body takes is not in it.
 pub(super) async fn measure(State(metrics): State<HttpMetrics>, request: Request, next: Next) -> Response {
     let began = clock::now();
-    let kind = kind(request.method(), request.uri().path());
+    let (api, class) = kind(request.method(), request.uri().path());
+    let asked = metrics.log.is_on().then(|| Asked::of(&request));
     let response = next.run(request).await;
-    metrics.answered(kind, response.status(), (clock::now() - began).as_secs_f64());
+    let took = (clock::now() - began).as_secs_f64();
+    metrics.answered((api, class), response.status(), took);
+    let Some(asked) = asked else { return response };
+    let line = || {
+        let line = Line {
+            at: clock::wall(),
+            request: &asked.id,
+            client: asked.client,
+            forwarded_for: asked.forwarded_for.as_deref(),
+            method: asked.method.as_str(),
+            path: &asked.path,
+            api,
+            class,
+            status: response.status().as_u16(),
+            reason: refused(response.status()),
+            bytes_received: asked.length,
+            bytes_sent: length(response.headers()),
+            first_byte_ms: took * 1000.0,
+        };
+        let mut text = serde_json::to_vec(&line).unwrap_or_default();
+        text.push(b'\n');
+        text
+    };
+    metrics.log.write(line, || metrics.dropped.inc());
     response
+}
+
+/// What its line says of a request, taken before the handler takes it.
+struct Asked {
+    id: String,
+    client: Option<String>,
+    forwarded_for: Option<String>,
+    method: Method,
+    path: String,
+    length: Option<u64>,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let extensions = request.extensions();
+        let peer = extensions.get::<ConnectInfo<Peer>>();
+        let short = |text: &str| text.chars().take(PATH).collect::<String>();
+        let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
+        Self {
+            id: extensions.get::<RequestIdLayerState>().map(|id| id.0.to_string()).unwrap_or_default(),
+            client: peer.map(|peer| peer.0.0.ip().to_canonical().to_string()),
+            forwarded_for: forwarded.map(short),
+            method: request.method().clone(),
+            path: short(request.uri().path()),
+            length: length(request.headers()),
+        }
+    }
+}
+
+/// Characters of a path, or of a header, that a line has; names and tags of the longest kind fit.
+const PATH: usize = 1024;
+
+/// The body's length, as it was announced.
+fn length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// The API, and what is done through it.

@@ -37,11 +37,14 @@ use crate::{
         self, BaseUrl,
         registry::{Members, Role},
     },
-    http::{BindError, BodyRoom, bind, health_routes, request_id, serve_files, write_address_file},
+    http::{
+        AccessLog, AccessWriter, BindError, BodyRoom, bind, health_routes, request_id, serve_files,
+        write_address_file,
+    },
     model::{Position, full_version},
     store::{Member, Registration, Store, StoreError, etcd::EtcdStore, keys::Keys},
     supervise::{Handle, OnEnd, Stage, Stop},
-    telemetry::{Metrics, MetricsError, names},
+    telemetry::{Access, Metrics, MetricsError},
     wire::replication as wire,
 };
 
@@ -87,6 +90,15 @@ pub enum OpenError {
     /// The file that scripts read the port from.
     #[error("cannot write the address file")]
     AddressFile(#[source] io::Error),
+    /// `[log] access`.
+    #[error("access log {} could not be opened", place(.to))]
+    AccessLog {
+        /// Where it is to go.
+        to: Access,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// A mistake of ours.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -95,12 +107,21 @@ pub enum OpenError {
     Members(#[from] StoreError),
 }
 
+fn place(access: &Access) -> String {
+    match access {
+        Access::File(path) => format!("`{}`", path.display()),
+        Access::Stdout | Access::Off => "on standard output".into(),
+    }
+}
+
 /// A registry whose storage is locked and whose port is open.
 pub struct Registry {
     listener: TcpListener,
     address: SocketAddr,
     app: App,
     http: HttpMetrics,
+    access: AccessLog,
+    lines: Option<AccessWriter>,
     grace: Duration,
     tasks: Handle,
     others: Others,
@@ -141,7 +162,10 @@ impl Registry {
         };
         let metrics = RegistryMetrics::new()?;
         metrics.removed(cleaned);
-        let http = HttpMetrics::new(&metrics.all)?;
+        let (access, lines) = AccessLog::open(&config.access)
+            .await
+            .map_err(|source| OpenError::AccessLog { to: config.access.clone(), source })?;
+        let http = HttpMetrics::new(&metrics.all, access.clone())?;
         let (standing, others) = match role.clone() {
             Role::Writer { alone: true, .. } => (Standing(None), Others::Asks(Vec::new())),
             Role::Writer { peers, .. } => (Standing(None), Others::Asks(peers)),
@@ -208,12 +232,31 @@ impl Registry {
         // Where other registries push, nothing is collected: see `Trash::collecting`.
         let gc = upkeep.gc.enabled && !shared;
         let heals = heals.flatten();
-        Ok(Self { listener, address, app, http, grace, tasks, others, gc, scrubber, heals, registration })
+        Ok(Self {
+            listener,
+            address,
+            app,
+            http,
+            access,
+            lines,
+            grace,
+            tasks,
+            others,
+            gc,
+            scrubber,
+            heals,
+            registration,
+        })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The access log; its file is opened anew when it was moved away.
+    pub fn access_log(&self) -> AccessLog {
+        self.access.clone()
     }
 
     /// Serves until stopped; running transfers end within the grace.
@@ -237,6 +280,9 @@ impl Registry {
             self.tasks.start(Stage::Loops, "registry scrub", OnEnd::Restart(RESTART), move |stop| {
                 scrubber.clone().run(stop)
             });
+        }
+        if let Some(lines) = self.lines {
+            self.tasks.finish_at(Stage::Store, "registry access log", |stop| lines.run(stop));
         }
         match self.others {
             Others::Asks(peers) if peers.is_empty() => {}

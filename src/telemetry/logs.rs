@@ -14,6 +14,17 @@ pub enum LogFormat {
     Human,
 }
 
+/// Where access lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Access {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// A file; reopened on `SIGUSR1`.
+    File(std::path::PathBuf),
+}
+
 /// What is logged and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogSettings {

@@ -6,5 +6,5 @@ mod logs;
 mod metrics;
 
 pub use chain::chain;
-pub use logs::{LogFormat, LogSettings, check_filter, set_up};
+pub use logs::{Access, LogFormat, LogSettings, check_filter, set_up};
 pub use metrics::{Metrics, MetricsError};

@@ -60,6 +60,7 @@ metrics! {
     REGISTRY_REQUESTS = "switchyard_registry_requests_total" Counter ["api", "class", "status"] "Requests that a registry answered, by API (oci, vendor, replication, other), by what they are (read, blob, upload, write) and by status.";
     REGISTRY_SECONDS = "switchyard_registry_request_seconds" Histogram ["api", "class"] "Time until a registry's answer began.";
     REGISTRY_REFUSED = "switchyard_registry_refused_total" Counter ["api", "reason"] "Requests that a registry turned away: denied (no writes here, or a bound), slow (the body), too_large, busy (too many at once), not_now (503), full (no space), failed (a fault of the storage or ours).";
+    REGISTRY_ACCESS_DROPPED = "switchyard_registry_access_lines_dropped_total" Counter [] "Access lines that were dropped because the log could not keep up.";
     REGISTRY_UPLOADS = "switchyard_registry_upload_sessions" Gauge [] "Upload sessions that are open.";
     REGISTRY_UPLOADS_REFUSED = "switchyard_registry_uploads_refused_total" Counter ["why"] "Upload sessions that were not opened: uploads (limits.uploads are open), client (limits.uploads_per_client of one are), space, storage.";
     REGISTRY_UPLOADS_EXPIRED = "switchyard_registry_uploads_expired_total" Counter ["why"] "Upload sessions that were thrown away unfinished: idle (limits.upload_idle), age (limits.upload_age).";

@@ -49,6 +49,7 @@ impl Cloud {
         let config = registry::Registry {
             server: server("r1"),
             log: Log::default(),
+            access: switchyard::telemetry::Access::Off,
             storage,
             limits,
             upkeep: Default::default(),

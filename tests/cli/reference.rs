@@ -102,6 +102,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("proxy", "proxy.run_dir", "'DIR/run'"),
     ("proxy", "proxy.address_file", "'DIR/other'"),
     ("proxy", "log.access", "'DIR/access'"),
+    ("registry", "log.access", "'DIR/access'"),
     ("proxy", "trace.otlp", "'http://10.0.0.1:4318'"),
     ("proxy", "trace.service", "'other'"),
     ("proxy", "admin.listen", "'127.0.0.1:1'"),

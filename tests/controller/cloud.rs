@@ -166,6 +166,7 @@ async fn start_registry(dir: &Path, tree: &Tree) -> String {
     let config = RegistryConfig {
         server: server("r1"),
         log: Log::default(),
+        access: switchyard::telemetry::Access::Off,
         storage,
         limits,
         upkeep: Default::default(),

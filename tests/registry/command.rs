@@ -36,8 +36,9 @@ impl Cloud {
         let place = Place::new(name);
         let address = place.address();
         let text = format!(
-            "[server]\nlisten = \"{address}\"\naddress_file = \"{}\"\n[storage]\ndisk = \"{}\"\n[limits]\n{limits}\n",
+            "[server]\nlisten = \"{address}\"\naddress_file = \"{}\"\n[log]\naccess = \"{}\"\n[storage]\ndisk = \"{}\"\n[limits]\n{limits}\n",
             place.path("address").display(),
+            place.path("access.log").display(),
             place.path("storage").display()
         );
         let config = place.write("registry.toml", &text);
@@ -309,4 +310,39 @@ async fn what_goes_wrong_is_said_with_what_helps() {
         .fails(&[&["push", dir, "a:b"][..], &soon].concat(), 1, &["nothing moved", "tried", "push again"])
         .await;
     cloud.fails(&["list"], 1, &["cannot be reached", "SWITCHYARD_REGISTRY"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_has_a_line_and_a_log_that_was_moved_away_is_begun_anew() {
+    let cloud = Cloud::start("registry-access", "reserve = \"1MiB\"").await;
+    let (log, moved) = (cloud.place.path("access.log"), cloud.place.path("moved.log"));
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let get = |path: &str, id: &str| {
+        let ask = http.get(format!("http://{}{path}", cloud.address)).header("x-request-id", id.to_owned());
+        async move { ask.send().await.unwrap().status().as_u16() }
+    };
+    let line = |file: PathBuf, id: &'static str| async move {
+        eventually(Duration::from_secs(10), "its line", || async {
+            let text = fs::read_to_string(&file).unwrap_or_default();
+            let found = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+            found.into_iter().find(|line| line["request"] == id).ok_or(text)
+        })
+        .await
+    };
+    assert_eq!(get("/v2/none/manifests/a?token=secret", "first").await, 404);
+    let first = line(log.clone(), "first").await;
+    let expected = serde_json::json!({
+        "method": "GET", "path": "/v2/none/manifests/a", "api": "oci", "class": "read", "status": 404,
+    });
+    for (key, value) in expected.as_object().unwrap() {
+        assert_eq!(&first[key], value, "{first}");
+    }
+    assert!(first["client"].is_string() && first["first_byte_ms"].is_f64(), "{first}");
+    fs::rename(&log, &moved).unwrap();
+    cloud.registry.signal(rustix::process::Signal::USR1);
+    eventually(Duration::from_secs(10), "a new file", || async { log.exists().then_some(()).ok_or("none") })
+        .await;
+    assert_eq!(get("/registry/status", "second").await, 200);
+    assert_eq!(line(log, "second").await["api"], "vendor");
+    assert!(!fs::read_to_string(moved).unwrap().contains("\"second\""));
 }

@@ -15,6 +15,7 @@ use crate::{
         self, Env,
         registry::{Registry as Config, Role},
     },
+    http::AccessLog,
     registry::Registry,
     supervise::Stage,
 };
@@ -47,11 +48,16 @@ enum Command {
 struct Running {
     file: PathBuf,
     config: Config,
+    access: AccessLog,
 }
 
 impl Hooks for Running {
     fn reload(&mut self) {
         role::checked_only(config::load_registry(&self.file, &Env::of_process()), &self.config);
+    }
+
+    fn reopen_logs(&mut self) {
+        self.access.reopen();
     }
 }
 
@@ -85,7 +91,8 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
         let opened = Registry::open(config.clone(), tree.handle()).await;
         let registry = opened.map_err(|error| Failure::runtime("the registry did not start", &error))?;
         role::listening(config.log.format, printer, &name, registry.address());
+        let access = registry.access_log();
         tree.handle().start_vital(Stage::Edge, name, |stop| registry.run(stop));
-        Ok((tree, Running { file, config: written }))
+        Ok((tree, Running { file, config: written, access }))
     })
 }

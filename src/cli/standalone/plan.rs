@@ -13,12 +13,13 @@ use crate::{
         agent::{self, Driver, ProcessDriver, Reserve},
         controller::{self, Registries, StoreKind},
         proxy::{
-            Access, DECISIONS, Does, Endings, Entry, Health, Kind, Limits, Listener, Proxy, Reads, Rule,
-            Service, Upstream,
+            DECISIONS, Does, Endings, Entry, Health, Kind, Limits, Listener, Proxy, Reads, Rule, Service,
+            Upstream,
         },
         registry::{self, LOG_KEEP, Replication, Role, Storage},
     },
     model::{ServiceName, UpstreamName},
+    telemetry::Access,
     wire::node::CapacityMode,
 };
 
@@ -61,6 +62,7 @@ pub(super) fn registry(number: u16, data: &Data, before: &[SocketAddr]) -> regis
     registry::Registry {
         server: server(format!("r{number}")),
         log: Log::default(),
+        access: Access::Off,
         storage: Storage::Disk(data.registry(number)),
         limits: registry::Limits::default(),
         upkeep: Default::default(),

@@ -110,7 +110,7 @@ pub(super) fn find(paths: &[PathBuf]) -> Result<Found, Failure> {
     {
         let mut names = Vec::new();
         walk(folder, "", 0, &mut names)?;
-        names.sort_by(|a, b| natural(a).cmp(&natural(b)));
+        names.sort_by_key(|name| natural(name));
         keep_order(&mut names, folder);
         for name in names {
             let path = folder.join(&name);

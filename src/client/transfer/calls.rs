@@ -87,7 +87,7 @@ impl Calls {
     pub async fn untag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, TransferError> {
         let url = self.url(repository, &format!("manifests/{}", escaped(tag)));
         let gone = found(self.send(&url, self.http.delete(&url), COMMIT).await);
-        gone.map(|gone| gone.is_some()).map_err(|failed| failed.error)
+        gone.map(|gone| gone.is_some()).map_err(|failed| *failed.error)
     }
 
     /// Whether the repository has a blob.

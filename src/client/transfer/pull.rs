@@ -202,7 +202,7 @@ impl Pull<'_> {
     }
 
     async fn pause(&self, at: usize, tries: &mut Tries, failed: Failed) -> Result<(), TransferError> {
-        let why = crate::telemetry::chain(&failed.error);
+        let why = crate::telemetry::chain(&*failed.error);
         let pause = tries.next(failed, clock::now(), rand::random())?;
         self.watch.note(at, &format!("{why}; again in {:.1} s", pause.as_secs_f64()));
         tokio::time::sleep(pause).await;

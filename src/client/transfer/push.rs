@@ -163,7 +163,7 @@ impl Push<'_> {
     }
 
     async fn pause(&self, at: usize, tries: &mut Tries, failed: Failed) -> Result<(), TransferError> {
-        let why = crate::telemetry::chain(&failed.error);
+        let why = crate::telemetry::chain(&*failed.error);
         let pause = tries.next(failed, clock::now(), rand::random())?;
         self.watch.note(at, &format!("{why}; again in {:.1} s", pause.as_secs_f64()));
         tokio::time::sleep(pause).await;
@@ -210,7 +210,7 @@ impl Push<'_> {
                     Source::File { path, .. } if *wrong > 1 => {
                         Err(TransferError::Changed { path: path.clone() })
                     }
-                    _ if *wrong > 1 => Err(failed.error),
+                    _ if *wrong > 1 => Err(*failed.error),
                     _ => Ok(Failed { anew: true, ..failed }),
                 }
             }

@@ -18,7 +18,7 @@ const ASKED: Duration = Duration::from_secs(60);
 /// A call that failed.
 #[derive(Debug)]
 pub(super) struct Failed {
-    pub(super) error: TransferError,
+    pub(super) error: Box<TransferError>,
     /// The server said when to ask again.
     pub(super) wait: Option<Duration>,
     /// It may be tried again although its kind would not.
@@ -27,7 +27,7 @@ pub(super) struct Failed {
 
 impl<E: Into<TransferError>> From<E> for Failed {
     fn from(error: E) -> Self {
-        Self { error: error.into(), wait: None, anew: false }
+        Self { error: Box::new(error.into()), wait: None, anew: false }
     }
 }
 
@@ -57,13 +57,13 @@ impl Tries {
         draw: f64,
     ) -> Result<Duration, TransferError> {
         if !failed.anew && !failed.error.may_pass() {
-            return Err(failed.error);
+            return Err(*failed.error);
         }
         self.since = self.since.saturating_add(1);
         let left = self.patience.saturating_sub(now.saturating_duration_since(self.moved));
         if left.is_zero() {
-            let last = Box::new(failed.error);
-            return Err(TransferError::GaveUp { patience: self.patience, tries: self.since, last });
+            let (patience, tries) = (self.patience, self.since);
+            return Err(TransferError::GaveUp { patience, tries, last: failed.error });
         }
         let grown = FIRST.saturating_mul(1 << (self.since - 1).min(10)).min(LONGEST);
         let own = grown.mul_f64(0.5 + draw / 2.0);
@@ -78,7 +78,7 @@ mod tests {
 
     fn failed(status: u16, wait: Option<u64>) -> Failed {
         let error = ClientError::Refused { url: "u".into(), status, message: String::new() };
-        Failed { error: error.into(), wait: wait.map(Duration::from_secs), anew: false }
+        Failed { error: Box::new(error.into()), wait: wait.map(Duration::from_secs), anew: false }
     }
 
     #[test]

@@ -11,12 +11,12 @@ use super::{
 };
 use crate::config::{
     Address,
-    proxy::{Access, Endings, Entry, Limits, Listener, Proxy},
+    proxy::{Endings, Entry, Limits, Listener, Proxy},
     raw::{Raw, Table},
     report::Place,
     value::{Given, Wrong, duration_in, flag, named, path, size, text, whole},
 };
-use crate::model::ZoneName;
+use crate::{model::ZoneName, telemetry::Access};
 
 /// Below it real requests with certificates in their heads do not fit; above it one head is a memory attack.
 const HEADER_BYTES: std::ops::RangeInclusive<u64> = 4 * 1024..=1024 * 1024;
@@ -30,7 +30,7 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
     let zone = own.opt("zone", named::<ZoneName>);
     let address_file = own.opt("address_file", path);
     let log_table = raw.section("log");
-    let access = log_table.or("access", Access::Stdout, access);
+    let access = log_table.or("access", Access::Stdout, server::access);
     let progress = log_table.or("progress", Some(Proxy::PROGRESS), progress);
     let log = server::log_of(&log_table);
     let trace = trace::read(raw, &raw.section("trace"));
@@ -77,18 +77,6 @@ pub(in crate::config) fn proxy<'r>(raw: &'r Raw<'r>) -> Option<Proxy> {
         endings,
         run_dir,
     })
-}
-
-fn access(given: &Given<'_>) -> Result<Access, Wrong> {
-    match text(given)? {
-        "off" => Ok(Access::Off),
-        "stdout" => Ok(Access::Stdout),
-        file if file.contains('/') => Ok(Access::File(file.into())),
-        other => Err(Wrong::new(
-            format!("is `{other}`"),
-            format!("use `off`, `stdout`, or a file with a slash in it: `./{other}`"),
-        )),
-    }
 }
 
 /// A length of time, or `"off"`.

@@ -1,10 +1,13 @@
 //! `registry.toml`.
 
 use super::{etcd, rules::network, server, upkeep};
-use crate::config::{
-    raw::{Raw, Table},
-    registry::{LOG_KEEP, Limits, Members, Registry, Replication, Role, Storage},
-    value::{Given, Wrong, base_url, bytes, one_of, path, size, text, time, whole},
+use crate::{
+    config::{
+        raw::{Raw, Table},
+        registry::{LOG_KEEP, Limits, Members, Registry, Replication, Role, Storage},
+        value::{Given, Wrong, base_url, bytes, one_of, path, size, text, time, whole},
+    },
+    telemetry::Access,
 };
 
 /// Manifests are held in memory while they are checked.
@@ -12,7 +15,8 @@ const MANIFEST: std::ops::RangeInclusive<u64> = 64 * 1024..=64 * 1024 * 1024;
 
 pub(in crate::config) fn registry<'r>(raw: &'r Raw<'r>) -> Option<Registry> {
     let server = server::server(raw, "listen = \"0.0.0.0:8089\"");
-    let log = server::log(raw);
+    let log_table = raw.section("log");
+    let (log, access) = (server::log_of(&log_table), log_table.or("access", Access::Off, server::access));
     let storage = raw.section("storage");
     let kind = kind(&storage);
     let limits = limits(raw);
@@ -29,6 +33,7 @@ pub(in crate::config) fn registry<'r>(raw: &'r Raw<'r>) -> Option<Registry> {
     Some(Registry {
         server: server?,
         log,
+        access,
         storage: kind?,
         limits,
         upkeep,

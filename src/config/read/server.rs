@@ -11,7 +11,7 @@ use crate::{
         raw::{Raw, Table},
         value::{Given, Wrong, address, duration_in, listen, one_of, path, text},
     },
-    telemetry::LogFormat,
+    telemetry::{Access, LogFormat},
 };
 
 /// `[server]`; `example` is a whole line for `listen`.
@@ -86,6 +86,19 @@ pub(super) fn log_of(table: &Table<'_>) -> Log {
     Log {
         format: table.or("format", default.format, format),
         filter: table.or("filter", default.filter, filter),
+    }
+}
+
+/// `access` of a `[log]` that has it.
+pub(super) fn access(given: &Given<'_>) -> Result<Access, Wrong> {
+    match text(given)? {
+        "off" => Ok(Access::Off),
+        "stdout" => Ok(Access::Stdout),
+        file if file.contains('/') => Ok(Access::File(file.into())),
+        other => Err(Wrong::new(
+            format!("is `{other}`"),
+            format!("use `off`, `stdout`, or a file with a slash in it: `./{other}`"),
+        )),
     }
 }
 

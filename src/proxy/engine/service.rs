@@ -26,10 +26,10 @@ use super::{
 };
 use crate::{
     config::proxy::Proxy,
-    http::BindError,
+    http::{AccessLog, BindError},
     proxy::{
         limit::gate::Gate,
-        record::{AccessLog, Decisions, ProxyMetrics},
+        record::{Decisions, ProxyMetrics},
         snapshot::Live,
         transfers::Transfers,
     },

@@ -32,11 +32,12 @@ use super::{
 };
 use crate::{
     clock,
+    http::AccessLog,
     model::UpstreamName,
     proxy::{
         lane::{Lane, Lanes},
         limit::gate::Gate,
-        record::{self, AccessLog, Decisions, ProxyMetrics},
+        record::{self, Decisions, ProxyMetrics},
         snapshot::{Held, Live},
         transfers::{List, Transfers},
     },

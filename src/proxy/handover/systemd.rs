@@ -113,7 +113,10 @@ impl Inherited {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::proxy::{Access, Endings, Limits, Listener};
+    use crate::{
+        config::proxy::{Endings, Limits, Listener},
+        telemetry::Access,
+    };
 
     fn socket(name: &str) -> Passed {
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();

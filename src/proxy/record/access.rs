@@ -1,30 +1,15 @@
-//! The access log: one JSON line per request, written by one task from a bounded queue.
+//! The access log: one JSON line per request.
 
-use std::{io, net::IpAddr, os::fd::AsFd, path::PathBuf, sync::Arc};
+use std::net::IpAddr;
 
 use serde::Serialize;
-use tokio::{
-    fs::{File, OpenOptions},
-    io::AsyncWriteExt,
-    sync::{Notify, mpsc},
-    time::Instant,
-};
-use tracing::warn;
+use tokio::time::Instant;
 
-use super::{Bytes, ProxyMetrics};
+use super::Bytes;
 use crate::{
-    config::proxy::Access,
     model::{Position, RequestId, Timestamp},
     proxy::{answer::Answer, choose::Stale, ctx::Ctx},
-    supervise::Stop,
 };
-
-/// Lines that wait for the disk. Full: further lines are dropped and counted, for a slow disk must not slow
-/// requests.
-const QUEUE: usize = 8192;
-
-/// Bytes written at once at most.
-const BATCH: usize = 256 * 1024;
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -194,112 +179,4 @@ pub fn refused(
     let mut text = serde_json::to_vec(&line).unwrap_or_default();
     text.push(b'\n');
     text
-}
-
-/// Takes lines. Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct AccessLog {
-    lines: Option<mpsc::Sender<Vec<u8>>>,
-    reopen: Arc<Notify>,
-}
-
-/// Writes them; run it as a task.
-#[derive(Debug)]
-pub struct Writer {
-    lines: mpsc::Receiver<Vec<u8>>,
-    reopen: Arc<Notify>,
-    to: To,
-}
-
-#[derive(Debug)]
-enum To {
-    Stdout(File),
-    File { path: PathBuf, file: File },
-}
-
-impl AccessLog {
-    /// Opens the log; without a writer when it is off.
-    pub async fn open(to: &Access) -> io::Result<(Self, Option<Writer>)> {
-        let reopen = Arc::new(Notify::new());
-        let to = match to {
-            Access::Off => return Ok((Self { lines: None, reopen }, None)),
-            Access::Stdout => To::Stdout(stdout()?),
-            Access::File(path) => To::File { file: append(path).await?, path: path.clone() },
-        };
-        let (sender, lines) = mpsc::channel(QUEUE);
-        Ok((Self { lines: Some(sender), reopen: reopen.clone() }, Some(Writer { lines, reopen, to })))
-    }
-
-    /// Queues a line; drops it when the queue is full.
-    pub fn write(&self, line: impl FnOnce() -> Vec<u8>, metrics: &ProxyMetrics) {
-        let Some(lines) = &self.lines else { return };
-        match lines.try_reserve() {
-            Ok(place) => place.send(line()),
-            Err(_) => metrics.access_dropped(),
-        }
-    }
-
-    /// Opens the file anew: it was moved away.
-    pub fn reopen(&self) {
-        self.reopen.notify_one();
-    }
-}
-
-/// Standard output under a descriptor of our own, past the lock and the line buffer of `std`.
-fn stdout() -> io::Result<File> {
-    let own = io::stdout().as_fd().try_clone_to_owned()?;
-    Ok(File::from_std(own.into()))
-}
-
-async fn append(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path).await
-}
-
-impl Writer {
-    /// Writes until told to stop and the queue is empty, or every [`AccessLog`] is gone.
-    pub async fn run(mut self, stop: Stop) {
-        let mut batch = Vec::with_capacity(BATCH);
-        let mut broken = false;
-        loop {
-            let line = tokio::select! {
-                biased;
-                () = self.reopen.notified() => {
-                    self.open_anew().await;
-                    continue;
-                }
-                line = self.lines.recv() => line,
-                () = stop.requested() => self.lines.try_recv().ok(),
-            };
-            let Some(line) = line else { return };
-            batch.extend_from_slice(&line);
-            while batch.len() < BATCH
-                && let Ok(line) = self.lines.try_recv()
-            {
-                batch.extend_from_slice(&line);
-            }
-            let written = self.put(&batch).await;
-            if let (Err(error), false) = (&written, broken) {
-                warn!(error = %error, "access log could not be written");
-            }
-            broken = written.is_err();
-            batch.clear();
-        }
-    }
-
-    async fn put(&mut self, batch: &[u8]) -> io::Result<()> {
-        let (To::Stdout(to) | To::File { file: to, .. }) = &mut self.to;
-        to.write_all(batch).await?;
-        to.flush().await
-    }
-
-    async fn open_anew(&mut self) {
-        if let To::File { path, file } = &mut self.to {
-            match append(path).await {
-                Ok(next) => *file = next,
-                Err(error) => {
-                    warn!(error = %error, path = %path.display(), "access log could not be reopened")
-                }
-            }
-        }
-    }
 }

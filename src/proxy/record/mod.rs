@@ -8,7 +8,6 @@ pub mod spans;
 mod totals;
 pub mod underway;
 
-pub use access::AccessLog;
 pub use decisions::Decisions;
 pub use metrics::ProxyMetrics;
 pub use numbers::{ServiceNumbers, UpstreamNumbers};
@@ -18,7 +17,7 @@ pub use totals::{OfService, OfUpstream, Totals};
 use std::net::IpAddr;
 
 use super::{answer::Answer, ctx::Ctx, snapshot::Snapshot};
-use crate::{clock, model::RequestId};
+use crate::{clock, http::AccessLog, model::RequestId};
 
 /// Bytes of the two bodies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,7 +39,10 @@ pub fn refused(
 ) {
     let To { metrics, log, decisions } = to;
     metrics.refused(listener, answer.code());
-    log.write(|| access::refused(listener, client, answer, request, clock::wall()), metrics);
+    log.write(
+        || access::refused(listener, client, answer, request, clock::wall()),
+        || metrics.access_dropped(),
+    );
     decisions.refused(listener, client, answer, request.clone(), (snapshot.decisions, clock::now()));
 }
 
@@ -69,7 +71,7 @@ pub fn done(mut ctx: Box<Ctx>, bytes: Bytes, to: To<'_>) {
     {
         spans.record(&ctx, bytes, metrics);
     }
-    log.write(|| access::line(&ctx, bytes, now, clock::wall()), metrics);
+    log.write(|| access::line(&ctx, bytes, now, clock::wall()), || metrics.access_dropped());
     let most = ctx.snapshot.decisions;
     decisions.keep(ctx, most, now);
 }

@@ -12,8 +12,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::{Transfer, Transfers};
 use crate::{
     clock,
+    http::AccessLog,
     proxy::{
-        record::{AccessLog, ProxyMetrics, underway},
+        record::{ProxyMetrics, underway},
         snapshot::Live,
     },
 };
@@ -111,7 +112,7 @@ pub async fn keep(transfers: Arc<Transfers>, live: Arc<Live>, log: AccessLog, me
         let now = clock::now();
         for transfer in transfers.all() {
             if let Some(line) = transfer.look(now, every) {
-                log.write(|| transfer.line(line, now), &metrics);
+                log.write(|| transfer.line(line, now), || metrics.access_dropped());
             }
         }
     }
