@@ -111,7 +111,11 @@ impl Quotas {
             let used = self.of_template(repository).await?.bytes();
             most = left(&format!("`{repository}`"), used, bytes, limit)?;
         }
-        self.count_if_due().await?;
+        // Later it is counted beside the pushes, which go by what was counted before.
+        let never = lock(&self.state).counted.is_none();
+        if never {
+            self.count_if_due().await?;
+        }
         let mut state = lock(&self.state);
         if let (Some(limit), Some(stored)) = (self.config.total, state.stored) {
             let used = stored.saturating_add(state.promised);

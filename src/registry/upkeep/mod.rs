@@ -49,9 +49,9 @@ pub(super) async fn run(app: App, stop: Stop) -> Result<(), Infallible> {
         if !shared && now - compacted >= COMPACT_EVERY {
             compacted = now;
             compact(&app).await;
-            if let Err(error) = app.quotas.count_if_due().await {
-                tracing::warn!(error = %error, "what is stored was not counted");
-            }
+        }
+        if let Err(error) = app.quotas.count_if_due().await {
+            tracing::warn!(error = %error, "what is stored was not counted");
         }
         if now - saved >= PULLS_EVERY {
             saved = now;

@@ -158,15 +158,20 @@ impl Scrubber {
                     self.counts.bad.with_label_values(&["list"]).inc();
                     self.content().relist(&blob.digest, &list).await?;
                 }
-                Some(Fault::Bytes { why }) => self.bad(&blob.digest, &why).await?,
+                Some(Fault::Bytes { why }) => self.bad(&blob.digest, &why, paced).await?,
             }
         }
         Ok(())
     }
 
     /// Read once more, lest memory or a cable was at fault; then it is taken out of use.
-    async fn bad(&self, blob: &Digest, why: &str) -> Result<(), ContentError> {
-        let again = examine(self.content(), blob, |_| std::future::ready(())).await?;
+    async fn bad<Wait: Future<Output = ()>>(
+        &self,
+        blob: &Digest,
+        why: &str,
+        paced: impl FnMut(u64) -> Wait,
+    ) -> Result<(), ContentError> {
+        let again = examine(self.content(), blob, paced).await?;
         let Some(Fault::Bytes { .. }) = again else {
             tracing::warn!(%blob, error = %why, "blob was read wrongly, and rightly when it was read again");
             self.counts.bad.with_label_values(&["unsteady"]).inc();
