@@ -56,6 +56,9 @@ impl Plain {
                 drop(reply.send(received.map(|_| Position::ZERO).map_err(JournalError::from)));
             }
             Order::Give(repository, blob, reply) => drop(reply.send(self.give(&repository, &blob).await)),
+            Order::Withdraw(repository, blob, reply) => {
+                drop(reply.send(self.withdraw(&repository, &blob).await));
+            }
             Order::Restore(whole, reply) => {
                 drop(reply.send(self.content.restore(*whole).await.map(drop).map_err(JournalError::from)));
             }
@@ -81,6 +84,13 @@ impl Plain {
         if self.content.find(blob).await?.is_some() {
             self.content.link(repository, blob).await?;
         }
+        Ok(Position::ZERO)
+    }
+
+    /// A push at another registry that needs it at this moment gives it back, once its tag is visible.
+    async fn withdraw(&self, repository: &RepositoryName, blob: &Digest) -> Result<Position, JournalError> {
+        self.writer.check()?;
+        self.content.unlink(repository, blob).await?;
         Ok(Position::ZERO)
     }
 }

@@ -50,6 +50,6 @@ impl Repositories {
             Ok(())
         });
         taken_back.await?;
-        Err(ManifestFault::Missing(gone).into())
+        Err(ManifestFault::Missing(vec![gone]).into())
     }
 }

@@ -28,7 +28,7 @@ impl Two {
         for (name, faults) in ["r1", "r2"].into_iter().zip(&faults) {
             content.push(Kind::Shared.open_as(name, dir.path(), faults).await.unwrap());
         }
-        Self { world, faults, content, dir: dir }
+        Self { world, faults, content, dir }
     }
 }
 
@@ -153,7 +153,7 @@ fn what_others_deleted_and_gave_is_seen_and_pull_times_are_put_together() {
         one.link(&name, &blob).await.unwrap();
         assert!(other.linked(&name, &blob).await.unwrap());
         add(&**one, &name, "t").await.unwrap();
-        assert_eq!(other.repositories().await.unwrap(), [name.clone()]);
+        assert_eq!(other.repositories().await.unwrap(), std::slice::from_ref(&name));
         one.save_pulls(&name, [("t".into(), 5), ("u".into(), 9)].into()).await.unwrap();
         other.save_pulls(&name, [("t".into(), 7)].into()).await.unwrap();
         for content in [one, other] {
