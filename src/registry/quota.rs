@@ -42,6 +42,8 @@ pub struct Quotas {
     notes: Notes,
     used: Gauge,
     state: Arc<Mutex<State>>,
+    /// Held by who counts.
+    counting: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -49,6 +51,8 @@ struct State {
     /// Bytes of all blobs; `None` until they were counted.
     stored: Option<u64>,
     counted: Option<Instant>,
+    /// Blobs that came while they are being counted, and were not yet in what was.
+    arrived: Option<HashMap<Digest, u64>>,
     /// Bytes that running uploads were admitted with.
     promised: u64,
     templates: HashMap<RepositoryName, Used>,
@@ -98,7 +102,7 @@ impl Quotas {
         metrics: &Metrics,
     ) -> Result<Self, MetricsError> {
         let used = metrics.gauge(names::REGISTRY_QUOTA)?;
-        Ok(Self { repositories, config, notes, used, state: Arc::default() })
+        Ok(Self { repositories, config, notes, used, state: Arc::default(), counting: Arc::default() })
     }
 
     /// Whether a blob of which so many bytes are known to come may be pushed to this repository.
@@ -112,7 +116,7 @@ impl Quotas {
             most = left(&format!("`{repository}`"), used, bytes, limit)?;
         }
         // Later it is counted beside the pushes, which go by what was counted before.
-        let never = lock(&self.state).counted.is_none();
+        let never = lock(&self.state).stored.is_none();
         if never {
             self.count_if_due().await?;
         }
@@ -166,6 +170,9 @@ impl Quotas {
         if let Some(stored) = state.stored.as_mut().filter(|_| new) {
             *stored = stored.saturating_add(size);
         }
+        if let Some(arrived) = state.arrived.as_mut().filter(|_| new) {
+            arrived.insert(blob, size);
+        }
         let of_template = state.templates.get_mut(repository).map(|used| {
             used.pending.insert(blob, (size, clock::now()));
             used.bytes()
@@ -181,27 +188,39 @@ impl Quotas {
         if self.config.total.is_none() {
             return Ok(());
         }
+        // One counts. A push that has nothing to go by waits for it, others do not come here.
+        let _counting = self.counting.lock().await;
+        let began = clock::now();
         {
             let mut state = lock(&self.state);
-            let now = clock::now();
-            if state.counted.is_some_and(|counted| now - counted < COUNT_EVERY) {
+            if state.counted.is_some_and(|counted| began - counted < COUNT_EVERY) {
                 return Ok(());
             }
-            // One counts; others go by what was counted before.
-            state.counted = Some(now);
+            state.arrived = Some(HashMap::new());
         }
+        let counted = self.count().await;
+        let mut state = lock(&self.state);
+        let arrived = state.arrived.take().unwrap_or_default();
+        state.stored = Some(arrived.values().fold(counted?, |sum, size| sum.saturating_add(*size)));
+        state.counted = Some(began);
+        self.tell_total(&mut state);
+        Ok(())
+    }
+
+    /// Bytes of all blobs, those in the trash included.
+    async fn count(&self) -> Result<u64, ContentError> {
         let content = self.repositories.content();
         let mut stored = 0u64;
         for part in 0..PARTS {
             let blobs = content.stored(part).await?;
             stored = blobs.iter().fold(stored, |sum, blob| sum.saturating_add(blob.size));
+            if let Some(arrived) = &mut lock(&self.state).arrived {
+                arrived.retain(|arrived, _| !blobs.iter().any(|blob| blob.digest == *arrived));
+            }
         }
         let discarded = content.discarded().await?;
         stored = discarded.iter().fold(stored, |sum, blob| sum.saturating_add(blob.size));
-        let mut state = lock(&self.state);
-        state.stored = Some(stored);
-        self.tell_total(&mut state);
-        Ok(())
+        Ok(stored)
     }
 
     async fn of_template(&self, repository: &RepositoryName) -> Result<Used, RepositoryError> {

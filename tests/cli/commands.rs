@@ -328,6 +328,12 @@ fn passes(files: &Files, piece: &str) -> Result<(), String> {
             ("agent", ""),
         ] {
             let mut file = files.around(role, around);
+            // Of two places for content a file names one.
+            if table.get("storage").is_some_and(|storage| storage.get("shared").is_some())
+                && let Some(storage) = file.get_mut("storage").and_then(toml::Value::as_table_mut)
+            {
+                storage.remove("disk");
+            }
             merge(&mut file, table.clone());
             let path = files.folder.path().join("piece.toml");
             fs::write(&path, file.to_string()).unwrap();

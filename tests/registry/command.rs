@@ -226,7 +226,7 @@ async fn a_push_that_is_killed_goes_on_where_the_registry_says_and_outlives_its_
     assert!(output.status.success(), "{err}");
     assert!(err.contains("again in"), "it was broken off and said so: {err}");
     let carried = relay.carried() - before;
-    assert!(carried < (size - 4 * MIB) as u64, "the second run sent {carried} of {size} bytes");
+    assert!(carried < (size - 4 * MIB) as u64, "the second run sent {carried} of {size} bytes: {err}");
     let goal = cloud.place.path("pulled");
     cloud.well(&["pull", "big:1", goal.to_str().unwrap()]).await;
     same(&dir, &goal, &["disk.img"]);

@@ -52,6 +52,15 @@ pub enum Source {
     Bytes(Bytes),
 }
 
+/// What went wrong with one blob's session so far.
+#[derive(Default)]
+struct Faults {
+    /// It stood elsewhere than it had said, just before.
+    elsewhere: bool,
+    /// How often its bytes were not the blob's.
+    wrong: u32,
+}
+
 impl Source {
     /// Of its bytes.
     pub fn digest(&self) -> Digest {
@@ -174,7 +183,8 @@ impl Push<'_> {
     async fn blob(&self, at: usize, source: &Source) -> Result<bool, TransferError> {
         let mut tries = Tries::new(self.patience, clock::now());
         // Only a byte that was never there before is a step forward.
-        let (mut most, mut sent, mut wrong) = (0, false, 0);
+        let (mut most, mut sent) = (0, false);
+        let mut faults = Faults::default();
         loop {
             let began = AtomicU64::new(0);
             let failed = match self.step(at, source, &mut sent, &began).await {
@@ -186,31 +196,37 @@ impl Push<'_> {
                 most = reached;
                 tries.moved(clock::now());
             }
-            let failed = self.sorted(source, failed, &mut wrong)?;
+            let failed = self.sorted(source, failed, &mut faults)?;
             self.pause(at, &mut tries, failed).await?;
         }
     }
 
-    /// What a failure says of the session: one that is no more, or stands elsewhere, is begun anew. Without one, such an
-    /// answer is the server's last word: it is no registry, perhaps.
-    fn sorted(&self, source: &Source, failed: Failed, wrong: &mut u32) -> Result<Failed, TransferError> {
+    /// What a failure says of the session: one that is no more is begun anew, and one that stands elsewhere is asked once
+    /// more where, since what was under way from before may have come meanwhile. Without one, such an answer is the
+    /// server's last word: it is no registry, perhaps.
+    fn sorted(&self, source: &Source, failed: Failed, faults: &mut Faults) -> Result<Failed, TransferError> {
         if self.sessions.session(&source.digest()).is_none() {
             return Ok(failed);
         }
         match failed.error.status() {
+            Some(409 | 416) if !faults.elsewhere => {
+                faults.elsewhere = true;
+                Ok(Failed { anew: true, ..failed })
+            }
             Some(404 | 409 | 416) => {
+                faults.elsewhere = false;
                 self.sessions.forget(&source.digest());
                 Ok(Failed { anew: true, ..failed })
             }
             // The bytes are not the blob's: an old session's may have been another file's, ours may have changed.
             Some(400) => {
                 self.sessions.forget(&source.digest());
-                *wrong += 1;
+                faults.wrong += 1;
                 match source {
-                    Source::File { path, .. } if *wrong > 1 => {
+                    Source::File { path, .. } if faults.wrong > 1 => {
                         Err(TransferError::Changed { path: path.clone() })
                     }
-                    _ if *wrong > 1 => Err(*failed.error),
+                    _ if faults.wrong > 1 => Err(*failed.error),
                     _ => Ok(Failed { anew: true, ..failed }),
                 }
             }

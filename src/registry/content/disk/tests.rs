@@ -3,12 +3,18 @@
 
 use std::{fs, os::unix::fs::FileExt, path::Path};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use proptest::prelude::*;
 
-use super::super::{CHUNK, FillError, chunk_count, chunk_range};
-use super::*;
+use super::{
+    super::{CHUNK, Catalogue, ChunkList, Content, FillError, chunk_count, chunk_range},
+    *,
+};
+use crate::{
+    model::{Algorithm, Digest, RepositoryName},
+    wire::replication::BlobRef,
+};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
