@@ -1,7 +1,7 @@
 //! Between content and the system calls: whatever a storage does to its directory goes through here.
 //!
 //! In the program each of these is the system's own call and nothing else. In tests each is a step at which something
-//! may go wrong: see [`faulty`]. Bytes that are read from an open file do not pass here, only those that are written.
+//! may go wrong (`faulty`). Bytes that are read from an open file do not pass here, only those that are written.
 
 #[cfg(test)]
 pub(super) mod faulty;
