@@ -25,7 +25,8 @@ const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 /// A kind of storage, and how a config names it.
 type Kind = (&'static str, fn(&Path) -> Storage);
 
-const KINDS: &[Kind] = &[("disk", |dir| Storage::Disk(dir.to_owned()))];
+const KINDS: &[Kind] =
+    &[("disk", |dir| Storage::Disk(dir.to_owned())), ("shared", |dir| Storage::Shared(dir.to_owned()))];
 
 const CATEGORIES: &[(&str, &str)] = &[
     ("pull", include_str!("conformance/pull.txt")),
