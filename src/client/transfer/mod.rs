@@ -25,7 +25,12 @@ pub use push::{Bytes, Push, Pushed, Source};
 pub use sessions::{Sessions, hash_file};
 
 use super::ClientError;
-use crate::model::{Digest, RepositoryName, Tag};
+use crate::{
+    clock,
+    model::{Digest, RepositoryName, Tag},
+    telemetry,
+};
+use tries::{Failed, Tries};
 
 /// Blobs, or chunks of them, on their way at once.
 pub const PARALLEL: usize = 4;
@@ -145,4 +150,18 @@ pub trait Watch {
     fn at(&self, blob: usize, done: u64);
     /// Something a person may want to know: what is tried again, and why.
     fn note(&self, blob: usize, text: &str);
+}
+
+/// Says what went wrong with this blob, and waits until it is time for the next try.
+async fn pause(
+    watch: &dyn Watch,
+    blob: usize,
+    tries: &mut Tries,
+    failed: Failed,
+) -> Result<(), TransferError> {
+    let why = telemetry::chain(&*failed.error);
+    let pause = tries.next(failed, clock::now(), rand::random())?;
+    watch.note(blob, &format!("{why}; again in {:.1} s", pause.as_secs_f64()));
+    tokio::time::sleep(pause).await;
+    Ok(())
 }

@@ -8,6 +8,7 @@ use futures_util::{StreamExt, TryStreamExt};
 use super::{
     Calls, PARALLEL, TransferError, Watch,
     chunked::Chunked,
+    pause,
     sessions::lock,
     tries::{Failed, Tries},
 };
@@ -54,7 +55,7 @@ impl Pull<'_> {
         loop {
             match self.calls.manifest(self.repository, &reference).await {
                 Ok(bytes) => return Ok(bytes),
-                Err(failed) => self.pause(0, &mut tries, failed).await?,
+                Err(failed) => pause(self.watch, 0, &mut tries, failed).await?,
             }
         }
     }
@@ -165,10 +166,10 @@ impl Pull<'_> {
                     let url =
                         self.calls.base().join(&format!("/v2/{}/blobs/{}", self.repository, blob.digest));
                     let early = ClientError::Strange { url, why: "it ended before its time".into() };
-                    self.pause(at, &mut tries, Failed { anew: true, ..early.into() }).await?;
+                    pause(self.watch, at, &mut tries, Failed { anew: true, ..early.into() }).await?;
                 }
                 Ok(()) => {}
-                Err(failed) => self.pause(at, &mut tries, failed).await?,
+                Err(failed) => pause(self.watch, at, &mut tries, failed).await?,
             }
         }
         blob.note(chunk, &hash.digest())
@@ -198,14 +199,6 @@ impl Pull<'_> {
             }
             place = ends;
         }
-        Ok(())
-    }
-
-    async fn pause(&self, at: usize, tries: &mut Tries, failed: Failed) -> Result<(), TransferError> {
-        let why = crate::telemetry::chain(&*failed.error);
-        let pause = tries.next(failed, clock::now(), rand::random())?;
-        self.watch.note(at, &format!("{why}; again in {:.1} s", pause.as_secs_f64()));
-        tokio::time::sleep(pause).await;
         Ok(())
     }
 }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use super::{
-    Calls, PARALLEL, Sessions, TransferError, Watch,
+    Calls, PARALLEL, Sessions, TransferError, Watch, pause,
     sessions::look,
     tries::{Failed, Tries},
 };
@@ -166,17 +166,9 @@ impl Push<'_> {
         loop {
             match call().await {
                 Ok(done) => return Ok(done),
-                Err(failed) => self.pause(at, &mut tries, failed).await?,
+                Err(failed) => pause(self.watch, at, &mut tries, failed).await?,
             }
         }
-    }
-
-    async fn pause(&self, at: usize, tries: &mut Tries, failed: Failed) -> Result<(), TransferError> {
-        let why = crate::telemetry::chain(&*failed.error);
-        let pause = tries.next(failed, clock::now(), rand::random())?;
-        self.watch.note(at, &format!("{why}; again in {:.1} s", pause.as_secs_f64()));
-        tokio::time::sleep(pause).await;
-        Ok(())
     }
 
     /// Brings one blob there; tells whether any of it was sent.
@@ -197,7 +189,7 @@ impl Push<'_> {
                 tries.moved(clock::now());
             }
             let failed = self.sorted(source, failed, &mut faults)?;
-            self.pause(at, &mut tries, failed).await?;
+            pause(self.watch, at, &mut tries, failed).await?;
         }
     }
 

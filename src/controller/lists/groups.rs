@@ -120,6 +120,10 @@ impl Cache {
 
     /// One waiting start of each kind whose group has a fallback: when a group fills up, nobody there is told.
     pub fn may_fall_back(&self) -> Vec<crate::model::InstanceId> {
+        // The common case, and asked with every change of a node: there may be as many kinds as nodes.
+        if self.groups.all().all(|group| group.fallback.is_none()) {
+            return Vec::new();
+        }
         let falls = |group: &str| self.groups.find(group).is_some_and(|record| record.fallback.is_some());
         let first = self.queues().filter_map(|mut queue| queue.next());
         first.filter(|(_, _, item)| falls(&item.record.spec.group_id)).map(|(_, id, _)| id.clone()).collect()
