@@ -32,7 +32,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("import", &["config"]),
     ("supervise", &["telemetry"]),
     ("http", &["telemetry", "wire", "supervise"]),
-    ("store", &["config", "telemetry", "supervise", "wire"]),
+    ("store", &["config", "telemetry", "supervise", "tls", "wire"]),
     ("health", &["config", "telemetry", "supervise", "wire", "tls"]),
     ("client", &["config", "wire", "balance", "telemetry", "tls"]),
     ("discovery", &["config", "store", "telemetry", "supervise"]),

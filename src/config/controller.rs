@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{BaseUrl, Log, Server};
+use super::{BaseUrl, Etcd, Log, Server};
 
 /// Everything a controller is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,8 +33,8 @@ pub struct Store {
 /// Where the state is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreKind {
-    /// An etcd cluster: its members' client URLs.
-    Etcd(Vec<BaseUrl>),
+    /// An etcd cluster.
+    Etcd(Etcd),
     /// A directory of this machine, for one controller process.
     Embedded(PathBuf),
 }

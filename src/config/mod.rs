@@ -6,6 +6,7 @@
 
 mod address;
 pub mod bounds;
+mod etcd;
 mod health;
 pub mod agent;
 pub mod controller;
@@ -30,6 +31,7 @@ mod write;
 
 pub use address::{Address, AddressError, BaseUrl, BaseUrlError};
 pub use env::{Env, EnvNote};
+pub use etcd::{Etcd, Login};
 pub use load::{
     Flag, Loaded, Role, check_proxy, load, load_agent, load_controller, load_proxy, load_registry,
 };

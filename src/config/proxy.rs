@@ -4,7 +4,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 pub use super::vendor::{Lists, Secret, Vendor};
 use super::{
-    Address, BaseUrl, Log,
+    Address, BaseUrl, Etcd, Log,
     bounds::{BodyCaps, Bounds},
 };
 use crate::{
@@ -309,8 +309,8 @@ pub struct Discovery {
 pub enum Source {
     /// Among the members of a cluster that live servers write into etcd.
     Etcd {
-        /// Client URLs of its members.
-        urls: Vec<BaseUrl>,
+        /// Which etcd.
+        etcd: Etcd,
         /// Which cloud's keys.
         cluster: String,
     },

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 pub use super::upkeep::{Gc, Quota, Scrub, Upkeep};
-use super::{BaseUrl, Log, Server, proxy::Network};
+use super::{BaseUrl, Etcd, Log, Server, proxy::Network};
 use crate::telemetry::Access;
 
 /// Everything a registry is told.
@@ -30,8 +30,8 @@ pub struct Registry {
 /// `[members]`: the etcd in which proxies look for servers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Members {
-    /// Client URLs of its members.
-    pub etcd: Vec<BaseUrl>,
+    /// Which etcd.
+    pub etcd: Etcd,
     /// Which cloud's keys.
     pub cluster: String,
 }

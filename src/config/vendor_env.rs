@@ -30,6 +30,8 @@ enum Form {
     Listen,
     /// Without the slash at its end, which the vendor took.
     Url,
+    /// A switch that says the opposite of ours.
+    Not,
 }
 
 /// A variable that sets a key of ours.
@@ -45,6 +47,26 @@ const CONTROLLER: &[Honoured] = &[
     ("ANKA_INSTANCE_ACTIVE_TIMEOUT", ("timeouts", "instance_active"), Form::Same),
     ("ANKA_QUERY_TASK_TIMEOUT", ("timeouts", "poll"), Form::Same),
     ("ANKA_GRACEFUL_SHUTDOWN_TIMEOUT", ("shutdown", "grace"), Form::Same),
+];
+
+/// Those that count only while a switch is on, with that.
+const SWITCHED: &[(&str, &[Honoured])] = &[
+    (
+        "ANKA_USE_ETCD_TLS",
+        &[
+            ("ANKA_ETCD_CA_CERT", ("store", "ca"), Form::Same),
+            ("ANKA_ETCD_CERT", ("store", "cert"), Form::Same),
+            ("ANKA_ETCD_CERT_KEY", ("store", "key"), Form::Same),
+            ("ANKA_SKIP_ETCD_TLS_VERIFICATION", ("store", "verify"), Form::Not),
+        ],
+    ),
+    (
+        "ANKA_USE_ETCD_LOGIN",
+        &[
+            ("ANKA_ETCD_USERNAME", ("store", "username"), Form::Same),
+            ("ANKA_ETCD_PASSWORD", ("store", "password"), Form::Same),
+        ],
+    ),
 ];
 
 const REGISTRY: &[Honoured] = &[
@@ -67,6 +89,13 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
     ("ANKA_QUEUE_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
     ("ANKA_ETCD_REQUEST_TIMEOUT", "it is about the vendor's own store; use `store` in `[timeouts]`"),
+    ("ANKA_USE_ETCD_TLS", "`[store] etcd` says it: URLs that begin with `https://`"),
+    ("ANKA_ETCD_CERT*", "`ANKA_USE_ETCD_TLS` is not on"),
+    ("ANKA_ETCD_CA_CERT", "`ANKA_USE_ETCD_TLS` is not on"),
+    ("ANKA_SKIP_ETCD_TLS_VERIFICATION", "`ANKA_USE_ETCD_TLS` is not on"),
+    ("ANKA_USE_ETCD_LOGIN", "it says whether the two beside it count"),
+    ("ANKA_ETCD_USERNAME", "`ANKA_USE_ETCD_LOGIN` is not on"),
+    ("ANKA_ETCD_PASSWORD", "`ANKA_USE_ETCD_LOGIN` is not on"),
     ("ANKA_ENABLE_AUTH", "this version does not authenticate"),
     ("ANKA_ROOT_TOKEN", "this version does not authenticate"),
     ("ANKA_CA_CERT", "this version has no TLS"),
@@ -127,7 +156,13 @@ const NO_COUNTERPART: &str = "this version has nothing that it would set";
 
 /// For a controller.
 pub(super) fn controller(env: &Env) -> Translated {
-    let mut translated = translate(env, CONTROLLER);
+    let mut honoured = CONTROLLER.to_vec();
+    for (switch, more) in SWITCHED {
+        if env.get(switch).is_some_and(on) {
+            honoured.extend(*more);
+        }
+    }
+    let mut translated = translate(env, &honoured);
     // With both, ours is for the controller alone and theirs is what nodes are told.
     if let Some((_, local)) = read(env, "ANKA_LOCAL_ANKA_REGISTRY", Form::Url, &mut translated.faults) {
         let note = |text: &str| EnvNote { variable: LOCAL.into(), honoured: true, text: text.into() };
@@ -163,7 +198,6 @@ fn translate(env: &Env, honoured: &[Honoured]) -> Translated {
         translated.notes.push(EnvNote { variable: name.into(), honoured, text: note });
     }
     for (variable, right) in DOORS {
-        let on = |text: &str| !matches!(text.trim(), "" | "0" | "false" | "FALSE" | "False" | "f" | "F");
         if env.get(variable).is_some_and(on) {
             translated.faults.push(Fault {
                 what: format!("`{variable}` is on"),
@@ -184,6 +218,11 @@ fn translate(env: &Env, honoured: &[Honoured]) -> Translated {
     translated
 }
 
+/// Whether a switch is on, as Go's services read one.
+fn on(text: &str) -> bool {
+    !matches!(text.trim(), "" | "0" | "false" | "FALSE" | "False" | "f" | "F")
+}
+
 fn stand(variable: &str, text: String) -> Stand {
     Stand { from: format!("environment variable {variable}"), text, wins: false }
 }
@@ -202,6 +241,7 @@ fn read<'a>(env: &Env, variable: &'a str, form: Form, faults: &mut Vec<Fault>) -
     let text = match form {
         Form::Listen if text.starts_with(':') => format!("0.0.0.0{text}"),
         Form::Url => text.trim_end_matches('/').to_owned(),
+        Form::Not => (!on(text)).to_string(),
         Form::Same | Form::Listen => text.to_owned(),
     };
     Some((variable, text))
@@ -253,6 +293,26 @@ mod tests {
         assert_eq!(translated.stands[&("server", "listen")].text, "0.0.0.0:8090");
         assert_eq!(translated.stands[&("registries", "address")].text, "http://10.0.0.4:8089");
         assert_eq!(translated.stands[&("registries", "node_address")].text, "http://front:8089");
+    }
+
+    #[test]
+    fn what_etcd_is_shown_counts_while_its_switch_is_on() {
+        let given = [
+            ("ANKA_ETCD_CA_CERT", "/ca.pem"),
+            ("ANKA_ETCD_CERT", "/c.pem"),
+            ("ANKA_ETCD_CERT_KEY", "/c.key"),
+            ("ANKA_SKIP_ETCD_TLS_VERIFICATION", "true"),
+            ("ANKA_ETCD_USERNAME", "anka"),
+            ("ANKA_ETCD_PASSWORD", "verySecret"),
+        ];
+        let off = controller(&env(&given));
+        assert!(off.stands.is_empty() && off.notes.iter().all(|note| !note.honoured), "{off:?}");
+        let switches = [("ANKA_USE_ETCD_TLS", "true"), ("ANKA_USE_ETCD_LOGIN", "1")];
+        let on = controller(&env(&[&given[..], &switches].concat()));
+        let of = |key| on.stands[&("store", key)].text.as_str();
+        assert_eq!((of("ca"), of("cert"), of("key"), of("verify")), ("/ca.pem", "/c.pem", "/c.key", "false"));
+        assert_eq!((of("username"), of("password")), ("anka", "verySecret"));
+        assert!(on.notes.iter().all(|note| !note.text.contains("verySecret")));
     }
 
     #[test]

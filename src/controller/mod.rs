@@ -115,7 +115,7 @@ impl Controller {
         // The port first: two controllers by mistake should hear of the port, not of the store's lock.
         let listener = http::bind(config.server.listen, "server.listen")?;
         let store: Arc<dyn Store> = match &config.store.kind {
-            StoreKind::Etcd(urls) => Arc::new(EtcdStore::connect(urls, config.timeouts.store).await?),
+            StoreKind::Etcd(etcd) => Arc::new(EtcdStore::open(etcd, config.timeouts.store).await?),
             StoreKind::Embedded(dir) => Arc::new(EmbeddedStore::open(dir, tasks.clone()).await?),
         };
         Self::with(config, listener, store, tasks)

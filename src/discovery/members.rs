@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     clock,
-    config::BaseUrl,
+    config::Etcd,
     store::{Event, Range, Store, StoreError, WatchItem, etcd::EtcdStore, keys::Keys},
 };
 
@@ -23,8 +23,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 const REMEMBERED: usize = 256;
 
 /// Watches until it is dropped.
-pub(super) async fn watch(urls: &[BaseUrl], cluster: &str, role: &str, most: usize, teller: &Teller) {
-    let store = match EtcdStore::connect(urls, PATIENCE).await {
+pub(super) async fn watch(etcd: &Etcd, cluster: &str, role: &str, most: usize, teller: &Teller) {
+    let store = match EtcdStore::open(etcd, PATIENCE).await {
         Ok(store) => store,
         Err(error) => {
             // It opens nothing: this is for ever.

@@ -76,7 +76,7 @@ impl Discovery {
         tasks.finish_at(Stage::Loops, format!("discovery of {}", service.name), move |stop| async move {
             let looking = async {
                 match &source {
-                    Source::Etcd { urls, cluster } => members::watch(urls, cluster, role, most, &told).await,
+                    Source::Etcd { etcd, cluster } => members::watch(etcd, cluster, role, most, &told).await,
                     Source::Dns(dns) => dns::watch(dns, most, &told).await,
                 }
             };

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     clock,
-    config::BaseUrl,
+    config::Etcd,
     store::{
         Consistency, Event, KeyValue, OpAnswer, Revision, Store, StoreError, Txn, WatchItem, etcd::EtcdStore,
         keys::Keys,
@@ -63,7 +63,7 @@ struct Saying {
 /// One word, followed until it is dropped.
 #[derive(Debug)]
 pub struct Word {
-    of: (Vec<BaseUrl>, String, String),
+    of: (Etcd, String, String),
     state: Arc<State>,
     sayings: mpsc::Sender<Saying>,
     removed: StopSource,
@@ -79,8 +79,8 @@ struct State {
 
 impl Word {
     /// Follows the word about this service in this cluster.
-    pub fn start(tasks: &Tasks, urls: &[BaseUrl], cluster: &str, service: &str) -> Self {
-        let of = (urls.to_vec(), cluster.to_owned(), service.to_owned());
+    pub fn start(tasks: &Tasks, etcd: &Etcd, cluster: &str, service: &str) -> Self {
+        let of = (etcd.clone(), cluster.to_owned(), service.to_owned());
         let trouble = Mutex::new(Some("it was not asked yet".into()));
         let state = Arc::new(State { heard: watch::Sender::new(None), trouble });
         let (sayings, waiting) = mpsc::channel(WAITING);
@@ -97,8 +97,8 @@ impl Word {
     }
 
     /// Whether it is this one.
-    pub fn is_of(&self, urls: &[BaseUrl], cluster: &str, service: &str) -> bool {
-        self.of.0 == urls && self.of.1 == cluster && self.of.2 == service
+    pub fn is_of(&self, etcd: &Etcd, cluster: &str, service: &str) -> bool {
+        self.of.0 == *etcd && self.of.1 == cluster && self.of.2 == service
     }
 
     /// What was heard last; none before the store has answered once.
@@ -156,11 +156,11 @@ impl State {
 }
 
 async fn keep(
-    (urls, cluster, service): (Vec<BaseUrl>, String, String),
+    (etcd, cluster, service): (Etcd, String, String),
     mut waiting: mpsc::Receiver<Saying>,
     state: &State,
 ) {
-    let store = match EtcdStore::connect(&urls, PATIENCE).await {
+    let store = match EtcdStore::open(&etcd, PATIENCE).await {
         Ok(store) => store,
         Err(error) => {
             // It opens nothing: this is for ever.

@@ -344,7 +344,7 @@ async fn registration(
     address: String,
     zone: Option<String>,
 ) -> Result<Registration, OpenError> {
-    let store: Arc<dyn Store> = Arc::new(EtcdStore::connect(&members.etcd, STORE_PATIENCE).await?);
+    let store: Arc<dyn Store> = Arc::new(EtcdStore::open(&members.etcd, STORE_PATIENCE).await?);
     let run = uuid::Uuid::new_v4().simple().to_string();
     let member = Member { address, version: full_version(), zone, run };
     Ok(Registration::new(store, &Keys::new(&members.cluster), ROLE, name, member))

@@ -13,6 +13,8 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
     sign::{CertifiedKey, SingleCertAndKey},
 };
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Part, Problem, UpstreamSetting,
@@ -38,6 +40,8 @@ impl PartialEq for Upstream {
         self.0.setting == other.0.setting
     }
 }
+
+impl Eq for Upstream {}
 
 impl Upstream {
     /// Reads and checks every file. Errors hold all that is wrong.
@@ -93,6 +97,25 @@ impl Upstream {
         ServerName::try_from(self.name(host).to_owned()).map_err(|_| {
             Error::General("the upstream's address is no name that a certificate could be for".into())
         })
+    }
+
+    /// Connects to a server of HTTP/2 at this host and shakes hands, with the files as they are now. Without a limit on
+    /// time: the caller's covers it.
+    pub async fn dial_h2(&self, host: &str, port: u16) -> std::io::Result<TlsStream<TcpStream>> {
+        let looking = self.clone();
+        // Reading blocks, and may for long where files are far away. What is wrong leaves what was read before.
+        let looked = tokio::task::spawn_blocking(move || looking.refresh()).await;
+        if let Ok(Err(problems)) = looked {
+            for problem in problems {
+                tracing::warn!(file = problem.name, what = problem.what, "file of TLS could not be taken");
+            }
+        }
+        let name = self.server_name(host).map_err(std::io::Error::other)?;
+        let mut config = ClientConfig::clone(&self.config());
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect((host, port)).await?;
+        tcp.set_nodelay(true)?;
+        TlsConnector::from(Arc::new(config)).connect(name, tcp).await
     }
 
     /// Begins a handshake with the upstream at this host.

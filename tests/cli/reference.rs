@@ -92,6 +92,91 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("controller", "registries", "registries = { address = \"http://front:8089\" }"),
     ("registry", "replication", "replication = { role = \"writer\" }"),
     ("registry", "members", "members = { etcd = [\"http://10.0.1.4:2379\"] }"),
+    (
+        "proxy",
+        "service.*.discovery.ca",
+        "service = { s = { discovery = { etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" } } }",
+    ),
+    (
+        "proxy",
+        "service.*.discovery.cert",
+        "service = { s = { discovery = { etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" } } }",
+    ),
+    (
+        "proxy",
+        "service.*.discovery.key",
+        "service = { s = { discovery = { etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" } } }",
+    ),
+    (
+        "proxy",
+        "service.*.discovery.server_name",
+        "service = { s = { discovery = { etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" } } }",
+    ),
+    (
+        "proxy",
+        "service.*.discovery.verify",
+        "service = { s = { discovery = { etcd = [\"https://10.0.1.4:2379\"] } } }",
+    ),
+    (
+        "proxy",
+        "service.*.discovery.username",
+        "service = { s = { discovery = { etcd = [\"http://10.0.1.4:2379\"], username = \"u\", password_file = \"DIR/token\" } } }",
+    ),
+    (
+        "proxy",
+        "service.*.discovery.password",
+        "service = { s = { discovery = { etcd = [\"http://10.0.1.4:2379\"], username = \"u\", password_file = \"DIR/token\" } } }",
+    ),
+    (
+        "controller",
+        "store.ca",
+        "store = { embedded = \"\", etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" }",
+    ),
+    (
+        "controller",
+        "store.cert",
+        "store = { embedded = \"\", etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" }",
+    ),
+    (
+        "controller",
+        "store.key",
+        "store = { embedded = \"\", etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" }",
+    ),
+    (
+        "controller",
+        "store.server_name",
+        "store = { embedded = \"\", etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" }",
+    ),
+    ("controller", "store.verify", "store = { embedded = \"\", etcd = [\"https://10.0.1.4:2379\"] }"),
+    (
+        "controller",
+        "store.username",
+        "store = { embedded = \"\", etcd = [\"http://10.0.1.4:2379\"], username = \"u\", password_file = \"DIR/token\" }",
+    ),
+    (
+        "controller",
+        "store.password",
+        "store = { embedded = \"\", etcd = [\"http://10.0.1.4:2379\"], username = \"u\", password_file = \"DIR/token\" }",
+    ),
+    ("registry", "members.ca", "members = { etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" }"),
+    ("registry", "members.cert", "members = { etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" }"),
+    ("registry", "members.key", "members = { etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" }"),
+    (
+        "registry",
+        "members.server_name",
+        "members = { etcd = [\"https://10.0.1.4:2379\"], ca = \"DIR/ca.pem\" }",
+    ),
+    ("registry", "members.verify", "members = { etcd = [\"https://10.0.1.4:2379\"] }"),
+    (
+        "registry",
+        "members.username",
+        "members = { etcd = [\"http://10.0.1.4:2379\"], username = \"u\", password_file = \"DIR/token\" }",
+    ),
+    (
+        "registry",
+        "members.password",
+        "members = { etcd = [\"http://10.0.1.4:2379\"], username = \"u\", password_file = \"DIR/token\" }",
+    ),
 ];
 
 const ASKING: &str = "listener = [{ tls = { client_auth = \"optional\", client_ca = \"DIR/ca.pem\" } }]";
@@ -175,6 +260,15 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("agent", "agent.process.start_delay", "'5s'"),
     ("agent", "agent.process.pull_delay", "'5s'"),
     ("agent", "agent.process.vanish_after", "'5s'"),
+    ("proxy", "service.*.discovery.server_name", "'ci.example'"),
+    ("proxy", "service.*.discovery.username", "'other'"),
+    ("proxy", "service.*.discovery.password_file", "'DIR/admin.token'"),
+    ("controller", "store.server_name", "'ci.example'"),
+    ("controller", "store.username", "'other'"),
+    ("controller", "store.password_file", "'DIR/admin.token'"),
+    ("registry", "members.server_name", "'ci.example'"),
+    ("registry", "members.username", "'other'"),
+    ("registry", "members.password_file", "'DIR/admin.token'"),
     ("*", "server.listen", "'127.0.0.1:1'"),
     ("*", "server.name", "'other'"),
     ("*", "server.address_file", "'/run/other'"),
@@ -185,7 +279,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
 ];
 
 /// Keys that have no other value by themselves: one word alone so far, or one that must fit another key.
-const ALONE: [(&str, &str); 19] = [
+const ALONE: [(&str, &str); 31] = [
     ("proxy", "listener.service"),
     ("proxy", "listener.rules.service"),
     ("proxy", "listener.tls.key"),
@@ -205,6 +299,18 @@ const ALONE: [(&str, &str); 19] = [
     ("registry", "replication.writer"),
     ("registry", "replication.write_ack"),
     ("agent", "agent.driver"),
+    ("proxy", "service.*.discovery.ca"),
+    ("proxy", "service.*.discovery.cert"),
+    ("proxy", "service.*.discovery.key"),
+    ("proxy", "service.*.discovery.password"),
+    ("controller", "store.ca"),
+    ("controller", "store.cert"),
+    ("controller", "store.key"),
+    ("controller", "store.password"),
+    ("registry", "members.ca"),
+    ("registry", "members.cert"),
+    ("registry", "members.key"),
+    ("registry", "members.password"),
 ];
 
 /// Keys of registries alone; they have this service beside them.

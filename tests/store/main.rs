@@ -5,10 +5,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/certificates.rs"]
+mod certificates;
 mod cluster;
 mod crash;
 mod directed;
 mod random;
+mod secured;
 
 use std::{sync::Arc, time::Duration};
 

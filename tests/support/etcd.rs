@@ -13,7 +13,7 @@
 use std::{
     fs::File,
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -43,6 +43,8 @@ struct Member {
     arguments: Vec<String>,
     log: PathBuf,
     url: String,
+    /// Inside TLS.
+    secure: Option<String>,
     child: Option<Child>,
     frozen: bool,
 }
@@ -64,6 +66,30 @@ impl Etcd {
                 return etcd;
             }
             // Somebody took a port between our look and etcd's bind: again with other ports.
+        }
+        panic!("etcd did not start on {TRIES} choices of ports");
+    }
+
+    /// The same, with a second door that is inside TLS: `folder` has `etcd.pem`, `etcd.key` and `ca.pem`, from which
+    /// its clients' certificates must be.
+    pub async fn start_secured(members: usize, folder: &Path, more: &[&str]) -> Self {
+        let in_folder = |name: &str| folder.join(name).display().to_string();
+        let tls = [
+            format!("--cert-file={}", in_folder("etcd.pem")),
+            format!("--key-file={}", in_folder("etcd.key")),
+            format!("--trusted-ca-file={}", in_folder("ca.pem")),
+            "--client-cert-auth=true".to_owned(),
+        ];
+        let all: Vec<&str> = tls.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        for _ in 0..TRIES {
+            let mut etcd = Self::prepare(members, &all);
+            for member in &mut etcd.members {
+                member.add_secure_door();
+                member.spawn();
+            }
+            if etcd.wait_ready().await {
+                return etcd;
+            }
         }
         panic!("etcd did not start on {TRIES} choices of ports");
     }
@@ -98,7 +124,7 @@ impl Etcd {
                 ];
                 arguments.extend(more.iter().map(|m| (*m).to_owned()));
                 let log = dir.path().join(format!("{name}.log"));
-                Member { name, arguments, log, url, child: None, frozen: false }
+                Member { name, arguments, log, url, secure: None, child: None, frozen: false }
             })
             .collect();
         let http = reqwest::Client::builder()
@@ -138,6 +164,62 @@ impl Etcd {
     /// The client URL of one member.
     pub fn url(&self, member: usize) -> BaseUrl {
         self.members[member].url.parse().expect("a base url")
+    }
+
+    /// The client URLs inside TLS, of a secured one.
+    pub fn secure_urls(&self) -> Vec<BaseUrl> {
+        let port = |url: &String| url.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        let of = |member: &Member| {
+            BaseUrl::https("127.0.0.1", member.secure.as_ref().and_then(port).expect("a port"))
+        };
+        self.members.iter().map(of).collect()
+    }
+
+    /// Calls etcd's JSON API at one member, with a token if there is one; the answer must be a success.
+    pub async fn call(
+        &self,
+        member: usize,
+        path: &str,
+        body: serde_json::Value,
+        token: Option<&str>,
+    ) -> serde_json::Value {
+        let url = format!("{}/v3/{path}", self.members[member].url);
+        let mut request = self.http.post(url).body(body.to_string());
+        if let Some(token) = token {
+            request = request.header("Authorization", token);
+        }
+        let answer = request.send().await.expect("etcd answers");
+        let status = answer.status();
+        let text = answer.text().await.expect("a body");
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).expect("JSON")
+    }
+
+    /// From now on it asks who its clients are: `root` is one, and `user`, who may read and write below `prefix`.
+    pub async fn ask_who(&self, user: &str, password: &str, prefix: &str) {
+        let encoded = |text: &[u8]| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
+        let mut end = prefix.as_bytes().to_vec();
+        *end.last_mut().expect("a prefix") += 1;
+        let permission = serde_json::json!({
+            "permType": "READWRITE", "key": encoded(prefix.as_bytes()), "range_end": encoded(&end),
+        });
+        self.call(0, "auth/role/add", serde_json::json!({ "name": "theirs" }), None).await;
+        let grant = serde_json::json!({ "name": "theirs", "perm": permission });
+        self.call(0, "auth/role/grant", grant, None).await;
+        for (name, role) in [("root", "root"), (user, "theirs")] {
+            let add = serde_json::json!({ "name": name, "password": password });
+            self.call(0, "auth/user/add", add, None).await;
+            let grant = serde_json::json!({ "user": name, "role": role });
+            self.call(0, "auth/user/grant", grant, None).await;
+        }
+        self.call(0, "auth/enable", serde_json::json!({}), None).await;
+    }
+
+    /// A token of root's, to call with once it asks.
+    pub async fn root(&self, password: &str) -> String {
+        let who = serde_json::json!({ "name": "root", "password": password });
+        let answer = self.call(0, "auth/authenticate", who, None).await;
+        answer["token"].as_str().expect("a token").to_owned()
     }
 
     /// What a member has logged so far.
@@ -254,6 +336,18 @@ impl Member {
             .unwrap_or_else(|error| panic!("`etcd` did not start ({error}); it comes with etcd-server"));
         self.child = Some(child);
         self.frozen = false;
+    }
+
+    fn add_secure_door(&mut self) {
+        let (port, held) = free_port();
+        drop(held);
+        let secure = format!("https://127.0.0.1:{port}");
+        for argument in &mut self.arguments {
+            if argument.starts_with("--listen-client-urls=") {
+                argument.push_str(&format!(",{secure}"));
+            }
+        }
+        self.secure = Some(secure);
     }
 
     fn signal(&self, signal: Signal) {

@@ -9,7 +9,7 @@ use std::{
 use super::{Args, Failure, data::Data};
 use crate::{
     config::{
-        Address, BaseUrl, DEFAULT_GRACE, Log, Server,
+        Address, BaseUrl, DEFAULT_GRACE, Etcd, Log, Server,
         agent::{self, Driver, ProcessDriver, Reserve},
         controller::{self, Registries, StoreKind},
         proxy::{
@@ -80,7 +80,7 @@ pub(super) fn controller(
 ) -> controller::Controller {
     let kind = match args.etcd.as_slice() {
         [] => StoreKind::Embedded(data.store()),
-        members => StoreKind::Etcd(members.to_vec()),
+        members => StoreKind::Etcd(Etcd::plain(members.to_vec())),
     };
     let address = url(registries);
     controller::Controller {

@@ -37,9 +37,13 @@ fn store<'r>(raw: &'r Raw<'r>) -> Option<Store> {
             table.fault("embedded", "is given beside `store.etcd`", right);
             return None;
         }
-        (false, true) => StoreKind::Embedded(table.opt("embedded", path)?),
-        (true, false) => StoreKind::Etcd(etcd::urls(&table)?),
+        (false, true) => {
+            etcd::means_nothing(&table, "with `embedded`");
+            StoreKind::Embedded(table.opt("embedded", path)?)
+        }
+        (true, false) => StoreKind::Etcd(etcd::etcd(&table)?),
         (false, false) => {
+            etcd::means_nothing(&table, "without `etcd`");
             let what = "`[store]` does not say where the state is";
             let right = "add `etcd = [\"http://10.0.1.4:2379\"]` or `embedded = \"DIR\"`";
             table.fault_at(table.place(), what, right);

@@ -52,9 +52,12 @@ pub(super) fn read(table: &Table<'_>, kind: Option<Kind>) -> Option<Option<Disco
         keys.fault("cluster", "means nothing without `etcd`", "delete it");
     }
     let cluster = etcd::cluster(&keys);
+    if ways != ["etcd"] {
+        etcd::means_nothing(&keys, "without `etcd`");
+    }
     let whole_name = |name: String| format!("{}.", name.trim_end_matches('.'));
     let source = match ways.first() {
-        Some(&"etcd") => Source::Etcd { urls: etcd::urls(&keys)?, cluster },
+        Some(&"etcd") => Source::Etcd { etcd: etcd::etcd(&keys)?, cluster },
         Some(&"dns") => {
             let Address { host, port } = dns?;
             if host.parse::<IpAddr>().is_ok() {

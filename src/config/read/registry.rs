@@ -66,10 +66,10 @@ fn members(table: &Table<'_>) -> Option<Option<Members>> {
     let cluster = etcd::cluster(table);
     if !table.is_given() {
         // Asked for all the same, so that the variables that could set them are known.
-        let _known = table.has("etcd");
+        let _known = etcd::KEYS.map(|key| table.has(key));
         return Some(None);
     }
-    Some(Some(Members { etcd: etcd::urls(table)?, cluster }))
+    Some(Some(Members { etcd: etcd::etcd(table)?, cluster }))
 }
 
 /// `None` when it is wrong.

@@ -86,11 +86,17 @@ pub(super) fn server(of: &Table<'_>, http2: bool) -> Option<Server> {
 /// `service.tls`; `None` also when it has faults, which are noted.
 pub(super) fn upstream(of: &Table<'_>) -> Option<Upstream> {
     let table = of.sub("tls");
+    upstream_of(&table, table.is_given())
+}
+
+/// The keys of [`upstream`] in the table itself, with nothing given too if `wanted`. They are asked for in any case, so
+/// that they are known.
+pub(super) fn upstream_of(table: &Table<'_>, wanted: bool) -> Option<Upstream> {
     let ca = table.opt("ca", path);
     let server_name = table.opt("server_name", name);
     let (cert, key) = (table.opt("cert", path), table.opt("key", path));
     let verify = table.or("verify", true, flag);
-    if !table.is_given() {
+    if !wanted {
         return None;
     }
     if !verify {
@@ -103,7 +109,7 @@ pub(super) fn upstream(of: &Table<'_>) -> Option<Upstream> {
     let identity = match (cert, key) {
         (Some(cert), Some(key)) => Some(Pair { cert, key }),
         (cert, key) => {
-            lonely(&table, cert.is_some(), key.is_some());
+            lonely(table, cert.is_some(), key.is_some());
             None
         }
     };
@@ -120,7 +126,7 @@ pub(super) fn upstream(of: &Table<'_>) -> Option<Upstream> {
     match Upstream::load(UpstreamSetting { ca, server_name, identity, verify }) {
         Ok(upstream) => Some(upstream),
         Err(problems) => {
-            note(&table, &places, &problems, "ca");
+            note(table, &places, &problems, "ca");
             None
         }
     }
@@ -242,6 +248,12 @@ fn note(table: &Table<'_>, places: &Places, problems: &[Problem], authorities: &
             Part::Whole => {
                 let what = format!("`{}` {}", table.path_of(&problem.name), problem.what);
                 let what = if problem.name == "tls" { what.replacen(".tls.tls`", ".tls`", 1) } else { what };
+                // Where the keys stand without a table of their own.
+                let whole = format!("`{}` ", table.path_of("tls"));
+                let what = match what.strip_prefix(&whole) {
+                    Some(rest) => format!("`{}` {rest}", table.path_of("").trim_end_matches('.')),
+                    None => what,
+                };
                 table.fault_at(table.place(), what, problem.right.clone());
                 continue;
             }

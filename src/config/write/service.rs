@@ -44,7 +44,7 @@ pub(super) fn written(service: &Service, from: &Path) -> Keys {
         .with("passive", passive(&service.passive))
         .with("timeouts", timeouts(&service.timeouts))
         .maybe("tls", service.tls.as_ref().map(|tls| self::tls(tls.setting(), from)))
-        .maybe("discovery", service.discovery.as_ref().map(discovery))
+        .maybe("discovery", service.discovery.as_ref().map(|discovery| self::discovery(discovery, from)))
         .unless_empty("upstreams", upstreams.collect::<Node>())
 }
 
@@ -127,11 +127,24 @@ fn upstream(upstream: &Upstream) -> Keys {
     bears(keys, upstream.bears)
 }
 
-fn discovery(discovery: &Discovery) -> Keys {
+fn discovery(discovery: &Discovery, from: &Path) -> Keys {
     let keys = match &discovery.source {
-        Source::Etcd { urls, cluster } => Keys::default()
-            .with("etcd", urls.iter().map(ToString::to_string).collect::<Node>())
-            .with("cluster", cluster.as_str()),
+        Source::Etcd { etcd, cluster } => {
+            let setting = etcd.tls.as_ref().map(crate::tls::Upstream::setting);
+            let keys = Keys::default()
+                .with("etcd", etcd.urls.iter().map(ToString::to_string).collect::<Node>())
+                .with("cluster", cluster.as_str());
+            let keys = match setting {
+                Some(setting) => tls_keys(keys, setting, from),
+                None => keys,
+            };
+            match &etcd.login {
+                Some(login) => {
+                    secret(keys.with("username", login.user.as_str()), &login.password, "password", from)
+                }
+                None => keys,
+            }
+        }
         Source::Dns(Dns { name, port, resolver }) => {
             let bare = name.trim_end_matches('.');
             let keys = match port {
@@ -145,7 +158,11 @@ fn discovery(discovery: &Discovery) -> Keys {
 }
 
 fn tls(setting: &UpstreamSetting, from: &Path) -> Keys {
-    let keys = Keys::default()
+    tls_keys(Keys::default(), setting, from)
+}
+
+fn tls_keys(keys: Keys, setting: &UpstreamSetting, from: &Path) -> Keys {
+    let keys = keys
         .with("verify", setting.verify)
         .maybe("ca", setting.ca.as_deref().map(|ca| path(from, ca)))
         .maybe("server_name", setting.server_name.as_deref());

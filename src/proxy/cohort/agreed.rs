@@ -80,12 +80,12 @@ pub(super) fn word(
     tasks: &Tasks,
 ) -> Option<Option<Arc<Word>>> {
     let source = service.discovery.as_ref().map(|discovery| &discovery.source);
-    let Some(Source::Etcd { urls, cluster }) = source else { return before.is_some().then_some(None) };
+    let Some(Source::Etcd { etcd, cluster }) = source else { return before.is_some().then_some(None) };
     let name = service.name.as_str();
-    if before.is_some_and(|word| word.is_of(urls, cluster, name)) {
+    if before.is_some_and(|word| word.is_of(etcd, cluster, name)) {
         return None;
     }
-    Some(Some(Arc::new(Word::start(tasks, urls, cluster, name))))
+    Some(Some(Arc::new(Word::start(tasks, etcd, cluster, name))))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::{
 /// Pause before all members are tried again, when none could be asked.
 const ROUND_PAUSE: Duration = Duration::from_millis(100);
 
-type Call<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+pub(super) type Call<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 impl EtcdStore {
     /// How long one member may take before the next one is asked as well.
@@ -48,8 +48,8 @@ impl EtcdStore {
         loop {
             if running.is_empty() || clock::now() >= next_at {
                 if let Some(member) = order.pop_front() {
-                    let call = call(self.endpoints[member].client(consistency));
-                    running.push(async move { (member, call.await) });
+                    let (door, call) = (self.endpoints[member].door(consistency), &call);
+                    running.push(async move { (member, door.ask(call).await) });
                     next_at = clock::now() + self.slow();
                 } else if running.is_empty() {
                     let again = clock::now() + round_pause();
@@ -72,11 +72,16 @@ impl EtcdStore {
                 }
                 Ok(Some((member, Err(error)))) => {
                     last = self.meaning(member, &error, asked);
-                    if !last.may_pass() {
+                    // A member that is behind does not know the revision yet: another one may.
+                    let behind = grpc::is_future(&last) && !(running.is_empty() && order.is_empty());
+                    if !last.may_pass() && !behind {
                         self.members.answered();
                         return Err(last);
                     }
                     self.members.avoid(member);
+                    if behind {
+                        next_at = clock::now();
+                    }
                 }
                 Ok(None) => {}
                 Err(_) if clock::now() >= deadline => return Err(passing(last)),
@@ -101,7 +106,8 @@ impl EtcdStore {
         loop {
             let mut last = self.late();
             for member in self.members.order() {
-                let mut running = call(self.endpoints[member].client(Consistency::Linearizable));
+                let door = self.endpoints[member].door(Consistency::Linearizable);
+                let mut running = Box::pin(door.ask(&call));
                 let slow = (clock::now() + self.slow()).min(deadline);
                 let mut answer = tokio::time::timeout_at(slow, &mut running).await;
                 if answer.is_err() {
@@ -167,15 +173,16 @@ fn meaning(error: &Error, asked: Revision) -> StoreError {
     match error {
         Error::GRpcStatus(status) => {
             let mut source = status.source();
-            let mut never_sent = false;
+            let (mut never_sent, mut deepest) = (false, None);
             while let Some(error) = source {
                 never_sent |= error.is::<tonic::ConnectError>();
                 source = error.source();
+                deepest = Some(error);
             }
-            grpc::meaning(
-                Failure { code: i32::from(status.code()), message: status.message(), never_sent },
-                asked,
-            )
+            // Of a failed connect the innermost cause says most: "connection refused", "certificate expired".
+            let why = deepest.filter(|_| never_sent).map(ToString::to_string);
+            let message = why.as_deref().unwrap_or_else(|| status.message());
+            grpc::meaning(Failure { code: i32::from(status.code()), message, never_sent }, asked)
         }
         Error::InvalidArgs(_) | Error::InvalidUri(_) => StoreError::Refused { why: error.to_string() },
         _ => StoreError::Unknown { why: error.to_string() },

@@ -61,6 +61,27 @@ pub(super) fn is_granted_already(error: &StoreError) -> bool {
     matches!(error, StoreError::Refused { why } if why == "etcdserver: lease already exists")
 }
 
+/// Whether a member refused a revision that it does not have yet.
+pub(super) fn is_future(error: &StoreError) -> bool {
+    matches!(error, StoreError::Refused { why } if why.ends_with("required revision is a future revision"))
+}
+
+/// Whether a call failed because the member does not know, or no longer knows, who asks. It was not done.
+pub(super) fn asks_who(code: i32, message: &str) -> bool {
+    const TEXTS: [&str; 3] = [
+        "etcdserver: invalid auth token",
+        "etcdserver: revision of auth store is old",
+        // What it says to those who show nothing.
+        "etcdserver: user name is empty",
+    ];
+    code == UNAUTHENTICATED || TEXTS.contains(&message)
+}
+
+/// Whether signing in failed because nobody has to.
+pub(super) fn asks_nobody(message: &str) -> bool {
+    message == "etcdserver: authentication is not enabled"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +128,24 @@ mod tests {
     fn what_was_never_sent_was_certainly_not_done() {
         let failure = Failure { code: 14, message: "tcp connect error", never_sent: true };
         assert!(meaning(failure, 0).certainly_not_done());
+    }
+
+    #[test]
+    fn a_revision_that_a_member_lacks_and_a_caller_that_it_does_not_know_are_told_from_the_rest() {
+        let text = "etcdserver: mvcc: required revision is a future revision";
+        let failure = Failure { code: 11, message: text, never_sent: false };
+        assert!(is_future(&meaning(failure, 0)));
+        assert!(!is_future(&meaning(
+            Failure { message: "etcdserver: permission denied", code: 7, ..failure },
+            0
+        )));
+        assert!(asks_who(16, "etcdserver: invalid auth token"));
+        assert!(asks_who(3, "etcdserver: user name is empty"));
+        assert!(asks_who(3, "etcdserver: revision of auth store is old"));
+        let wrong = "etcdserver: authentication failed, invalid user ID or password";
+        assert!(!asks_who(3, wrong) && !asks_nobody(wrong));
+        assert!(!asks_who(7, "etcdserver: permission denied"));
+        assert!(asks_nobody("etcdserver: authentication is not enabled"));
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //!   the store has been down for that long already.
 
 mod ask;
+mod door;
 mod grpc;
 mod members;
 mod translate;
@@ -19,16 +20,16 @@ mod watch;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{Client, ConnectOptions, Error, GetOptions, LeaseGrantOptions};
+use etcd_client::{Error, GetOptions, LeaseGrantOptions};
 use rand::Rng;
 
-use self::members::Members;
 use self::translate::{end, key_value, request, start, txn_answer};
+use self::{ask::Call, door::Door, members::Members};
 use super::{
     Consistency, Got, LeaseId, LeaseState, Range, Ranged, Revision, Store, StoreError, Txn, TxnAnswer, Watch,
     WatchItem,
 };
-use crate::config::BaseUrl;
+use crate::config::{BaseUrl, Etcd};
 
 /// Largest answer taken: readers of large ranges ask page by page.
 const MAX_ANSWER: usize = 64 << 20;
@@ -40,6 +41,7 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A cluster of etcd members.
 pub struct EtcdStore {
+    etcd: Etcd,
     endpoints: Vec<Endpoint>,
     members: Members,
     request_timeout: Duration,
@@ -48,13 +50,13 @@ pub struct EtcdStore {
 struct Endpoint {
     url: String,
     /// Refuses at once on a member that knows no leader.
-    with_leader: Client,
+    with_leader: Door,
     /// Answers what the member has, leader or not.
-    alone: Client,
+    alone: Door,
 }
 
 impl Endpoint {
-    fn client(&self, consistency: Consistency) -> &Client {
+    fn door(&self, consistency: Consistency) -> &Door {
         match consistency {
             Consistency::Linearizable => &self.with_leader,
             Consistency::Serializable => &self.alone,
@@ -63,23 +65,29 @@ impl Endpoint {
 }
 
 impl EtcdStore {
+    /// [`EtcdStore::open`] for members that want neither TLS nor a name.
+    pub async fn connect(endpoints: &[BaseUrl], request_timeout: Duration) -> Result<Self, StoreError> {
+        Self::open(&Etcd::plain(endpoints.to_vec()), request_timeout).await
+    }
+
     /// Prepares for these members; opens no connection, so it does not matter whether any can be reached now.
     ///
     /// Every later request is bounded by `request_timeout`.
-    pub async fn connect(endpoints: &[BaseUrl], request_timeout: Duration) -> Result<Self, StoreError> {
-        if endpoints.is_empty() {
+    pub async fn open(etcd: &Etcd, request_timeout: Duration) -> Result<Self, StoreError> {
+        if etcd.urls.is_empty() {
             return Err(StoreError::Refused { why: "no etcd endpoint was given".to_owned() });
         }
-        let mut prepared = Vec::with_capacity(endpoints.len());
-        for url in endpoints {
+        let mut prepared = Vec::with_capacity(etcd.urls.len());
+        for url in &etcd.urls {
+            let url = url.as_str();
             prepared.push(Endpoint {
-                url: url.as_str().to_owned(),
-                with_leader: client(url.as_str(), request_timeout, true).await?,
-                alone: client(url.as_str(), request_timeout, false).await?,
+                url: url.to_owned(),
+                with_leader: Door::new(etcd, url, request_timeout / 2, true).await?,
+                alone: Door::new(etcd, url, request_timeout / 2, false).await?,
             });
         }
         let members = Members::new(prepared.len(), rand::rng().random_range(0..prepared.len()));
-        Ok(Self { endpoints: prepared, members, request_timeout })
+        Ok(Self { etcd: etcd.clone(), endpoints: prepared, members, request_timeout })
     }
 
     /// A compacted read does not say how far the compaction went; a watch does.
@@ -216,16 +224,6 @@ impl Store for EtcdStore {
             Err(error) => Err(error),
         }
     }
-}
-
-/// A client of one member. It dials when it is first used, and again whenever its connection has ended.
-async fn client(url: &str, request_timeout: Duration, require_leader: bool) -> Result<Client, StoreError> {
-    let options = ConnectOptions::new()
-        .with_connect_timeout(request_timeout / 2)
-        .with_keep_alive(PING_EVERY, PING_TIMEOUT)
-        .with_require_leader(require_leader);
-    let client = Client::connect([url], Some(options)).await;
-    client.map_err(|error| StoreError::Refused { why: format!("etcd {url}: {error}") })
 }
 
 fn read(options: GetOptions, consistency: Consistency) -> GetOptions {

@@ -12,7 +12,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use super::{
     EtcdStore, MAX_ANSWER,
     ask::{passing, round_pause},
-    client,
+    door::Door,
     translate::{end, event, start},
 };
 use crate::{
@@ -77,7 +77,10 @@ impl EtcdStore {
     /// Each watch has a connection of its own: one that nobody reads would fill the window that the requests
     /// on the same connection need too.
     async fn watch_at(&self, member: usize, prefix: &str, from: Revision) -> Result<State, StoreError> {
-        let client = client(&self.endpoints[member].url, self.request_timeout, true).await?;
+        let url = &self.endpoints[member].url;
+        let door = Door::new(&self.etcd, url, self.request_timeout / 2, true).await?;
+        door.enter().await.map_err(|error| self.meaning(member, &error, from))?;
+        let client = door.client();
         let options = WatchOptions::new()
             .with_range(end(&prefix_end(prefix)))
             .with_start_revision(from.max(0))
@@ -102,10 +105,9 @@ impl EtcdStore {
         }
         let mut tick = tokio::time::interval_at(clock::now() + PROGRESS_EVERY, PROGRESS_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let url = self.endpoints[member].url.clone();
         Ok(State {
-            url,
-            _client: client,
+            url: url.clone(),
+            _client: client.clone(),
             requests,
             answers,
             tick,
