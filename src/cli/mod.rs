@@ -16,6 +16,10 @@ mod import;
 mod controller;
 mod registry;
 mod template;
+mod cloud;
+mod vm;
+mod node;
+mod group;
 mod proxy;
 mod upgrade;
 mod standalone;
@@ -82,6 +86,12 @@ enum Command {
     Registry(registry::Args),
     /// Push, pull, list and delete templates at a registry, or through a proxy
     Template(template::Args),
+    /// Start, look at, change and delete instances, at a controller or through a proxy
+    Vm(vm::Args),
+    /// Look at the hosts of VMs, configure, drain and forget them
+    Node(node::Args),
+    /// Make groups of nodes, and put nodes into them
+    Group(group::Args),
     /// Run a node agent on a VM host, or make its node known and unknown
     Agent(agent::Args),
     /// Stand for a VM
@@ -158,6 +168,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Controller(args) => controller::run(args, printer),
         Command::Registry(args) => registry::run(args, printer),
         Command::Template(args) => template::run(args, printer),
+        Command::Vm(args) => vm::run(args, printer),
+        Command::Node(args) => node::run(args, printer),
+        Command::Group(args) => group::run(args, printer),
         Command::Agent(args) => agent::run(args, printer),
         Command::VmProcess(args) => return agent::vm_process(args),
     };

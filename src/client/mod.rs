@@ -3,6 +3,7 @@
 mod admin;
 mod agent_api;
 mod answer;
+mod controllers;
 mod error;
 mod failover;
 pub mod oci;
@@ -13,6 +14,7 @@ pub mod lists;
 
 pub use admin::Admin;
 pub use agent_api::{AgentApi, ControllerStatus, Limits};
+pub use controllers::Controllers;
 pub use error::ClientError;
 pub use failover::{Failover, http_client};
 pub use templates::Templates;

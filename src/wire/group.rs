@@ -1,27 +1,27 @@
 //! Groups of nodes: `/api/v1/group` and `/api/v1/node/group` (`reference/controller-api.md` §8, §5.3).
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::lenient;
 
 /// `POST` and `PUT /api/v1/group`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct GroupAsk {
     /// Its name; required of a new one.
-    #[serde(deserialize_with = "lenient::text")]
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Free text; an empty one takes it away.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Who takes its starts while it has no room; empty or `null` takes that away.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "given", skip_serializing_if = "Option::is_none")]
     pub fallback_group_id: Option<String>,
 }
 
 /// `POST` and `DELETE /api/v1/node/group`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeGroups {
     /// The groups, by id or name.

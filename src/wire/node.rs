@@ -112,44 +112,44 @@ pub struct NodeTemplate {
 }
 
 /// `POST /api/v1/node/config`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NodeConfig {
     /// The node; required.
-    #[serde(deserialize_with = "lenient::text")]
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
     /// Most VMs at once.
-    #[serde(deserialize_with = "lenient::integer")]
+    #[serde(deserialize_with = "lenient::integer", skip_serializing_if = "Option::is_none")]
     pub max_vm_count: Option<i64>,
     /// New name.
-    #[serde(deserialize_with = "lenient::text")]
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// New address for CI clients.
-    #[serde(deserialize_with = "lenient::text")]
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// How room is counted.
-    #[serde(deserialize_with = "lenient::maybe")]
+    #[serde(deserialize_with = "lenient::maybe", skip_serializing_if = "Option::is_none")]
     pub capacity_mode: Option<CapacityMode>,
     /// 0 = default.
-    #[serde(deserialize_with = "lenient::integer")]
+    #[serde(deserialize_with = "lenient::integer", skip_serializing_if = "Option::is_none")]
     pub vcpu_override: Option<i64>,
     /// GB; 0 = default.
-    #[serde(deserialize_with = "lenient::integer")]
+    #[serde(deserialize_with = "lenient::integer", skip_serializing_if = "Option::is_none")]
     pub ram_override: Option<i64>,
     /// Kept and handed to the agent.
-    #[serde(deserialize_with = "lenient::flag")]
+    #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "Option::is_none")]
     pub disable_central_logging: Option<bool>,
     /// Takes no new starts.
-    #[serde(deserialize_with = "lenient::flag")]
+    #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "Option::is_none")]
     pub drain_mode: Option<bool>,
 }
 
 /// `DELETE /api/v1/node`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeleteNode {
     /// The node; required.
-    #[serde(deserialize_with = "lenient::text")]
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub node_id: Option<String>,
 }
 

@@ -90,19 +90,22 @@ pub struct StartVm {
 
 /// `PUT /api/v1/vm?id=`. A key that is there replaces; `metadata` is replaced whole (its one public client
 /// sends its whole map).
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UpdateVm {
     /// New label.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// New free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
     /// New metadata.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Map<String, Value>>,
 }
 
 /// `DELETE /api/v1/vm`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TerminateVm {
     /// The instance; required.

@@ -194,6 +194,8 @@ impl Cloud {
         shell.env("PATH", format!("{}:{path}", self.path("bin").display()));
         shell.env("SWITCHYARD_PROXY_RUN_DIR", self.path("run"));
         shell.env("SWITCHYARD_AGENT_DATA", self.path("agent"));
+        // How full this machine's disk is, is nobody's business here.
+        shell.env("SWITCHYARD_AGENT_RESERVE", "1MiB");
         shell
     }
 

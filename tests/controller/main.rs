@@ -10,6 +10,7 @@ mod agents;
 mod bad_input;
 mod clients;
 mod cloud;
+mod commands;
 mod gate;
 mod groups;
 mod instances;

@@ -1,0 +1,145 @@
+//! How a subcommand reaches the controllers, and what it says when that does not work.
+
+use std::time::Duration;
+
+use super::{Failure, Printer, admin::Output};
+use crate::{
+    client::{ClientError, Controllers},
+    config::BaseUrl,
+    telemetry,
+};
+
+/// For one answer: a front may hold a write for nine seconds, a list of everything may be long.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// How long a call is made again while nobody answers it: longer than a restart of a controller or an election.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where the controllers are. Flattened into the arguments of whoever asks them.
+#[derive(Debug, clap::Args)]
+pub(super) struct Reach {
+    /// A controller, or a proxy in front of some
+    #[arg(long, value_name = "URL", env = "SWITCHYARD_CONTROLLER", default_value = "http://127.0.0.1:8090")]
+    controller: BaseUrl,
+}
+
+/// What lists have.
+#[derive(Debug, clap::Args)]
+pub(super) struct Shown {
+    #[command(flatten)]
+    pub(super) reach: Reach,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(super) output: Output,
+    /// Look again every so many seconds, until interrupted
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
+    watch: Option<u16>,
+}
+
+/// What changes have.
+#[derive(Debug, clap::Args)]
+pub(super) struct Told {
+    #[command(flatten)]
+    pub(super) reach: Reach,
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    pub(super) output: Output,
+}
+
+impl Reach {
+    /// A client of them.
+    pub(super) fn client(&self) -> Result<Controllers, Failure> {
+        Controllers::new(self.controller.clone(), ANSWER, PATIENCE)
+            .map_err(|error| Failure::runtime("no client could be made", &error))
+    }
+
+    /// What is said when a call did not work.
+    pub(super) fn failure(&self, error: &ClientError) -> Failure {
+        let hint = match error {
+            ClientError::Unreachable { .. } => {
+                "is it running, and is this its address? `--controller URL` or SWITCHYARD_CONTROLLER names a controller, \
+                 or a proxy's listener in front of some"
+            }
+            ClientError::Strange { .. } => {
+                "`--controller` names a controller, not a registry or an admin address"
+            }
+            ClientError::Refused { status: 404 | 405, .. } => {
+                "`--controller` names a controller, or a proxy's listener in front of some, of this version or a later one"
+            }
+            ClientError::Refused { status: 401 | 403, .. } => {
+                "who calls must be known to the controllers, and be allowed to do this"
+            }
+            ClientError::Refused { status: 429 | 500.., .. } => {
+                "the controllers cannot do it right now; their `/readyz` says why"
+            }
+            _ => return Failure::Runtime { error: telemetry::chain(error), hint: None },
+        };
+        Failure::Runtime { error: telemetry::chain(error), hint: Some(hint.to_owned()) }
+    }
+
+    /// What is said when a call about one thing did not work.
+    pub(super) fn about(&self, what: &str, name: &str, list: &str, error: &ClientError) -> Failure {
+        match error {
+            ClientError::Refused { status: 200, message, .. } if message == "Not found" => {
+                self.missing(what, name, list)
+            }
+            error => self.failure(error),
+        }
+    }
+
+    /// There is nothing of this name.
+    pub(super) fn missing(&self, what: &str, name: &str, list: &str) -> Failure {
+        Failure::Runtime {
+            error: format!("`{}` has no {what} `{name}`", self.controller),
+            hint: Some(format!("`{list}` shows those it has")),
+        }
+    }
+}
+
+impl Shown {
+    /// Looks once, or again and again, and shows what it sees.
+    pub(super) async fn run<T>(
+        &self,
+        printer: Printer,
+        mut look: impl AsyncFnMut() -> Result<T, Failure>,
+        show: impl Fn(&T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        loop {
+            let seen = look().await;
+            let Some(every) = self.watch else { return show(&seen?) };
+            match seen {
+                Ok(seen) => {
+                    if self.output == Output::Text {
+                        printer.clear();
+                    }
+                    show(&seen)?;
+                }
+                // They may be back at the next look.
+                Err(failure) => failure.show(printer),
+            }
+            tokio::time::sleep(Duration::from_secs(every.into())).await;
+        }
+    }
+}
+
+impl Told {
+    /// Says that it is done.
+    pub(super) fn done(
+        &self,
+        printer: Printer,
+        value: &serde_json::Value,
+        text: &str,
+    ) -> Result<(), Failure> {
+        self.output.print(printer, value, || text.to_owned())
+    }
+}
+
+/// A usage fault with a hint.
+pub(super) fn usage(error: impl Into<String>, hint: &str) -> Failure {
+    Failure::Usage { error: error.into(), hint: Some(hint.to_owned()) }
+}
+
+/// A dash where there is nothing to say: a cell is never empty.
+pub(super) fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".into() } else { text.into() }
+}

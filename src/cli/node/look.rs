@@ -1,0 +1,125 @@
+//! `switchyard node list` and `show`.
+
+use indicatif::HumanBytes;
+
+use super::{Failure, Printer, find, state};
+use crate::{
+    cli::{
+        cloud::{Shown, or_dash},
+        table::table,
+    },
+    wire::node::{CapacityMode, Node},
+};
+
+/// Arguments of `node list`.
+#[derive(Debug, clap::Args)]
+pub(super) struct List {
+    #[command(flatten)]
+    shown: Shown,
+    /// Those in this state
+    #[arg(long, value_name = "STATE")]
+    state: Vec<String>,
+    /// Those of this group, by name or id
+    #[arg(long, value_name = "GROUP")]
+    group: Option<String>,
+}
+
+/// Arguments of `node show`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Show {
+    /// The node, by id or name
+    #[arg(value_name = "NODE")]
+    node: String,
+    #[command(flatten)]
+    shown: Shown,
+}
+
+pub(super) async fn list(args: &List, printer: Printer) -> Result<(), Failure> {
+    let reach = &args.shown.reach;
+    let client = reach.client()?;
+    let takes = |node: &Node| {
+        let is = state(node);
+        (args.state.is_empty() || args.state.iter().any(|wanted| wanted.eq_ignore_ascii_case(&is)))
+            && args
+                .group
+                .as_ref()
+                .is_none_or(|group| node.groups.iter().any(|of| of.id == *group || of.name == *group))
+    };
+    let look = async || {
+        let mut all = client.nodes().await.map_err(|error| reach.failure(&error))?;
+        all.retain(takes);
+        Ok(all)
+    };
+    let show = |all: &Vec<Node>| {
+        args.shown.output.print(printer, all, || listed(all))?;
+        if all.is_empty() {
+            printer.note("no such nodes: `switchyard agent join URL` on a host makes it one");
+        }
+        Ok(())
+    };
+    args.shown.run(printer, look, show).await
+}
+
+pub(super) async fn show(args: &Show, printer: Printer) -> Result<(), Failure> {
+    let reach = &args.shown.reach;
+    let client = reach.client()?;
+    let look = async || find(reach, &client, &args.node).await;
+    args.shown.run(printer, look, |node| args.shown.output.print(printer, node, || page(node))).await
+}
+
+fn groups(node: &Node) -> String {
+    node.groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+fn listed(all: &[Node]) -> String {
+    let row = |node: &Node| {
+        let cells = [
+            node.node_id.clone(),
+            or_dash(&node.node_name),
+            state(node),
+            format!("{}/{}", node.vm_count, node.capacity),
+            node.host_arch.as_str().to_owned(),
+            HumanBytes(node.free_disk_space).to_string(),
+            or_dash(&groups(node)),
+            or_dash(&node.ip_address),
+        ];
+        (cells, Vec::new())
+    };
+    let head = ["ID", "NAME", "STATE", "VMS", "ARCH", "FREE DISK", "GROUPS", "HOST"];
+    table(&head, &all.iter().map(row).collect::<Vec<_>>())
+}
+
+fn page(node: &Node) -> String {
+    let mut lines = vec![node.node_id.clone()];
+    let mut line = |name: &str, value: String| {
+        if !value.is_empty() {
+            lines.push(format!("  {name:<12} {value}"));
+        }
+    };
+    line("name", node.node_name.clone());
+    line("state", state(node));
+    line("host", node.ip_address.clone());
+    line("machine", format!("{}, {} cores, {} GB", node.host_arch.as_str(), node.cpu_count, node.ram));
+    line("VMs", format!("{} of {} run", node.vm_count, node.capacity));
+    if node.capacity_mode == CapacityMode::Resource {
+        let or_own = |n: u64| if n == 0 { "its own".into() } else { n.to_string() };
+        let (cpus, ram) = (or_own(node.vcpu_override.into()), or_own(node.ram_override));
+        line("room", format!("by resources: {cpus} processors, {ram} GB"));
+    }
+    line("in use", format!("{} processors, {} MB by VMs", node.vcpu_count, node.vram));
+    line("load", format!("processors {:.0} %, memory {:.0} %", node.cpu_util * 100.0, node.ram_util * 100.0));
+    let disk = [node.free_disk_space, node.disk_size, node.anka_disk_usage]
+        .map(|bytes| HumanBytes(bytes).to_string());
+    line("disk", format!("{} of {} free, {} of templates and VMs", disk[0], disk[1], disk[2]));
+    line("groups", groups(node));
+    line(
+        "hypervisor",
+        format!("{} {}", node.anka_version.product, node.anka_version.version).trim().to_owned(),
+    );
+    line("agent", node.agent_version.clone());
+    line("reported", node.last_updated.to_string());
+    for template in &node.templates {
+        line("template", format!("{}:{} ({})", template.name, template.tag, template.uuid));
+    }
+    lines.join("\n")
+}

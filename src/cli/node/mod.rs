@@ -1,0 +1,72 @@
+//! `switchyard node …`: the hosts of VMs looked at, configured, drained and forgotten.
+
+mod change;
+mod look;
+
+use super::{
+    Failure, Printer,
+    cloud::{Reach, usage},
+    role,
+};
+use crate::{client::Controllers, wire::node::Node};
+
+/// Arguments of `node`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// List the nodes
+    #[command(visible_alias = "ls")]
+    List(look::List),
+    /// Show one node
+    Show(look::Show),
+    /// Change the settings of a node
+    Config(change::Config),
+    /// Have a node take no new starts; what runs there runs on
+    Drain(change::Drain),
+    /// Have a drained node take starts again
+    Undrain(change::Undrain),
+    /// Forget a node; what it had is failed. One that lives joins again
+    #[command(visible_alias = "rm")]
+    Delete(change::Delete),
+}
+
+pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
+    match &args.command {
+        Command::List(args) => role::once(look::list(args, printer))?,
+        Command::Show(args) => role::once(look::show(args, printer))?,
+        Command::Config(args) => role::once(change::config(args, printer))?,
+        Command::Drain(args) => role::once(change::drain(args, printer))?,
+        Command::Undrain(args) => role::once(change::undrain(args, printer))?,
+        Command::Delete(args) => role::once(change::delete(args, printer))?,
+    }
+}
+
+/// The node with this id, or else with this name.
+async fn find(reach: &Reach, client: &Controllers, named: &str) -> Result<Node, Failure> {
+    let mut all = client.nodes().await.map_err(|error| reach.failure(&error))?;
+    if let Some(at) = all.iter().position(|node| node.node_id == named) {
+        return Ok(all.swap_remove(at));
+    }
+    all.retain(|node| node.node_name == named);
+    let ids: Vec<String> = all.iter().map(|node| node.node_id.clone()).collect();
+    let mut all = all.into_iter();
+    match (all.next(), all.next()) {
+        (Some(one), None) => Ok(one),
+        (None, _) => Err(reach.missing("node", named, "switchyard node list")),
+        _ => Err(usage(
+            format!("there are {} nodes `{named}`", ids.len()),
+            &format!("name one by its id: {}", ids.join(", ")),
+        )),
+    }
+}
+
+/// The word of the API.
+fn state(node: &Node) -> String {
+    let word = serde_json::to_value(node.state).ok();
+    word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,71 @@
+//! `switchyard vm update` and `terminate`.
+
+use super::{Failure, Pair, Printer, metadata, wait};
+use crate::{
+    cli::cloud::{Told, usage},
+    wire::vm::UpdateVm,
+};
+
+/// Arguments of `vm update`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Update {
+    /// The instance
+    #[arg(value_name = "ID")]
+    id: String,
+    #[command(flatten)]
+    told: Told,
+    /// Another label
+    #[arg(long, value_name = "TEXT")]
+    name: Option<String>,
+    /// Another free text
+    #[arg(long, value_name = "TEXT")]
+    external_id: Option<String>,
+    /// Metadata, once for each key; all that there was goes
+    #[arg(long = "metadata", value_name = "KEY=VALUE")]
+    metadata: Vec<Pair>,
+}
+
+/// Arguments of `vm terminate`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Terminate {
+    /// The instances
+    #[arg(value_name = "ID", required = true)]
+    ids: Vec<String>,
+    #[command(flatten)]
+    told: Told,
+    /// Wait until their nodes have deleted them
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    patience: wait::Patience,
+}
+
+pub(super) async fn update(args: &Update, printer: Printer) -> Result<(), Failure> {
+    let ask = UpdateVm {
+        name: args.name.clone(),
+        external_id: args.external_id.clone(),
+        metadata: metadata(&args.metadata),
+    };
+    if ask == UpdateVm::default() {
+        return Err(usage("nothing was named to change", "say `--name`, `--external-id` or `--metadata`"));
+    }
+    let reach = &args.told.reach;
+    let done = reach.client()?.update(&args.id, &ask).await;
+    done.map_err(|error| reach.about("instance", &args.id, "switchyard vm list", &error))?;
+    let ids = [args.id.clone()];
+    args.told.done(printer, &wait::told(&ids), &format!("changed: {}", args.id))
+}
+
+pub(super) async fn terminate(args: &Terminate, printer: Printer) -> Result<(), Failure> {
+    let reach = &args.told.reach;
+    let client = reach.client()?;
+    for id in &args.ids {
+        let done = client.terminate(id).await;
+        done.map_err(|error| reach.about("instance", id, "switchyard vm list", &error))?;
+    }
+    if args.wait {
+        wait::gone(&args.told, &args.patience, &client, printer, &args.ids).await?;
+    }
+    let what = if args.wait { "deleted" } else { "to be deleted" };
+    args.told.done(printer, &wait::told(&args.ids), &format!("{what}: {}", args.ids.join(", ")))
+}

@@ -1,0 +1,264 @@
+//! The controllers' API, as an operator's program uses it: `/api/v1/…` (`reference/controller-api.md`).
+//!
+//! What may be done twice is asked again after a lost answer. A start is asked again under one `Idempotency-Key`, and
+//! after a lost answer only of a controller of ours: the vendor's would start a second VM.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value, value::RawValue};
+use tokio::time::Instant;
+
+use super::{ClientError, answer, http_client, templates};
+use crate::{
+    clock,
+    config::BaseUrl,
+    wire::{
+        group::{GroupAsk, NodeGroups},
+        headers::IDEMPOTENCY_KEY,
+        node::{DeleteNode, Node, NodeConfig, NodeGroup},
+        vm::{ListedVm, StartVm, TerminateVm, UpdateVm, Vm},
+    },
+};
+
+/// Longest answer that is read: 100,000 instances have about 90 MiB.
+const ANSWER: usize = 256 * 1024 * 1024;
+
+/// How long opening a connection may take: a front is near, or it is not there.
+const CONNECT: Duration = Duration::from_secs(2);
+
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A body of which nothing is wanted.
+type Nothing = Option<Box<RawValue>>;
+
+/// A client of one controller, or of a front of some.
+#[derive(Debug, Clone)]
+pub struct Controllers {
+    http: reqwest::Client,
+    base: BaseUrl,
+    timeout: Duration,
+    patience: Duration,
+}
+
+/// A call that can be made again.
+struct Call<'a> {
+    method: reqwest::Method,
+    path: &'a str,
+    query: &'a [(&'a str, &'a str)],
+    body: Option<Value>,
+    key: Option<&'a str>,
+}
+
+impl Controllers {
+    /// Of this address; each try ends within `timeout`, and no new one begins after `patience`.
+    pub fn new(base: BaseUrl, timeout: Duration, patience: Duration) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: http_client(CONNECT.min(timeout))?, base, timeout, patience })
+    }
+
+    /// The address it asks.
+    pub fn address(&self) -> &BaseUrl {
+        &self.base
+    }
+
+    /// Starts instances under this key, which makes no second ones however often it is used; their ids.
+    ///
+    /// After an error that says [`ClientError::may_pass`] it may have been done.
+    pub async fn start(&self, ask: &StartVm, key: &str) -> Result<Vec<String>, ClientError> {
+        // What is not given is left out: the vendor's controllers do not know every key as `null`.
+        let mut body = json(ask);
+        if let Value::Object(keys) = &mut body {
+            keys.retain(|_, value| !value.is_null());
+        }
+        let call = Call { key: Some(key), ..post("/api/v1/vm", Some(body)) };
+        let until = clock::now() + self.patience;
+        let mut ours = None;
+        loop {
+            let error = match self.once(&call).await {
+                Ok(ids) => return Ok(ids),
+                Err(error) => error,
+            };
+            let sent = !matches!(error, ClientError::Unreachable { .. });
+            if !error.may_pass() || !pause(until).await {
+                return Err(error);
+            }
+            if sent && ours.is_none() {
+                ours = self.is_ours().await;
+            }
+            if sent && ours != Some(true) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Whether it is a controller of ours that answers; nothing if none does.
+    async fn is_ours(&self) -> Option<bool> {
+        let status: Map<String, Value> = self.once(&get("/api/v1/status", &[])).await.ok()?;
+        Some(
+            status
+                .get("version")
+                .and_then(Value::as_str)
+                .is_some_and(|version| version.contains("switchyard")),
+        )
+    }
+
+    /// Every instance.
+    pub async fn instances(&self) -> Result<Vec<ListedVm>, ClientError> {
+        Ok(self.again::<Option<_>>(&get("/api/v1/vm", &[])).await?.unwrap_or_default())
+    }
+
+    /// One instance; nothing when there is none.
+    pub async fn instance(&self, id: &str) -> Result<Option<Vm>, ClientError> {
+        found(self.again(&get("/api/v1/vm", &[("id", id)])).await)
+    }
+
+    /// Changes name, external id or metadata.
+    pub async fn update(&self, id: &str, ask: &UpdateVm) -> Result<(), ClientError> {
+        let call = Call {
+            method: reqwest::Method::PUT,
+            query: &[("id", id)],
+            ..post("/api/v1/vm", Some(json(ask)))
+        };
+        self.again::<Nothing>(&call).await.map(drop)
+    }
+
+    /// Has an instance deleted.
+    pub async fn terminate(&self, id: &str) -> Result<(), ClientError> {
+        let ask = TerminateVm { id: Some(id.to_owned()) };
+        self.gone(&delete("/api/v1/vm", json(&ask))).await
+    }
+
+    /// Every node.
+    pub async fn nodes(&self) -> Result<Vec<Node>, ClientError> {
+        Ok(self.again::<Option<_>>(&get("/api/v1/node", &[])).await?.unwrap_or_default())
+    }
+
+    /// Changes a node's settings.
+    pub async fn configure(&self, ask: &NodeConfig) -> Result<(), ClientError> {
+        self.again::<Nothing>(&post("/api/v1/node/config", Some(json(ask)))).await.map(drop)
+    }
+
+    /// Forgets a node.
+    pub async fn forget(&self, id: &str) -> Result<(), ClientError> {
+        let ask = DeleteNode { node_id: Some(id.to_owned()) };
+        self.gone(&delete("/api/v1/node", json(&ask))).await
+    }
+
+    /// Every group of nodes.
+    pub async fn groups(&self) -> Result<Vec<NodeGroup>, ClientError> {
+        Ok(self.again::<Option<_>>(&get("/api/v1/group", &[])).await?.unwrap_or_default())
+    }
+
+    /// Makes a group. It is asked once: a second one of the name would be refused, as if the first had not been made.
+    pub async fn make_group(&self, ask: &GroupAsk) -> Result<NodeGroup, ClientError> {
+        self.once(&post("/api/v1/group", Some(json(ask)))).await
+    }
+
+    /// Changes a group.
+    pub async fn change_group(&self, id: &str, ask: &GroupAsk) -> Result<(), ClientError> {
+        let call = Call {
+            method: reqwest::Method::PUT,
+            query: &[("id", id)],
+            ..post("/api/v1/group", Some(json(ask)))
+        };
+        self.again::<Nothing>(&call).await.map(drop)
+    }
+
+    /// Deletes a group.
+    pub async fn delete_group(&self, id: &str) -> Result<(), ClientError> {
+        self.gone(&Call { method: reqwest::Method::DELETE, ..get("/api/v1/group", &[("id", id)]) }).await
+    }
+
+    /// Puts nodes into groups, or takes them out.
+    pub async fn regroup(&self, ask: &NodeGroups, into: bool) -> Result<(), ClientError> {
+        let call = post("/api/v1/node/group", Some(json(ask)));
+        let method = if into { reqwest::Method::POST } else { reqwest::Method::DELETE };
+        self.again::<Nothing>(&Call { method, ..call }).await.map(drop)
+    }
+
+    /// Id and name of every template, as the controllers list them.
+    pub async fn templates(&self) -> Result<Vec<BTreeMap<String, Value>>, ClientError> {
+        let call = get("/api/v1/registry/vm", &[("apiVer", "v1")]);
+        Ok(self.again::<Option<_>>(&call).await?.unwrap_or_default())
+    }
+
+    /// Asks until it is answered for good, or the patience is over.
+    async fn again<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ClientError> {
+        let until = clock::now() + self.patience;
+        loop {
+            match self.once(call).await {
+                Err(error) if error.may_pass() && pause(until).await => {}
+                answered => return answered,
+            }
+        }
+    }
+
+    /// The same for a deletion: what is not there after a lost answer was deleted by it.
+    async fn gone(&self, call: &Call<'_>) -> Result<(), ClientError> {
+        let until = clock::now() + self.patience;
+        let mut lost = false;
+        loop {
+            match self.once::<Nothing>(call).await {
+                Err(error) if error.may_pass() => {
+                    lost |= !matches!(error, ClientError::Unreachable { .. });
+                    if !pause(until).await {
+                        return Err(error);
+                    }
+                }
+                Err(error) if lost && templates::says_not_there(&error) => return Ok(()),
+                answered => return answered.map(drop),
+            }
+        }
+    }
+
+    async fn once<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ClientError> {
+        let url = self.base.join(call.path);
+        let mut asked = self.http.request(call.method.clone(), &url).query(call.query).timeout(self.timeout);
+        if let Some(body) = &call.body {
+            asked = asked.json(body);
+        }
+        if let Some(key) = call.key {
+            asked = asked.header(IDEMPOTENCY_KEY, key);
+        }
+        let response = asked.send().await.map_err(|source| ClientError::transport(&url, source))?;
+        let status = response.status().as_u16();
+        let bytes = answer::read_bounded(&url, response, ANSWER).await?;
+        templates::read(&url, status, &bytes)
+    }
+}
+
+fn get<'a>(path: &'a str, query: &'a [(&'a str, &'a str)]) -> Call<'a> {
+    Call { method: reqwest::Method::GET, path, query, body: None, key: None }
+}
+
+fn post(path: &str, body: Option<Value>) -> Call<'_> {
+    Call { method: reqwest::Method::POST, path, query: &[], body, key: None }
+}
+
+fn delete(path: &str, body: Value) -> Call<'_> {
+    Call { method: reqwest::Method::DELETE, ..post(path, Some(body)) }
+}
+
+/// These bodies are made of texts and numbers, and always have a form in JSON.
+fn json(body: &impl Serialize) -> Value {
+    serde_json::to_value(body).unwrap_or_default()
+}
+
+/// Waits for the next try; says no when that would be too late.
+async fn pause(until: Instant) -> bool {
+    if clock::now() + PAUSE >= until {
+        return false;
+    }
+    tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
+    true
+}
+
+/// What is not there is no failure.
+fn found<T>(answered: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match answered {
+        Ok(there) => Ok(Some(there)),
+        Err(refused) if templates::says_not_there(&refused) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
