@@ -30,6 +30,7 @@ pub mod telemetry;
 pub mod supervise;
 pub mod store;
 pub mod http;
+pub mod auth;
 pub mod client;
 pub mod balance;
 pub mod health;

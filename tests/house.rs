@@ -34,6 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("http", &["telemetry", "wire", "supervise"]),
     ("store", &["config", "telemetry", "supervise", "tls", "wire"]),
     ("health", &["config", "telemetry", "supervise", "wire", "tls"]),
+    ("auth", &["config", "wire", "http", "telemetry"]),
     ("client", &["config", "wire", "balance", "telemetry", "tls"]),
     ("discovery", &["config", "store", "telemetry", "supervise"]),
     (
@@ -51,8 +52,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
             "tls",
         ],
     ),
-    ("controller", &["config", "wire", "http", "client", "store", "telemetry", "supervise"]),
-    ("registry", &["config", "wire", "http", "client", "store", "telemetry", "supervise"]),
+    ("controller", &["config", "wire", "http", "auth", "client", "store", "telemetry", "supervise"]),
+    ("registry", &["config", "wire", "http", "auth", "client", "store", "telemetry", "supervise"]),
     ("agent", &["config", "wire", "client", "telemetry", "supervise"]),
 ];
 
@@ -70,7 +71,11 @@ const FENCES: &[(&str, &[&str], &str)] = &[
         &["tls/", "proxy/engine/"],
         "files become handshakes in one place, and one place shakes hands",
     ),
-    ("aws_lc_rs", &["tls/"], "keys of ours are made and used in one place"),
+    (
+        "aws_lc_rs",
+        &["tls/", "auth/"],
+        "keys of ours are made and used in two rooms: for connections, and for callers",
+    ),
     ("x509_parser", &["tls/"], "certificates are looked at in one place"),
     ("hickory_resolver", &["discovery/dns.rs"], "names are asked for in one place"),
     ("etcd_client", &["store/etcd.rs", "store/etcd/"], "the store is a trait"),
@@ -83,6 +88,7 @@ const FENCES: &[(&str, &[&str], &str)] = &[
         "axum",
         &[
             "http/",
+            "auth/",
             "controller/api/",
             "registry/service.rs",
             "registry/counted.rs",

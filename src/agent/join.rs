@@ -10,7 +10,7 @@ use super::{
     templates::Cache,
 };
 use crate::{
-    client::{AgentApi, Limits, Templates},
+    client::{AgentApi, Limits, Login, Templates},
     config::{BaseUrl, agent},
     model::NodeId,
     supervise::Tree,
@@ -80,7 +80,9 @@ pub async fn join(config: &agent::Agent) -> Result<Joining, AgentError> {
         return Err(AgentError::Unconnected { checks });
     }
     if !registry.is_empty() {
-        let fault = registry_fault(&registry, config.request_timeout).await;
+        let fault =
+            registry_fault(&registry, config.request_timeout, Login::with(config.authorization.as_ref()))
+                .await;
         checks.push(Check { what: "registry", address: registry, fault });
     }
 
@@ -130,16 +132,17 @@ pub(super) fn wish(config: &agent::Agent) -> NodeWish {
 
 pub(super) fn api(config: &agent::Agent) -> Result<AgentApi, AgentError> {
     let limits = Limits { dial: config.dial_timeout, request: config.request_timeout };
-    AgentApi::new(config.controllers.clone(), limits).map_err(AgentError::Http)
+    let api = AgentApi::new(config.controllers.clone(), limits).map_err(AgentError::Http)?;
+    Ok(api.with_login(Login::with(config.authorization.as_ref())))
 }
 
-async fn registry_fault(address: &str, timeout: Duration) -> Option<String> {
+async fn registry_fault(address: &str, timeout: Duration, login: Login) -> Option<String> {
     let base: BaseUrl = match address.parse() {
         Ok(base) => base,
         Err(error) => return Some(format!("`{address}` is no address: {error}")),
     };
     let asked = match Templates::new(base, timeout) {
-        Ok(client) => client.status().await,
+        Ok(client) => client.with_login(login).status().await,
         Err(error) => return Some(with_causes(&error)),
     };
     match asked {

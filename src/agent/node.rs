@@ -14,7 +14,7 @@ use super::{
     vms::Vms,
 };
 use crate::{
-    client::{AgentApi, ClientError, oci::Oci},
+    client::{AgentApi, ClientError, Login, oci::Oci},
     config::{BaseUrl, agent::Agent as Config},
     model::{InstanceId, NodeId},
     supervise::StopSource,
@@ -174,6 +174,7 @@ impl Node {
             .parse()
             .map_err(|error| format!("the registry's address `{address}` cannot be used: {error}"))?;
         Oci::new(base, self.config.dial_timeout, IDLE.min(self.config.request_timeout))
+            .map(|client| client.with_login(Login::with(self.config.authorization.as_ref())))
             .map_err(|error| format!("no client of the registry `{address}`: {error}"))
     }
 

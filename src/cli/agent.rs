@@ -42,6 +42,9 @@ struct Settings {
     /// The config file; see conf/agent.toml
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// A file with the root token in it, for controllers and registries that ask for one
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<String>,
     /// Directory for templates, VMs, the journal and the node's id
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
@@ -94,6 +97,7 @@ impl Settings {
         let drain_mode = self.drain_mode.then(|| "true".to_owned());
         let all = [
             ("URL", "controllers", &self.controllers),
+            ("--token-file", "token_file", &self.token_file),
             ("--data", "data", &self.data),
             ("--driver", "driver", &self.driver),
             ("--name", "name", &self.name),

@@ -4,6 +4,7 @@
 //! another room could decide.
 
 mod admin;
+mod login;
 mod agent;
 mod check;
 mod cohort;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::{ClientError, Failover, answer, http_client};
+use super::{ClientError, Failover, Login, answer, http_client};
 use crate::{
     clock,
     config::BaseUrl,
@@ -42,6 +42,7 @@ pub struct AgentApi {
     http: reqwest::Client,
     controllers: Failover,
     request: Duration,
+    login: Login,
 }
 
 /// What `GET /api/v1/status` says, as far as an agent cares.
@@ -61,7 +62,14 @@ impl AgentApi {
             http: http_client(limits.dial)?,
             controllers: Failover::new(controllers),
             request: limits.request,
+            login: Login::default(),
         })
+    }
+
+    /// The same, that shows who it is.
+    #[must_use]
+    pub fn with_login(self, login: Login) -> Self {
+        Self { login, ..self }
     }
 
     /// Makes or renews the node's record.
@@ -176,7 +184,8 @@ impl AgentApi {
         url: &str,
         request: reqwest::RequestBuilder,
     ) -> Result<T, ClientError> {
-        let response = request.send().await.map_err(|source| ClientError::transport(url, source))?;
+        let response =
+            self.login.shown(request).send().await.map_err(|source| ClientError::transport(url, source))?;
         let status = response.status().as_u16();
         let bytes = answer::read_bounded(url, response, ANSWER).await?;
         read(url, status, &bytes)

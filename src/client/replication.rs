@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{ClientError, answer, failover::builder};
+use super::{ClientError, Login, answer, failover::builder};
 use crate::{
     config::{Address, BaseUrl},
     model::{Digest, Position},
@@ -53,6 +53,7 @@ pub struct Replication {
     http: Arc<Http>,
     base: BaseUrl,
     idle: Duration,
+    login: Login,
 }
 
 /// A snapshot that is being read.
@@ -67,7 +68,13 @@ pub struct Snapshot {
 impl Replication {
     /// Of this address. `dial` bounds the connect, `idle` every wait for a next byte.
     pub fn new(base: BaseUrl, dial: Duration, idle: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: Arc::new(Http::plain(move || builder(dial))?), base, idle })
+        Ok(Self { http: Arc::new(Http::plain(move || builder(dial))?), base, idle, login: Login::default() })
+    }
+
+    /// The same, that shows who it is.
+    #[must_use]
+    pub fn with_login(self, login: Login) -> Self {
+        Self { login, ..self }
     }
 
     /// Of the registry at this address, inside TLS.
@@ -79,7 +86,7 @@ impl Replication {
     ) -> Result<Self, reqwest::Error> {
         let base = BaseUrl::https(tls.name(&address.host), address.port);
         let http = Http::new((&address.host, address.port), Some(tls.clone()), move || builder(dial))?;
-        Ok(Self { http: Arc::new(http), base, idle })
+        Ok(Self { http: Arc::new(http), base, idle, login: Login::default() })
     }
 
     /// Whose client it is.
@@ -227,7 +234,10 @@ impl Replication {
         edit: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, ClientError> {
         let client = self.http.client().map_err(|source| ClientError::transport(url, source))?;
-        edit(client.request(method, url)).send().await.map_err(|source| ClientError::transport(url, source))
+        edit(self.login.shown(client.request(method, url)))
+            .send()
+            .await
+            .map_err(|source| ClientError::transport(url, source))
     }
 
     /// The whole body, if it is at most `most` bytes long and never stands still for longer than the idle limit.

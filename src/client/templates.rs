@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::{ClientError, answer, http_client};
+use super::{ClientError, Login, answer, http_client};
 use crate::{
     config::BaseUrl,
     model::TemplateId,
@@ -34,12 +34,19 @@ pub struct Templates {
     http: reqwest::Client,
     base: BaseUrl,
     timeout: Duration,
+    login: Login,
 }
 
 impl Templates {
     /// Of this address; each call ends within `timeout`, whatever the server does.
     pub fn new(base: BaseUrl, timeout: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: http_client(CONNECT.min(timeout))?, base, timeout })
+        Ok(Self { http: http_client(CONNECT.min(timeout))?, base, timeout, login: Login::default() })
+    }
+
+    /// The same, that shows who it is.
+    #[must_use]
+    pub fn with_login(self, login: Login) -> Self {
+        Self { login, ..self }
     }
 
     /// The address it asks.
@@ -117,7 +124,7 @@ impl Templates {
     ) -> Result<T, ClientError> {
         let url = self.base.join(path);
         // The timeout covers the body as well.
-        let answer = asked.timeout(self.timeout).send().await;
+        let answer = self.login.shown(asked).timeout(self.timeout).send().await;
         let response = answer.map_err(|source| ClientError::transport(&url, source))?;
         let status = response.status().as_u16();
         let bytes = answer::read_bounded(&url, response, ANSWER).await?;

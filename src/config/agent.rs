@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{BaseUrl, Log};
+use super::{BaseUrl, Log, proxy::Secret};
 use crate::{model::NodeId, wire::node::CapacityMode};
 
 /// Everything an agent is told.
@@ -40,6 +40,8 @@ pub struct Agent {
     pub vm_prefix: String,
     /// Limit for a VM's start, script not counted.
     pub start_timeout: Duration,
+    /// What its calls to controllers and registries show, as `Authorization`.
+    pub authorization: Option<Secret>,
     /// `[log]`.
     pub log: Log,
     /// Limit for a stop.

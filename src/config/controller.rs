@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{BaseUrl, Etcd, Log, Server};
+use super::{BaseUrl, Etcd, Log, Server, auth::Auth};
 
 /// Everything a controller is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +11,8 @@ pub struct Controller {
     pub server: Server,
     /// `[log]`.
     pub log: Log,
+    /// `[auth]`.
+    pub auth: Auth,
     /// `[store]`.
     pub store: Store,
     /// `[registries]`; without it the controller is ready, and template calls fail naming this key.

@@ -9,6 +9,7 @@ pub mod bounds;
 mod etcd;
 mod health;
 pub mod agent;
+pub mod auth;
 pub mod controller;
 pub mod proxy;
 pub mod registry;

@@ -7,7 +7,6 @@ const PLANNED: &[&str] = &[
     "storage.s3",
     "server.tls",
     "agent.tls",
-    "auth",
     "oidc",
     "events",
 ];

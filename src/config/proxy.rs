@@ -277,6 +277,8 @@ pub struct Service {
     pub writer: Option<usize>,
     /// Which registry may answer reads.
     pub reads: Reads,
+    /// `token_file`: what the proxy's own questions to our registries show, as `Authorization`.
+    pub authorization: Option<Secret>,
     /// What is special about the vendor's registries.
     pub vendor: Vendor,
     /// Probing.
@@ -510,6 +512,7 @@ impl Service {
             tls: None,
             writer: None,
             reads: Reads::default(),
+            authorization: None,
             vendor: Vendor::default(),
             health: Health::default(),
             passive: Passive::default(),

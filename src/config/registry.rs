@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 pub use super::upkeep::{Gc, Quota, Scrub, Upkeep};
-use super::{BaseUrl, Etcd, Log, Server, proxy::Network};
+use super::{BaseUrl, Etcd, Log, Server, auth::Auth, proxy::Network};
 use crate::telemetry::Access;
 
 /// Everything a registry is told.
@@ -13,6 +13,8 @@ pub struct Registry {
     pub server: Server,
     /// `[log]`.
     pub log: Log,
+    /// `[auth]`.
+    pub auth: Auth,
     /// `[log] access`.
     pub access: Access,
     /// `[storage]`.

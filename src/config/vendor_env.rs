@@ -32,6 +32,8 @@ enum Form {
     Url,
     /// A switch that says the opposite of ours.
     Not,
+    /// In the words of Go, in which the vendor's services read it.
+    Flag,
 }
 
 /// A variable that sets a key of ours.
@@ -47,6 +49,10 @@ const CONTROLLER: &[Honoured] = &[
     ("ANKA_INSTANCE_ACTIVE_TIMEOUT", ("timeouts", "instance_active"), Form::Same),
     ("ANKA_QUERY_TASK_TIMEOUT", ("timeouts", "poll"), Form::Same),
     ("ANKA_GRACEFUL_SHUTDOWN_TIMEOUT", ("shutdown", "grace"), Form::Same),
+    ("ANKA_ENABLE_AUTH", ("auth", "enabled"), Form::Flag),
+    ("ANKA_ROOT_TOKEN", ("auth", "root_token"), Form::Same),
+    ("ANKA_ENABLE_API_KEYS", ("auth", "api_keys"), Form::Flag),
+    ("ANKA_API_KEYS_SESSION_TTL", ("auth", "session_ttl"), Form::Same),
 ];
 
 /// Those that count only while a switch is on, with that.
@@ -73,6 +79,10 @@ const REGISTRY: &[Honoured] = &[
     ("ANKA_LISTEN_ADDR", ("server", "listen"), Form::Listen),
     ("ANKA_BASE_PATH", ("storage", "disk"), Form::Same),
     ("ANKA_GRACEFUL_SHUTDOWN_TIMEOUT", ("shutdown", "grace"), Form::Same),
+    ("ANKA_ENABLE_AUTH", ("auth", "enabled"), Form::Flag),
+    ("ANKA_ROOT_TOKEN", ("auth", "root_token"), Form::Same),
+    ("ANKA_ENABLE_API_KEYS", ("auth", "api_keys"), Form::Flag),
+    ("ANKA_API_KEYS_SESSION_TTL", ("auth", "session_ttl"), Form::Same),
 ];
 
 /// Names, or beginnings of names with `*`, and why they are ignored. The first that fits counts.
@@ -96,8 +106,6 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_USE_ETCD_LOGIN", "it says whether the two beside it count"),
     ("ANKA_ETCD_USERNAME", "`ANKA_USE_ETCD_LOGIN` is not on"),
     ("ANKA_ETCD_PASSWORD", "`ANKA_USE_ETCD_LOGIN` is not on"),
-    ("ANKA_ENABLE_AUTH", "this version does not authenticate"),
-    ("ANKA_ROOT_TOKEN", "this version does not authenticate"),
     ("ANKA_CA_CERT", "this version has no TLS"),
     ("ANKA_ROOT_CERT", "this version has no TLS"),
     ("ANKA_CRL", "this version has no TLS"),
@@ -107,13 +115,12 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_M*_TLS_VERSION", "this version has no TLS"),
     ("ANKA_CIPHER_SUITES", "this version has no TLS"),
     ("ANKA_TLS_HANDSHAKE_TIMEOUT", "this version has no TLS"),
-    ("ANKA_ENABLE_INGRESS_NGINX", "this version does not authenticate"),
-    ("ANKA_ENABLE_API_KEYS", "this version does not authenticate"),
-    ("ANKA_API_KEYS_*", "this version does not authenticate"),
+    ("ANKA_ENABLE_INGRESS_NGINX", "this version takes no certificates from headers"),
+    ("ANKA_API_KEYS_CLEANING_INTERVAL", "a key that has expired is refused at once"),
     ("ANKA_ENABLE_*AUTHORIZATION", "this version does not authorize"),
     ("ANKA_ENABLE_RESOURCE_MANAGEMENT", "this version does not authorize"),
     ("ANKA_OIDC_CACHE_TTL", "the vendor removed it in 1.33"),
-    ("ANKA_OIDC_*", "this version does not authenticate"),
+    ("ANKA_OIDC_*", "this version knows no identity providers"),
     ("ANKA_*ETCD_*", "it is about the vendor's own store"),
     ("ANKA_CLIENT_CERT*", "the vendor removed it in 1.34"),
     ("ANKA_API_KEY_*", "the vendor removed it in 1.34"),
@@ -141,15 +148,17 @@ const IGNORED: &[(&str, &str)] = &[
 /// Switches that close a door, and what to do instead. Turned on, they are a fault: ignoring one would open it.
 const DOORS: &[(&str, &str)] = &[
     (
-        "ANKA_ENABLE_AUTH",
-        "this version does not authenticate and would let everybody in: keep strangers away from its port by other \
-         means, and unset it",
-    ),
-    (
         "ANKA_USE_HTTPS",
         "this version has no TLS and would answer in the clear: put a TLS proxy before it, and unset it",
     ),
+    ("ANKA_ENABLE_CONTROLLER_AUTHORIZATION", EVERYTHING),
+    ("ANKA_ENABLE_REGISTRY_AUTHORIZATION", EVERYTHING),
+    ("ANKA_ENABLE_AUTHORIZATION", EVERYTHING),
+    ("ANKA_ENABLE_RESOURCE_MANAGEMENT", EVERYTHING),
 ];
+
+const EVERYTHING: &str = "this version knows no permissions, and whoever has a credential could do everything: unset it \
+                          if that is right";
 
 /// For what the tables know nothing of.
 const NO_COUNTERPART: &str = "this version has nothing that it would set";
@@ -242,7 +251,9 @@ fn read<'a>(env: &Env, variable: &'a str, form: Form, faults: &mut Vec<Fault>) -
         Form::Listen if text.starts_with(':') => format!("0.0.0.0{text}"),
         Form::Url => text.trim_end_matches('/').to_owned(),
         Form::Not => (!on(text)).to_string(),
-        Form::Same | Form::Listen => text.to_owned(),
+        Form::Flag if matches!(text, "1" | "t" | "T" | "TRUE" | "True") => "true".to_owned(),
+        Form::Flag if matches!(text, "0" | "f" | "F" | "FALSE" | "False") => "false".to_owned(),
+        Form::Same | Form::Listen | Form::Flag => text.to_owned(),
     };
     Some((variable, text))
 }
@@ -317,7 +328,7 @@ mod tests {
 
     #[test]
     fn a_switch_that_closes_a_door_is_not_ignored() {
-        for variable in ["ANKA_ENABLE_AUTH", "ANKA_USE_HTTPS"] {
+        for variable in ["ANKA_ENABLE_AUTHORIZATION", "ANKA_USE_HTTPS"] {
             for on in ["true", "TRUE", "1", "yes"] {
                 assert_eq!(registry(&env(&[(variable, on)])).faults.len(), 1, "{variable}={on}");
             }

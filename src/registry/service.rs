@@ -32,6 +32,8 @@ use super::{
     writer::{Writer, Writes, leases, start},
 };
 use crate::{
+    auth::{Auth, gate},
+    client::Login,
     clock,
     config::{
         self, BaseUrl,
@@ -120,6 +122,7 @@ pub struct Registry {
     address: SocketAddr,
     app: App,
     http: HttpMetrics,
+    gate: gate::Gate,
     access: AccessLog,
     lines: Option<AccessWriter>,
     grace: Duration,
@@ -131,6 +134,8 @@ pub struct Registry {
     scrubber: Option<Scrubber>,
     /// Of a writer: fetches what was damaged from its peers.
     heals: Option<Fetcher>,
+    /// Shown to the other registries.
+    login: Login,
     /// Makes it known to proxies.
     registration: Option<Registration>,
 }
@@ -155,10 +160,11 @@ impl Registry {
         let condition = disk.condition().await;
         let content: Arc<dyn Content> = Arc::new(disk);
         let role = config.replication.role;
+        let login = Login::root(config.auth.root_token.as_ref());
         let journal = if shared {
             Journal::without_log(content.clone(), &tasks)
         } else {
-            journal(content.clone(), path, &role, &name, &tasks).await?
+            journal(content.clone(), path, &role, (&name, &login), &tasks).await?
         };
         let metrics = RegistryMetrics::new()?;
         metrics.removed(cleaned);
@@ -166,13 +172,14 @@ impl Registry {
             .await
             .map_err(|source| OpenError::AccessLog { to: config.access.clone(), source })?;
         let http = HttpMetrics::new(&metrics.all, access.clone())?;
+        let gate = gate::Gate::new(Auth::new(&config.auth), &metrics.all)?;
         let (standing, others) = match role.clone() {
             Role::Writer { alone: true, .. } => (Standing(None), Others::Asks(Vec::new())),
             Role::Writer { peers, .. } => (Standing(None), Others::Asks(peers)),
             Role::Replica { writer, peers } => {
                 let sources = std::iter::once(writer.clone()).chain(peers.clone()).collect();
-                let fetcher = Fetcher::new(content.clone(), sources, &metrics.all)?;
-                let from = (writer, peers);
+                let fetcher = Fetcher::new(content.clone(), sources, &login, &metrics.all)?;
+                let from = (writer, peers, &login);
                 let replica =
                     Replica::new(name.clone(), from, content.clone(), journal.clone(), fetcher.handle())
                         .await?;
@@ -188,7 +195,7 @@ impl Registry {
         let healer = match (&others, &role) {
             (Others::Follows(_, fetcher), _) => Some((fetcher.handle(), None)),
             (Others::Asks(_), Role::Writer { peers, .. }) if !peers.is_empty() => {
-                let fetcher = Fetcher::new(content.clone(), peers.clone(), &metrics.all)?;
+                let fetcher = Fetcher::new(content.clone(), peers.clone(), &login, &metrics.all)?;
                 Some((fetcher.handle(), Some(fetcher)))
             }
             (Others::Asks(_), _) => None,
@@ -237,6 +244,7 @@ impl Registry {
             address,
             app,
             http,
+            gate,
             access,
             lines,
             grace,
@@ -245,6 +253,7 @@ impl Registry {
             gc,
             scrubber,
             heals,
+            login,
             registration,
         })
     }
@@ -288,8 +297,9 @@ impl Registry {
             Others::Asks(peers) if peers.is_empty() => {}
             Others::Asks(peers) => {
                 let (name, journal) = (self.app.name.clone(), self.app.repositories.journal().clone());
+                let login = self.login;
                 journal.unsettle();
-                let ask = move |stop| start::run(name, journal, peers, stop);
+                let ask = move |stop| start::run(name, journal, (peers, login.clone()), stop);
                 self.tasks.finish_at(Stage::Loops, "registry start", ask);
             }
             Others::Follows(replica, fetcher) => {
@@ -314,7 +324,14 @@ impl Registry {
         }
         let role = self.app.role.as_str();
         tracing::info!(address = %self.address, role, "registry serves");
-        serve_files(self.listener, router(self.app, self.http, stop.clone()), FILES, stop, self.grace).await
+        serve_files(
+            self.listener,
+            router(self.app, self.http, self.gate, stop.clone()),
+            FILES,
+            stop,
+            self.grace,
+        )
+        .await
     }
 }
 
@@ -323,14 +340,14 @@ async fn journal(
     content: Arc<dyn Content>,
     path: PathBuf,
     role: &Role,
-    name: &str,
+    (name, login): (&str, &Login),
     tasks: &Handle,
 ) -> Result<Journal, OpenError> {
     let opened = tokio::task::spawn_blocking(move || Log::open(&path.join("log"))).await;
     let log = opened.unwrap_or_else(|gone| Err(LogError::Damaged(format!("opening it failed: {gone}"))))?;
     let writer = writer(&log, role)?;
     let opening = match role {
-        Role::Writer { peers, alone: true } => Opening::Anew(name, start::newest_epoch(peers).await),
+        Role::Writer { peers, alone: true } => Opening::Anew(name, start::newest_epoch(peers, login).await),
         Role::Writer { .. } => Opening::Writer(name),
         Role::Replica { .. } => Opening::Replica,
     };
@@ -373,7 +390,7 @@ fn writer(log: &Log, role: &Role) -> Result<Writer, OpenError> {
     Ok(Writer::new(if leased { clock::boot() + leases::AT_WRITER } else { Duration::ZERO }, writes))
 }
 
-fn router(app: App, http: HttpMetrics, stop: Stop) -> Router {
+fn router(app: App, http: HttpMetrics, door: gate::Gate, stop: Stop) -> Router {
     let metrics = app.clone();
     let journal = app.repositories.journal().clone();
     let oci = axum::routing::any(oci::serve);
@@ -391,6 +408,7 @@ fn router(app: App, http: HttpMetrics, stop: Stop) -> Router {
             "/metrics",
             get(move || async move { ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], metrics.metrics_text()) }),
         )
+        .layer(middleware::from_fn_with_state(door, gate::admit))
         .layer(middleware::from_fn_with_state(http, measure))
         .layer(middleware::from_fn(request_id))
 }

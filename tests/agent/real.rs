@@ -47,6 +47,7 @@ impl Cloud {
         let limits = registry::Limits { reserve: 1 << 20, ..registry::Limits::default() };
         let storage = Storage::Disk(world.place.dir().join("registry"));
         let config = registry::Registry {
+            auth: Default::default(),
             server: server("r1"),
             log: Log::default(),
             access: switchyard::telemetry::Access::Off,
@@ -64,6 +65,7 @@ impl Cloud {
         let registries =
             Registries { node_address: address.clone(), address, timeout: Duration::from_secs(5) };
         let config = controller::Controller {
+            auth: Default::default(),
             server: server("c1"),
             log: Log::default(),
             store: controller::Store {

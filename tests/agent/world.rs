@@ -34,6 +34,7 @@ impl World {
         let outside = Tree::new();
         let cloud = Cloud::start(&outside).await;
         let config = Config {
+            authorization: None,
             controllers: vec![cloud.url().parse().unwrap()],
             driver: Driver::Process(ProcessDriver {
                 program: Some(PathBuf::from(BINARY)),

@@ -35,6 +35,7 @@ fn every_key_that_a_file_shows_in_a_comment_exists_with_a_valid_value() {
     authority.leaf(&["front.example"]).write(folder.path(), "front");
     certificates::write(folder.path(), "ca.pem", &authority.cert());
     certificates::write(folder.path(), "ca.crl", &authority.list(&[], 30));
+    fs::write(folder.path().join("root.token"), "0123456789abcdef\n").unwrap();
     for file in conf_files() {
         // Files that a config names are opened: here are some.
         let here = format!("{}/", folder.path().display());
@@ -148,7 +149,34 @@ fn variables_of_the_vendor_are_honoured_and_an_inline_comment_in_one_is_an_error
     assert!(err.contains("ANKA_MANAGE_MAC_ADDRESSES is ignored"), "{err}");
     let (code, err) = with("ANKA_ENABLE_AUTH", "true");
     assert_eq!(code, Some(2));
-    assert!(err.contains("would let everybody in"), "{err}");
+    assert!(err.contains("there is no root token") && err.contains("variable ANKA_ENABLE_AUTH"), "{err}");
+    let (code, err) = with("ANKA_ENABLE_AUTHORIZATION", "true");
+    assert_eq!(code, Some(2));
+    assert!(err.contains("could do everything"), "{err}");
+}
+
+#[test]
+fn a_root_token_that_can_be_guessed_refuses_to_start_and_is_not_shown() {
+    let file = in_project("conf/registry.toml");
+    let with = |token: &str| {
+        let mut check = switchyard();
+        check.arg("check").arg(&file).env("ANKA_ENABLE_AUTH", "1").env("ANKA_ROOT_TOKEN", token);
+        let output = check.output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, err) = with("tooshort9");
+    assert_eq!(code, Some(2));
+    assert!(err.contains("has 9 characters") && !err.contains("tooshort"), "{err}");
+    assert_eq!(with("long-enough").0, Some(0));
+    let folder = tempfile::tempdir().unwrap();
+    let written = folder.path().join("registry.toml");
+    let text =
+        "[server]\nlisten = '127.0.0.1:0'\n[storage]\ndisk = '/x'\n[auth]\nroot_token = 'in-the-file'\n";
+    fs::write(&written, text).unwrap();
+    let output = switchyard().arg("check").arg(&written).output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err.contains("`auth.enabled` is missing") && err.contains("root_token_file"), "{err}");
 }
 
 #[test]

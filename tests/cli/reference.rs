@@ -89,6 +89,8 @@ const BESIDE: &[(&str, &str, &str)] = &[
         "service = { s = { discovery = { etcd = \"\", srv = \"_c._tcp.example\" } } }",
     ),
     ("proxy", "service.*.timeouts.floor", "service = { s = { timeouts = { floor_rate = \"4KiB/s\" } } }"),
+    ("controller", "auth", "auth = { enabled = true, root_token_file = \"DIR/root.token\" }"),
+    ("registry", "auth", "auth = { enabled = true, root_token_file = \"DIR/root.token\" }"),
     ("controller", "registries", "registries = { address = \"http://front:8089\" }"),
     ("registry", "replication", "replication = { role = \"writer\" }"),
     ("registry", "members", "members = { etcd = [\"http://10.0.1.4:2379\"] }"),
@@ -239,6 +241,9 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("proxy", "limits.body.auth-handshake", "'5MiB'"),
     ("proxy", "limits.body.registry-write", "'5MiB'"),
     ("proxy", "limits.body.registry-upload", "'5MiB'"),
+    ("*", "auth.root_token_file", "'DIR/admin.token'"),
+    ("agent", "agent.token_file", "'DIR/admin.token'"),
+    ("proxy", "service.*.token_file", "'DIR/admin.token'"),
     ("controller", "store.embedded", "'/srv/other'"),
     ("controller", "registries.address", "'http://other:8089'"),
     ("controller", "registries.node_address", "'http://other:8089'"),
@@ -279,7 +284,9 @@ const OTHERS: &[(&str, &str, &str)] = &[
 ];
 
 /// Keys that have no other value by themselves: one word alone so far, or one that must fit another key.
-const ALONE: [(&str, &str); 31] = [
+const ALONE: [(&str, &str); 33] = [
+    ("controller", "auth.root_token"),
+    ("registry", "auth.root_token"),
     ("proxy", "listener.service"),
     ("proxy", "listener.rules.service"),
     ("proxy", "listener.tls.key"),
@@ -314,8 +321,17 @@ const ALONE: [(&str, &str); 31] = [
 ];
 
 /// Keys of registries alone; they have this service beside them.
-const OF_REGISTRIES: [&str; 8] =
-    ["storage", "writer", "write_only", "freshness", "stale_reads", "fresh_wait", "logs", "catalogue"];
+const OF_REGISTRIES: [&str; 9] = [
+    "token_file",
+    "storage",
+    "writer",
+    "write_only",
+    "freshness",
+    "stale_reads",
+    "fresh_wait",
+    "logs",
+    "catalogue",
+];
 const REGISTRIES: &str = r#"service = { s = { kind = "registry", writer = "r1", upstreams = [
     { name = "r1", address = "10.0.1.4:8089" }, { name = "r2", address = "10.0.1.5:8089" } ] } }"#;
 
@@ -337,6 +353,7 @@ impl Files {
         fs::copy(folder.path().join("front.pem"), folder.path().join("chain.pem")).unwrap();
         fs::write(folder.path().join("token"), "secret\n").unwrap();
         fs::write(folder.path().join("admin.token"), ADMIN_TOKEN).unwrap();
+        fs::write(folder.path().join("root.token"), "fedcba9876543210\n").unwrap();
         Self { folder }
     }
 

@@ -207,7 +207,7 @@ fn what_became_of_the_vendors_variables_is_logged_first_and_never_their_values()
     let err = String::from_utf8(output.stderr).unwrap();
     let line = |name: &str| err.lines().find(|line| line.contains(name)).unwrap_or_default();
     assert!(line("ANKA_BASE_PATH").contains("environment variable honoured"), "{err}");
-    assert!(line("ANKA_ROOT_TOKEN").contains("environment variable ignored"), "{err}");
+    assert!(line("ANKA_ROOT_TOKEN").contains("environment variable honoured"), "{err}");
     assert!(!err.contains("a-very-secret-token"), "{err}");
 }
 

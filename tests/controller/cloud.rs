@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use switchyard::{
     config::{
         self, BaseUrl, Log, Server,
+        auth::Auth,
         controller::{
             Controller as ControllerConfig, Limits, Registries, Store as StoreConfig, StoreKind, Timeouts,
         },
@@ -38,6 +39,8 @@ pub(crate) struct Plan {
     pub(crate) controllers: usize,
     pub(crate) timeouts: Timeouts,
     pub(crate) limits: Limits,
+    /// Who may come in, at controllers and registry alike.
+    pub(crate) auth: Auth,
     /// False: the controllers have no `[registries]`.
     pub(crate) registry: bool,
     /// Instead of a real registry: some address.
@@ -54,6 +57,7 @@ impl Default for Plan {
             controllers: 1,
             timeouts: Timeouts::default(),
             limits: Limits::default(),
+            auth: Auth::default(),
             registry: true,
             registries_at: None,
             faults: Faults::new(),
@@ -79,7 +83,7 @@ impl Cloud {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::new();
         let registry = match &plan.registries_at {
-            None if plan.registry => start_registry(dir.path(), &tree).await,
+            None if plan.registry => start_registry(dir.path(), plan.auth.clone(), &tree).await,
             _ => String::new(),
         };
         let registries = match (plan.registry, plan.registries_at) {
@@ -93,6 +97,7 @@ impl Cloud {
             let config = ControllerConfig {
                 server: server(&format!("c{number}")),
                 log: Log::default(),
+                auth: plan.auth.clone(),
                 store: StoreConfig {
                     kind: StoreKind::Embedded(dir.path().join("store")),
                     cluster: "main".into(),
@@ -160,12 +165,13 @@ async fn open_store(at: &Path, tasks: Handle, faults: Faults) -> Arc<dyn Store> 
     Arc::new(Faulty::new(Arc::new(store), faults))
 }
 
-async fn start_registry(dir: &Path, tree: &Tree) -> String {
+async fn start_registry(dir: &Path, auth: Auth, tree: &Tree) -> String {
     let limits = config::registry::Limits { reserve: 0, ..Default::default() };
     let storage = Storage::Disk(dir.join("registry"));
     let config = RegistryConfig {
         server: server("r1"),
         log: Log::default(),
+        auth,
         access: switchyard::telemetry::Access::Off,
         storage,
         limits,

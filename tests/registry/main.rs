@@ -15,6 +15,7 @@ mod errors;
 mod hostile;
 mod templates;
 mod contract;
+mod auth;
 mod both;
 mod command;
 mod restarts;

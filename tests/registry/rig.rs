@@ -42,6 +42,7 @@ pub(crate) fn config(dir: &Path, limits: Limits) -> Config {
             zone: None,
         },
         log: Log::default(),
+        auth: Default::default(),
         access: switchyard::telemetry::Access::Off,
         storage: Storage::Disk(dir.to_owned()),
         limits,

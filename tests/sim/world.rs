@@ -143,6 +143,7 @@ impl World {
 
 fn config(name: &str) -> Config {
     Config {
+        auth: Default::default(),
         server: Server {
             listen: ([127, 0, 0, 1], 0).into(),
             name: name.into(),

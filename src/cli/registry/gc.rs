@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::status::{client, failure};
 use crate::{
-    cli::{Failure, Printer, admin::Output, role, table},
+    cli::{Failure, Printer, admin::Output, login::Shown, role, table},
     client::replication::Replication,
     config::{self, BaseUrl, Env},
     registry::content::size,
@@ -38,6 +38,8 @@ pub(super) struct Args {
     /// Touch nothing: tell what would go, and its size
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    shown: Shown,
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -47,6 +49,7 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
     let collected = match (&args.from.registry, &args.from.config) {
         (Some(url), _) => role::once(async {
             let registry = client(Replication::new(url.clone(), DIAL, PATIENCE))?;
+            let registry = registry.with_login(args.shown.login()?);
             registry.collect(args.dry_run, PATIENCE).await.map_err(failure)
         })??,
         (None, file) => {

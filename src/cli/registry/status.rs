@@ -6,6 +6,7 @@ use crate::{
     cli::{
         Failure, Printer,
         admin::{Output, Reach},
+        login::Shown,
         role,
     },
     client::{ClientError, replication::Replication},
@@ -29,6 +30,8 @@ pub(super) struct Args {
     /// Ask these registries themselves instead
     #[arg(long, value_name = "URL,…", value_delimiter = ',', conflicts_with = "admin")]
     registry: Vec<BaseUrl>,
+    #[command(flatten)]
+    shown: Shown,
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -47,6 +50,7 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
     for url in &args.registry {
         let asked = role::once(async {
             let registry = client(Replication::new(url.clone(), PATIENCE, PATIENCE))?;
+            let registry = registry.with_login(args.shown.login()?);
             registry.state(None, Duration::ZERO).await.map_err(failure)
         });
         match asked.and_then(|asked| asked) {

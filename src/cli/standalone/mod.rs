@@ -13,6 +13,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Failure, Printer,
+    login::Shown,
     role::{self, Hooks, Setting},
 };
 use crate::{
@@ -51,6 +52,8 @@ pub(super) struct Args {
     /// What the admin API asks for, at least 16 characters; `off` lets everybody in who can connect
     #[arg(long, value_name = "TOKEN", env = "SWITCHYARD_ADMIN_TOKEN", hide_env_values = true)]
     admin_token: Option<String>,
+    #[command(flatten)]
+    shown: Shown,
     /// How many controllers
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     controllers: u16,
@@ -104,6 +107,7 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
 
 async fn open(args: &Args, tree: &Tree) -> Result<(Running, Addresses), Failure> {
     let entry = plan::entry(args)?;
+    let auth = plan::auth(args)?;
     let data = Data::open(args.data.clone(), !args.etcd.is_empty())?;
     ports_are_free(args)?;
     sample::write(&data.sample())
@@ -112,11 +116,11 @@ async fn open(args: &Args, tree: &Tree) -> Result<(Running, Addresses), Failure>
     let mut registries: Vec<Registry> = Vec::new();
     for number in 1..=args.registries {
         let before: Vec<SocketAddr> = registries.iter().map(Registry::address).collect();
-        let opened = Registry::open(plan::registry(number, &data, &before), tree.handle()).await;
+        let opened = Registry::open(plan::registry(number, &data, &before, &auth), tree.handle()).await;
         registries.push(opened.map_err(|e| not_started("registry", &e))?);
     }
     let registry: Vec<SocketAddr> = registries.iter().map(Registry::address).collect();
-    let mut plan = plan::proxy(args, entry, &registry);
+    let mut plan = plan::proxy(args, (entry, &auth), &registry);
     let proxy = Proxy::open(plan.clone(), tree.handle()).await.map_err(|e| not_started("proxy", &e))?;
     let fronts = proxy.addresses();
     let front = |name: &str| {
@@ -136,7 +140,7 @@ async fn open(args: &Args, tree: &Tree) -> Result<(Running, Addresses), Failure>
         false => None,
     };
     for number in 1..=args.controllers {
-        let config = plan::controller(number, args, &data, registries_front);
+        let config = plan::controller(number, args, (&data, &auth), registries_front);
         let opened = match &shared {
             Some(store) => Controller::open_with(config, store.clone(), tree.handle()).await,
             None => Controller::open(config, tree.handle()).await,
@@ -163,7 +167,7 @@ async fn open(args: &Args, tree: &Tree) -> Result<(Running, Addresses), Failure>
     plan::add_controllers(&mut plan, &addresses.controller);
     handle.reload(&plan).map_err(|e| not_started("proxy", &e))?;
     for number in 1..=args.agents {
-        let config = plan::agent(number, &data, controllers_front);
+        let config = plan::agent(number, &data, controllers_front, &auth);
         let agent = Agent::open(config, tree.handle()).await.map_err(|e| not_started("agent", &e))?;
         tasks.start_vital(Stage::Edge, format!("agent {number}"), |stop| agent.run(stop));
     }

@@ -11,10 +11,11 @@ use crate::{
     config::{
         Address, BaseUrl, DEFAULT_GRACE, Etcd, Log, Server,
         agent::{self, Driver, ProcessDriver, Reserve},
+        auth::{Auth, RootToken},
         controller::{self, Registries, StoreKind},
         proxy::{
-            DECISIONS, Does, Endings, Entry, Health, Kind, Limits, Listener, Proxy, Reads, Rule, Service,
-            Upstream,
+            DECISIONS, Does, Endings, Entry, Health, Kind, Limits, Listener, Proxy, Reads, Rule, Secret,
+            Service, Upstream,
         },
         registry::{self, LOG_KEEP, Replication, Role, Storage},
     },
@@ -53,7 +54,7 @@ fn server(name: String) -> Server {
 }
 
 /// A registry: the first one is the writer, the others copy from it and from those before them.
-pub(super) fn registry(number: u16, data: &Data, before: &[SocketAddr]) -> registry::Registry {
+pub(super) fn registry(number: u16, data: &Data, before: &[SocketAddr], auth: &Auth) -> registry::Registry {
     let mut others = before.iter().copied().map(url);
     let role = match others.next() {
         None => Role::Writer { peers: Vec::new(), alone: false },
@@ -62,6 +63,7 @@ pub(super) fn registry(number: u16, data: &Data, before: &[SocketAddr]) -> regis
     registry::Registry {
         server: server(format!("r{number}")),
         log: Log::default(),
+        auth: auth.clone(),
         access: Access::Off,
         storage: Storage::Disk(data.registry(number)),
         limits: registry::Limits::default(),
@@ -75,7 +77,7 @@ pub(super) fn registry(number: u16, data: &Data, before: &[SocketAddr]) -> regis
 pub(super) fn controller(
     number: u16,
     args: &Args,
-    data: &Data,
+    (data, auth): (&Data, &Auth),
     registries: SocketAddr,
 ) -> controller::Controller {
     let kind = match args.etcd.as_slice() {
@@ -86,6 +88,7 @@ pub(super) fn controller(
     controller::Controller {
         server: server(format!("c{number}")),
         log: Log::default(),
+        auth: auth.clone(),
         store: controller::Store { kind, cluster: "main".into() },
         registries: Some(Registries {
             node_address: address.clone(),
@@ -95,6 +98,12 @@ pub(super) fn controller(
         timeouts: controller::Timeouts::default(),
         limits: controller::Limits::default(),
     }
+}
+
+/// Who may use the controllers and registries: with a root token whoever has it, or an API key; else everybody.
+pub(super) fn auth(args: &Args) -> Result<Auth, Failure> {
+    let root_token = args.shown.token()?;
+    Ok(Auth { enabled: root_token.is_some(), api_keys: true, root_token, ..Auth::default() })
 }
 
 /// Who may use the admin API.
@@ -117,7 +126,7 @@ pub(super) fn entry(args: &Args) -> Result<Entry, Failure> {
 }
 
 /// The proxy, which does not know its controllers yet.
-pub(super) fn proxy(args: &Args, entry: Entry, registries: &[SocketAddr]) -> Proxy {
+pub(super) fn proxy(args: &Args, (entry, auth): (Entry, &Auth), registries: &[SocketAddr]) -> Proxy {
     let access = match &args.access_log {
         None => Access::Off,
         Some(file) if file.as_os_str() == "stdout" => Access::Stdout,
@@ -126,6 +135,7 @@ pub(super) fn proxy(args: &Args, entry: Entry, registries: &[SocketAddr]) -> Pro
     let named = registries.iter().zip(1..).map(|(address, number)| upstream(format!("r{number}"), *address));
     let mut registries = service(REGISTRIES, Kind::Registry, named.collect());
     (registries.writer, registries.reads) = (Some(0), Reads::REPLICATED);
+    registries.authorization = shown(auth);
     Proxy {
         threads: std::thread::available_parallelism().map_or(1, NonZero::get),
         zone: None,
@@ -160,7 +170,7 @@ pub(super) fn add_controllers(proxy: &mut Proxy, controllers: &[SocketAddr]) {
 }
 
 /// An agent, joined through the proxy like any other.
-pub(super) fn agent(number: u16, data: &Data, controllers: SocketAddr) -> agent::Agent {
+pub(super) fn agent(number: u16, data: &Data, controllers: SocketAddr, auth: &Auth) -> agent::Agent {
     agent::Agent {
         controllers: vec![url(controllers)],
         driver: Driver::Process(ProcessDriver::default()),
@@ -178,9 +188,15 @@ pub(super) fn agent(number: u16, data: &Data, controllers: SocketAddr) -> agent:
         reserve: Reserve::Bytes(AGENT_RESERVE),
         vm_prefix: "mgmtManaged".into(),
         start_timeout: Duration::from_secs(90),
+        authorization: shown(auth),
         log: Log::default(),
         grace: DEFAULT_GRACE,
     }
+}
+
+/// What the parts of this cloud show each other.
+fn shown(auth: &Auth) -> Option<Secret> {
+    auth.root_token.as_ref().map(RootToken::authorization)
 }
 
 fn listener(name: &str, bind: SocketAddr, service: usize) -> Listener {

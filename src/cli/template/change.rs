@@ -5,10 +5,7 @@ use std::io::{BufRead, IsTerminal};
 use serde_json::json;
 
 use super::{Failure, Output, Printer, Reach, Target, id_of, usage};
-use crate::{
-    client::transfer::Calls,
-    wire::template::{RevertTemplate, Template},
-};
+use crate::wire::template::{RevertTemplate, Template};
 
 /// Arguments of `template rm`.
 #[derive(Debug, clap::Args)]
@@ -80,8 +77,7 @@ pub(super) async fn rm(args: &Rm, printer: Printer) -> Result<(), Failure> {
         let target: Target =
             args.name.parse().map_err(|why| usage(format!("`{}` is no version: {why}", args.name), hint))?;
         args.sure.ask(printer, &format!("`{}` is deleted", args.name))?;
-        let calls = Calls::new(reach.registry.clone());
-        let calls = calls.map_err(|error| Failure::runtime("no client could be made", &error))?;
+        let calls = reach.calls()?;
         let was = calls.untag(&target.name, &target.tag).await;
         return match was {
             Ok(true) => args.sure.done(printer, target.name.as_str(), &[target.tag.to_string()]),

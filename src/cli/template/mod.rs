@@ -9,9 +9,12 @@ mod change;
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Failure, Printer, admin::Output, role};
+use super::{Failure, Printer, admin::Output, login::Shown, role};
 use crate::{
-    client::{ClientError, Templates, transfer::TransferError},
+    client::{
+        ClientError, Templates,
+        transfer::{Calls, TransferError},
+    },
     config::BaseUrl,
     model::{RepositoryName, Tag, TemplateId},
     telemetry,
@@ -50,6 +53,8 @@ struct Reach {
     /// A registry, or a proxy in front of some
     #[arg(long, value_name = "URL", env = "SWITCHYARD_REGISTRY", default_value = "http://127.0.0.1:8089")]
     registry: BaseUrl,
+    #[command(flatten)]
+    shown: Shown,
 }
 
 /// What is said while a transfer runs, and how long it is tried.
@@ -101,8 +106,16 @@ impl std::str::FromStr for Target {
 
 impl Reach {
     fn templates(&self) -> Result<Templates, Failure> {
-        Templates::new(self.registry.clone(), PATIENCE)
-            .map_err(|error| Failure::runtime("no client could be made", &error))
+        let templates = Templates::new(self.registry.clone(), PATIENCE)
+            .map_err(|error| Failure::runtime("no client could be made", &error))?;
+        Ok(templates.with_login(self.shown.login()?))
+    }
+
+    /// For what moves templates.
+    fn calls(&self) -> Result<Calls, Failure> {
+        let calls = Calls::new(self.registry.clone())
+            .map_err(|error| Failure::runtime("no client could be made", &error))?;
+        Ok(calls.with_login(self.shown.login()?))
     }
 
     /// The template with this name, or else with this id.

@@ -15,7 +15,7 @@ use super::{
     role, usage,
 };
 use crate::{
-    client::transfer::{Bytes, Calls, Pull, TransferError, Wanted, Watch, place},
+    client::transfer::{Bytes, Pull, TransferError, Wanted, Watch, place},
     clock,
     model::Digest,
     wire::oci::Manifest,
@@ -97,8 +97,7 @@ async fn pull(args: &Args, printer: Printer, dir: &Path, beside: &Path) -> Resul
     let began = clock::now();
     let (registry, name, tag) = (&args.reach.registry, &args.target.name, &args.target.tag);
     let failed = |error: TransferError| args.reach.transfer(&error, AGAIN);
-    let calls =
-        Calls::new(registry.clone()).map_err(|error| Failure::runtime("no client could be made", &error))?;
+    let calls = args.reach.calls()?;
     let first = Shown::new("pull", &args.going, printer, Vec::new());
     let pull = Pull { calls: &calls, repository: name, patience: args.going.patience, watch: &first };
     let bytes = pull.manifest(tag).await.map_err(failed)?;

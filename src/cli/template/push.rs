@@ -19,7 +19,7 @@ use super::{
     role, state_folder, usage,
 };
 use crate::{
-    client::transfer::{Bytes, Calls, Push, Sessions, Source, Watch, hash_file},
+    client::transfer::{Bytes, Push, Sessions, Source, Watch, hash_file},
     clock,
     model::{Digest, RepositoryName},
 };
@@ -115,8 +115,7 @@ async fn push(
 ) -> Result<(), Failure> {
     let began = clock::now();
     let (registry, name, tag) = (&args.reach.registry, &target.name, &target.tag);
-    let calls =
-        Calls::new(registry.clone()).map_err(|error| Failure::runtime("no client could be made", &error))?;
+    let calls = args.reach.calls()?;
     let sessions = Sessions::open(state_folder().as_deref(), &format!("{registry}/{name}:{tag}"));
     let sessions = sessions.map_err(|error| args.reach.transfer(&error, AGAIN))?;
     let hashed = hash(args, printer, &found.files, &sessions).await?;

@@ -14,7 +14,7 @@ use reqwest::{StatusCode, header};
 
 pub use partial::Partial;
 
-use super::{ClientError, answer};
+use super::{ClientError, Login, answer};
 use crate::{
     config::BaseUrl,
     model::{Digest, RepositoryName},
@@ -121,6 +121,7 @@ pub struct Oci {
     http: reqwest::Client,
     base: BaseUrl,
     idle: Duration,
+    login: Login,
 }
 
 impl Oci {
@@ -132,7 +133,13 @@ impl Oci {
             .no_proxy()
             .tls_backend_preconfigured(crate::tls::untrusting())
             .build()?;
-        Ok(Self { http, base, idle })
+        Ok(Self { http, base, idle, login: Login::default() })
+    }
+
+    /// The same, that shows who it is.
+    #[must_use]
+    pub fn with_login(self, login: Login) -> Self {
+        Self { login, ..self }
     }
 
     /// The manifest with this digest, checked against it.
@@ -213,7 +220,8 @@ impl Oci {
         digest: &Digest,
         request: reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, PullError> {
-        let response = request.send().await.map_err(|source| ClientError::transport(url, source))?;
+        let response = self.login.shown(request).send().await;
+        let response = response.map_err(|source| ClientError::transport(url, source))?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::{TransferError, tries::Failed};
 use crate::{
-    client::{ClientError, answer, failover},
+    client::{ClientError, Login, answer, failover},
     config::BaseUrl,
     model::{Digest, RepositoryName, Tag},
     wire::{envelope::Envelope, oci},
@@ -38,12 +38,19 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
 pub struct Calls {
     http: reqwest::Client,
     base: BaseUrl,
+    login: Login,
 }
 
 impl Calls {
     /// Of this address.
     pub fn new(base: BaseUrl) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: failover::http_client(CONNECT)?, base })
+        Ok(Self { http: failover::http_client(CONNECT)?, base, login: Login::default() })
+    }
+
+    /// The same, that shows who it is.
+    #[must_use]
+    pub fn with_login(self, login: Login) -> Self {
+        Self { login, ..self }
     }
 
     /// The address.
@@ -197,7 +204,8 @@ impl Calls {
 
     async fn send(&self, url: &str, request: RequestBuilder, within: Duration) -> Result<Response, Failed> {
         let silent = |_| ClientError::Silent { url: url.to_owned(), within };
-        let sent = tokio::time::timeout(within.min(DAY), request.send()).await.map_err(silent)?;
+        let sent =
+            tokio::time::timeout(within.min(DAY), self.login.shown(request).send()).await.map_err(silent)?;
         let response = sent.map_err(|source| ClientError::transport(url, source))?;
         if response.status().is_success() {
             return Ok(response);

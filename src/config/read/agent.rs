@@ -63,6 +63,7 @@ pub(in crate::config) fn agent<'r>(raw: &'r Raw<'r>) -> Option<Agent> {
         reserve: table.or("reserve", RESERVE, reserve),
         vm_prefix: table.or("vm_prefix", VM_PREFIX.to_owned(), vm_prefix),
         start_timeout: table.or("start_timeout", START_TIMEOUT, time),
+        authorization: table.opt("token_file", super::auth::shown),
         log,
         grace,
     };

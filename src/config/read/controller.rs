@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{etcd, server};
+use super::{auth, etcd, server};
 use crate::config::{
     controller::{Controller, Limits, Registries, Store, StoreKind, Timeouts},
     raw::Raw,
@@ -21,11 +21,20 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(in crate::config) fn controller<'r>(raw: &'r Raw<'r>) -> Option<Controller> {
     let server = server::server(raw, "listen = \"0.0.0.0:8090\"");
     let log = server::log(raw);
+    let auth = auth::auth(raw);
     let store = store(raw);
     let registries = registries(raw);
     let timeouts = timeouts(raw);
     let limits = limits(raw);
-    Some(Controller { server: server?, log, store: store?, registries: registries?, timeouts, limits })
+    Some(Controller {
+        server: server?,
+        log,
+        auth: auth?,
+        store: store?,
+        registries: registries?,
+        timeouts,
+        limits,
+    })
 }
 
 fn store<'r>(raw: &'r Raw<'r>) -> Option<Store> {

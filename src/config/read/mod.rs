@@ -5,6 +5,7 @@
 
 mod admin;
 mod agent;
+mod auth;
 mod bounds;
 mod cohorts;
 mod controller;

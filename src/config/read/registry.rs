@@ -1,6 +1,6 @@
 //! `registry.toml`.
 
-use super::{etcd, rules::network, server, upkeep};
+use super::{auth, etcd, rules::network, server, upkeep};
 use crate::{
     config::{
         raw::{Raw, Table},
@@ -17,6 +17,7 @@ pub(in crate::config) fn registry<'r>(raw: &'r Raw<'r>) -> Option<Registry> {
     let server = server::server(raw, "listen = \"0.0.0.0:8089\"");
     let log_table = raw.section("log");
     let (log, access) = (server::log_of(&log_table), log_table.or("access", Access::Off, server::access));
+    let auth = auth::auth(raw);
     let storage = raw.section("storage");
     let kind = kind(&storage);
     let limits = limits(raw);
@@ -33,6 +34,7 @@ pub(in crate::config) fn registry<'r>(raw: &'r Raw<'r>) -> Option<Registry> {
     Some(Registry {
         server: server?,
         log,
+        auth: auth?,
         access,
         storage: kind?,
         limits,

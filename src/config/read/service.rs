@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{choosing, health, replicas, vendor};
 use crate::{
     config::{
-        proxy::{Freshness, Hold, Kind, Reads, RetryBudget, Service, Upstream},
+        proxy::{Freshness, Hold, Kind, Reads, RetryBudget, Secret, Service, Upstream},
         raw::{Raw, Table},
         report::Place,
         value::{Given, Wrong, address, duration_in, flag, fraction, named, one_of, status, whole},
@@ -61,6 +61,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         _ => upstreams(table, &name),
     };
     let (writer, reads) = replicas::read(table, kind, upstreams.as_deref());
+    let authorization = authorization(table, kind);
     let vendor = vendor::read(table, kind, reads, upstreams.as_deref());
     let proxy_protocol = proxy_protocol(table, reads);
     let tls = super::tls::upstream(table);
@@ -88,6 +89,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         tls,
         writer,
         reads,
+        authorization,
         vendor,
         health,
         passive,
@@ -101,6 +103,19 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
 }
 
 /// The kind of a service whose name says it.
+/// For registries of ours that ask for a credential: their log and their states are for operators.
+fn authorization(table: &Table<'_>, kind: Option<Kind>) -> Option<Secret> {
+    let shown = table.opt("token_file", super::auth::shown);
+    if kind == Some(Kind::Controller) && table.has("token_file") {
+        table.fault(
+            "token_file",
+            "is given for controllers",
+            "the proxy asks them nothing that needs one: delete it",
+        );
+    }
+    shown
+}
+
 fn kind_by_name(name: &str) -> Option<Kind> {
     match name {
         "controller" | "controllers" => Some(Kind::Controller),

@@ -65,6 +65,10 @@ fn registries(keys: Keys, service: &Service, from: &Path) -> Keys {
         .maybe("fresh_wait", (reads.freshness == Freshness::Position).then(|| time(reads.fresh_wait)))
         .maybe("logs", service.vendor.logs.as_ref().map(ToString::to_string));
     let lists = (reads.freshness == Freshness::Catalogue).then(|| lists(&service.vendor.lists, from));
+    let keys = match &service.authorization {
+        Some(authorization) => secret(keys, authorization, "token_file", from),
+        None => keys,
+    };
     keys.maybe("catalogue", lists)
 }
 

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, error::Category};
 
 use super::{Api, answer::Fail, gate::Deadline};
-use crate::{controller::ops::Caller, wire::headers};
+use crate::{auth::Who, controller::ops::Caller, wire::headers};
 
 /// Longest idempotency key. Longer: 400.
 const KEY: usize = 255;
@@ -98,7 +98,8 @@ pub(super) fn required<T>(key: &str, value: Option<T>) -> Result<T, Fail> {
     value.ok_or_else(|| Fail::bad(format!("`{key}` is required")))
 }
 
-/// Who calls. Any credential is taken as it is: who may do what is decided elsewhere.
+/// Who calls: by name where credentials are asked for, for one caller may show another one each time; else whatever
+/// credential comes.
 pub(super) struct CalledBy(pub(super) Caller);
 
 impl<S: Sync> FromRequestParts<S> for CalledBy {
@@ -116,7 +117,8 @@ impl<S: Sync> FromRequestParts<S> for CalledBy {
                 return Err(Fail::bad(why));
             }
         };
-        let credential = header(header::AUTHORIZATION.as_str()).map(<[u8]>::to_vec);
+        let name = parts.extensions.get::<Who>().and_then(Who::name).map(String::into_bytes);
+        let credential = name.or_else(|| header(header::AUTHORIZATION.as_str()).map(<[u8]>::to_vec));
         let deadline = parts.extensions.get::<Deadline>().map(|deadline| deadline.0);
         Ok(Self(Caller { credential, idempotency_key: key, deadline }))
     }

@@ -5,7 +5,7 @@
 //! the store, and nothing decides.
 //!
 //! ```text
-//!   request id → watch (count, log) → admit (room, cache loaded) → in time → handler
+//!   request id → watch (count, log) → admit (room, cache loaded) → in time → who calls (auth) → handler
 //! ```
 //!
 //! `/livez`, `/healthz`, `/readyz` and `/metrics` stand outside the gate: they answer at any time.
@@ -14,6 +14,7 @@ mod answer;
 mod extract;
 mod gate;
 mod agent;
+mod auth;
 mod group;
 mod node;
 mod registry;
@@ -36,6 +37,7 @@ use tokio::sync::Semaphore;
 
 use super::App;
 use crate::{
+    auth::{Auth, gate as entry},
     http::{BodyRoom, health_routes, request_id},
     model,
     telemetry::{Metrics, MetricsError, names},
@@ -119,6 +121,7 @@ impl Drop for Parked {
 /// A metric that exists already: this was called twice for one [`Metrics`].
 pub fn router(app: App) -> Result<Router, MetricsError> {
     let limits = &app.ops.config().limits;
+    let door = entry::Gate::new(Auth::new(&app.ops.config().auth), &app.metrics)?;
     let api = Api {
         room: BodyRoom::new(limits.body, limits.body.saturating_mul(BODIES), BODY_PATIENCE),
         places: Arc::new(Semaphore::new(limits.concurrency.min(Semaphore::MAX_PERMITS))),
@@ -138,6 +141,7 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/api/v1/registry/vm", get(registry::templates).delete(registry::delete))
         .route("/api/v1/registry/revert", delete(registry::revert))
         .route("/api/v1/registry/disk", get(registry::disk))
+        .route("/config/v1/auth", get(auth::ways))
         .route("/switchyard/v1/join", post(agent::join))
         .route("/switchyard/v1/heartbeat", post(agent::heartbeat))
         .route(POLL, get(agent::poll))
@@ -149,6 +153,7 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/switchyard/v1/nodes/confirm-absence", post(node::confirm_absence))
         .method_not_allowed_fallback(gate::wrong_method)
         .fallback(gate::unknown_route)
+        .layer(from_fn_with_state(door, entry::admit))
         .layer(from_fn_with_state(api.clone(), gate::in_time))
         .layer(from_fn_with_state(api.clone(), gate::admit))
         .layer(from_fn_with_state(api.clone(), gate::watch))

@@ -49,7 +49,7 @@ const LISTEN_EVERY: Duration = Duration::from_millis(500);
 /// Who calls, as far as a start cares.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The bytes of `Authorization`, if any.
+    /// Its name, or the bytes of `Authorization`, if any.
     pub credential: Option<Vec<u8>>,
     /// `Idempotency-Key`, if any.
     pub idempotency_key: Option<String>,
@@ -111,7 +111,7 @@ impl Ops {
         let presence = Duration::from_secs(heartbeat::presence_seconds(&config.timeouts).into());
         Ok(Self {
             inner: Arc::new(Inner {
-                templates: Templates::new(config.registries.clone())?,
+                templates: Templates::new(config.registries.clone(), config.auth.root_token.as_ref())?,
                 writes: Writes::new(store.clone(), &keys),
                 dispatch: Dispatch::new(config.server.name.clone()),
                 making: Mutex::default(),

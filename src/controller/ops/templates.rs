@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use super::{OpsError, together::Together};
 use crate::{
     client::{self, ClientError},
-    config::controller::Registries,
+    config::{auth::RootToken, controller::Registries},
     model::{Arch, Digest, RepositoryName, TemplateId},
     supervise::Stop,
     wire::template::{Disk, RevertTemplate, Template, TemplateSummary, Version},
@@ -58,10 +58,12 @@ pub struct Templates {
 
 impl Templates {
     /// Over the front that the config names, or over nothing: then every call fails and says which key is missing.
-    pub fn new(config: Option<Registries>) -> Result<Self, reqwest::Error> {
+    /// They are shown the root token, if there is one.
+    pub fn new(config: Option<Registries>, root: Option<&RootToken>) -> Result<Self, reqwest::Error> {
         let open = |config: Registries| {
             Ok(Arc::new(Registry {
-                client: client::Templates::new(config.address, config.timeout)?,
+                client: client::Templates::new(config.address, config.timeout)?
+                    .with_login(client::Login::root(root)),
                 node_address: config.node_address.to_string(),
                 shows: Together::new(),
                 running: watch::Sender::new(None),
@@ -283,7 +285,7 @@ mod tests {
 
     #[tokio::test]
     async fn without_registries_each_call_names_the_key_to_set() {
-        let none = Templates::new(None).unwrap();
+        let none = Templates::new(None, None).unwrap();
         let id: TemplateId = "t".parse().unwrap();
         for error in [
             none.list(true).await.unwrap_err(),

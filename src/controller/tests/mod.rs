@@ -63,6 +63,7 @@ fn config(name: &str, timeouts: Timeouts) -> Config {
             advertise: None,
             zone: None,
         },
+        auth: Default::default(),
         log: Log::default(),
         store: StoreConfig { kind: StoreKind::Embedded("unused".into()), cluster: "main".into() },
         registries: None,

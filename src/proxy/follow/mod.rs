@@ -24,11 +24,11 @@ use super::{
     snapshot::Snapshot,
 };
 use crate::{
-    client::replication::Replication,
+    client::{Login, replication::Replication},
     clock,
     config::{
         Address,
-        proxy::{Service, Upstream},
+        proxy::{Secret, Service, Upstream},
     },
     model::Position,
     supervise::{Handle as Tasks, Stage, StopSource},
@@ -67,6 +67,7 @@ struct Of {
     fresh_wait: Duration,
     connect: Duration,
     tls: Option<tls::Upstream>,
+    authorization: Option<Secret>,
 }
 
 #[derive(Debug)]
@@ -159,9 +160,10 @@ impl Follow {
             doubts: of.upstreams.iter().map(|_| Notify::new()).collect(),
             news: watch::Sender::new(()),
         });
+        let login = Login::with(of.authorization.as_ref());
         let removed = StopSource::new();
         for (place, upstream) in of.upstreams.iter().enumerate() {
-            let Some(client) = client(&upstream.address, of.connect, tls) else {
+            let Some(client) = client(&upstream.address, of.connect, tls, login.clone()) else {
                 shared.set_trouble("the proxy has no HTTP client");
                 continue;
             };
@@ -322,6 +324,7 @@ impl Of {
             connect: service.timeouts.connect
                 + service.tls.as_ref().map_or(Duration::ZERO, |_| service.timeouts.tls),
             tls: service.tls.clone(),
+            authorization: service.authorization.clone(),
         })
     }
 }
@@ -396,11 +399,17 @@ pub(super) async fn kept_up<Fut: Future<Output = ()>>(what: &str, work: impl Fn(
     }
 }
 
-fn client(address: &Address, connect: Duration, tls: Option<&tls::Upstream>) -> Option<Replication> {
-    match tls {
-        None => Replication::new(format!("http://{address}").parse().ok()?, connect, poll::STATE_PARK).ok(),
-        Some(tls) => Replication::secured(address, tls, connect, poll::STATE_PARK).ok(),
-    }
+fn client(
+    address: &Address,
+    connect: Duration,
+    tls: Option<&tls::Upstream>,
+    login: Login,
+) -> Option<Replication> {
+    let client = match tls {
+        None => Replication::new(format!("http://{address}").parse().ok()?, connect, poll::STATE_PARK),
+        Some(tls) => Replication::secured(address, tls, connect, poll::STATE_PARK),
+    };
+    Some(client.ok()?.with_login(login))
 }
 
 /// Host, process and chance: nobody else has it.

@@ -29,7 +29,12 @@ use super::{
     content::{Content, ContentError},
     journal::Journal,
 };
-use crate::{client::replication::Replication, config::BaseUrl, supervise::Stop, wire::replication::Aside};
+use crate::{
+    client::{Login, replication::Replication},
+    config::BaseUrl,
+    supervise::Stop,
+    wire::replication::Aside,
+};
 use adopt::{ASIDE, Adopt};
 use apply::Apply;
 use fetch::FetchHandle;
@@ -59,12 +64,12 @@ impl Replica {
     /// Of this writer, with these peers to fetch from. Nothing is started yet.
     pub async fn new(
         name: String,
-        (writer, peers): (BaseUrl, Vec<BaseUrl>),
+        (writer, peers, login): (BaseUrl, Vec<BaseUrl>, &Login),
         content: Arc<dyn Content>,
         journal: Journal,
         fetcher: FetchHandle,
     ) -> Result<Self, ReplicaError> {
-        let client = |base| Replication::new(base, DIAL, IDLE);
+        let client = |base| Replication::new(base, DIAL, IDLE).map(|client| client.with_login(login.clone()));
         let (writer, peers) = (client(writer)?, peers.into_iter().map(client).collect::<Result<_, _>>()?);
         let status = Arc::new(Status::default());
         for (path, text) in content.asides(ASIDE).await? {

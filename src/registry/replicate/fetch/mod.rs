@@ -25,7 +25,7 @@ use tokio::{
 
 use super::plan::{self, Ask, End, Then};
 use crate::{
-    client::replication::Replication,
+    client::{Login, replication::Replication},
     clock,
     config::BaseUrl,
     model::{Digest, RepositoryName},
@@ -121,21 +121,23 @@ impl Fetcher {
     pub fn new(
         content: Arc<dyn Content>,
         sources: Vec<BaseUrl>,
+        login: &Login,
         metrics: &Metrics,
     ) -> Result<Self, FetchError> {
-        Self::with(content, sources, metrics, IDLE)
+        Self::with(content, (sources, login), metrics, IDLE)
     }
 
     fn with(
         content: Arc<dyn Content>,
-        sources: Vec<BaseUrl>,
+        (sources, login): (Vec<BaseUrl>, &Login),
         metrics: &Metrics,
         idle: Duration,
     ) -> Result<Self, FetchError> {
         let board = Board::new(&sources);
         let client = |base: BaseUrl| {
             let url = base.to_string();
-            Replication::new(base, DIAL, idle).map_err(|source| FetchError::Client { url, source })
+            let client = Replication::new(base, DIAL, idle).map(|client| client.with_login(login.clone()));
+            client.map_err(|source| FetchError::Client { url, source })
         };
         let shared = Shared {
             content,

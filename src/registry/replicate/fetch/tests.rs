@@ -206,7 +206,9 @@ impl World {
     fn start(tree: &Tree, disk: &disk::Disk, urls: &[BaseUrl]) -> (Metrics, FetchHandle) {
         let metrics = Metrics::new();
         let idle = Duration::from_millis(500);
-        let fetcher = Fetcher::with(Arc::new(disk.clone()), urls.to_vec(), &metrics, idle).unwrap();
+        let fetcher =
+            Fetcher::with(Arc::new(disk.clone()), (urls.to_vec(), &Login::default()), &metrics, idle)
+                .unwrap();
         let handle = fetcher.handle();
         tree.start(Stage::Loops, "fetch", OnEnd::Restart(Duration::ZERO), move |stop| {
             fetcher.clone().run(stop)

@@ -1,0 +1,100 @@
+//! What a request's `Authorization` says. Pure; nothing here knows what is good.
+
+use axum::http::{HeaderMap, header};
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+
+/// Longest `Authorization` that is looked at. Longer: unreadable.
+const LONGEST: usize = 24 * 1024;
+
+/// What was shown.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Nothing.
+    Nothing,
+    /// `Basic`: the password. Clients disagree about the user's name, and one sends none.
+    Password(String),
+    /// Something else, or something broken. It never counts as nothing: another credential beside it is not looked at.
+    Unreadable,
+}
+
+/// Reads the header.
+pub(super) fn read(fields: &HeaderMap) -> Given {
+    let mut all = fields.get_all(header::AUTHORIZATION).iter();
+    let value = match (all.next(), all.next()) {
+        (None, _) => return Given::Nothing,
+        (Some(value), None) if value.len() <= LONGEST => value,
+        _ => return Given::Unreadable,
+    };
+    let Some((scheme, rest)) = value.to_str().ok().and_then(|text| text.trim().split_once(' ')) else {
+        return Given::Unreadable;
+    };
+    let read = match scheme {
+        scheme if scheme.eq_ignore_ascii_case("basic") => password(rest),
+        _ => None,
+    };
+    read.unwrap_or(Given::Unreadable)
+}
+
+fn password(text: &str) -> Option<Given> {
+    let decoded = String::from_utf8(decode(text)?).ok()?;
+    decoded.split_once(':').map(|(_, password)| Given::Password(password.to_owned()))
+}
+
+/// Base64 in either alphabet, padded or not, with blanks in it that some tools put there.
+pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
+    const ANY: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(false),
+    );
+    let plain = |byte: u8| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => other,
+    };
+    let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).map(plain).collect();
+    ANY.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn given(lines: &[&str]) -> Given {
+        let mut fields = HeaderMap::new();
+        for line in lines {
+            fields.append(header::AUTHORIZATION, line.parse().unwrap());
+        }
+        read(&fields)
+    }
+
+    fn check(line: &str, password: Option<&str>) {
+        let expected = password.map_or(Given::Unreadable, |text| Given::Password(text.into()));
+        assert!(given(&[line]) == expected, "{line}");
+    }
+
+    #[test]
+    fn a_password_is_what_stands_behind_the_first_colon() {
+        check("Basic cm9vdDpwQHNzOncwcmQ=", Some("p@ss:w0rd"));
+        check("basic  OnBAc3M6dzByZA", Some("p@ss:w0rd"));
+        check("Basic cm9vdDo=", Some(""));
+        check("Basic cm9vdDr_-w==", None);
+        check("Basic cm9vdDrDvw==", Some("\u{ff}"));
+        for bad in
+            ["Basic", "Basic ", "Basic cm9vdA==", "Basic !", "Token x", "cm9vdDpwQHNz", "", "Digest a=b"]
+        {
+            check(bad, None);
+        }
+        check(&format!("Basic {}", "a".repeat(LONGEST)), None);
+    }
+
+    #[test]
+    fn two_of_them_are_none_that_can_be_read_and_none_is_nothing() {
+        assert!(given(&[]) == Given::Nothing);
+        assert!(given(&["Basic cm9vdDp4", "Basic cm9vdDp4"]) == Given::Unreadable);
+    }
+}

@@ -1,0 +1,73 @@
+//! `[auth]` of a controller or a registry.
+
+use std::{path::Path, time::Duration};
+
+use crate::config::{
+    auth::{Auth, RootToken},
+    proxy::Secret,
+    raw::{Raw, Table},
+    report::Place,
+    value::{Given, Wrong, duration_in, flag, path},
+};
+
+const HOW: &str = "`openssl rand -hex 32` makes one";
+
+/// Shorter, and clients would do little but log in.
+const SHORTEST_SESSION: Duration = Duration::from_secs(10);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// `None` when it is wrong: a server must not start with less than it was told to ask for.
+pub(super) fn auth<'r>(raw: &'r Raw<'r>) -> Option<Auth> {
+    let table = raw.section("auth");
+    let default = Auth::default();
+    let given = table.has("enabled");
+    if !given && matches!(table.place(), Place::Span(_)) {
+        table.missing("enabled", "enabled = true");
+    }
+    let enabled = table.opt("enabled", flag);
+    let wanted = table.has("root_token") || table.has("root_token_file");
+    let root_token = root_token(&table);
+    let api_keys = table.opt("api_keys", flag);
+    let session_ttl = table.or("session_ttl", default.session_ttl, duration_in(SHORTEST_SESSION..=DAY));
+    let enabled = if given { enabled? } else { false };
+    if wanted && root_token.is_none() {
+        return None;
+    }
+    if enabled && root_token.is_none() {
+        let right = format!("add `root_token_file = \"/etc/switchyard/root.token\"`; one line, {HOW}");
+        table.fault("enabled", "is true, and there is no root token", right);
+        return None;
+    }
+    Some(Auth { enabled, root_token, api_keys: api_keys.unwrap_or(default.api_keys), session_ttl })
+}
+
+fn root_token(table: &Table<'_>) -> Option<RootToken> {
+    let of_file = table.opt("root_token_file", |given| of_file(&path(given)?));
+    let of_variable = table.opt("root_token", |given| match given {
+        Given::File(_) => Err(Wrong::new(
+            "stands in the file, where everybody who sees the config sees it",
+            "write it into a file of its own and name that by `root_token_file`, or set \
+             SWITCHYARD_AUTH_ROOT_TOKEN",
+        )),
+        Given::Text(written) => RootToken::parse(written).map_err(|why| Wrong::new(why, HOW)),
+    });
+    if table.has("root_token") && table.has("root_token_file") {
+        table.fault("root_token", "is given beside `root_token_file`", "give one of them");
+        return None;
+    }
+    of_variable.or(of_file)
+}
+
+/// No fault shows any of it.
+fn of_file(file: &Path) -> Result<RootToken, Wrong> {
+    RootToken::read(file).map_err(|why| {
+        let right = format!("name a file with one line; {HOW}");
+        Wrong::new(format!("is `{}`, which {why}", file.display()), right)
+    })
+}
+
+/// `token_file` of those who call: the value of `Authorization` that shows the root token in it.
+pub(super) fn shown(given: &Given<'_>) -> Result<Secret, Wrong> {
+    let file = path(given)?;
+    Ok(of_file(&file)?.authorization().of_file("token_file", &file))
+}
