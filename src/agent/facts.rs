@@ -6,7 +6,7 @@ use std::path::Path;
 use super::driver::DriverFacts;
 use crate::{
     model::{Arch, OURS},
-    wire::{agent::NodeFacts, node::NodeTemplate},
+    wire::{agent::NodeFacts, command::KNOWN, node::NodeTemplate},
 };
 
 /// Free space is told in steps of this.
@@ -61,6 +61,7 @@ pub(super) fn facts(driver: DriverFacts, data: &Path, own: Own) -> NodeFacts {
         disk_used: own.used,
         templates: own.templates,
         cpu_util: rounded(load() / f64::from(cpus)),
+        commands: KNOWN.map(str::to_owned).to_vec(),
         ram_util: rounded(if memory.total == 0 {
             0.0
         } else {

@@ -4,6 +4,7 @@
 //!   run.rs      heartbeats ──▶ controllers ──▶ stop, forget, settings ─┐
 //!               polls      ──▶ controllers ──▶ offers ─────────────────┤
 //!                                                                      ▼
+//!               commands ─▶ commands/: templates without a start, removals
 //!   vms.rs                              the table: wanted and seen of each VM
 //!                                                                      │ act.rs: what to do
 //!   settle.rs                     claim → pull → may I start? → boot → script ─▶ reports
@@ -18,6 +19,7 @@
 
 mod act;
 mod backoff;
+mod commands;
 pub mod driver;
 mod error;
 mod facts;

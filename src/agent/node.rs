@@ -6,6 +6,7 @@ use tokio::sync::{Notify, RwLock, watch};
 use tracing::{error, info};
 
 use super::{
+    commands::Commands,
     driver::Driver,
     facts,
     facts::Own,
@@ -31,6 +32,7 @@ pub(super) struct Node {
     pub(super) driver: Arc<dyn Driver>,
     pub(super) cache: Cache,
     pub(super) vms: Vms,
+    pub(super) commands: Commands,
     pub(super) journal: Arc<Mutex<Journal>>,
     /// Whether the last report was answered: only then are tasks taken and claims sent.
     pub(super) in_touch: watch::Sender<bool>,
@@ -69,6 +71,7 @@ impl Node {
             driver,
             cache,
             vms: Vms::default(),
+            commands: Commands::default(),
             journal: Arc::new(Mutex::new(journal)),
             in_touch: watch::Sender::new(false),
             settings: watch::Sender::new(None),
@@ -92,7 +95,11 @@ impl Node {
         let settings = self.settings.borrow();
         let (capacity, drained) =
             settings.as_ref().map_or((self.config.capacity, false), |s| (s.capacity, s.drain_mode));
-        if drained || self.pause.holds() { 0 } else { capacity.saturating_sub(self.vms.used()) }
+        if drained || self.pause.holds() || self.commands.pulls() {
+            0
+        } else {
+            capacity.saturating_sub(self.vms.used())
+        }
     }
 
     /// Address that CI clients dial.
@@ -156,6 +163,10 @@ impl Node {
         }
         for stop in &heard.stop {
             self.vms.stop(stop);
+        }
+        self.commands.noted(&heard.noted);
+        if self.commands.take(heard.commands) {
+            self.beat.notify_one();
         }
         for noted in &heard.forget {
             self.vms.noted(noted);

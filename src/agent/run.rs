@@ -10,6 +10,7 @@ use super::{
     AgentError,
     act::{Left, Seen},
     backoff::Backoff,
+    commands,
     driver::{Found, VmKey},
     home::{Home, Identity},
     join::{wish, with_causes},
@@ -57,7 +58,15 @@ pub(super) async fn run(node: Arc<Node>, home: &Home, stop: Stop) -> Result<(), 
         stop.requested().await;
         node.ending.request();
     };
-    tokio::join!(ended, heartbeats(&node, home), reports(&node), polls(&node), watch(&node), work(&node));
+    tokio::join!(
+        ended,
+        heartbeats(&node, home),
+        reports(&node),
+        polls(&node),
+        watch(&node),
+        work(&node),
+        commands::work(&node),
+    );
     say_goodbye(&node).await;
     info!(node.id = %node.id, "agent ended");
     Ok(())
@@ -121,6 +130,7 @@ async fn say_all(node: &Arc<Node>) -> Result<bool, ClientError> {
         session: node.session.clone(),
         facts: node.facts(),
         vms: news.iter().map(|news| news.vm.clone()).collect(),
+        commands: node.commands.reports(),
     };
     let heard = node.api.heartbeat(&heartbeat, HEARTBEAT).await?;
     drop(alone);
@@ -221,6 +231,11 @@ async fn polls(node: &Arc<Node>) {
             Ok(tasks) => {
                 backoff.reset();
                 let mut empty = tasks.stop.is_empty() && tasks.start.is_none();
+                if node.commands.take(tasks.commands) {
+                    // They are heard of now.
+                    node.beat.notify_one();
+                    empty = false;
+                }
                 for stop in &tasks.stop {
                     node.vms.stop(stop);
                 }

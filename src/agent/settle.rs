@@ -25,6 +25,7 @@ use crate::{
     supervise::Stop,
     wire::{
         agent::{Claim, GiveBack, Granted, OnScriptFailure, Script, StartTask, VmPhase},
+        command::PullTemplate,
         vm::{ScriptResult, VmInfo},
     },
 };
@@ -120,7 +121,8 @@ impl One {
         let DriverConfig::Process(settings) = &self.node.config.driver;
         let (node, key, delay) = (self.node.clone(), self.key.clone(), settings.pull_delay);
         let told = |told: Told| node.vms.progress(&key, told.progress, told.waits);
-        let pulled = self.unless_unwanted(templates::pull(&node.cache, &oci, task, delay, told)).await?;
+        let template = PullTemplate::from(task);
+        let pulled = self.unless_unwanted(templates::pull(&node.cache, &oci, &template, delay, told)).await?;
         match pulled {
             Ok(_) => {
                 self.change(|vm| {

@@ -69,6 +69,8 @@ pub struct Timeouts {
     pub store: Duration,
     /// How long a start's idempotency key is remembered.
     pub start_memory: Duration,
+    /// A command of a node that comes no further for so long has failed.
+    pub command: Duration,
     /// Priority points that a waiting start gains each second.
     pub ageing_per_second: f64,
     /// Share of nodes that may fall silent within one timeout before the fault is taken to be ours.
@@ -85,6 +87,7 @@ impl Default for Timeouts {
             poll: Duration::from_secs(10),
             store: Duration::from_secs(3),
             start_memory: Duration::from_secs(24 * 3600),
+            command: Duration::from_secs(3600),
             ageing_per_second: 1.0,
             mass_absence: 0.3,
         }

@@ -74,6 +74,8 @@ impl Core {
         loops.start(Stage::Loops, "expiry", move |stop| duties::run(duties::expiry(), of.clone(), stop));
         let of = member.clone();
         loops.start(Stage::Loops, "starts", move |stop| duties::run(duties::starts(), of.clone(), stop));
+        let of = member.clone();
+        loops.start(Stage::Loops, "commands", move |stop| duties::run(duties::commands(), of.clone(), stop));
         let of = member;
         loops.start(Stage::Loops, "absence", move |stop| duties::run(duties::absence(), of.clone(), stop));
         let of = ops.clone();

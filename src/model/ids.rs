@@ -166,6 +166,10 @@ names! {
     TemplateId, "template id", opaque;
     /// One start request under `requests/`: a hash when the client named an idempotency key.
     StartId, "start id", opaque;
+    /// Something that a node is to do beside starts and stops; the same id is the same command, per node.
+    CommandId, "command id", opaque;
+    /// A template that is brought to many nodes.
+    DistributionId, "request id", opaque;
     /// One HTTP request, for logs and error bodies.
     RequestId, "request id", opaque;
     /// A version of a template.
@@ -193,7 +197,7 @@ macro_rules! random {
         }
     )*};
 }
-random! { InstanceId NodeId TemplateId RequestId StartId GroupId }
+random! { InstanceId NodeId TemplateId RequestId StartId GroupId CommandId DistributionId }
 
 impl RequestId {
     /// The one that these evenly spread bits make (as a UUID v4): for those who make many and draw them cheaply. It

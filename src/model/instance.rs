@@ -92,6 +92,12 @@ impl From<f64> for Progress {
     }
 }
 
+impl From<Progress> for f64 {
+    fn from(progress: Progress) -> Self {
+        progress.0
+    }
+}
+
 impl Serialize for Progress {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         if self.0 == 0.0 {

@@ -8,6 +8,8 @@
 //!   groups/<group>           GroupRecord                                                no lease
 //!   group-names/<name>       GroupName: whose this (hashed) name is                     no lease
 //!   instances/<instance>     InstanceRecord                                             no lease
+//!   commands/<node>/<command>  CommandRecord: what a node is to do beside starts        no lease
+//!   distributions/<id>       DistributionRecord: a template for many nodes              no lease
 //!   queue/start/<instance>   QueueEntry: pending start with its ordering key            no lease
 //!   requests/<start>         StartRecord: ids, body hash, expiry                        no lease
 //!   members/<role>/<name>    Member: address, version, zone; by controllers, registries  member's lease
@@ -20,7 +22,7 @@
 //!
 //! Bulk is outside the watched prefix, so large values do not pass through every controller's cache.
 
-use crate::model::{Digest, GroupId, InstanceId, NodeId, StartId};
+use crate::model::{CommandId, Digest, DistributionId, GroupId, InstanceId, NodeId, StartId};
 
 /// The keys of one cluster.
 #[derive(Debug, Clone)]
@@ -42,6 +44,10 @@ pub enum Subject<'a> {
     Group(&'a str),
     /// An instance.
     Instance(&'a str),
+    /// A command for a node: node, command.
+    Command(&'a str, &'a str),
+    /// A distribution of a template.
+    Distribution(&'a str),
     /// A pending start.
     QueuedStart(&'a str),
     /// A start request.
@@ -93,6 +99,16 @@ impl Keys {
     /// See the drawing.
     pub fn instance(&self, id: &InstanceId) -> String {
         format!("{}instances/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn command(&self, node: &NodeId, id: &CommandId) -> String {
+        format!("{}commands/{node}/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn distribution(&self, id: &DistributionId) -> String {
+        format!("{}distributions/{id}", self.root)
     }
 
     /// See the drawing.
@@ -161,6 +177,11 @@ impl Keys {
             Some(("nodes-alive", id)) => Subject::NodeAlive(id),
             Some(("groups", id)) => Subject::Group(id),
             Some(("instances", id)) => Subject::Instance(id),
+            Some(("commands", rest)) => match rest.split_once('/') {
+                Some((node, id)) => Subject::Command(node, id),
+                None => Subject::Other,
+            },
+            Some(("distributions", id)) => Subject::Distribution(id),
             Some(("requests", id)) => Subject::Start(id),
             Some(("leader", duty)) => Subject::Leader(duty),
             Some(("queue", rest)) => match rest.split_once('/') {
@@ -191,6 +212,10 @@ mod tests {
         assert_eq!(keys.subject(&keys.group(&GroupId::parse("g1").unwrap())), Subject::Group("g1"));
         assert_eq!(keys.subject(&keys.group_name("macs / 1")), Subject::Other);
         assert_eq!(keys.subject(&keys.instance(&instance)), Subject::Instance("i1"));
+        let command = CommandId::parse("c1").unwrap();
+        assert_eq!(keys.subject(&keys.command(&node, &command)), Subject::Command("n1", "c1"));
+        let distribution = DistributionId::parse("d1").unwrap();
+        assert_eq!(keys.subject(&keys.distribution(&distribution)), Subject::Distribution("d1"));
         assert_eq!(keys.subject(&keys.queued_start(&instance)), Subject::QueuedStart("i1"));
         assert_eq!(keys.subject(&keys.start(&StartId::parse("s1").unwrap())), Subject::Start("s1"));
         assert_eq!(keys.subject(&keys.member("controller", "c1")), Subject::Member("controller", "c1"));

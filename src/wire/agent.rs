@@ -5,8 +5,17 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{node::CapacityMode, node::HypervisorVersion, node::NodeTemplate, vm::ScriptResult, vm::VmInfo};
-use crate::model::{Arch, Attempt, Digest, InstanceId, NodeId, Progress, RepositoryName, TemplateId};
+use super::{
+    command::{Command, CommandReport},
+    node::CapacityMode,
+    node::HypervisorVersion,
+    node::NodeTemplate,
+    vm::ScriptResult,
+    vm::VmInfo,
+};
+use crate::model::{
+    Arch, Attempt, CommandId, Digest, InstanceId, NodeId, Progress, RepositoryName, TemplateId,
+};
 
 /// `POST /switchyard/v1/join`: makes or renews a node's record. Answer: [`Joined`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +83,9 @@ pub struct NodeFacts {
     pub cpu_util: f64,
     /// 0 to 1.
     pub ram_util: f64,
+    /// The orders of commands that the agent knows; none: it is one from before there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<String>,
 }
 
 /// Answer to [`Join`].
@@ -115,6 +127,9 @@ pub struct Heartbeat {
     pub facts: NodeFacts,
     /// Every VM on it that an agent started, running or not.
     pub vms: Vec<SeenVm>,
+    /// Every command that the agent has and that was not noted as over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<CommandReport>,
 }
 
 /// A VM on a node.
@@ -171,6 +186,12 @@ pub struct Heard {
     pub stop: Vec<StopVm>,
     /// The controller has noted these as gone or failed: forget them.
     pub forget: Vec<StopVm>,
+    /// Commands for the node that the heartbeat did not name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<Command>,
+    /// Commands that are over: done, failed, or wanted no more. Give up what is under way of them, and forget them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub noted: Vec<CommandId>,
 }
 
 /// A VM to stop, or one to forget.
@@ -205,6 +226,9 @@ pub struct Tasks {
     /// VMs to stop now.
     #[serde(default)]
     pub stop: Vec<StopVm>,
+    /// Commands that the node may not have heard of yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<Command>,
 }
 
 /// An offered start.

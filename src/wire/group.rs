@@ -1,7 +1,6 @@
 //! Groups of nodes: `/api/v1/group` and `/api/v1/node/group` (`reference/controller-api.md` §8, §5.3).
 
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 
 use super::lenient;
 
@@ -25,29 +24,14 @@ pub struct GroupAsk {
 #[serde(default)]
 pub struct NodeGroups {
     /// The groups, by id or name.
-    #[serde(deserialize_with = "one_or_more")]
+    #[serde(deserialize_with = "lenient::texts")]
     pub group_ids: Vec<String>,
     /// The nodes.
-    #[serde(deserialize_with = "one_or_more")]
+    #[serde(deserialize_with = "lenient::texts")]
     pub node_ids: Vec<String>,
 }
 
 /// A key that is there with nothing says that there shall be nothing.
 fn given<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
     Ok(Some(Option::<String>::deserialize(from)?.unwrap_or_default()))
-}
-
-/// A list, or one text in its place.
-fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
-    let texts = match Value::deserialize(from)? {
-        Value::Null => Vec::new(),
-        Value::String(one) => vec![Value::String(one)],
-        Value::Array(all) => all,
-        other => return Err(serde::de::Error::custom(format!("a list of texts is wanted, not {other}"))),
-    };
-    let text = |value: Value| match value {
-        Value::String(text) => Ok(text),
-        other => Err(serde::de::Error::custom(format!("a list of texts is wanted, and {other} is none"))),
-    };
-    texts.into_iter().map(text).collect()
 }

@@ -54,6 +54,21 @@ pub fn flag<'de, D: Deserializer<'de>>(from: D) -> Result<Option<bool>, D::Error
     }
 }
 
+/// A list of texts, or one text in its place; nothing is an empty list.
+pub fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    let texts = match given(from)? {
+        None => return Ok(Vec::new()),
+        Some(Value::String(one)) => vec![Value::String(one)],
+        Some(Value::Array(all)) => all,
+        Some(other) => return Err(D::Error::custom(format!("a list of texts is wanted, not {other}"))),
+    };
+    let text = |value: Value| match value {
+        Value::String(text) => Ok(text),
+        other => Err(D::Error::custom(format!("a list of texts is wanted, and {other} is none"))),
+    };
+    texts.into_iter().map(text).collect()
+}
+
 /// Anything else: nothing if null, an empty string or an empty object.
 pub fn maybe<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
     given(from)?.map(|value| serde_json::from_value(value).map_err(D::Error::custom)).transpose()

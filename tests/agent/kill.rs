@@ -14,11 +14,11 @@ use crate::{
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A child process that runs the agent of a world.
-fn agent(world: &World, more: &str) -> Process {
+pub(crate) fn agent(world: &World, more: &str) -> Process {
     let text = format!(
         "[agent]\ncontrollers = [\"{}\"]\ndriver = \"process\"\ndata = \"{}\"\nnode_id = \"node-1\"\ncapacity = 2\n\
          heartbeat = \"300ms\"\nreserve = \"1MB\"\nhost = \"10.20.30.41\"\n{more}\n",
-        world.cloud.url(),
+        world.config.controllers[0],
         world.config.data.display(),
     );
     let config = world.place.write("agent.toml", &text);

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what broke by breaking there")]
 
+mod commands;
 mod faults;
 mod kill;
 mod lifecycle;

@@ -24,9 +24,9 @@ use crate::{
 };
 
 /// Controller and registry of the product, and a client of both.
-struct Cloud {
-    controller: String,
-    registry: String,
+pub(crate) struct Cloud {
+    pub(crate) controller: String,
+    pub(crate) registry: String,
     http: reqwest::Client,
 }
 
@@ -43,7 +43,7 @@ fn server(name: &str) -> Server {
 }
 
 impl Cloud {
-    async fn start(world: &World, tree: &Tree) -> Self {
+    pub(crate) async fn start(world: &World, tree: &Tree) -> Self {
         let limits = registry::Limits { reserve: 1 << 20, ..registry::Limits::default() };
         let storage = Storage::Disk(world.place.dir().join("registry"));
         let config = registry::Registry {
@@ -84,7 +84,7 @@ impl Cloud {
     }
 
     /// Pushes a template by the OCI API; its id.
-    async fn push(&self, name: &str, layers: &[&[u8]]) -> String {
+    pub(crate) async fn push(&self, name: &str, layers: &[&[u8]]) -> String {
         let config: &[u8] = br#"{"architecture":"arm64"}"#;
         for blob in layers.iter().chain([&config]) {
             let path = format!("/v2/{name}/blobs/uploads/?digest={}", Digest::of(blob));
@@ -109,13 +109,13 @@ impl Cloud {
         found.unwrap()["id"].as_str().unwrap().to_owned()
     }
 
-    async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let request = self.http.request(method, format!("{}{path}", self.controller));
         let request = body.iter().fold(request, |request, body| request.json(body));
         request.send().await.unwrap().json().await.unwrap()
     }
 
-    async fn is(&self, id: &str, state: &str) -> Value {
+    pub(crate) async fn is(&self, id: &str, state: &str) -> Value {
         eventually(SOON, &format!("{id} to be {state}"), || async {
             let shown = self.call(Method::GET, &format!("/api/v1/vm?id={id}"), None).await["body"].clone();
             if shown["instance_state"] == state { Ok(shown) } else { Err(shown.to_string()) }
@@ -123,7 +123,7 @@ impl Cloud {
         .await
     }
 
-    async fn run(&self, body: Value) -> String {
+    pub(crate) async fn run(&self, body: Value) -> String {
         let answer = eventually(SOON, "the start to be taken", || async {
             let answer = self.call(Method::POST, "/api/v1/vm", Some(body.clone())).await;
             if answer["status"] == "OK" { Ok(answer) } else { Err(answer.to_string()) }

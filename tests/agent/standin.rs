@@ -334,7 +334,15 @@ impl Inner {
                 _ => stop.push(this),
             }
         }
-        Heard { known: self.known, registry: String::new(), config: Some(self.settings()), stop, forget }
+        Heard {
+            known: self.known,
+            registry: String::new(),
+            config: Some(self.settings()),
+            stop,
+            forget,
+            commands: Vec::new(),
+            noted: Vec::new(),
+        }
     }
 }
 
@@ -416,7 +424,7 @@ async fn tasks(State(cloud): State<Cloud>, Query(ask): Query<Poll>) -> Response 
                 instance.held = Held::Offered;
                 StartTask { attempt: instance.attempt, ..instance.task.clone() }
             });
-            Tasks { start, stop }
+            Tasks { start, stop, commands: Vec::new() }
         };
         if found.start.is_some() || !found.stop.is_empty() {
             return cloud.answer("tasks", found);

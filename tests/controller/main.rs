@@ -13,6 +13,7 @@ mod clients;
 mod cloud;
 mod commands;
 mod gate;
+mod distribution;
 mod groups;
 mod instances;
 mod node;

@@ -3,12 +3,13 @@
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use switchyard::{
-    model::{Arch, Attempt, InstanceId, NodeId, Progress, Timestamp},
+    model::{Arch, Attempt, CommandId, InstanceId, NodeId, Progress, Timestamp},
     wire::{
         agent::{
             Claim, GiveBack, Granted, Heard, Heartbeat, Join, Joined, Leave, NodeFacts, NodeWish, Report,
             SeenVm, StartTask, StopVm, Tasks, VmPhase,
         },
+        command::{CommandReport, CommandState, KNOWN},
         node::{CapacityMode, HypervisorVersion, NodeTemplate},
         vm::{PortRule, VmInfo},
     },
@@ -30,13 +31,22 @@ pub(crate) struct Node {
     pub(crate) session: String,
     pub(crate) capacity: u32,
     pub(crate) groups: Vec<String>,
+    /// The commands that its agent knows.
+    pub(crate) commands: Vec<String>,
 }
 
 impl Node {
     /// A node of this id that has said nothing yet.
     pub(crate) fn new(api: &Api, id: &str) -> Self {
         let (id, session) = (id.parse().unwrap(), format!("{id}-s1"));
-        Self { api: api.clone(), id, session, capacity: 2, groups: Vec::new() }
+        Self {
+            api: api.clone(),
+            id,
+            session,
+            capacity: 2,
+            groups: Vec::new(),
+            commands: KNOWN.map(str::to_owned).to_vec(),
+        }
     }
 
     /// A node that has joined and told that it has no VM.
@@ -47,7 +57,7 @@ impl Node {
         node
     }
 
-    pub(crate) fn facts() -> NodeFacts {
+    pub(crate) fn facts(&self) -> NodeFacts {
         NodeFacts {
             host_arch: Arch::Amd64,
             runs: vec![Arch::Amd64, Arch::Arm64],
@@ -66,6 +76,7 @@ impl Node {
             templates: vec![NodeTemplate { uuid: "c0ffee11".into(), name: "old".into(), tag: "base".into() }],
             cpu_util: 0.0,
             ram_util: 1.0,
+            commands: self.commands.clone(),
         }
     }
 
@@ -80,7 +91,7 @@ impl Node {
             groups: self.groups.clone(),
             drain_mode: false,
         };
-        self.done("join", &Join { node_id: self.id.clone(), wish, facts: Self::facts() }).await
+        self.done("join", &Join { node_id: self.id.clone(), wish, facts: self.facts() }).await
     }
 
     pub(crate) async fn beat(&self, vms: Vec<SeenVm>) -> Heard {
@@ -88,7 +99,20 @@ impl Node {
     }
 
     pub(crate) fn heartbeat(&self, vms: Vec<SeenVm>) -> Heartbeat {
-        Heartbeat { node_id: self.id.clone(), session: self.session.clone(), facts: Self::facts(), vms }
+        Heartbeat {
+            node_id: self.id.clone(),
+            session: self.session.clone(),
+            facts: self.facts(),
+            vms,
+            commands: Vec::new(),
+        }
+    }
+
+    /// Says how far it is with one command.
+    pub(crate) async fn command(&self, id: &CommandId, state: CommandState, progress: f64) -> Heard {
+        let message = if state == CommandState::Failed { "the disk is full".into() } else { String::new() };
+        let report = CommandReport { id: id.clone(), state, progress: Progress::of(progress), message };
+        self.done("heartbeat", &Heartbeat { commands: vec![report], ..self.heartbeat(Vec::new()) }).await
     }
 
     /// The path of a poll.

@@ -134,6 +134,7 @@ impl Agent {
             session: self.session.to_string(),
             facts: facts(),
             vms: self.seen(),
+            commands: Vec::new(),
         };
         match self.call(|ops| async move { ops.heartbeat(beat).await }).await {
             Some(Ok(heard)) if !heard.known => self.join().await,
@@ -256,5 +257,6 @@ fn facts() -> NodeFacts {
         templates: Vec::new(),
         cpu_util: 0.1,
         ram_util: 0.1,
+        commands: Vec::new(),
     }
 }

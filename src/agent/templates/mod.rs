@@ -37,7 +37,7 @@ use crate::{
     clock,
     config::agent::Reserve,
     model::{Digest, TemplateId, Timestamp},
-    wire::{agent::StartTask, node::NodeTemplate},
+    wire::{command::PullTemplate, node::NodeTemplate},
 };
 
 /// A download that nobody has gone on with for so long is thrown away at start.
@@ -210,7 +210,7 @@ impl Cache {
     }
 
     /// Enters a template whose files are all here.
-    fn enter(&self, task: &StartTask, layers: Vec<Layer>) -> io::Result<()> {
+    fn enter(&self, task: &PullTemplate, layers: Vec<Layer>) -> io::Result<()> {
         let kept = Kept {
             v: 1,
             template: task.template.clone(),
@@ -315,12 +315,7 @@ impl Cache {
         for manifest in plan {
             let Some(kept) = state.kept.remove(&manifest) else { continue };
             info!(template.name = %kept.name, template.tag = %kept.tag, "template was evicted to make room");
-            let mut stay = stay.clone();
-            stay.extend(state.kept.values().flat_map(|kept| kept.layers.iter().map(|layer| layer.digest)));
-            remove(&self.record(&kept)).map_err(|source| self.unusable(source))?;
-            for layer in kept.layers.iter().filter(|layer| !stay.contains(&layer.digest)) {
-                remove(&self.layer(&layer.digest)).map_err(|source| self.unusable(source))?;
-            }
+            self.delete(&state, &kept, &stay).map_err(|source| self.unusable(source))?;
         }
         for (digest, size) in &wanted {
             let rest = rest(digest, *size);
@@ -328,6 +323,37 @@ impl Cache {
             coming.pulls += 1;
         }
         Ok(Claimed { cache: self.clone(), layers: wanted.into_keys().collect() })
+    }
+
+    /// Removes the files of a template that is struck out already, but for layers that others have or `stay`.
+    fn delete(&self, state: &State, kept: &Kept, stay: &BTreeSet<Digest>) -> io::Result<()> {
+        let mut stay = stay.clone();
+        stay.extend(state.kept.values().flat_map(|kept| kept.layers.iter().map(|layer| layer.digest)));
+        remove(&self.record(kept))?;
+        for layer in kept.layers.iter().filter(|layer| !stay.contains(&layer.digest)) {
+            remove(&self.layer(&layer.digest))?;
+        }
+        Ok(())
+    }
+
+    /// Removes every version of a template that nothing uses; says which are in use.
+    pub(super) fn remove_template(&self, template: &TemplateId) -> Result<(), String> {
+        let mut state = self.state();
+        let all: Vec<Kept> = state.kept.values().filter(|kept| kept.template == *template).cloned().collect();
+        let (used, unused): (Vec<Kept>, Vec<Kept>) =
+            all.into_iter().partition(|kept| state.pins.contains_key(&kept.manifest));
+        for kept in unused {
+            state.kept.remove(&kept.manifest);
+            let coming = state.coming.keys().copied().collect();
+            self.delete(&state, &kept, &coming)
+                .map_err(|error| format!("cannot use `{}`: {error}", self.root.display()))?;
+            info!(template.name = %kept.name, template.tag = %kept.tag, "template was removed");
+        }
+        if used.is_empty() {
+            return Ok(());
+        }
+        let tags: Vec<String> = used.iter().map(|kept| format!("`{}`", kept.tag)).collect();
+        Err(format!("in use on this node, and left there: {}", tags.join(", ")))
     }
 
     /// Of a layer that is on its way so many bytes are still to be written.

@@ -11,7 +11,7 @@ use crate::{
     client::oci::{Oci, Partial, PullError},
     clock,
     model::{Digest, Progress},
-    wire::{agent::StartTask, oci::Manifest},
+    wire::{command::PullTemplate, oci::Manifest},
 };
 
 /// A registry that gives not one byte for so long is given up on: another node may reach it.
@@ -85,7 +85,7 @@ impl Trouble {
 pub(in crate::agent) async fn pull(
     cache: &Cache,
     oci: &Oci,
-    task: &StartTask,
+    task: &PullTemplate,
     delay: Duration,
     mut tell: impl FnMut(Told) + Send,
 ) -> Result<Vec<PathBuf>, Trouble> {
@@ -133,7 +133,7 @@ async fn aside<T: Send + 'static>(
 /// The layers of the manifest that is to be pulled: its config first, then as they lie on one another.
 async fn list_layers(
     oci: &Oci,
-    task: &StartTask,
+    task: &PullTemplate,
     tell: &mut (impl FnMut(Told) + Send),
 ) -> Result<Vec<Layer>, Trouble> {
     let hopeless = |why: String| Trouble::Hopeless { why };
@@ -172,7 +172,7 @@ fn read_digest(text: &str) -> Result<Digest, Trouble> {
 async fn bring(
     cache: &Cache,
     oci: &Oci,
-    task: &StartTask,
+    task: &PullTemplate,
     layer: &Layer,
     at: &mut (impl FnMut(u64, String) + Send),
 ) -> Result<(), Trouble> {

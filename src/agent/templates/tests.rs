@@ -1,7 +1,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::model::{InstanceId, RepositoryName};
+use crate::{
+    model::{InstanceId, RepositoryName},
+    wire::agent::StartTask,
+};
 
 /// A disk of 1000 bytes on which only the cache's own layers and downloads lie.
 fn small_disk() -> Disk {
@@ -47,7 +50,7 @@ fn put(cache: &Cache, name: &str, layers: &[Layer]) -> Result<(), Trouble> {
         cache.accept(&layer.digest).unwrap();
         cache.still_coming(&layer.digest, 0);
     }
-    cache.enter(&task(name), layers.to_vec()).unwrap();
+    cache.enter(&PullTemplate::from(&task(name)), layers.to_vec()).unwrap();
     Ok(())
 }
 
@@ -177,7 +180,7 @@ fn a_template_can_be_entered_and_used_by_many_at_once() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..20 {
-                    cache.enter(&task("a"), vec![layer("a1", 10)]).unwrap();
+                    cache.enter(&PullTemplate::from(&task("a")), vec![layer("a1", 10)]).unwrap();
                     assert_eq!(use_now(&cache, "a"), Some(1));
                 }
             });

@@ -89,6 +89,7 @@ fn timeouts<'r>(raw: &'r Raw<'r>) -> Timeouts {
         poll: table.or("poll", default.poll, duration_in(SECOND / 10..=LONGEST_POLL)),
         store: table.or("store", default.store, duration_in(SECOND / 10..=CLIENTS_PATIENCE - SECOND / 2)),
         start_memory: table.or("start_memory", default.start_memory, time),
+        command: table.or("command", default.command, time),
         ageing_per_second: table.or("ageing_per_second", default.ageing_per_second, fraction(0.0..=10_000.0)),
         mass_absence: table.or("mass_absence", default.mass_absence, fraction(0.0..=1.0)),
     }

@@ -16,6 +16,7 @@ mod gate;
 mod agent;
 mod auth;
 mod group;
+mod distribution;
 mod node;
 mod registry;
 mod status;
@@ -142,6 +143,11 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/api/v1/registry/revert", delete(registry::revert))
         .route("/api/v1/registry/disk", get(registry::disk))
         .route("/config/v1/auth", get(auth::ways))
+        .route("/api/v1/registry/vm/remove", delete(distribution::remove))
+        .route(
+            "/api/v1/registry/vm/distribute",
+            post(distribution::distribute).get(distribution::read).delete(distribution::cancel),
+        )
         .route("/switchyard/v1/join", post(agent::join))
         .route("/switchyard/v1/heartbeat", post(agent::heartbeat))
         .route(POLL, get(agent::poll))
@@ -150,6 +156,7 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/switchyard/v1/report", post(agent::report))
         .route("/switchyard/v1/giveback", post(agent::give_back))
         .route("/switchyard/v1/leave", post(agent::leave))
+        .route("/switchyard/v1/nodes/commands", get(distribution::commands))
         .route("/switchyard/v1/nodes/confirm-absence", post(node::confirm_absence))
         .method_not_allowed_fallback(gate::wrong_method)
         .fallback(gate::unknown_route)

@@ -5,6 +5,7 @@
 //! changed: restart, failover and normal running are one path.
 
 mod absence;
+mod commands;
 mod expiry;
 mod offers;
 mod starts;
@@ -48,6 +49,11 @@ pub(super) fn starts() -> impl Pass {
 /// See [`mod@expiry`].
 pub(super) fn absence() -> impl Pass {
     absence::Absences
+}
+
+/// See [`mod@commands`].
+pub(super) fn commands() -> impl Pass {
+    commands::Commands
 }
 
 /// Runs a duty whenever this controller leads it, until `stop`.

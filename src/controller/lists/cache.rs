@@ -9,7 +9,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::Groups;
+use super::{Commands, Groups};
 
 use crate::{
     controller::{
@@ -17,7 +17,7 @@ use crate::{
         schedule::fit::{Candidate, Kind},
         schedule::rank::{Order, order},
     },
-    model::{GroupId, InstanceId, NodeId, StartId},
+    model::{CommandId, DistributionId, GroupId, InstanceId, NodeId, StartId},
     store::{
         Event, KeyValue, LeaseId, Member, Revision,
         keys::{Keys, Subject},
@@ -66,6 +66,7 @@ pub struct Cache {
     nodes: BTreeMap<NodeId, Item<NodeRecord>>,
     presence: HashMap<NodeId, Item<Presence>>,
     pub(super) groups: Groups,
+    commands: Commands,
     starts: HashMap<StartId, Item<StartRecord>>,
     members: BTreeMap<String, Item<Member>>,
     leaders: BTreeMap<String, Item<Leader>>,
@@ -158,6 +159,15 @@ impl Cache {
             Subject::Group(id) => {
                 let (Ok(id), Some(item)) = (GroupId::parse(id), self.read(kv, now)) else { return };
                 self.groups.put(id, item);
+            }
+            Subject::Command(node, _) => {
+                let (Ok(node), Some(item)) = (NodeId::parse(node), self.read(kv, now)) else { return };
+                self.commands.put(item);
+                effects.nodes.insert(node);
+            }
+            Subject::Distribution(id) => {
+                let (Ok(id), Some(item)) = (DistributionId::parse(id), self.read(kv, now)) else { return };
+                self.commands.put_distribution(id, item);
             }
             Subject::Start(id) => {
                 let (Ok(id), Some(item)) = (StartId::parse(id), self.read(kv, now)) else { return };
@@ -289,6 +299,15 @@ impl Cache {
             Subject::Group(id) => {
                 let Ok(id) = GroupId::parse(id) else { return };
                 self.groups.remove(&id);
+            }
+            Subject::Command(node, id) => {
+                let (Ok(node), Ok(id)) = (NodeId::parse(node), CommandId::parse(id)) else { return };
+                self.commands.remove(&node, &id);
+                effects.nodes.insert(node);
+            }
+            Subject::Distribution(id) => {
+                let Ok(id) = DistributionId::parse(id) else { return };
+                self.commands.remove_distribution(&id);
             }
             Subject::Start(id) => {
                 let Ok(id) = StartId::parse(id) else { return };
@@ -436,7 +455,7 @@ impl Cache {
             node,
             present: self.presence.contains_key(&node.id) && node.absence.is_none(),
             taken: self.taken(&node.id),
-            pulling: self.on_node(&node.id).any(|(_, item)| pulls(item)),
+            pulling: self.on_node(&node.id).any(|(_, item)| pulls(item)) || self.commands.pulls(&node.id),
         }
     }
 
@@ -458,6 +477,11 @@ impl Cache {
     /// A node's presence.
     pub fn presence(&self, id: &NodeId) -> Option<&Item<Presence>> {
         self.presence.get(id)
+    }
+
+    /// What nodes are to do beside starts.
+    pub fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     /// A start.

@@ -69,7 +69,8 @@ impl Groups {
         false
     }
 
-    fn has(&self, group: &str, node: &NodeRecord) -> bool {
+    /// Whether the node is in this group, given by id or name.
+    pub fn has(&self, group: &str, node: &NodeRecord) -> bool {
         match self.find(group) {
             Some(group) => node.group_ids.contains(&group.id) || node.groups.contains(&group.name),
             None => node.groups.iter().any(|name| name == group),

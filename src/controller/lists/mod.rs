@@ -6,6 +6,7 @@
 //! answers, and says so.
 
 mod cache;
+mod commands;
 mod feed;
 mod groups;
 mod head;
@@ -18,6 +19,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 
 pub use cache::{Cache, Effects, Item};
+pub use commands::Commands;
 pub(super) use feed::{Feed, Told, probe};
 pub use groups::Groups;
 

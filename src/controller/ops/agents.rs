@@ -254,5 +254,6 @@ fn empty_facts() -> crate::wire::agent::NodeFacts {
         templates: Vec::new(),
         cpu_util: 0.0,
         ram_util: 0.0,
+        commands: Vec::new(),
     }
 }

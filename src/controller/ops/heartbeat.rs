@@ -19,7 +19,7 @@ use crate::{
         records::{self, InstanceRecord, NodeRecord, Presence, RecordError},
         writes::{Draft, Outcome, Patience, RACES},
     },
-    model::{InstanceId, NodeId},
+    model::{CommandId, InstanceId, NodeId},
     store::{Consistency, LeaseId, LeaseState, Revision},
     wire::agent::{Heard, Heartbeat, NodeFacts, NodeSettings, Report, SeenVm, StopVm},
 };
@@ -58,6 +58,8 @@ const FORMER: usize = 8;
 pub(in crate::controller) struct Memory {
     /// Stops that were told in a poll.
     pub(super) told: HashMap<StopVm, Instant>,
+    /// Commands that were told in a poll.
+    pub(super) told_commands: HashMap<CommandId, Instant>,
     /// VMs that no record knows, and how often they were reported.
     unknown: HashMap<StopVm, usize>,
     /// Instances that reports do not name: since when, and how often.
@@ -82,7 +84,7 @@ impl Ops {
         let (present, caught_up) =
             tokio::join!(self.be_present(node, &ask.session), self.inner.lists.catch_up());
         present?;
-        if let Err(error) = caught_up {
+        if let Err(error) = &caught_up {
             tracing::debug!(node.id = %node, error = %error, "heartbeat was judged on a cache that may be behind");
         }
         let Some(config) = self.note_facts(node, ask.facts).await? else { return Ok(self.stranger()) };
@@ -100,6 +102,7 @@ impl Ops {
         }
         self.miss(node, &named).await?;
         self.prune(node, &ask.vms);
+        self.note_commands(node, &ask.commands, caught_up.is_ok(), &mut heard).await?;
         for stop in self.inner.lists.peek(|cache| terminating(cache, node)) {
             if !heard.stop.contains(&stop) && !heard.forget.contains(&stop) {
                 heard.stop.push(stop);
@@ -124,7 +127,15 @@ impl Ops {
 
     fn stranger(&self) -> Heard {
         let registry = self.registry_for_nodes();
-        Heard { known: false, registry, config: None, stop: Vec::new(), forget: Vec::new() }
+        Heard {
+            known: false,
+            registry,
+            config: None,
+            stop: Vec::new(),
+            forget: Vec::new(),
+            commands: Vec::new(),
+            noted: Vec::new(),
+        }
     }
 
     /// Renews the node's presence, or makes it. All controllers share the one lease.
@@ -379,6 +390,8 @@ pub(super) fn bounded(mut facts: NodeFacts) -> NodeFacts {
         bytes += t.uuid.len() + t.name.len() + t.tag.len();
         bytes <= TEMPLATE_BYTES
     });
+    facts.commands.truncate(ENTRIES);
+    facts.commands.retain(|word| word.len() <= 64);
     facts.cpu_util = facts.cpu_util.clamp(0.0, 1.0);
     facts.ram_util = facts.ram_util.clamp(0.0, 1.0);
     facts

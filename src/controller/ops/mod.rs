@@ -2,6 +2,8 @@
 
 mod agents;
 mod change;
+pub(super) mod commands;
+pub(super) mod distribute;
 mod error;
 mod groups;
 mod heartbeat;

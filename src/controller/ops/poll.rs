@@ -43,12 +43,16 @@ impl Ops {
             if speaks == Speaks::Now {
                 let stops = self.stops(&ask.node);
                 if !stops.is_empty() {
-                    return Ok(Tasks { start: None, stop: stops });
+                    return Ok(Tasks { stop: stops, ..Tasks::default() });
+                }
+                let commands = self.untold_commands(&ask.node);
+                if !commands.is_empty() {
+                    return Ok(Tasks { commands, ..Tasks::default() });
                 }
                 if ask.free > 0
                     && let Some(task) = self.offer(&ask.node, &mut seat).await?
                 {
-                    return Ok(Tasks { start: Some(task), stop: Vec::new() });
+                    return Ok(Tasks { start: Some(task), ..Tasks::default() });
                 }
             }
             tokio::select! {

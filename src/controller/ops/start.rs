@@ -140,7 +140,7 @@ impl Ops {
 
     /// A group is one that was made, or a name that nodes have joined with. A start for another would wait for ever, by a
     /// typing error.
-    async fn known_group(&self, group: &str) -> Result<String, OpsError> {
+    pub(super) async fn known_group(&self, group: &str) -> Result<String, OpsError> {
         if group.is_empty() {
             return Ok(String::new());
         }

@@ -6,6 +6,7 @@
 
 mod group;
 mod instance;
+mod command;
 mod start;
 mod node;
 mod member;
@@ -13,6 +14,7 @@ mod member;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use command::{CommandRecord, DistributionRecord, Targets};
 pub use group::{GroupName, GroupRecord};
 pub use instance::{InstanceRecord, InstanceSpec, Phase, ScriptRef};
 pub use member::Leader;

@@ -229,6 +229,7 @@ mod tests {
                 templates: vec![NodeTemplate { uuid: "t1".into(), name: "t".into(), tag: "v1".into() }],
                 cpu_util: 0.0,
                 ram_util: 0.0,
+                commands: Vec::new(),
             },
             joined: Timestamp::NEVER,
             reported: Timestamp::NEVER,

@@ -155,6 +155,7 @@ async fn a_report_larger_than_a_record_is_kept_in_part() {
         session: node.session.clone(),
         facts: NodeFacts { templates: (0..1000).map(template).collect(), ..node.facts() },
         vms: vec![huge],
+        commands: Vec::new(),
     };
     world.ops(0).heartbeat(beat).await.unwrap();
     let shown = world.show(0, &ids[0]).await;

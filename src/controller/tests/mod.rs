@@ -196,6 +196,7 @@ impl Node {
             templates: Vec::new(),
             cpu_util: 0.1,
             ram_util: 0.1,
+            commands: Vec::new(),
         }
     }
 
@@ -219,6 +220,7 @@ impl Node {
             session: self.session.clone(),
             facts: self.facts(),
             vms: vms.to_vec(),
+            commands: Vec::new(),
         };
         ops.heartbeat(beat).await
     }

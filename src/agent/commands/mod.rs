@@ -1,0 +1,230 @@
+//! What controllers ask of this node beside starts and stops, and how far it is with it.
+//!
+//! The controllers have each command until its end is noted, so nothing of it is kept here over a restart: it is told
+//! again, and what can be repeated is simply begun again. Commands are carried out one after the other.
+
+mod work;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::{Notify, watch};
+use tracing::{info, warn};
+
+pub(super) use work::work;
+
+use crate::{
+    model::{CommandId, Progress},
+    wire::command::{Command, CommandReport, CommandState, Order},
+};
+
+/// Commands that are kept, at most. More: told again when these are over.
+const HELD: usize = 64;
+
+/// One command.
+#[derive(Debug)]
+struct Held {
+    order: Order,
+    state: CommandState,
+    progress: Progress,
+    message: String,
+    /// False: the controllers want it no more.
+    wanted: watch::Sender<bool>,
+    /// Its place: those that came first are done first.
+    place: u64,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    all: BTreeMap<CommandId, Held>,
+    next: u64,
+}
+
+/// The commands of this node. Cheap to clone; never waits and does no I/O.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Commands {
+    inner: Arc<Mutex<Inner>>,
+    /// There is something to do.
+    work: Arc<Notify>,
+}
+
+/// A command that is to be carried out now.
+#[derive(Debug)]
+struct Due {
+    id: CommandId,
+    order: Order,
+    wanted: watch::Receiver<bool>,
+}
+
+impl Commands {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Whoever panicked left a map that is whole at every step.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes those that are new. Whether there were any.
+    pub(super) fn take(&self, commands: Vec<Command>) -> bool {
+        let mut inner = self.lock();
+        let mut new = false;
+        for command in commands {
+            if inner.all.contains_key(&command.id) || inner.all.len() >= HELD {
+                continue;
+            }
+            info!(command.id = %command.id, what = command.order.word(), "command was taken");
+            let place = inner.next;
+            inner.next += 1;
+            let held = Held {
+                order: command.order,
+                state: CommandState::Waiting,
+                progress: Progress::NONE,
+                message: String::new(),
+                wanted: watch::Sender::new(true),
+                place,
+            };
+            inner.all.insert(command.id, held);
+            new = true;
+        }
+        drop(inner);
+        if new {
+            self.work.notify_one();
+        }
+        new
+    }
+
+    /// The controllers have no use for these any more: over, canceled or never heard of.
+    pub(super) fn noted(&self, ids: &[CommandId]) {
+        let mut inner = self.lock();
+        for id in ids {
+            match inner.all.get(id).map(|held| held.state) {
+                Some(CommandState::Running) => {
+                    if let Some(held) = inner.all.get(id) {
+                        // Whoever carries it out drops it and strikes it out.
+                        held.wanted.send_replace(false);
+                    }
+                }
+                Some(CommandState::Waiting | CommandState::Done | CommandState::Failed) => {
+                    inner.all.remove(id);
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// What a heartbeat says of them.
+    pub(super) fn reports(&self) -> Vec<CommandReport> {
+        let report = |(id, held): (&CommandId, &Held)| CommandReport {
+            id: id.clone(),
+            state: held.state,
+            progress: held.progress,
+            message: held.message.clone(),
+        };
+        self.lock().all.iter().map(report).collect()
+    }
+
+    /// Whether a template is being brought here by a command: starts have to wait.
+    pub(super) fn pulls(&self) -> bool {
+        let pulls = |held: &Held| held.state == CommandState::Running && matches!(held.order, Order::Pull(_));
+        self.lock().all.values().any(pulls)
+    }
+
+    /// The first that waits; it is under way from now on.
+    fn begin(&self) -> Option<Due> {
+        let mut inner = self.lock();
+        let waiting = inner.all.iter_mut().filter(|(_, held)| held.state == CommandState::Waiting);
+        let (id, held) = waiting.min_by_key(|(_, held)| held.place)?;
+        held.state = CommandState::Running;
+        Some(Due { id: id.clone(), order: held.order.clone(), wanted: held.wanted.subscribe() })
+    }
+
+    /// How far it is.
+    fn progress(&self, id: &CommandId, progress: Progress, message: String) {
+        if let Some(held) = self.lock().all.get_mut(id) {
+            (held.progress, held.message) = (progress, message);
+        }
+    }
+
+    /// Nothing more will come of it. One that is wanted no more is struck out: nobody waits to hear.
+    fn end(&self, id: &CommandId, outcome: Result<(), String>) {
+        let mut inner = self.lock();
+        let Some(held) = inner.all.get_mut(id) else { return };
+        if !*held.wanted.borrow() {
+            info!(command.id = %id, what = held.order.word(), "command was given up: it is wanted no more");
+            inner.all.remove(id);
+            return;
+        }
+        match outcome {
+            Ok(()) => {
+                info!(command.id = %id, what = held.order.word(), "command is done");
+                (held.state, held.progress) = (CommandState::Done, Progress::ALL);
+                held.message.clear();
+            }
+            Err(why) => {
+                warn!(command.id = %id, what = held.order.word(), error = why, "command failed");
+                held.state = CommandState::Failed;
+                held.message = why;
+            }
+        }
+    }
+
+    /// It is to be begun once more: the agent stops in its middle.
+    fn put_back(&self, id: &CommandId) {
+        if let Some(held) = self.lock().all.get_mut(id) {
+            held.state = CommandState::Waiting;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::command::RemoveTemplate;
+
+    fn command(id: &str) -> Command {
+        let order = Order::Remove(RemoveTemplate { template: "t".parse().unwrap() });
+        Command { id: id.parse().unwrap(), order }
+    }
+
+    fn states(commands: &Commands) -> Vec<(String, CommandState)> {
+        commands.reports().into_iter().map(|report| (report.id.to_string(), report.state)).collect()
+    }
+
+    #[test]
+    fn told_twice_it_is_done_once_and_in_the_order_of_coming() {
+        let commands = Commands::default();
+        assert!(commands.take(vec![command("b"), command("a")]));
+        assert!(!commands.take(vec![command("a")]));
+        let first = commands.begin().unwrap();
+        assert_eq!(first.id.as_str(), "b");
+        commands.end(&first.id, Ok(()));
+        assert!(!commands.take(vec![command("b")]), "until it was noted it is known");
+        assert_eq!(commands.begin().unwrap().id.as_str(), "a");
+        assert!(commands.begin().is_none());
+        assert_eq!(
+            states(&commands),
+            [("a".into(), CommandState::Running), ("b".into(), CommandState::Done)]
+        );
+        commands.noted(&["b".parse().unwrap(), "never heard of".replace(' ', "-").parse().unwrap()]);
+        assert_eq!(states(&commands), [("a".into(), CommandState::Running)]);
+    }
+
+    #[test]
+    fn one_that_is_wanted_no_more_is_given_up_and_told_to_nobody() {
+        let commands = Commands::default();
+        commands.take(vec![command("a"), command("b")]);
+        let due = commands.begin().unwrap();
+        commands.noted(&["a".parse().unwrap(), "b".parse().unwrap()]);
+        assert!(!*due.wanted.borrow());
+        assert_eq!(states(&commands), [("a".into(), CommandState::Running)], "the other had not begun");
+        commands.end(&due.id, Err("given up".into()));
+        assert!(commands.reports().is_empty());
+    }
+
+    #[test]
+    fn more_than_can_be_kept_are_left_to_be_told_again() {
+        let commands = Commands::default();
+        commands.take((0..HELD + 5).map(|n| command(&format!("c{n}"))).collect());
+        assert_eq!(commands.reports().len(), HELD);
+    }
+}

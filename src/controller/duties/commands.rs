@@ -1,0 +1,150 @@
+//! Commands of nodes and distributions: finishes what a controller did not live to give, ends what nothing comes of,
+//! forgets what is over.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use super::{MOST, Pass};
+use crate::{
+    clock,
+    controller::{
+        lists::{Cache, Item},
+        ops::{Ops, OpsError, commands::ALL, distribute::DISTRIBUTIONS},
+        records::{CommandRecord, DistributionRecord},
+        writes::{Draft, Fence, Outcome, Patience},
+    },
+    model::{DistributionId, NodeId, Timestamp},
+};
+
+/// A distribution that is over is shown for so long.
+const DISTRIBUTION_SHOWN: Duration = Duration::from_secs(24 * 3600);
+
+/// What became of a command of its own is kept for so long.
+const COMMAND_KEPT: Duration = Duration::from_secs(3600);
+
+pub(super) struct Commands;
+
+impl Pass for Commands {
+    const NAME: &'static str = "commands";
+
+    async fn pass(&mut self, ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
+        let (ungiven, canceled) = ops.inner.lists.peek(unfinished);
+        let mut done = 0;
+        for id in ungiven {
+            done += ops.give_parts(&id, Some(held)).await?;
+        }
+        for id in canceled {
+            done += ops.cancel_parts(&id, MOST, Some(held)).await?;
+        }
+        done += end_stuck(ops, held).await?;
+        done += forget(ops, held).await?;
+        Ok(done)
+    }
+}
+
+/// Distributions that have nodes without a command, and canceled ones with nodes that do not know.
+fn unfinished(cache: &Cache) -> (Vec<DistributionId>, Vec<DistributionId>) {
+    let all = || cache.commands().distributions().filter(|item| !item.newer).map(|item| &item.record);
+    let open =
+        |of: &DistributionRecord| cache.commands().parts(&of.id).any(|part| !part.record.state.is_over());
+    let ungiven = all().filter(|of| !of.given && of.canceled.is_none()).map(|of| of.id.clone());
+    let canceled = all().filter(|of| of.canceled.is_some() && open(of)).map(|of| of.id.clone());
+    (ungiven.collect(), canceled.collect())
+}
+
+/// Commands of nodes that are gone, and of nodes that have come no further for too long with anything they have to do.
+async fn end_stuck(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
+    let (limit, now) = (ops.inner.config.timeouts.command, clock::wall());
+    let stuck: Vec<(Item<CommandRecord>, String)> = ops.inner.lists.peek(|cache| {
+        let nodes =
+            cache.commands().open_nodes().filter_map(|node| Some((node, why_end(cache, node, limit, now)?)));
+        let open = nodes
+            .flat_map(|(node, why)| cache.commands().open(node).map(move |item| (item.clone(), why.clone())));
+        open.filter(|(item, _)| !item.newer).take(MOST).collect()
+    });
+    let mut done = 0;
+    for (item, why) in stuck {
+        let next = item.record.failed(&why, now);
+        if ops.change_command(&item, &next, Some(held)).await? {
+            let (node, id) = (&next.node, &next.id);
+            tracing::warn!(node.id = %node, command.id = %id, what = next.order.word(), error = why, "command was given up");
+            done += 1;
+        }
+    }
+    Ok(done)
+}
+
+/// Why the node's commands come to nothing, if they do.
+fn why_end(cache: &Cache, node: &NodeId, limit: Duration, now: Timestamp) -> Option<String> {
+    if cache.node(node).is_none() {
+        return Some("the node has left the cloud".into());
+    }
+    // One that waits behind another is not stuck while that one goes on.
+    let moved = cache.commands().of_node(node).map(|item| item.record.updated).max()?;
+    if now.since(moved) < limit {
+        return None;
+    }
+    let silent = cache.presence(node).is_none();
+    Some(format!(
+        "{} for {} s",
+        if silent { "the node did not report" } else { "it came no further" },
+        limit.as_secs()
+    ))
+}
+
+/// What has been shown for long enough; sooner, oldest first, when there is too much of it.
+async fn forget(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
+    let now = clock::wall();
+    let over: Vec<DistributionId> = ops.inner.lists.peek(|cache| distributions_over(cache, now));
+    let mut done = 0;
+    for id in over {
+        done += forget_distribution(ops, &id, held).await?;
+    }
+    let old: Vec<Item<CommandRecord>> = ops.inner.lists.peek(|cache| {
+        let old = |item: &&Item<CommandRecord>| {
+            let kept = match &item.record.of {
+                // Its distribution is gone: a step of forgetting it was not taken.
+                Some(of) => cache.commands().distribution(of).is_none(),
+                None => now.since(item.record.updated) >= COMMAND_KEPT,
+            };
+            kept && item.record.state.is_over() && !item.newer
+        };
+        cache.commands().all().filter(old).take(MOST).cloned().collect()
+    });
+    for item in old {
+        let key = ops.inner.keys.command(&item.record.node, &item.record.id);
+        let draft = Draft::new(&key).at(&key, item.mod_revision).fenced(Some(held)).delete(&key);
+        done += usize::from(matches!(ops.inner.writes.commit(draft, Patience::new()).await?, Outcome::Done));
+    }
+    Ok(done)
+}
+
+/// Distributions that are over and were shown for long enough; more of them while there is hardly room for new ones.
+fn distributions_over(cache: &Cache, now: Timestamp) -> Vec<DistributionId> {
+    let commands = cache.commands();
+    let mut ended = BTreeSet::new();
+    for item in commands.distributions().filter(|item| !item.newer) {
+        let record = &item.record;
+        let open = commands.parts(&record.id).any(|part| !part.record.state.is_over());
+        if open || !record.given && record.canceled.is_none() {
+            continue;
+        }
+        let last = commands.parts(&record.id).map(|part| part.record.updated).max();
+        ended.insert((last.max(record.canceled).unwrap_or(record.created), record.id.clone()));
+    }
+    let count = commands.distributions().count();
+    let crowded = count > DISTRIBUTIONS * 9 / 10 || commands.count() > ALL * 9 / 10;
+    let surplus = if crowded { (count / 10).max(1) } else { 0 };
+    let due = |at: usize, end: &Timestamp| at < surplus || now.since(*end) >= DISTRIBUTION_SHOWN;
+    let due = ended.iter().enumerate().filter(|(at, (end, _))| due(*at, end));
+    due.map(|(_, (_, id))| id.clone()).take(MOST).collect()
+}
+
+/// The record first: what is left of it then is found by the next pass.
+async fn forget_distribution(ops: &Ops, id: &DistributionId, held: &Fence) -> Result<usize, OpsError> {
+    let revision =
+        ops.inner.lists.peek(|cache| cache.commands().distribution(id).map(|item| item.mod_revision));
+    let Some(revision) = revision else { return Ok(0) };
+    let key = ops.inner.keys.distribution(id);
+    let draft = Draft::new(&key).at(&key, revision).fenced(Some(held)).delete(&key);
+    Ok(usize::from(matches!(ops.inner.writes.commit(draft, Patience::new()).await?, Outcome::Done)))
+}

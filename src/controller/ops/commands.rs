@@ -1,0 +1,336 @@
+//! What nodes are to do beside starts: given, told, noted, and ended when nothing comes of it.
+
+use std::collections::HashSet;
+
+use super::{Ops, OpsError, lock, poll::TOLD_AGAIN};
+use crate::{
+    clock,
+    controller::{
+        lists::{Cache, Item, Seen},
+        records::{CommandRecord, NodeRecord},
+        writes::{Draft, Fence, Outcome, Patience},
+    },
+    model::{CommandId, DistributionId, NodeId, TemplateId, Timestamp},
+    wire::{
+        agent::Heard,
+        command::{AT_ONCE, Command, CommandReport, CommandState, Order, RemoveTemplate, ShownCommand},
+        distribution::RemovalsSent,
+    },
+};
+
+/// Commands of one node that are not over, at most. More: whoever asks is refused.
+pub(super) const OPEN: usize = 64;
+
+/// Commands of all nodes, over or not: every controller keeps all of them. More: whoever asks is refused.
+pub(in crate::controller) const ALL: usize = 100_000;
+
+/// Commands that are written in one transaction.
+pub(super) const BATCH: usize = crate::store::MAX_OPS / 2 - 2;
+
+/// Of a progress only such steps are written down.
+const STEP: f64 = 0.05;
+
+/// Nodes that one request may name.
+pub(super) const NAMED: usize = 1000;
+
+/// Commands of one answer. More: ask for those of one node.
+const SHOWN: usize = 10_000;
+
+/// Longest reason that is kept of a node's words.
+const MESSAGE: usize = 2000;
+
+impl Ops {
+    /// Has a template deleted from nodes, but for versions that are in use there. Nodes that are away do it when they
+    /// come back, if that is before the command's time is over.
+    ///
+    /// # Errors
+    /// `BadInput`, `NotFound` for a node, `TooMany`, `Unavailable`.
+    pub async fn remove_from_nodes(
+        &self,
+        template: &TemplateId,
+        named: &[String],
+    ) -> Result<RemovalsSent, OpsError> {
+        self.loaded()?;
+        let named = parse_nodes(named)?;
+        let nodes = self.inner.lists.read(|cache| {
+            let wanted = |node: &NodeId| named.is_empty() || named.contains(node);
+            let nodes: Vec<_> =
+                cache.nodes().filter(|(id, _)| wanted(id)).map(|(_, item)| item.record.clone()).collect();
+            room_for(cache, nodes.iter().map(|node| &node.id)).map(|()| nodes)
+        });
+        let nodes = nodes.await?.value?;
+        all_known(&named, nodes.iter().map(|node| &node.id))?;
+        let id = CommandId::random();
+        let order = Order::Remove(RemoveTemplate { template: template.clone() });
+        let now = clock::wall();
+        for some in nodes.chunks(BATCH) {
+            let Some(first) = some.first() else { break };
+            let mut draft = Draft::new(self.inner.keys.command(&first.id, &id));
+            for node in some {
+                draft = self.draft_command(draft, node, &id, &order, None, now)?;
+            }
+            self.inner.writes.commit(draft, Patience::new()).await?;
+        }
+        tracing::info!(command.id = %id, template.id = %template, nodes = nodes.len(), "template is to be removed from nodes");
+        let node_ids: Vec<NodeId> = nodes.iter().map(|node| node.id.clone()).collect();
+        Ok(RemovalsSent { requests_sent: node_ids.len(), node_ids })
+    }
+
+    /// The commands of a node, or of all; those that are over as long as they are kept.
+    pub async fn commands(&self, node: Option<&NodeId>) -> Result<Seen<Vec<ShownCommand>>, OpsError> {
+        let all = self.inner.lists.read(|cache| {
+            let all = cache.commands().all().map(|item| &item.record);
+            let mut all: Vec<_> = all.filter(|one| node.is_none_or(|node| one.node == *node)).collect();
+            all.sort_by(|a, b| (a.created, &a.id, &a.node).cmp(&(b.created, &b.id, &b.node)));
+            all.into_iter().take(SHOWN).map(|one| one.shown()).collect()
+        });
+        all.await
+    }
+
+    /// Adds a command for a node. One whose agent does not know the order gets it as failed already, with the reason.
+    pub(super) fn draft_command(
+        &self,
+        draft: Draft,
+        node: &NodeRecord,
+        id: &CommandId,
+        order: &Order,
+        of: Option<&DistributionId>,
+        now: Timestamp,
+    ) -> Result<Draft, OpsError> {
+        let mut record = CommandRecord::new(id.clone(), node.id.clone(), order.clone(), of.cloned(), now);
+        if let Some(why) = cannot(node, order) {
+            record = record.failed(&why, now);
+        }
+        let key = self.inner.keys.command(&node.id, id);
+        draft.at(&key, 0).put(&key, &record)
+    }
+
+    /// What the node may not have heard of yet and was not told in a poll lately.
+    pub(super) fn untold_commands(&self, node: &NodeId) -> Vec<Command> {
+        let open: Vec<Command> = self.inner.lists.peek(|cache| {
+            let open = cache.commands().open(node).take(AT_ONCE);
+            open.filter(|item| !item.record.heard && !item.newer).map(|item| item.record.told()).collect()
+        });
+        if open.is_empty() {
+            return open;
+        }
+        let now = clock::now();
+        let mut heard = lock(&self.inner.heard);
+        let told = &mut heard.entry(node.clone()).or_default().told_commands;
+        told.retain(|_, at| now.duration_since(*at) < TOLD_AGAIN);
+        let untold: Vec<Command> =
+            open.into_iter().filter(|command| !told.contains_key(&command.id)).collect();
+        told.extend(untold.iter().map(|command| (command.id.clone(), now)));
+        untold
+    }
+
+    /// Notes what a heartbeat says of the node's commands, and adds to its answer. `current`: the cache shows
+    /// everything that was given before, so what it does not show is wanted no more.
+    pub(super) async fn note_commands(
+        &self,
+        node: &NodeId,
+        reports: &[CommandReport],
+        current: bool,
+        heard: &mut Heard,
+    ) -> Result<(), OpsError> {
+        for report in reports.iter().take(OPEN) {
+            let known = self.inner.lists.peek(|cache| cache.commands().get(node, &report.id).cloned());
+            let over = match known {
+                None => current,
+                Some(item) if item.record.state.is_over() => true,
+                Some(item) if item.newer => false,
+                Some(item) => self.note_command(&item, report).await?,
+            };
+            if over {
+                heard.noted.push(report.id.clone());
+            }
+        }
+        let named: HashSet<&CommandId> = reports.iter().map(|report| &report.id).collect();
+        heard.commands = self.inner.lists.peek(|cache| {
+            let open = cache.commands().open(node).take(AT_ONCE);
+            open.filter(|item| !named.contains(&item.record.id)).map(|item| item.record.told()).collect()
+        });
+        Ok(())
+    }
+
+    /// Whether it is over, and that is stored.
+    async fn note_command(
+        &self,
+        item: &Item<CommandRecord>,
+        report: &CommandReport,
+    ) -> Result<bool, OpsError> {
+        let Some(next) = noted(&item.record, report, clock::wall()) else { return Ok(false) };
+        let over = next.state.is_over();
+        let stored = self.change_command(item, &next, None).await?;
+        if stored && over {
+            let (node, id, what) = (&next.node, &next.id, next.order.word());
+            match next.state {
+                CommandState::Failed => {
+                    tracing::warn!(node.id = %node, command.id = %id, what, error = next.message, "command failed");
+                }
+                _ => tracing::info!(node.id = %node, command.id = %id, what, "command is done"),
+            }
+        }
+        // Not stored: somebody was faster, most likely with its end. The next heartbeat sees it.
+        Ok(stored && over)
+    }
+
+    /// Stores what has become of a command, unless somebody was faster.
+    pub(in crate::controller) async fn change_command(
+        &self,
+        item: &Item<CommandRecord>,
+        next: &CommandRecord,
+        fence: Option<&Fence>,
+    ) -> Result<bool, OpsError> {
+        let key = self.inner.keys.command(&next.node, &next.id);
+        let draft = Draft::new(&key).at(&key, item.mod_revision).fenced(fence).put(&key, next)?;
+        Ok(matches!(self.inner.writes.commit(draft, Patience::new()).await?, Outcome::Done))
+    }
+}
+
+/// What a report changes in a record that is not over. Pure.
+fn noted(record: &CommandRecord, report: &CommandReport, now: Timestamp) -> Option<CommandRecord> {
+    let message: String = report.message.chars().take(MESSAGE).collect();
+    // A report from before it began, or of an agent that has started anew, says less than is known: it changes nothing.
+    let state = match (record.state, report.state) {
+        (CommandState::Running, CommandState::Waiting) => CommandState::Running,
+        (_, reported) => reported,
+    };
+    let moved = f64::from(report.progress) - f64::from(record.progress);
+    let next = CommandRecord {
+        heard: true,
+        state,
+        progress: if state == CommandState::Done { crate::model::Progress::ALL } else { report.progress },
+        message: if state == CommandState::Done { String::new() } else { message },
+        updated: now,
+        ..record.clone()
+    };
+    let news = !record.heard || state != record.state || next.message != record.message;
+    (news || moved.abs() >= STEP || moved > 0.0 && now.since(record.updated) >= SLOW).then_some(next)
+}
+
+/// A progress that is smaller than a step is written down after so long: it is progress all the same.
+const SLOW: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Why the node's agent cannot do this, if it cannot.
+fn cannot(node: &NodeRecord, order: &Order) -> Option<String> {
+    let word = order.word();
+    if node.facts.commands.iter().any(|known| known == word) {
+        return None;
+    }
+    let version = &node.facts.agent_version;
+    Some(format!(
+        "the agent of this node, version `{version}`, does not know the command `{word}`; install a newer one"
+    ))
+}
+
+/// Whether so many more commands may be given.
+pub(super) fn room_for<'a>(cache: &Cache, nodes: impl Iterator<Item = &'a NodeId>) -> Result<(), OpsError> {
+    let mut count = cache.commands().count();
+    for node in nodes {
+        count += 1;
+        if cache.commands().open(node).count() >= OPEN {
+            return Err(OpsError::TooMany(format!(
+                "node `{node}` has {OPEN} commands to do, which is the most"
+            )));
+        }
+    }
+    if count > ALL {
+        return Err(OpsError::TooMany(format!(
+            "there would be {count} commands of nodes, the most is {ALL}"
+        )));
+    }
+    Ok(())
+}
+
+/// Node ids as a request names them.
+pub(super) fn parse_nodes(named: &[String]) -> Result<Vec<NodeId>, OpsError> {
+    if named.len() > NAMED {
+        return Err(OpsError::BadInput(format!(
+            "node_ids: {} nodes are named, the most is {NAMED}",
+            named.len()
+        )));
+    }
+    let mut nodes: Vec<NodeId> = named
+        .iter()
+        .map(|id| NodeId::parse(id).map_err(|error| OpsError::BadInput(format!("node_ids: {error}"))))
+        .collect::<Result<_, _>>()?;
+    nodes.sort();
+    nodes.dedup();
+    Ok(nodes)
+}
+
+/// Every node that was named is among these.
+pub(super) fn all_known<'a>(
+    named: &[NodeId],
+    known: impl Iterator<Item = &'a NodeId>,
+) -> Result<(), OpsError> {
+    let known: HashSet<&NodeId> = known.collect();
+    match named.iter().find(|node| !known.contains(node)) {
+        None => Ok(()),
+        Some(node) => Err(OpsError::BadInput(format!(
+            "node_ids: there is no node `{node}`; GET /api/v1/node lists them"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::Progress;
+
+    fn record(state: CommandState, share: f64, heard: bool) -> CommandRecord {
+        let order = Order::Remove(RemoveTemplate { template: "t".parse().unwrap() });
+        let new =
+            CommandRecord::new("c".parse().unwrap(), "n".parse().unwrap(), order, None, Timestamp::NEVER);
+        CommandRecord { state, progress: Progress::of(share), heard, ..new }
+    }
+
+    fn report(state: CommandState, share: f64) -> CommandReport {
+        CommandReport {
+            id: "c".parse().unwrap(),
+            state,
+            progress: Progress::of(share),
+            message: String::new(),
+        }
+    }
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::NEVER.plus(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn only_what_matters_is_written() {
+        use CommandState::{Done, Running, Waiting};
+        let running = record(Running, 0.5, true);
+        assert_eq!(noted(&running, &report(Running, 0.5), at(9)), None, "nothing new");
+        assert_eq!(noted(&running, &report(Running, 0.52), at(9)), None, "too little");
+        assert!(noted(&running, &report(Running, 0.52), at(31)).is_some(), "little, but it goes on");
+        assert_eq!(noted(&running, &report(Running, 0.5), at(31)), None, "it does not");
+        assert!(noted(&running, &report(Running, 0.56), at(1)).is_some());
+        assert!(noted(&record(Waiting, 0.0, false), &report(Waiting, 0.0), at(1)).unwrap().heard);
+        let done = noted(&running, &report(Done, 0.5), at(1)).unwrap();
+        assert_eq!((done.state, done.progress), (Done, Progress::ALL));
+    }
+
+    proptest! {
+        #[test]
+        fn a_report_never_takes_back_what_is_known(
+            before in prop::sample::select(vec![CommandState::Waiting, CommandState::Running]),
+            said in prop::sample::select(vec![
+                CommandState::Waiting, CommandState::Running, CommandState::Done, CommandState::Failed,
+            ]),
+            from in 0.0f64..=1.0, to in 0.0f64..=1.0, seconds in 0u64..100,
+        ) {
+            let old = record(before, from, true);
+            let Some(next) = noted(&old, &report(said, to), at(seconds)) else { return Ok(()) };
+            prop_assert!(next.state == said || (before, said) == (CommandState::Running, CommandState::Waiting));
+            prop_assert!(next.heard && next.id == old.id && next.created == old.created);
+            prop_assert!(next.state != CommandState::Done || next.progress == Progress::ALL);
+        }
+    }
+}
