@@ -6,6 +6,8 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
+use crate::wire::apikey::Session;
+
 /// Longest `Authorization` that is looked at. Longer: unreadable.
 const LONGEST: usize = 24 * 1024;
 
@@ -16,6 +18,8 @@ pub(super) enum Given {
     Nothing,
     /// `Basic`: the password. Clients disagree about the user's name, and one sends none.
     Password(String),
+    /// `Bearer`: a session of an API key.
+    Session(Session),
     /// Something else, or something broken. It never counts as nothing: another credential beside it is not looked at.
     Unreadable,
 }
@@ -33,6 +37,7 @@ pub(super) fn read(fields: &HeaderMap) -> Given {
     };
     let read = match scheme {
         scheme if scheme.eq_ignore_ascii_case("basic") => password(rest),
+        scheme if scheme.eq_ignore_ascii_case("bearer") => session(rest),
         _ => None,
     };
     read.unwrap_or(Given::Unreadable)
@@ -41,6 +46,11 @@ pub(super) fn read(fields: &HeaderMap) -> Given {
 fn password(text: &str) -> Option<Given> {
     let decoded = String::from_utf8(decode(text)?).ok()?;
     decoded.split_once(':').map(|(_, password)| Given::Password(password.to_owned()))
+}
+
+/// As clients put it together from what the handshake gave: with blanks, and its keys in any order.
+fn session(text: &str) -> Option<Given> {
+    serde_json::from_slice(&decode(text)?).ok().map(Given::Session)
 }
 
 /// Base64 in either alphabet, padded or not, with blanks in it that some tools put there.
@@ -90,6 +100,35 @@ mod tests {
             check(bad, None);
         }
         check(&format!("Basic {}", "a".repeat(LONGEST)), None);
+    }
+
+    #[test]
+    fn a_session_is_read_as_every_client_writes_it() {
+        use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+        let session = Session { user_name: "ci-bot".into(), token: "uP3".into(), session_id: "2e-5".into() };
+        for text in [
+            r#"{"userName":"ci-bot","token":"uP3","sessionId":"2e-5"}"#,
+            r#"{"sessionId":"2e-5","token":"uP3","userName":"ci-bot"}"#,
+            "{\n  \"token\": \"uP3\",\n  \"userName\": \"ci-bot\",\n  \"more\": 1,\n  \"sessionId\": \"2e-5\"\n}\n",
+        ] {
+            for line in
+                [STANDARD.encode(text), URL_SAFE_NO_PAD.encode(text), STANDARD.encode(text).replace('=', "")]
+            {
+                assert!(given(&[&format!("Bearer {line}")]) == Given::Session(session.clone()), "{text}");
+                let (a, b) = line.split_at(20);
+                assert!(given(&[&format!("bearer {a} {b}")]) == Given::Session(session.clone()), "{text}");
+            }
+        }
+        for bad in [
+            "{}",
+            "[]",
+            "x",
+            r#"{"userName":"a","token":"b"}"#,
+            r#"{"userName":"a","token":1,"sessionId":"c"}"#,
+        ] {
+            assert!(given(&[&format!("Bearer {}", STANDARD.encode(bad))]) == Given::Unreadable, "{bad}");
+        }
+        check("Bearer eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJ4In0.c2ln", None);
     }
 
     #[test]

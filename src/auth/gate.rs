@@ -15,6 +15,7 @@ use super::{Auth, Refusal, Who, credential};
 use crate::{
     http::linger,
     telemetry::{Metrics, MetricsError, names},
+    wire::envelope::Envelope,
 };
 
 /// Paths that ask for no credential: probes, metrics, and what a client needs before it has one.
@@ -43,6 +44,7 @@ const OCI_WAY: &str = "Basic realm=\"switchyard\"";
 pub struct Gate {
     auth: Auth,
     refused: IntCounterVec,
+    handshakes: IntCounterVec,
 }
 
 impl Gate {
@@ -51,7 +53,20 @@ impl Gate {
     /// # Errors
     /// A metric that exists already: this was called twice for one [`Metrics`].
     pub fn new(auth: Auth, metrics: &Metrics) -> Result<Self, MetricsError> {
-        Ok(Self { auth, refused: metrics.counters(names::AUTH_REFUSED)? })
+        Ok(Self {
+            auth,
+            refused: metrics.counters(names::AUTH_REFUSED)?,
+            handshakes: metrics.counters(names::AUTH_HANDSHAKES)?,
+        })
+    }
+
+    pub(super) fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    /// Counts the end of a handshake.
+    pub(super) fn handshake(&self, end: &str) {
+        self.handshakes.with_label_values(&[end]).inc();
     }
 }
 
@@ -62,7 +77,7 @@ pub async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -
         request.extensions_mut().insert(Who::Anybody);
         return next.run(request).await;
     }
-    let who = gate.auth.who(credential::read(request.headers()));
+    let who = gate.auth.who(credential::read(request.headers())).await;
     match who.and_then(|who| allowed(who, request.uri().path())) {
         Ok(who) => {
             request.extensions_mut().insert(who);
@@ -75,7 +90,7 @@ pub async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -
             gate.refused.with_label_values(&[refusal.label()]).inc();
             let oci = is_oci(request.uri().path());
             linger(request).await;
-            refused(refusal, oci)
+            refused(&refusal, oci)
         }
     }
 }
@@ -93,17 +108,25 @@ fn allowed(who: Who, path: &str) -> Result<Who, Refusal> {
     if operators && !who.is_operator() { Err(Refusal::Forbidden) } else { Ok(who) }
 }
 
-fn refused(refusal: Refusal, oci: bool) -> Response {
+/// The answer to whoever is turned away.
+pub(super) fn refused(refusal: &Refusal, oci: bool) -> Response {
     let (status, text) = match refusal {
-        Refusal::Forbidden => (StatusCode::FORBIDDEN, DENIED),
-        _ if oci => (StatusCode::UNAUTHORIZED, OCI_REQUIRED),
-        _ => (StatusCode::UNAUTHORIZED, REQUIRED),
+        Refusal::Forbidden => (StatusCode::FORBIDDEN, DENIED.to_owned()),
+        Refusal::NotNow(why) => {
+            let fail = serde_json::to_string(&Envelope::fail(why.as_str())).unwrap_or_default();
+            (StatusCode::SERVICE_UNAVAILABLE, fail + "\n")
+        }
+        _ if oci => (StatusCode::UNAUTHORIZED, OCI_REQUIRED.to_owned()),
+        _ => (StatusCode::UNAUTHORIZED, REQUIRED.to_owned()),
     };
     let mut response = Response::new(Body::from(text));
     *response.status_mut() = status;
     let fields = response.headers_mut();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        fields.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
     if oci && status == StatusCode::UNAUTHORIZED {
         fields.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(OCI_WAY));
     }
@@ -140,14 +163,14 @@ mod tests {
     #[test]
     fn the_refusal_is_the_vendors_to_the_byte() {
         assert_eq!(REQUIRED.len(), 54);
-        let plain = refused(Refusal::Wrong, false);
+        let plain = refused(&Refusal::Wrong, false);
         assert_eq!(plain.status(), 401);
         assert!(!plain.headers().contains_key(header::WWW_AUTHENTICATE), "the vendor's has none");
-        let oci = refused(Refusal::Missing, true);
+        let oci = refused(&Refusal::Missing, true);
         assert_eq!(
             (oci.status().as_u16(), &oci.headers()[header::WWW_AUTHENTICATE]),
             (401, &HeaderValue::from_static(OCI_WAY))
         );
-        assert_eq!(refused(Refusal::Forbidden, true).status(), 403);
+        assert_eq!(refused(&Refusal::Forbidden, true).status(), 403);
     }
 }

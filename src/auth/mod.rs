@@ -1,22 +1,42 @@
 //! Who may use a controller or a registry (`reference/authentication.md`, `docs/authentication.md`).
 //!
 //! ```text
-//!   credential   what a request's `Authorization` says                       pure
-//!   gate         before every handler of both roles: in, 401 or 403          the only door
+//!   credential   what a request's `Authorization` says                                pure
+//!   gate         before every handler of both roles: in, 401 or 403                   the only door
+//!   routes       API keys, and the two steps by which a key's holder comes to a session
+//!   keys         what an API key is; where they are kept is the roles' own
+//!   seal         secrets and session tokens that every server of a kind can check     pure
+//!   rsa used     encryption to a key's holder; no secret is good twice
 //! ```
 //!
-//! Knows neither role; both put the one gate before their routes. No secret is in a log, an error or a metric.
+//! Knows neither role; both put the one gate before their routes. No secret is in a log, an error or a metric. No session
+//! is remembered: a token names its key and the key's generation, and both are looked up for each request, so that what
+//! becomes of a key becomes of its sessions.
 
 mod credential;
 pub mod gate;
+pub mod keys;
+pub mod routes;
+pub mod rsa;
+pub mod seal;
+mod used;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
-use crate::config::auth::Auth as Config;
+use crate::{
+    clock,
+    config::auth::Auth as Config,
+    model::ApiKeyId,
+    wire::apikey::{Session, Shaken},
+};
 use credential::Given;
+use keys::{ApiKey, Keys, KeysError};
+use seal::{Bad, Sealer};
+use used::Used;
 
 /// Who a request is from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +45,8 @@ pub enum Who {
     Anybody,
     /// Whoever has the root token.
     Root,
+    /// The holder of an API key.
+    Key(Arc<ApiKey>),
 }
 
 impl Who {
@@ -33,6 +55,7 @@ impl Who {
         match self {
             Self::Anybody => None,
             Self::Root => Some("root".into()),
+            Self::Key(key) => Some(format!("key:{}", key.id)),
         }
     }
 
@@ -43,7 +66,7 @@ impl Who {
 }
 
 /// Why a request is turned away.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
     /// It brings no credential.
     Missing,
@@ -51,18 +74,36 @@ pub enum Refusal {
     Unreadable,
     /// It brings a wrong one.
     Wrong,
+    /// Its session is over, or its key has expired.
+    Expired,
+    /// Its key is gone, or is another one by now.
+    Gone,
     /// Its credential is good, and not for this.
     Forbidden,
+    /// Nobody can say now: why.
+    NotNow(String),
 }
 
 impl Refusal {
     /// The label of metrics.
-    fn label(self) -> &'static str {
+    fn label(&self) -> &'static str {
         match self {
             Self::Missing => "missing",
             Self::Unreadable => "unreadable",
             Self::Wrong => "wrong",
+            Self::Expired => "expired",
+            Self::Gone => "gone",
             Self::Forbidden => "forbidden",
+            Self::NotNow(_) => "not_now",
+        }
+    }
+}
+
+impl From<KeysError> for Refusal {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::NotFound => Self::Gone,
+            other => Self::NotNow(other.to_string()),
         }
     }
 }
@@ -75,13 +116,30 @@ struct Inner {
     enabled: bool,
     /// Of the root token, so that what is compared is always as long.
     root: Option<[u8; 32]>,
+    sessions: Option<Sessions>,
+}
+
+/// API keys and their sessions.
+struct Sessions {
+    keys: Arc<dyn Keys>,
+    sealer: Sealer,
+    seconds: u64,
+    used: Mutex<Used>,
 }
 
 impl Auth {
-    /// As the config says.
-    pub fn new(config: &Config) -> Self {
-        let root = config.root_token.as_ref().map(|token| hash(token.expose()));
-        Self(Arc::new(Inner { enabled: config.enabled, root }))
+    /// As the config says, for servers of this kind (`controller`, `registry`), whose API keys are these.
+    pub fn new(config: &Config, kind: &str, keys: Arc<dyn Keys>) -> Self {
+        let root = config.root_token.as_ref();
+        // With nobody asked for anything, anybody could make keys for later.
+        let sessions = root.filter(|_| config.enabled && config.api_keys).map(|token| Sessions {
+            keys,
+            sealer: Sealer::derive(token.expose(), kind),
+            seconds: config.session_ttl.as_secs(),
+            used: Mutex::default(),
+        });
+        let root = root.map(|token| hash(token.expose()));
+        Self(Arc::new(Inner { enabled: config.enabled, root, sessions }))
     }
 
     /// Whether anybody is asked for a credential.
@@ -89,20 +147,100 @@ impl Auth {
         self.0.enabled
     }
 
+    fn sessions(&self) -> Option<&Sessions> {
+        self.0.sessions.as_ref()
+    }
+
     /// Who shows this `Authorization`. With authentication off, whatever comes is ignored.
-    fn who(&self, given: Given) -> Result<Who, Refusal> {
+    async fn who(&self, given: Given) -> Result<Who, Refusal> {
         if !self.0.enabled {
             return Ok(Who::Anybody);
         }
-        match given {
-            Given::Nothing => Err(Refusal::Missing),
-            Given::Unreadable => Err(Refusal::Unreadable),
-            Given::Password(password) => match &self.0.root {
+        match (given, self.sessions()) {
+            (Given::Nothing, _) => Err(Refusal::Missing),
+            (Given::Unreadable, _) => Err(Refusal::Unreadable),
+            (Given::Password(password), _) => match &self.0.root {
                 Some(root) if same(root, &hash(&password)) => Ok(Who::Root),
                 _ => Err(Refusal::Wrong),
             },
+            (Given::Session(session), Some(sessions)) => sessions.who(&session).await,
+            (Given::Session(_), None) => Err(Refusal::Wrong),
         }
     }
+}
+
+impl Sessions {
+    /// Whose session this is. A key is looked up only for a token that these servers have made.
+    async fn who(&self, session: &Session) -> Result<Who, Refusal> {
+        let id = ApiKeyId::parse(&*session.user_name).map_err(|_| Refusal::Wrong)?;
+        let opened = self.sealer.session(&session.token, id.as_str(), &session.session_id, seconds());
+        let generation = opened.map_err(|bad| match bad {
+            Bad::Wrong => Refusal::Wrong,
+            Bad::Late => Refusal::Expired,
+        })?;
+        let is_it = |key: &Arc<ApiKey>| key.generation() == Some(generation);
+        let key = match self.keys.known(&id).await?.filter(is_it) {
+            Some(key) => key,
+            // The key may have been made a moment ago at another server.
+            None => self.keys.newest(&id).await?.filter(is_it).ok_or(Refusal::Gone)?,
+        };
+        if key.is_expired(clock::wall()) { Err(Refusal::Expired) } else { Ok(Who::Key(key)) }
+    }
+
+    /// The first step: a secret that only the key's holder can read, as base64.
+    async fn hand(&self, id: &ApiKeyId) -> Result<String, Refusal> {
+        let key = match self.keys.known(id).await? {
+            Some(key) => key,
+            None => self.keys.newest(id).await?.ok_or(Refusal::Gone)?,
+        };
+        if key.is_expired(clock::wall()) {
+            return Err(Refusal::Expired);
+        }
+        let damaged = || Refusal::NotNow(format!("the record of API key `{id}` is damaged: delete the key"));
+        let (generation, public) = (key.generation().ok_or_else(damaged)?, key.public().ok_or_else(damaged)?);
+        let secret = self.sealer.secret(id.as_str(), &generation, seconds(), &rand::random());
+        let sealed = public.encrypt(secret.as_bytes()).map_err(|error| Refusal::NotNow(error.to_string()))?;
+        Ok(STANDARD.encode(sealed))
+    }
+
+    /// The second step: a session for whoever read the secret.
+    async fn shake(&self, id: &ApiKeyId, secret: &str) -> Result<Shaken, Refusal> {
+        let now = seconds();
+        let known = self.keys.known(id).await?;
+        let opened = |key: &ApiKey| {
+            let generation = key.generation().ok_or(Bad::Wrong)?;
+            self.sealer.opened(secret, id.as_str(), &generation, now).map(|opened| (opened, generation))
+        };
+        let (key, opened) = match known.map(|key| (opened(&key), key)) {
+            Some((Ok(opened), key)) => (key, opened),
+            Some((Err(Bad::Late), _)) => return Err(Refusal::Expired),
+            // The key may have been made, or made anew, a moment ago at another server.
+            Some((Err(Bad::Wrong), _)) | None => {
+                let key = self.keys.newest(id).await?.ok_or(Refusal::Gone)?;
+                let opened = opened(&key).map_err(|bad| match bad {
+                    Bad::Wrong => Refusal::Wrong,
+                    Bad::Late => Refusal::Expired,
+                })?;
+                (key, opened)
+            }
+        };
+        let ((nonce, until), generation) = opened;
+        if key.is_expired(clock::wall()) {
+            return Err(Refusal::Expired);
+        }
+        if !self.used.lock().unwrap_or_else(PoisonError::into_inner).first(nonce, until, now) {
+            return Err(Refusal::Wrong);
+        }
+        let session_id = uuid::Uuid::new_v4().to_string();
+        let token = self.sealer.token(id.as_str(), &session_id, &generation, now + self.seconds);
+        let data = Session { user_name: id.to_string(), token, session_id };
+        Ok(Shaken { id: id.to_string(), data })
+    }
+}
+
+/// The wall clock's: servers agree on it, and what it decides has minutes of room.
+fn seconds() -> u64 {
+    clock::wall().unix_seconds().unsigned_abs()
 }
 
 fn hash(text: &str) -> [u8; 32] {
@@ -115,25 +253,4 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::auth::RootToken;
-
-    #[test]
-    fn only_the_password_counts_and_only_when_anybody_is_asked() {
-        let config = Config { root_token: RootToken::parse("0123456789").ok(), ..Config::default() };
-        let password = |text: &str| Given::Password(text.into());
-        for given in [Given::Nothing, Given::Unreadable, password("")] {
-            assert_eq!(Auth::new(&config).who(given), Ok(Who::Anybody));
-        }
-        let auth = Auth::new(&Config { enabled: true, ..config });
-        assert_eq!(auth.who(password("0123456789")), Ok(Who::Root));
-        for wrong in ["", "012345678", "01234567890", "1123456789"] {
-            assert_eq!(auth.who(password(wrong)), Err(Refusal::Wrong), "{wrong}");
-        }
-        assert_eq!(auth.who(Given::Nothing), Err(Refusal::Missing));
-        assert_eq!(auth.who(Given::Unreadable), Err(Refusal::Unreadable));
-        let none = Auth::new(&Config { enabled: true, ..Config::default() });
-        assert_eq!(none.who(password("")), Err(Refusal::Wrong), "no token is not an empty token");
-    }
-}
+mod tests;

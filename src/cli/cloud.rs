@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, Printer, admin::Output};
+use super::{Failure, Printer, admin::Output, login::Credential};
 use crate::{
     client::{ClientError, Controllers},
     config::BaseUrl,
@@ -21,6 +21,8 @@ pub(super) struct Reach {
     /// A controller, or a proxy in front of some
     #[arg(long, value_name = "URL", env = "SWITCHYARD_CONTROLLER", default_value = "http://127.0.0.1:8090")]
     controller: BaseUrl,
+    #[command(flatten)]
+    credential: Credential,
 }
 
 /// What lists have.
@@ -49,8 +51,9 @@ pub(super) struct Told {
 impl Reach {
     /// A client of them.
     pub(super) fn client(&self) -> Result<Controllers, Failure> {
-        Controllers::new(self.controller.clone(), ANSWER, PATIENCE)
-            .map_err(|error| Failure::runtime("no client could be made", &error))
+        let controllers = Controllers::new(self.controller.clone(), ANSWER, PATIENCE)
+            .map_err(|error| Failure::runtime("no client could be made", &error))?;
+        Ok(controllers.with_login(self.credential.login()?))
     }
 
     /// What is said when a call did not work.
@@ -67,7 +70,7 @@ impl Reach {
                 "`--controller` names a controller, or a proxy's listener in front of some, of this version or a later one"
             }
             ClientError::Refused { status: 401 | 403, .. } => {
-                "who calls must be known to the controllers, and be allowed to do this"
+                "who calls must be known to the controllers, and be allowed to do this: SWITCHYARD_ROOT_TOKEN, or `--root-token-file FILE`"
             }
             ClientError::Refused { status: 429 | 500.., .. } => {
                 "the controllers cannot do it right now; their `/readyz` says why"

@@ -7,7 +7,7 @@ use crate::{client::Login, config::auth::RootToken};
 
 /// Flattened into the arguments of whoever calls them.
 #[derive(clap::Args)]
-pub(super) struct Shown {
+pub(super) struct Credential {
     /// The root token, if one is asked for; every user of this machine sees it among the arguments, so rather use the
     /// variable or a file
     #[arg(long, value_name = "TOKEN", env = "SWITCHYARD_ROOT_TOKEN", hide_env_values = true)]
@@ -18,13 +18,13 @@ pub(super) struct Shown {
 }
 
 /// Without the token.
-impl std::fmt::Debug for Shown {
+impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shown").field("root_token_file", &self.root_token_file).finish_non_exhaustive()
+        f.debug_struct("Credential").field("root_token_file", &self.root_token_file).finish_non_exhaustive()
     }
 }
 
-impl Shown {
+impl Credential {
     /// The token, or nothing if none is given.
     pub(super) fn token(&self) -> Result<Option<RootToken>, Failure> {
         let (from, token) = match (&self.root_token_file, self.root_token.as_deref()) {

@@ -9,7 +9,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
 use tokio::time::Instant;
 
-use super::{ClientError, answer, http_client, templates};
+use super::{ClientError, Login, answer, http_client, templates};
 use crate::{
     clock,
     config::BaseUrl,
@@ -40,6 +40,7 @@ pub struct Controllers {
     base: BaseUrl,
     timeout: Duration,
     patience: Duration,
+    login: Login,
 }
 
 /// A call that can be made again.
@@ -54,7 +55,19 @@ struct Call<'a> {
 impl Controllers {
     /// Of this address; each try ends within `timeout`, and no new one begins after `patience`.
     pub fn new(base: BaseUrl, timeout: Duration, patience: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: http_client(CONNECT.min(timeout))?, base, timeout, patience })
+        Ok(Self {
+            http: http_client(CONNECT.min(timeout))?,
+            base,
+            timeout,
+            patience,
+            login: Login::default(),
+        })
+    }
+
+    /// The same, that shows who it is.
+    #[must_use]
+    pub fn with_login(self, login: Login) -> Self {
+        Self { login, ..self }
     }
 
     /// The address it asks.
@@ -221,7 +234,8 @@ impl Controllers {
         if let Some(key) = call.key {
             asked = asked.header(IDEMPOTENCY_KEY, key);
         }
-        let response = asked.send().await.map_err(|source| ClientError::transport(&url, source))?;
+        let response =
+            self.login.shown(asked).send().await.map_err(|source| ClientError::transport(&url, source))?;
         let status = response.status().as_u16();
         let bytes = answer::read_bounded(&url, response, ANSWER).await?;
         templates::read(&url, status, &bytes)

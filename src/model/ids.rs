@@ -41,6 +41,15 @@ fn opaque(kind: &'static str, text: &str) -> Result<(), IdError> {
     Ok(())
 }
 
+/// As an opaque id, without the one other character that breaks JSON which is put together by hand.
+fn pasted(kind: &'static str, text: &str) -> Result<(), IdError> {
+    opaque(kind, text)?;
+    if text.contains('"') {
+        return Err(IdError::new(kind, text, "it has a quotation mark"));
+    }
+    Ok(())
+}
+
 /// OCI Distribution Specification v1.1, "Pulling manifests": the grammar of `<reference>` as a tag.
 fn tag(kind: &'static str, text: &str) -> Result<(), IdError> {
     if text.is_empty() || text.len() > 128 {
@@ -170,6 +179,8 @@ names! {
     CommandId, "command id", opaque;
     /// A template that is brought to many nodes.
     DistributionId, "request id", opaque;
+    /// An API key: operators choose it, and clients paste it into JSON by hand.
+    ApiKeyId, "API key id", pasted;
     /// One HTTP request, for logs and error bodies.
     RequestId, "request id", opaque;
     /// A version of a template.

@@ -14,8 +14,8 @@ pub mod proxy_protocol;
 
 pub use digest::{Algorithm, Digest, DigestError, Hash};
 pub use ids::{
-    CommandId, DistributionId, GroupId, IdError, InstanceId, NodeId, RegistryName, RepositoryName, RequestId,
-    ServiceName, StartId, Tag, TemplateId, UpstreamName, ZoneName,
+    ApiKeyId, CommandId, DistributionId, GroupId, IdError, InstanceId, NodeId, RegistryName, RepositoryName,
+    RequestId, ServiceName, StartId, Tag, TemplateId, UpstreamName, ZoneName,
 };
 pub use instance::{Attempt, InstanceState, Progress};
 pub use node::{Arch, NodeState};

@@ -19,6 +19,7 @@
 //! Knows nothing of other roles; no handler touches a file.
 
 mod service;
+mod apikeys;
 mod state;
 mod standing;
 pub mod notes;

@@ -12,6 +12,7 @@ use axum::{
 use tokio::net::TcpListener;
 
 use super::{
+    apikeys::ApiKeys,
     content::{Content, disk},
     counted::{HttpMetrics, measure},
     feed,
@@ -32,7 +33,10 @@ use super::{
     writer::{Writer, Writes, leases, start},
 };
 use crate::{
-    auth::{Auth, gate},
+    auth::{
+        Auth, gate,
+        routes::{Manner, routes},
+    },
     client::Login,
     clock,
     config::{
@@ -172,7 +176,6 @@ impl Registry {
             .await
             .map_err(|source| OpenError::AccessLog { to: config.access.clone(), source })?;
         let http = HttpMetrics::new(&metrics.all, access.clone())?;
-        let gate = gate::Gate::new(Auth::new(&config.auth), &metrics.all)?;
         let (standing, others) = match role.clone() {
             Role::Writer { alone: true, .. } => (Standing(None), Others::Asks(Vec::new())),
             Role::Writer { peers, .. } => (Standing(None), Others::Asks(peers)),
@@ -202,6 +205,8 @@ impl Registry {
         };
         let (healer, heals) = healer.unzip();
         let repositories = Repositories::new(content, journal.clone());
+        let keys = Arc::new(ApiKeys::new(repositories.clone()));
+        let gate = gate::Gate::new(Auth::new(&config.auth, "registry", keys), &metrics.all)?;
         let (notes, upkeep) = (Notes::default(), config.upkeep.clone());
         let scrubber =
             Scrubber::new(repositories.clone(), upkeep.scrub.clone(), notes.clone(), healer, &metrics.all)?;
@@ -399,6 +404,7 @@ fn router(app: App, http: HttpMetrics, door: gate::Gate, stop: Stop) -> Router {
         .route("/v2/", oci.clone())
         .route("/v2/{*rest}", oci)
         .merge(vendor::routes())
+        .merge(routes(&door, Manner::Registry, "/v1/apikey"))
         .fallback(unknown)
         .with_state(app.clone())
         .layer(middleware::from_fn_with_state(journal, position::stamp))

@@ -7,6 +7,7 @@
 //!   nodes-alive/<node>       Presence                                                   node's lease
 //!   groups/<group>           GroupRecord                                                no lease
 //!   group-names/<name>       GroupName: whose this (hashed) name is                     no lease
+//!   apikeys/<key>            ApiKey: groups, end, generation, public half                no lease
 //!   instances/<instance>     InstanceRecord                                             no lease
 //!   commands/<node>/<command>  CommandRecord: what a node is to do beside starts        no lease
 //!   distributions/<id>       DistributionRecord: a template for many nodes              no lease
@@ -22,7 +23,7 @@
 //!
 //! Bulk is outside the watched prefix, so large values do not pass through every controller's cache.
 
-use crate::model::{CommandId, Digest, DistributionId, GroupId, InstanceId, NodeId, StartId};
+use crate::model::{ApiKeyId, CommandId, Digest, DistributionId, GroupId, InstanceId, NodeId, StartId};
 
 /// The keys of one cluster.
 #[derive(Debug, Clone)]
@@ -42,6 +43,8 @@ pub enum Subject<'a> {
     NodeAlive(&'a str),
     /// A group of nodes.
     Group(&'a str),
+    /// An API key.
+    ApiKey(&'a str),
     /// An instance.
     Instance(&'a str),
     /// A command for a node: node, command.
@@ -94,6 +97,11 @@ impl Keys {
     /// See the drawing. A name is any text: its hash makes a key of bounded length.
     pub fn group_name(&self, name: &str) -> String {
         format!("{}group-names/{}", self.root, Digest::of(name.as_bytes()).hex())
+    }
+
+    /// See the drawing.
+    pub fn api_key(&self, id: &ApiKeyId) -> String {
+        format!("{}apikeys/{id}", self.root)
     }
 
     /// See the drawing.
@@ -176,6 +184,7 @@ impl Keys {
             Some(("nodes", id)) => Subject::Node(id),
             Some(("nodes-alive", id)) => Subject::NodeAlive(id),
             Some(("groups", id)) => Subject::Group(id),
+            Some(("apikeys", id)) => Subject::ApiKey(id),
             Some(("instances", id)) => Subject::Instance(id),
             Some(("commands", rest)) => match rest.split_once('/') {
                 Some((node, id)) => Subject::Command(node, id),
@@ -209,6 +218,7 @@ mod tests {
         assert_eq!(keys.subject(&keys.head()), Subject::Head);
         assert_eq!(keys.subject(&keys.node(&node)), Subject::Node("n1"));
         assert_eq!(keys.subject(&keys.node_alive(&node)), Subject::NodeAlive("n1"));
+        assert_eq!(keys.subject(&keys.api_key(&ApiKeyId::parse("k1").unwrap())), Subject::ApiKey("k1"));
         assert_eq!(keys.subject(&keys.group(&GroupId::parse("g1").unwrap())), Subject::Group("g1"));
         assert_eq!(keys.subject(&keys.group_name("macs / 1")), Subject::Other);
         assert_eq!(keys.subject(&keys.instance(&instance)), Subject::Instance("i1"));

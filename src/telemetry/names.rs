@@ -52,7 +52,8 @@ metrics! {
     BUILD_INFO = "switchyard_build_info" Gauge ["role", "version"] "1, with the role and the version of this process.";
     HTTP_REQUESTS = "switchyard_http_requests_total" Counter ["role", "status"] "Requests answered by one of our own servers (not the proxy), by status class.";
     HTTP_SECONDS = "switchyard_http_request_seconds" Histogram ["role"] "Time from head to answer at one of our own servers.";
-    AUTH_REFUSED = "switchyard_auth_refused_total" Counter ["why"] "Requests that a controller or a registry turned away for their credential: missing, unreadable, wrong, forbidden (good, and not for this).";
+    AUTH_REFUSED = "switchyard_auth_refused_total" Counter ["why"] "Requests that a controller or a registry turned away for their credential: missing, unreadable, wrong, expired, gone (its API key), forbidden (good, and not for this), not_now (503).";
+    AUTH_HANDSHAKES = "switchyard_auth_handshakes_total" Counter ["end"] "Handshakes of API keys that a controller or a registry ended: done, or why not: wrong (another secret, or one that was used), expired (key or secret), gone (no such key), not_now (503).";
     CONTROLLER_POLLS = "switchyard_controller_polls" Gauge ["role"] "Agents' polls that are parked at this controller now.";
     CONTROLLER_REFUSED = "switchyard_controller_refused_total" Counter ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline.";
     REGISTRY_RECEIVED = "switchyard_registry_received_bytes_total" Counter [] "Bytes taken into upload sessions.";

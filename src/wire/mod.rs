@@ -24,5 +24,6 @@ pub mod oci;
 pub mod replication;
 pub mod group;
 pub mod distribution;
+pub mod apikey;
 pub mod upkeep;
 pub mod handover;

@@ -7,6 +7,7 @@
 mod support;
 
 mod agents;
+mod apikeys;
 mod auth;
 mod bad_input;
 mod clients;

@@ -8,7 +8,7 @@ use crate::{
     support::{eventually::eventually, image::Image, outside, place::Place},
 };
 
-const TOKEN: &str = "r00t-t%ken";
+pub(crate) const TOKEN: &str = "r00t-t%ken";
 
 pub(crate) fn asked() -> Auth {
     Auth { enabled: true, root_token: RootToken::parse(TOKEN).ok(), api_keys: true, ..Auth::default() }

@@ -15,6 +15,7 @@ mod errors;
 mod hostile;
 mod templates;
 mod contract;
+mod apikeys;
 mod auth;
 mod both;
 mod command;

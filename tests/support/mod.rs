@@ -12,6 +12,7 @@ pub mod dns;
 pub mod etcd;
 pub mod eventually;
 pub mod history;
+pub mod holder;
 pub mod image;
 pub mod load;
 pub mod namespaces;

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::status::{client, failure};
 use crate::{
-    cli::{Failure, Printer, admin::Output, login::Shown, role, table},
+    cli::{Failure, Printer, admin::Output, login::Credential, role, table},
     client::replication::Replication,
     config::{self, BaseUrl, Env},
     registry::content::size,
@@ -39,7 +39,7 @@ pub(super) struct Args {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
-    shown: Shown,
+    shown: Credential,
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,

@@ -6,7 +6,7 @@ use crate::{
     cli::{
         Failure, Printer,
         admin::{Output, Reach},
-        login::Shown,
+        login::Credential,
         role,
     },
     client::{ClientError, replication::Replication},
@@ -31,7 +31,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL,…", value_delimiter = ',', conflicts_with = "admin")]
     registry: Vec<BaseUrl>,
     #[command(flatten)]
-    shown: Shown,
+    shown: Credential,
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,

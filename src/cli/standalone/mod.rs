@@ -13,7 +13,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
     Failure, Printer,
-    login::Shown,
+    login::Credential,
     role::{self, Hooks, Setting},
 };
 use crate::{
@@ -53,7 +53,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "TOKEN", env = "SWITCHYARD_ADMIN_TOKEN", hide_env_values = true)]
     admin_token: Option<String>,
     #[command(flatten)]
-    shown: Shown,
+    shown: Credential,
     /// How many controllers
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=16))]
     controllers: u16,

@@ -9,7 +9,7 @@ mod change;
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Failure, Printer, admin::Output, login::Shown, role};
+use super::{Failure, Printer, admin::Output, login::Credential, role};
 use crate::{
     client::{
         ClientError, Templates,
@@ -54,7 +54,7 @@ struct Reach {
     #[arg(long, value_name = "URL", env = "SWITCHYARD_REGISTRY", default_value = "http://127.0.0.1:8089")]
     registry: BaseUrl,
     #[command(flatten)]
-    shown: Shown,
+    shown: Credential,
 }
 
 /// What is said while a transfer runs, and how long it is tried.

@@ -38,7 +38,10 @@ use tokio::sync::Semaphore;
 
 use super::App;
 use crate::{
-    auth::{Auth, gate as entry},
+    auth::{
+        Auth, gate as entry,
+        routes::{Manner, routes},
+    },
     http::{BodyRoom, health_routes, request_id},
     model,
     telemetry::{Metrics, MetricsError, names},
@@ -122,7 +125,10 @@ impl Drop for Parked {
 /// A metric that exists already: this was called twice for one [`Metrics`].
 pub fn router(app: App) -> Result<Router, MetricsError> {
     let limits = &app.ops.config().limits;
-    let door = entry::Gate::new(Auth::new(&app.ops.config().auth), &app.metrics)?;
+    let door = entry::Gate::new(
+        Auth::new(&app.ops.config().auth, "controller", Arc::new(app.ops.clone())),
+        &app.metrics,
+    )?;
     let api = Api {
         room: BodyRoom::new(limits.body, limits.body.saturating_mul(BODIES), BODY_PATIENCE),
         places: Arc::new(Semaphore::new(limits.concurrency.min(Semaphore::MAX_PERMITS))),
@@ -158,6 +164,7 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/switchyard/v1/leave", post(agent::leave))
         .route("/switchyard/v1/nodes/commands", get(distribution::commands))
         .route("/switchyard/v1/nodes/confirm-absence", post(node::confirm_absence))
+        .merge(routes(&door, Manner::Controller, "/api/v1/apikey"))
         .method_not_allowed_fallback(gate::wrong_method)
         .fallback(gate::unknown_route)
         .layer(from_fn_with_state(door, entry::admit))

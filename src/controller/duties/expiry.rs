@@ -1,4 +1,4 @@
-//! Removes what has been shown long enough: ended instances, start records, scripts that nothing points to.
+//! Removes what has been shown long enough: ended instances, start records, API keys, scripts that nothing points to.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -37,6 +37,7 @@ impl Pass for Expiry {
     async fn pass(&mut self, ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
         let mut done = instances(ops, held).await?;
         done += starts(ops, held).await?;
+        done += api_keys(ops, held).await?;
         if self.looked.is_none_or(|looked| looked.elapsed() >= ORPHANS_EVERY) {
             self.looked = Some(clock::now());
             done += self.scripts(ops, held).await?;
@@ -105,6 +106,24 @@ async fn starts(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
         if let Some(script) = &record.spec.script {
             draft = draft.delete_prefix(&ops.inner.keys.scripts(&script.at));
         }
+        if let Outcome::Done = ops.inner.writes.commit(draft, Patience::new()).await? {
+            done += 1;
+        }
+    }
+    Ok(done)
+}
+
+/// API keys that have been refused for so long that nobody will prolong them.
+async fn api_keys(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
+    let now = clock::wall();
+    let over: Vec<_> = ops.inner.lists.peek(|cache| {
+        let over = cache.api_keys().filter(|(_, item)| item.record.is_over(now) && !item.newer);
+        over.map(|(id, item)| (id.clone(), item.mod_revision)).take(MOST).collect()
+    });
+    let mut done = 0;
+    for (id, revision) in over {
+        let key = ops.inner.keys.api_key(&id);
+        let draft = Draft::new(&key).at(&key, revision).fenced(Some(held)).delete(&key);
         if let Outcome::Done = ops.inner.writes.commit(draft, Patience::new()).await? {
             done += 1;
         }

@@ -12,12 +12,13 @@ use tokio::time::Instant;
 use super::{Commands, Groups};
 
 use crate::{
+    auth::keys::ApiKey,
     controller::{
         records::{self, InstanceRecord, Leader, NodeRecord, Phase, Presence, RecordError, StartRecord},
         schedule::fit::{Candidate, Kind},
         schedule::rank::{Order, order},
     },
-    model::{CommandId, DistributionId, GroupId, InstanceId, NodeId, StartId},
+    model::{ApiKeyId, CommandId, DistributionId, GroupId, InstanceId, NodeId, StartId},
     store::{
         Event, KeyValue, LeaseId, Member, Revision,
         keys::{Keys, Subject},
@@ -67,6 +68,7 @@ pub struct Cache {
     presence: HashMap<NodeId, Item<Presence>>,
     pub(super) groups: Groups,
     commands: Commands,
+    api_keys: BTreeMap<ApiKeyId, Item<ApiKey>>,
     starts: HashMap<StartId, Item<StartRecord>>,
     members: BTreeMap<String, Item<Member>>,
     leaders: BTreeMap<String, Item<Leader>>,
@@ -168,6 +170,10 @@ impl Cache {
             Subject::Distribution(id) => {
                 let (Ok(id), Some(item)) = (DistributionId::parse(id), self.read(kv, now)) else { return };
                 self.commands.put_distribution(id, item);
+            }
+            Subject::ApiKey(id) => {
+                let (Ok(id), Some(item)) = (ApiKeyId::parse(id), self.read(kv, now)) else { return };
+                self.api_keys.insert(id, item);
             }
             Subject::Start(id) => {
                 let (Ok(id), Some(item)) = (StartId::parse(id), self.read(kv, now)) else { return };
@@ -295,6 +301,10 @@ impl Cache {
                 let Ok(id) = NodeId::parse(id) else { return };
                 self.presence.remove(&id);
                 effects.nodes.insert(id);
+            }
+            Subject::ApiKey(id) => {
+                let Ok(id) = ApiKeyId::parse(id) else { return };
+                self.api_keys.remove(&id);
             }
             Subject::Group(id) => {
                 let Ok(id) = GroupId::parse(id) else { return };
@@ -498,6 +508,16 @@ impl Cache {
     pub fn members<'a>(&'a self, role: &str) -> impl Iterator<Item = (&'a str, &'a Item<Member>)> {
         let prefix = format!("{role}/");
         self.members.iter().filter_map(move |(name, item)| Some((name.strip_prefix(&prefix)?, item)))
+    }
+
+    /// An API key.
+    pub fn api_key(&self, id: &ApiKeyId) -> Option<&Item<ApiKey>> {
+        self.api_keys.get(id)
+    }
+
+    /// Every API key, by id.
+    pub fn api_keys(&self) -> impl Iterator<Item = (&ApiKeyId, &Item<ApiKey>)> {
+        self.api_keys.iter()
     }
 
     /// Who leads a duty.

@@ -1,6 +1,7 @@
 //! All that may be done to a resource, one file each. Knows the store and the cache; knows no HTTP.
 
 mod agents;
+mod apikeys;
 mod change;
 pub(super) mod commands;
 pub(super) mod distribute;

@@ -17,8 +17,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{query::Query, state::App};
-use crate::http::Peer;
+use super::{apikeys::is_hidden, query::Query, repositories::RepositoryError, state::App};
+use crate::{http::Peer, model::Position};
 use answer::{Code, OciError};
 use path::Target;
 
@@ -48,6 +48,10 @@ async fn route(app: &App, request: Request) -> Result<Response, OciError> {
         Ok(target) => target,
         Err(fault) => return Err(OciError::from(fault).with_body(body)),
     };
+    if let Some(hidden) = target.repository().filter(|name| is_hidden(name)) {
+        let unknown = RepositoryError::NoRepository { repository: hidden.clone(), changed: Position::ZERO };
+        return Err(OciError::from(unknown).with_body(body));
+    }
     let ask = Ask {
         app,
         method: parts.method,

@@ -44,6 +44,19 @@ pub(super) enum PathFault {
 }
 
 impl Target {
+    /// The repository that it is in.
+    pub(super) fn repository(&self) -> Option<&RepositoryName> {
+        match self {
+            Self::Base | Self::Repositories => None,
+            Self::Blob(name, _)
+            | Self::Uploads(name)
+            | Self::Upload(name, _)
+            | Self::Manifest(name, _)
+            | Self::Tags(name)
+            | Self::Referrers(name, _) => Some(name),
+        }
+    }
+
     /// For `Allow`.
     pub(super) fn methods(&self) -> &'static str {
         match self {

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     model::{Algorithm, Digest, Position, RepositoryName},
     registry::{
+        apikeys::is_hidden,
         content::{ContentError, Upload},
         position::Wrote,
         quota::Room,
@@ -31,6 +32,7 @@ pub(super) async fn begin(ask: &Ask<'_>, name: &RepositoryName, body: Body) -> R
         };
         // Without `from`, or when that one does not have it, the client uploads: the specification's fallback.
         let from = ask.query.get("from").and_then(|from| RepositoryName::parse(from).ok());
+        let from = from.filter(|from| !is_hidden(from));
         if let Some(from) = from
             && content.keep_given(&from, &digest).await?.is_some()
         {

@@ -20,6 +20,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex as TurnMutex;
 
 use super::{
+    apikeys::is_hidden,
     content::{Catalogue, Content, ContentError},
     journal::{Draft, Journal, JournalError, blob_ref},
     writer::Pending,
@@ -232,12 +233,19 @@ impl Repositories {
     pub async fn names(&self) -> Result<Vec<RepositoryName>, RepositoryError> {
         self.check_known()?;
         let mut names = Vec::new();
-        for name in self.content().repositories().await? {
+        for name in self.shown_names().await? {
             // A damaged one has a name, too.
             if self.content().catalogue(&name).await.map_or(true, |c| c.is_some_and(|c| !c.is_empty())) {
                 names.push(name);
             }
         }
+        Ok(names)
+    }
+
+    /// Names of all repositories but that of the registries' own.
+    pub(super) async fn shown_names(&self) -> Result<Vec<RepositoryName>, ContentError> {
+        let mut names = self.content().repositories().await?;
+        names.retain(|name| !is_hidden(name));
         Ok(names)
     }
 

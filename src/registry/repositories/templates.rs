@@ -74,7 +74,7 @@ impl Repositories {
     pub async fn templates(&self) -> Result<Templates, RepositoryError> {
         self.check_known()?;
         let mut list = Templates { templates: Vec::new(), broken: Vec::new() };
-        for name in self.content().repositories().await? {
+        for name in self.shown_names().await? {
             match self.summary_of(&name).await {
                 Ok(Some(summary)) => list.templates.push(summary),
                 Ok(None) => {}
@@ -163,7 +163,7 @@ impl Repositories {
         {
             return Ok(name);
         }
-        for name in self.content().repositories().await? {
+        for name in self.shown_names().await? {
             // A damaged catalogue cannot tell its id; it must not hide the others.
             if let Ok(Some(catalogue)) = self.content().catalogue(&name).await
                 && catalogue.template.as_ref() == Some(id)
