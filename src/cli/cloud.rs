@@ -27,7 +27,7 @@ pub(super) struct Reach {
 
 /// What lists have.
 #[derive(Debug, clap::Args)]
-pub(super) struct Shown {
+pub(super) struct View {
     #[command(flatten)]
     pub(super) reach: Reach,
     /// What to print
@@ -99,7 +99,7 @@ impl Reach {
     }
 }
 
-impl Shown {
+impl View {
     /// Looks once, or again and again, and shows what it sees.
     pub(super) async fn run<T>(
         &self,

@@ -14,6 +14,7 @@ use crate::{
     clock,
     config::BaseUrl,
     wire::{
+        cloud::Why,
         group::{GroupAsk, NodeGroups},
         headers::IDEMPOTENCY_KEY,
         node::{DeleteNode, Node, NodeConfig, NodeGroup},
@@ -124,6 +125,22 @@ impl Controllers {
     /// One instance; nothing when there is none.
     pub async fn instance(&self, id: &str) -> Result<Option<Vm>, ClientError> {
         found(self.again(&get("/api/v1/vm", &[("id", id)])).await)
+    }
+
+    /// Why an instance is where it is; nothing when there is none. A controller of the vendor's gives an answer that is
+    /// [`ClientError::Strange`].
+    pub async fn why(&self, id: &str) -> Result<Option<Why>, ClientError> {
+        let url = self.base.join(&format!("/switchyard/v1/instances/{}/why", segment(id)));
+        let asked = self.login.shown(self.http.get(&url)).timeout(self.timeout).send().await;
+        let response = asked.map_err(|source| ClientError::transport(&url, source))?;
+        let status = response.status().as_u16();
+        let bytes = answer::read_bounded(&url, response, ANSWER).await?;
+        if status != 200 {
+            return found(templates::read::<Why>(&url, status, &bytes));
+        }
+        let strange =
+            |error: serde_json::Error| ClientError::Strange { url: url.clone(), why: error.to_string() };
+        serde_json::from_slice(&bytes).map(Some).map_err(strange)
     }
 
     /// Changes name, external id or metadata.
@@ -259,6 +276,13 @@ fn json(body: &impl Serialize) -> Value {
     serde_json::to_value(body).unwrap_or_default()
 }
 
+/// A text as one segment of a path.
+fn segment(text: &str) -> String {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
+    let piece = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(piece).collect()
+}
+
 /// Waits for the next try; says no when that would be too late.
 async fn pause(until: Instant) -> bool {
     if clock::now() + PAUSE >= until {
@@ -274,5 +298,16 @@ fn found<T>(answered: Result<T, ClientError>) -> Result<Option<T>, ClientError> 
         Ok(there) => Ok(Some(there)),
         Err(refused) if templates::says_not_there(&refused) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_one_whatever_is_in_it() {
+        assert_eq!(segment("i-9_a~"), "i-9_a~");
+        assert_eq!(segment("../a b?ä"), "%2E%2E%2Fa%20b%3F%C3%A4");
     }
 }

@@ -55,7 +55,9 @@ metrics! {
     AUTH_REFUSED = "switchyard_auth_refused_total" Counter ["why"] "Requests that a controller or a registry turned away for their credential: missing, unreadable, wrong, expired, gone (its API key), forbidden (good, and not for this), not_now (503).";
     AUTH_HANDSHAKES = "switchyard_auth_handshakes_total" Counter ["end"] "Handshakes of API keys that a controller or a registry ended: done, or why not: wrong (another secret, or one that was used), expired (key or secret), gone (no such key), not_now (503).";
     CONTROLLER_POLLS = "switchyard_controller_polls" Gauge ["role"] "Agents' polls that are parked at this controller now.";
-    CONTROLLER_REFUSED = "switchyard_controller_refused_total" Counter ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline.";
+    CONTROLLER_REFUSED = "switchyard_controller_refused_total" Counter ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline; and watches: streams (as many as may be are open).";
+    CONTROLLER_STREAMS = "switchyard_controller_streams" Gauge [] "Watches that are open at this controller.";
+    CONTROLLER_STREAMS_ENDED = "switchyard_controller_streams_ended_total" Counter ["why"] "Watches that the controller ended: behind (changes were taken too slowly), stopping.";
     REGISTRY_RECEIVED = "switchyard_registry_received_bytes_total" Counter [] "Bytes taken into upload sessions.";
     REGISTRY_SENT = "switchyard_registry_sent_bytes_total" Counter [] "Bytes of blobs given to readers.";
     REGISTRY_MANIFESTS = "switchyard_registry_manifests_total" Counter [] "Manifests published.";

@@ -22,6 +22,7 @@ pub mod orders;
 pub mod registries;
 pub mod oci;
 pub mod replication;
+pub mod cloud;
 pub mod group;
 pub mod distribution;
 pub mod apikey;

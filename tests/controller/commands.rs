@@ -17,7 +17,8 @@ use tokio::{
 };
 
 use crate::{
-    cloud::{Cloud, until_state},
+    auth::{TOKEN, asked},
+    cloud::{Cloud, Plan, until_state},
     node::{Node, granted},
     support::process::BINARY,
 };
@@ -131,6 +132,15 @@ async fn what_waits_says_why_and_what_is_wrong_is_said_in_words() {
     let ids: Vec<&str> = ids.lines().collect();
     assert_eq!(ids.len(), 2);
     assert!(well(&at, &["vm", "why", ids[0]]).await.contains("no node has joined"));
+    Node::joined(cloud.api(), "n-1").await;
+    cloud.api().post("/api/v1/node/config", &json!({ "node_id": "n-1", "drain_mode": true })).await.ok();
+    let why = well(&at, &["vm", "why", ids[1]]).await;
+    for word in
+        ["it waits for a node", "1 of 2 that wait come first", "n-1-name", "it takes no starts: drain mode"]
+    {
+        assert!(why.contains(word), "{word}: {why}");
+    }
+    cloud.api().delete("/api/v1/node", &json!({ "node_id": "n-1" })).await.ok();
     let list = well(&at, &["vm", "ls"]).await;
     assert_eq!(list.matches("no node has joined").count(), 2, "{list}");
     let late = ["vm", "terminate", ids[0], "--wait", "--wait-timeout", "0s"];
@@ -317,6 +327,17 @@ async fn nodes_and_groups_are_looked_at_and_changed() {
 
     well(&at, &["node", "delete", "n-1"]).await;
     assert_eq!(json(&at, &["node", "list"]).await, json!([]));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_that_asks_who_calls_is_shown_the_root_token() {
+    let cloud = Cloud::planned(Plan { auth: asked(), ..Plan::default() }).await;
+    let at = cloud.api().base().to_owned();
+    fails(&at, &["node", "list"], 1, &["401", "Authentication Required", "--root-token-file"]).await;
+    fails(&at, &["vm", "why", "i-9", "--root-token", "wrong"], 1, &["401"]).await;
+    assert_eq!(json(&at, &["node", "list", "--root-token", TOKEN]).await, json!([]));
+    fails(&at, &["vm", "why", "i-9", "--root-token", TOKEN], 1, &["no instance `i-9`"]).await;
     cloud.stop().await;
 }
 

@@ -24,3 +24,4 @@ mod push;
 mod store_down;
 mod templates;
 mod two_controllers;
+mod watching;

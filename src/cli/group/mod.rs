@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{
     Failure, Printer,
-    cloud::{Reach, Shown, Told, or_dash, usage},
+    cloud::{Reach, Told, View, or_dash, usage},
     role,
     table::table,
 };
@@ -59,7 +59,7 @@ struct Create {
 #[derive(Debug, clap::Args)]
 struct List {
     #[command(flatten)]
-    shown: Shown,
+    shown: View,
 }
 
 #[derive(Debug, clap::Args)]

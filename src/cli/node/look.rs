@@ -5,7 +5,7 @@ use indicatif::HumanBytes;
 use super::{Failure, Printer, find, state};
 use crate::{
     cli::{
-        cloud::{Shown, or_dash},
+        cloud::{View, or_dash},
         table::table,
     },
     wire::node::{CapacityMode, Node},
@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
     #[command(flatten)]
-    shown: Shown,
+    shown: View,
     /// Those in this state
     #[arg(long, value_name = "STATE")]
     state: Vec<String>,
@@ -31,7 +31,7 @@ pub(super) struct Show {
     #[arg(value_name = "NODE")]
     node: String,
     #[command(flatten)]
-    shown: Shown,
+    shown: View,
 }
 
 pub(super) async fn list(args: &List, printer: Printer) -> Result<(), Failure> {

@@ -3,19 +3,23 @@
 use super::{Failure, Printer};
 use crate::{
     cli::{
-        cloud::{Shown, or_dash},
+        cloud::{View, or_dash},
         table::table,
     },
+    client::ClientError,
     clock,
     model::{InstanceState, Timestamp},
-    wire::vm::{ListedVm, Vm, VmInfo},
+    wire::{
+        cloud,
+        vm::{ListedVm, Vm, VmInfo},
+    },
 };
 
 /// Arguments of `vm list`.
 #[derive(Debug, clap::Args)]
 pub(super) struct List {
     #[command(flatten)]
-    shown: Shown,
+    shown: View,
     /// Their ids alone, one a line
     #[arg(long, conflicts_with = "output")]
     ids: bool,
@@ -46,7 +50,7 @@ pub(super) struct Show {
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]
-    shown: Shown,
+    shown: View,
 }
 
 /// Arguments of `vm why`.
@@ -56,7 +60,7 @@ pub(super) struct Why {
     #[arg(value_name = "ID")]
     id: String,
     #[command(flatten)]
-    shown: Shown,
+    shown: View,
 }
 
 impl List {
@@ -102,11 +106,64 @@ pub(super) async fn show(args: &Show, printer: Printer) -> Result<(), Failure> {
 }
 
 pub(super) async fn why(args: &Why, printer: Printer) -> Result<(), Failure> {
-    let print = |vm: &Vm| args.shown.output.print(printer, vm, || reason(vm));
-    args.shown.run(printer, async || one(&args.shown, &args.id).await, print).await
+    let reach = &args.shown.reach;
+    let client = reach.client()?;
+    let look = async || match client.why(&args.id).await {
+        Ok(Some(why)) => Ok(Reason::Whole(Box::new(why))),
+        Ok(None) => Err(reach.missing("instance", &args.id, "switchyard vm list")),
+        // The vendor's controllers know what they say of an instance, and no more.
+        Err(ClientError::Strange { .. }) => Ok(Reason::Message(Box::new(one(&args.shown, &args.id).await?))),
+        Err(error) => Err(reach.failure(&error)),
+    };
+    let print = |why: &Reason| {
+        args.shown.output.print(printer, why, || match why {
+            Reason::Whole(why) => told(why),
+            Reason::Message(vm) => reason(vm),
+        })
+    };
+    args.shown.run(printer, look, print).await
 }
 
-async fn one(shown: &Shown, id: &str) -> Result<Vm, Failure> {
+/// What is known of why.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Reason {
+    Whole(Box<cloud::Why>),
+    Message(Box<Vm>),
+}
+
+fn told(why: &cloud::Why) -> String {
+    let mut lines = vec![format!("{}: {}", why.state.as_str(), why.why)];
+    if let Some(queue) = &why.queue {
+        lines.push(format!(
+            "{} of {} that wait come first, {} of them ask for the same; priority {}, {:.0} after {:.0} s",
+            queue.ahead,
+            queue.waiting,
+            queue.ahead_of_its_kind,
+            queue.priority,
+            queue.aged_priority,
+            queue.age_seconds
+        ));
+    }
+    if !why.nodes.is_empty() {
+        let row = |node: &cloud::NodeWhy| {
+            let template = if node.has_template { "there" } else { "-" };
+            (
+                [node.node_id.clone(), or_dash(&node.node_name), template.to_owned(), node.why.clone()],
+                Vec::new(),
+            )
+        };
+        let rows: Vec<_> = why.nodes.iter().map(row).collect();
+        lines.push(String::new());
+        lines.push(table(&["NODE", "NAME", "TEMPLATE", "WHY NOT"], &rows));
+    }
+    if why.nodes_total > why.nodes.len() && !why.nodes.is_empty() {
+        lines.push(format!("and {} nodes more", why.nodes_total - why.nodes.len()));
+    }
+    lines.join("\n")
+}
+
+async fn one(shown: &View, id: &str) -> Result<Vm, Failure> {
     let reach = &shown.reach;
     let found = reach.client()?.instance(id).await.map_err(|error| reach.failure(&error))?;
     found.ok_or_else(|| reach.missing("instance", id, "switchyard vm list"))

@@ -169,11 +169,14 @@ impl IntoResponse for Fail {
     }
 }
 
+/// What can be read, and so be behind.
+pub(super) trait Answers: IntoResponse {}
+
+impl<T> Answers for Done<T> where Self: IntoResponse {}
+impl<T> Answers for Bare<T> where Self: IntoResponse {}
+
 /// A reading: done, and marked if it may be behind.
-impl<T> IntoResponse for Seen<Done<T>>
-where
-    Done<T>: IntoResponse,
-{
+impl<T: Answers> IntoResponse for Seen<T> {
     fn into_response(self) -> Response<Body> {
         let mut response = self.value.into_response();
         if let Some(why) = self.stale {

@@ -76,6 +76,13 @@ impl Asked {
     }
 }
 
+#[cfg(test)]
+impl Asked {
+    pub(super) fn of(pairs: &[(&str, &str)]) -> Self {
+        Self(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Asked {
     type Rejection = Fail;
 

@@ -15,11 +15,13 @@ mod extract;
 mod gate;
 mod agent;
 mod auth;
+mod cloud;
 mod group;
 mod distribution;
 mod node;
 mod registry;
 mod status;
+mod stream;
 mod views;
 mod vm;
 
@@ -63,6 +65,8 @@ struct Api {
     room: BodyRoom,
     /// One for each request under way; none left: 503.
     places: Arc<Semaphore>,
+    /// One for each watch that is open.
+    streams: Arc<Semaphore>,
     counts: Counts,
 }
 
@@ -73,6 +77,8 @@ struct Counts {
     seconds: Histogram,
     refused: IntCounterVec,
     polls: IntGauge,
+    streams: IntGauge,
+    streams_ended: IntCounterVec,
 }
 
 impl Counts {
@@ -85,6 +91,8 @@ impl Counts {
             requests: metrics.counters(names::HTTP_REQUESTS)?,
             seconds: metrics.histograms(names::HTTP_SECONDS, BOUNDS)?.with_label_values(&["controller"]),
             refused: metrics.counters(names::CONTROLLER_REFUSED)?,
+            streams: metrics.gauges(names::CONTROLLER_STREAMS)?.with_label_values::<&str>(&[]),
+            streams_ended: metrics.counters(names::CONTROLLER_STREAMS_ENDED)?,
             polls: metrics.gauges(names::CONTROLLER_POLLS)?.with_label_values(&["controller"]),
         })
     }
@@ -132,6 +140,7 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
     let api = Api {
         room: BodyRoom::new(limits.body, limits.body.saturating_mul(BODIES), BODY_PATIENCE),
         places: Arc::new(Semaphore::new(limits.concurrency.min(Semaphore::MAX_PERMITS))),
+        streams: Arc::new(Semaphore::new(stream::STREAMS)),
         counts: Counts::new(&app.metrics)?,
         app,
     };
@@ -163,6 +172,10 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/switchyard/v1/giveback", post(agent::give_back))
         .route("/switchyard/v1/leave", post(agent::leave))
         .route("/switchyard/v1/nodes/commands", get(distribution::commands))
+        .route("/switchyard/v1/instances", get(cloud::instances))
+        .route("/switchyard/v1/instances/{id}/why", get(cloud::why))
+        .route("/switchyard/v1/nodes", get(cloud::nodes))
+        .route("/switchyard/v1/watch", get(stream::watch))
         .route("/switchyard/v1/nodes/confirm-absence", post(node::confirm_absence))
         .merge(routes(&door, Manner::Controller, "/api/v1/apikey"))
         .method_not_allowed_fallback(gate::wrong_method)

@@ -12,6 +12,7 @@ use super::answer::{Done, Fail, as_json};
 use crate::{
     controller::{ops::NodeView, records::InstanceRecord},
     wire::{
+        cloud::Instance,
         node::Node,
         template::{Template, Version},
         vm::{ListedVm, Vm},
@@ -46,6 +47,16 @@ pub(super) fn vm(record: InstanceRecord, registry: &str) -> Vm {
         vlan: record.spec.vlan,
         usb_device: record.spec.usb_device,
         startup_script: record.script,
+    }
+}
+
+/// One instance, with what only our own API says of it.
+pub(super) fn instance(record: &InstanceRecord, registry: &str) -> Instance {
+    Instance {
+        template_name: record.spec.template_name.clone(),
+        priority: record.spec.priority,
+        attempt: record.attempt,
+        vm: vm(record.clone(), registry),
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{Commands, Groups};
+use super::{Commands, Groups, changes::What, look::Age};
 
 use crate::{
     auth::keys::ApiKey,
@@ -18,7 +18,7 @@ use crate::{
         schedule::fit::{Candidate, Kind},
         schedule::rank::{Order, order},
     },
-    model::{ApiKeyId, CommandId, DistributionId, GroupId, InstanceId, NodeId, StartId},
+    model::{ApiKeyId, CommandId, DistributionId, GroupId, InstanceId, NodeId, StartId, Timestamp},
     store::{
         Event, KeyValue, LeaseId, Member, Revision,
         keys::{Keys, Subject},
@@ -55,17 +55,21 @@ pub struct Effects {
     pub queued: Vec<InstanceId>,
     /// Nodes whose instances, settings or presence changed.
     pub nodes: HashSet<NodeId>,
+    /// All of it in order, for those that watch.
+    pub(super) changes: Vec<(Revision, What)>,
 }
 
 /// Everything below the cluster's prefix, as of one revision.
 #[derive(Debug, Default)]
 pub struct Cache {
     ageing: f64,
-    applied: Revision,
+    pub(super) applied: Revision,
     head: Revision,
-    instances: HashMap<InstanceId, Item<InstanceRecord>>,
-    nodes: BTreeMap<NodeId, Item<NodeRecord>>,
-    presence: HashMap<NodeId, Item<Presence>>,
+    pub(super) instances: HashMap<InstanceId, Item<InstanceRecord>>,
+    /// Those that have a record, and those that their start has yet to make.
+    pub(super) shown: BTreeSet<Age>,
+    pub(super) nodes: BTreeMap<NodeId, Item<NodeRecord>>,
+    pub(super) presence: HashMap<NodeId, Item<Presence>>,
     pub(super) groups: Groups,
     commands: Commands,
     api_keys: BTreeMap<ApiKeyId, Item<ApiKey>>,
@@ -77,7 +81,7 @@ pub struct Cache {
     by_node: HashMap<NodeId, BTreeSet<InstanceId>>,
     by_start: HashMap<StartId, BTreeSet<InstanceId>>,
     /// What waits, in order, by what it asks of a node.
-    queue: HashMap<Kind, BTreeSet<(Order, InstanceId)>>,
+    pub(super) queue: HashMap<Kind, BTreeSet<(Order, InstanceId)>>,
     /// Offers that nobody has claimed yet.
     offers: BTreeSet<InstanceId>,
     /// When this controller saw the offers of the last minute.
@@ -123,7 +127,7 @@ impl Cache {
         for event in events {
             match event {
                 Event::Put(kv) => self.put(keys, kv, now, &mut effects),
-                Event::Deleted { key, .. } => self.delete(keys, key, &mut effects),
+                Event::Deleted { key, mod_revision } => self.delete(keys, key, *mod_revision, &mut effects),
             }
         }
         self.applied = self.applied.max(revision);
@@ -135,7 +139,7 @@ impl Cache {
         self.take_in(keys, kv, now, effects);
         if let Some(error) = self.unreadable.remove(&kv.key) {
             // What was there before is no longer what is there: acting on it would lose every race for ever.
-            self.delete(keys, &kv.key, effects);
+            self.delete(keys, &kv.key, kv.mod_revision, effects);
             self.unreadable.insert(kv.key.clone(), error);
         }
     }
@@ -145,17 +149,22 @@ impl Cache {
         match keys.subject(&kv.key) {
             Subject::Head => self.head = self.head.max(kv.mod_revision),
             Subject::Instance(id) => {
-                let (Ok(id), Some(item)) = (InstanceId::parse(id), self.read(kv, now)) else { return };
+                let Ok(id) = InstanceId::parse(id) else { return };
+                let Some(item) = self.read::<InstanceRecord>(kv, now) else { return };
+                let what = What::Instance(id.clone(), Some(item.record.clone()));
+                effects.changes.push((kv.mod_revision, what));
                 self.put_instance(id, item, effects);
             }
             Subject::Node(id) => {
                 let (Ok(id), Some(item)) = (NodeId::parse(id), self.read(kv, now)) else { return };
                 effects.nodes.insert(id.clone());
+                effects.changes.push((kv.mod_revision, What::Node(id.clone())));
                 self.nodes.insert(id, item);
             }
             Subject::NodeAlive(id) => {
                 let (Ok(id), Some(item)) = (NodeId::parse(id), self.read(kv, now)) else { return };
                 effects.nodes.insert(id.clone());
+                effects.changes.push((kv.mod_revision, What::Node(id.clone())));
                 self.presence.insert(id, item);
             }
             Subject::Group(id) => {
@@ -217,6 +226,7 @@ impl Cache {
     fn put_instance(&mut self, id: InstanceId, item: Item<InstanceRecord>, effects: &mut Effects) {
         let old = self.instances.remove(&id);
         if let Some(old) = &old {
+            self.shown.remove(&(old.record.created, id.clone()));
             self.unindex(&id, &old.record);
             effects.nodes.extend(old.record.node().cloned());
         }
@@ -238,7 +248,15 @@ impl Cache {
                 self.note_offer(item.seen);
             }
         }
+        self.shown.insert((item.record.created, id.clone()));
         self.instances.insert(id, item);
+    }
+
+    /// It is no longer shown, unless it still has a record or is yet to be made.
+    fn hide(&mut self, created: Timestamp, id: &InstanceId) {
+        if !self.instances.contains_key(id) && !self.unmade.contains_key(id) {
+            self.shown.remove(&(created, id.clone()));
+        }
     }
 
     fn note_offer(&mut self, now: Instant) {
@@ -266,23 +284,27 @@ impl Cache {
         remove_from(&mut self.by_start, &record.start, id);
     }
 
-    fn order_of(&self, record: &InstanceRecord) -> Order {
+    /// The place of a waiting start.
+    pub fn order_of(&self, record: &InstanceRecord) -> Order {
         order(record.spec.priority, record.created, self.ageing)
     }
 
     fn put_start(&mut self, id: StartId, item: Item<StartRecord>) {
-        if let Some(old) = self.starts.get(&id) {
-            for unmade in old.record.unmade() {
-                self.unmade.remove(unmade);
-            }
+        let old = self.starts.remove(&id);
+        for unmade in old.iter().flat_map(|old| old.record.unmade()) {
+            self.unmade.remove(unmade);
         }
         for unmade in item.record.unmade() {
             self.unmade.insert(unmade.clone(), id.clone());
+            self.shown.insert((item.record.created, unmade.clone()));
         }
         self.starts.insert(id, item);
+        for unmade in old.iter().flat_map(|old| old.record.unmade()) {
+            self.hide(old.as_ref().map_or(Timestamp::NEVER, |old| old.record.created), unmade);
+        }
     }
 
-    fn delete(&mut self, keys: &Keys, key: &str, effects: &mut Effects) {
+    fn delete(&mut self, keys: &Keys, key: &str, revision: Revision, effects: &mut Effects) {
         self.unreadable.remove(key);
         match keys.subject(key) {
             Subject::Instance(id) => {
@@ -290,16 +312,20 @@ impl Cache {
                 if let Some(old) = self.instances.remove(&id) {
                     self.unindex(&id, &old.record);
                     effects.nodes.extend(old.record.node().cloned());
+                    self.hide(old.record.created, &id);
+                    effects.changes.push((revision, What::Instance(id, None)));
                 }
             }
             Subject::Node(id) => {
                 let Ok(id) = NodeId::parse(id) else { return };
                 self.nodes.remove(&id);
+                effects.changes.push((revision, What::Node(id.clone())));
                 effects.nodes.insert(id);
             }
             Subject::NodeAlive(id) => {
                 let Ok(id) = NodeId::parse(id) else { return };
                 self.presence.remove(&id);
+                effects.changes.push((revision, What::Node(id.clone())));
                 effects.nodes.insert(id);
             }
             Subject::ApiKey(id) => {
@@ -324,6 +350,7 @@ impl Cache {
                 if let Some(old) = self.starts.remove(&id) {
                     for unmade in old.record.unmade() {
                         self.unmade.remove(unmade);
+                        self.hide(old.record.created, unmade);
                     }
                 }
             }
@@ -347,7 +374,10 @@ impl Cache {
             || (queued == self.queue.values().map(BTreeSet::len).sum::<usize>()
                 && placed == self.by_node.values().map(BTreeSet::len).sum::<usize>()
                 && self.instances.len() == self.by_start.values().map(BTreeSet::len).sum::<usize>()
-                && unmade == self.unmade.len())
+                && unmade == self.unmade.len()
+                && self.shown.len()
+                    == self.instances.len()
+                        + self.unmade.keys().filter(|id| !self.instances.contains_key(*id)).count())
     }
 }
 
@@ -397,14 +427,7 @@ impl Cache {
 
     /// All instances, those of unfinished starts too, oldest first.
     pub fn shown_instances(&self) -> Vec<Arc<InstanceRecord>> {
-        let made = self.instances.values().map(|item| item.record.clone());
-        let unmade = self.unmade.iter().filter_map(|(id, start)| {
-            let record = &self.starts.get(start)?.record;
-            (!self.instances.contains_key(id)).then(|| Arc::new(record.instance(start, id)))
-        });
-        let mut all: Vec<_> = made.chain(unmade).collect();
-        all.sort_by(|a, b| (a.created, &a.id).cmp(&(b.created, &b.id)));
-        all
+        self.instances_after(None).map(|(_, record)| record).collect()
     }
 
     /// The start that has yet to make this instance.

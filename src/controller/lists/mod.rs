@@ -7,9 +7,11 @@
 
 mod cache;
 mod commands;
+mod changes;
 mod feed;
 mod groups;
 mod head;
+mod look;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
@@ -20,8 +22,10 @@ use tokio::sync::{Notify, watch};
 
 pub use cache::{Cache, Effects, Item};
 pub use commands::Commands;
+pub use changes::{Batch, Changed, Changes, NotKept, What};
 pub(super) use feed::{Feed, Told, probe};
 pub use groups::Groups;
+pub use look::Age;
 
 use head::Heads;
 
@@ -73,6 +77,7 @@ struct Inner {
     /// The `head` that the cache has applied.
     applied: watch::Sender<Revision>,
     heads: Heads,
+    changes: Changes,
     /// Asks the feed to list anew: the watch is silent although there is something to tell.
     relist: Notify,
     store: Arc<dyn Store>,
@@ -91,6 +96,7 @@ impl Lists {
                 cache,
                 applied,
                 heads,
+                changes: Changes::default(),
                 relist: Notify::new(),
                 store,
                 keys,
@@ -174,22 +180,35 @@ impl Lists {
         Ok(Cache::of(self.inner.ageing, &self.inner.keys, all.kvs, all.revision, clock::now()))
     }
 
+    /// The last changes.
+    pub fn changes(&self) -> &Changes {
+        &self.inner.changes
+    }
+
     fn replace(&self, mut next: Cache) {
-        let head = {
+        let (head, upto, missed) = {
             let mut cache = self.inner.cache.write().unwrap_or_else(PoisonError::into_inner);
             next.inherit(&cache);
+            let goes_on = cache.applied() > 0 && next.applied() >= cache.applied();
+            let missed = goes_on.then(|| next.differs_from(&cache));
             *cache = next;
-            cache.head()
+            (cache.head(), cache.applied(), missed)
         };
+        match missed {
+            Some(missed) => self.inner.changes.add(upto, missed),
+            // The first, or a store that went back: nobody can go on from what there was.
+            None => self.inner.changes.begin_anew(upto),
+        }
         self.inner.applied.send_replace(head);
     }
 
     fn apply(&self, revision: Revision, events: &[crate::store::Event]) -> Effects {
-        let (effects, head) = {
+        let (mut effects, head) = {
             let mut cache = self.inner.cache.write().unwrap_or_else(PoisonError::into_inner);
             let effects = cache.apply(&self.inner.keys, revision, events, clock::now());
             (effects, cache.head())
         };
+        self.inner.changes.add(revision, std::mem::take(&mut effects.changes));
         self.inner.applied.send_if_modified(|at| std::mem::replace(at, head) != head);
         effects
     }

@@ -131,17 +131,17 @@ impl Ops {
 }
 
 /// Why instances wait: found once for all that ask for the same.
-struct Reasons<'a> {
+pub(super) struct Reasons<'a> {
     cache: &'a Cache,
     known: HashMap<String, String>,
 }
 
 impl<'a> Reasons<'a> {
-    fn new(cache: &'a Cache) -> Self {
+    pub(super) fn new(cache: &'a Cache) -> Self {
         Self { cache, known: HashMap::new() }
     }
 
-    fn explain(&mut self, record: Arc<InstanceRecord>) -> Arc<InstanceRecord> {
+    pub(super) fn explain(&mut self, record: Arc<InstanceRecord>) -> Arc<InstanceRecord> {
         if !record.is_queued() {
             return record;
         }

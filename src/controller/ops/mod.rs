@@ -9,12 +9,14 @@ mod error;
 mod groups;
 mod heartbeat;
 mod instances;
+pub mod look;
 mod nodes;
 mod poll;
 mod scripts;
 mod start;
 pub mod templates;
 mod together;
+mod why;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -47,7 +47,7 @@ impl Ops {
         }
     }
 
-    fn view(&self, cache: &Cache, item: &Item<NodeRecord>) -> NodeView {
+    pub(super) fn view(&self, cache: &Cache, item: &Item<NodeRecord>) -> NodeView {
         let record = item.record.as_ref();
         let running: Vec<_> = cache
             .on_node(&record.id)

@@ -76,6 +76,49 @@ pub enum Misfit {
     Pulling,
 }
 
+impl Misfit {
+    /// How near to fitting a node is that has nothing else in the way.
+    pub fn nearness(self) -> usize {
+        self as usize
+    }
+
+    /// The word of the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::OtherNode => "other-node",
+            Self::Architecture => "architecture",
+            Self::Group => "group",
+            Self::Usb => "usb",
+            Self::Silent => "silent",
+            Self::Drained => "drained",
+            Self::Full => "full",
+            Self::Pulling => "pulling",
+        }
+    }
+
+    /// In words, of one node.
+    pub fn about(self, spec: &InstanceSpec, candidate: Candidate<'_>) -> String {
+        let settings = &candidate.node.settings;
+        match self {
+            Self::OtherNode => {
+                format!("the start asks for node `{}`", spec.node.as_ref().map_or("", NodeId::as_str))
+            }
+            Self::Architecture => {
+                let arch = spec.arch.map_or("its architecture", |arch| arch.as_str());
+                format!("it cannot run {arch}")
+            }
+            Self::Group => format!("it is not in group `{}`, nor does it stand in for it now", spec.group_id),
+            Self::Usb => format!("it has no USB device `{}`", spec.usb_device),
+            Self::Silent => "it is not reporting".into(),
+            Self::Drained => "it takes no starts: drain mode".into(),
+            Self::Full => {
+                format!("it has no room: {} of {} places are taken", candidate.taken, settings.capacity)
+            }
+            Self::Pulling => "it is pulling a template, and takes nothing else meanwhile".into(),
+        }
+    }
+}
+
 /// Whether the node could ever run it.
 pub fn suits(spec: &InstanceSpec, node: &NodeRecord, grouped: Grouped) -> Result<(), Misfit> {
     if spec.node.as_ref().is_some_and(|wanted| *wanted != node.id) {

@@ -139,6 +139,13 @@ const CONTROLLER: &[Row] = &[
     Row { methods: DELETE, path: "/api/v1/vm", route: Route { repeatable: true, ..WRITE } },
     Row { methods: ANY, path: "/api/v1/**", route: WRITE },
     Row { methods: ONLY_GET, path: "/switchyard/v1/tasks", route: POLL },
+    // Changes as they happen: it goes on for as long as both sides are there.
+    Row {
+        methods: ONLY_GET,
+        path: "/switchyard/v1/watch",
+        route: Route { pace: Pace::Bulk, repeatable: false, ..READ },
+    },
+    Row { methods: GET, path: "/switchyard/v1/**", route: READ },
     Row { methods: ANY, path: "/switchyard/v1/**", route: WRITE },
     // Queue clients wait for a task as nodes do; of the vendor's queue only two paths are public.
     Row { methods: ONLY_GET, path: "/queue/v1/**", route: POLL },
