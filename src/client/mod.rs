@@ -12,6 +12,7 @@ pub mod replication;
 mod templates;
 pub mod transfer;
 pub mod lists;
+mod webhook;
 
 pub use admin::Admin;
 pub use agent_api::{AgentApi, ControllerStatus, Limits};
@@ -20,3 +21,4 @@ pub use error::ClientError;
 pub use failover::{Failover, http_client};
 pub use login::Login;
 pub use templates::Templates;
+pub use webhook::Webhook;

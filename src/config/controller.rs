@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{BaseUrl, Etcd, Log, Server, auth::Auth};
+use super::{BaseUrl, Etcd, Log, Server, auth::Auth, events::Events};
 
 /// Everything a controller is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Controller {
     pub timeouts: Timeouts,
     /// `[limits]`.
     pub limits: Limits,
+    /// `[events]`.
+    pub events: Events,
 }
 
 /// `[store]`.

@@ -11,6 +11,7 @@ mod health;
 pub mod agent;
 pub mod auth;
 pub mod controller;
+pub mod events;
 pub mod proxy;
 pub mod registry;
 mod server;

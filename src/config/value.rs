@@ -253,6 +253,14 @@ pub(super) fn base_url(given: &Given<'_>) -> Result<BaseUrl, Wrong> {
     })
 }
 
+/// An address that events are posted to. What is behind its host may be a secret and is not shown.
+pub(super) fn webhook(given: &Given<'_>) -> Result<super::events::WebhookUrl, Wrong> {
+    let text = text(given)?;
+    text.parse().map_err(|error: super::events::WebhookUrlError| {
+        Wrong::new("is no address to post to".to_owned(), error.to_string())
+    })
+}
+
 fn host_hint(text: &str) -> Option<String> {
     text.contains('_').then(|| "a host name has no underscore; use `-`, or the IP address".to_owned())
 }

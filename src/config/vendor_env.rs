@@ -32,6 +32,8 @@ enum Form {
     Url,
     /// A switch that says the opposite of ours.
     Not,
+    /// A switch, as Go's services read one.
+    Switch,
     /// In the words of Go, in which the vendor's services read it.
     Flag,
 }
@@ -49,6 +51,7 @@ const CONTROLLER: &[Honoured] = &[
     ("ANKA_INSTANCE_ACTIVE_TIMEOUT", ("timeouts", "instance_active"), Form::Same),
     ("ANKA_QUERY_TASK_TIMEOUT", ("timeouts", "poll"), Form::Same),
     ("ANKA_GRACEFUL_SHUTDOWN_TIMEOUT", ("shutdown", "grace"), Form::Same),
+    ("ANKA_ENABLE_EVENT_LOGGING", ("events", "log"), Form::Switch),
     ("ANKA_ENABLE_AUTH", ("auth", "enabled"), Form::Flag),
     ("ANKA_ROOT_TOKEN", ("auth", "root_token"), Form::Same),
     ("ANKA_ENABLE_API_KEYS", ("auth", "api_keys"), Form::Flag),
@@ -57,6 +60,7 @@ const CONTROLLER: &[Honoured] = &[
 
 /// Those that count only while a switch is on, with that.
 const SWITCHED: &[(&str, &[Honoured])] = &[
+    ("ANKA_ENABLE_EVENT_LOGGING", &[("ANKA_EVENT_LOG_URL", ("events", "url"), Form::Same)]),
     (
         "ANKA_USE_ETCD_TLS",
         &[
@@ -142,6 +146,7 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_ADVERTISE_CLIENT_URLS", "it is about the vendor's own store"),
     ("ANKA_AUTO_COMPACTION_*", "it is about the vendor's own store"),
     ("ANKA_DEFRAG_DB_INTERVAL", "it is about the vendor's own store"),
+    ("ANKA_EVENT_LOG_URL", "`ANKA_ENABLE_EVENT_LOGGING` is not on"),
     ("ANKA_*LOG*", "this version logs to standard error only"),
 ];
 
@@ -251,6 +256,7 @@ fn read<'a>(env: &Env, variable: &'a str, form: Form, faults: &mut Vec<Fault>) -
         Form::Listen if text.starts_with(':') => format!("0.0.0.0{text}"),
         Form::Url => text.trim_end_matches('/').to_owned(),
         Form::Not => (!on(text)).to_string(),
+        Form::Switch => on(text).to_string(),
         Form::Flag if matches!(text, "1" | "t" | "T" | "TRUE" | "True") => "true".to_owned(),
         Form::Flag if matches!(text, "0" | "f" | "F" | "FALSE" | "False") => "false".to_owned(),
         Form::Same | Form::Listen | Form::Flag => text.to_owned(),

@@ -77,6 +77,10 @@ impl Core {
         let of = member.clone();
         loops.start(Stage::Loops, "commands", move |stop| duties::run(duties::commands(), of.clone(), stop));
         let of = member;
+        loops.start(Stage::Loops, "events", {
+            let member = of.clone();
+            move |stop| duties::run(duties::events(), member.clone(), stop)
+        });
         loops.start(Stage::Loops, "absence", move |stop| duties::run(duties::absence(), of.clone(), stop));
         let of = ops.clone();
         loops.start(Stage::Leases, "lease", move |stop| lease.clone().keep(of.inner.store.clone(), stop));

@@ -15,6 +15,8 @@
 //!   requests/<start>         StartRecord: ids, body hash, expiry                        no lease
 //!   members/<role>/<name>    Member: address, version, zone; by controllers, registries  member's lease
 //!   cohort/<service>         from which version proxies serve agents, by proxies        no lease
+//!   events/<event>           Event: what was done, for a while                          no lease
+//!   event-position           how far the receiver of events is                          no lease
 //!   leader/<duty>            Leader: who runs it                                        leader's lease
 //! /switchyard-bulk/<cluster>/
 //!   scripts/<start>/<n>      a startup script, in chunks                                no lease
@@ -59,6 +61,8 @@ pub enum Subject<'a> {
     Member(&'a str, &'a str),
     /// A duty's leader.
     Leader(&'a str),
+    /// An event of the log.
+    Event(&'a str),
     /// Written by a newer version; not ours to judge.
     Other,
 }
@@ -145,6 +149,16 @@ impl Keys {
     }
 
     /// See the drawing.
+    pub fn event(&self, id: &str) -> String {
+        format!("{}events/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn event_position(&self) -> String {
+        format!("{}event-position", self.root)
+    }
+
+    /// See the drawing.
     pub fn leader(&self, duty: &str) -> String {
         format!("{}leader/{duty}", self.root)
     }
@@ -192,6 +206,7 @@ impl Keys {
             },
             Some(("distributions", id)) => Subject::Distribution(id),
             Some(("requests", id)) => Subject::Start(id),
+            Some(("events", id)) => Subject::Event(id),
             Some(("leader", duty)) => Subject::Leader(duty),
             Some(("queue", rest)) => match rest.split_once('/') {
                 Some(("start", id)) => Subject::QueuedStart(id),
@@ -229,6 +244,8 @@ mod tests {
         assert_eq!(keys.subject(&keys.queued_start(&instance)), Subject::QueuedStart("i1"));
         assert_eq!(keys.subject(&keys.start(&StartId::parse("s1").unwrap())), Subject::Start("s1"));
         assert_eq!(keys.subject(&keys.member("controller", "c1")), Subject::Member("controller", "c1"));
+        assert_eq!(keys.subject(&keys.event("7-x")), Subject::Event("7-x"));
+        assert_eq!(keys.subject(&keys.event_position()), Subject::Other);
         assert_eq!(keys.subject(&keys.leader("expiry")), Subject::Leader("expiry"));
         assert_eq!(keys.subject("/switchyard/main/later/x"), Subject::Other);
         assert_eq!(keys.subject("/switchyard/other/head"), Subject::Other);

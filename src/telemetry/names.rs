@@ -58,6 +58,8 @@ metrics! {
     CONTROLLER_REFUSED = "switchyard_controller_refused_total" Counter ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline; and watches: streams (as many as may be are open).";
     CONTROLLER_STREAMS = "switchyard_controller_streams" Gauge [] "Watches that are open at this controller.";
     CONTROLLER_STREAMS_ENDED = "switchyard_controller_streams_ended_total" Counter ["why"] "Watches that the controller ended: behind (changes were taken too slowly), stopping.";
+    CONTROLLER_EVENTS = "switchyard_controller_events_total" Counter ["outcome"] "Events on their way to the receiver of `[events] url`: sent; failed, tries that were not taken; lost, forgotten before they were taken, or refused for good.";
+    CONTROLLER_EVENTS_WAITING = "switchyard_controller_events_waiting" Gauge [] "Events that the receiver was not told yet, at the controller that tells it.";
     REGISTRY_RECEIVED = "switchyard_registry_received_bytes_total" Counter [] "Bytes taken into upload sessions.";
     REGISTRY_SENT = "switchyard_registry_sent_bytes_total" Counter [] "Bytes of blobs given to readers.";
     REGISTRY_MANIFESTS = "switchyard_registry_manifests_total" Counter [] "Manifests published.";

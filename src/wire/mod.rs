@@ -4,6 +4,7 @@
 
 pub mod decisions;
 pub mod envelope;
+pub mod events;
 pub mod explain;
 pub mod lenient;
 pub mod ready;

@@ -75,6 +75,7 @@ impl Cloud {
             registries: Some(registries),
             timeouts: controller::Timeouts::default(),
             limits: controller::Limits::default(),
+            events: Default::default(),
         };
         let role = Controller::open(config, tree.handle()).await.unwrap();
         let controller = format!("http://{}", role.address());

@@ -245,6 +245,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("agent", "agent.token_file", "'DIR/admin.token'"),
     ("proxy", "service.*.token_file", "'DIR/admin.token'"),
     ("controller", "store.embedded", "'/srv/other'"),
+    ("controller", "events.url", "'http://hooks:8080/x'"),
     ("controller", "registries.address", "'http://other:8089'"),
     ("controller", "registries.node_address", "'http://other:8089'"),
     ("registry", "storage.disk", "'/srv/other'"),

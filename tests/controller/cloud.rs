@@ -10,6 +10,7 @@ use switchyard::{
         controller::{
             Controller as ControllerConfig, Limits, Registries, Store as StoreConfig, StoreKind, Timeouts,
         },
+        events::Events,
         registry::{Registry as RegistryConfig, Storage},
     },
     controller::Controller,
@@ -41,6 +42,7 @@ pub(crate) struct Plan {
     pub(crate) limits: Limits,
     /// Who may come in, at controllers and registry alike.
     pub(crate) auth: Auth,
+    pub(crate) events: Events,
     /// False: the controllers have no `[registries]`.
     pub(crate) registry: bool,
     /// Instead of a real registry: some address.
@@ -58,6 +60,7 @@ impl Default for Plan {
             timeouts: Timeouts::default(),
             limits: Limits::default(),
             auth: Auth::default(),
+            events: Events::default(),
             registry: true,
             registries_at: None,
             faults: Faults::new(),
@@ -98,6 +101,7 @@ impl Cloud {
                 server: server(&format!("c{number}")),
                 log: Log::default(),
                 auth: plan.auth.clone(),
+                events: plan.events.clone(),
                 store: StoreConfig {
                     kind: StoreKind::Embedded(dir.path().join("store")),
                     cluster: "main".into(),

@@ -13,6 +13,7 @@ mod bad_input;
 mod clients;
 mod cloud;
 mod commands;
+mod events;
 mod gate;
 mod distribution;
 mod groups;

@@ -165,6 +165,7 @@ fn config(name: &str) -> Config {
             ..Timeouts::default()
         },
         limits: Limits::default(),
+        events: Default::default(),
     }
 }
 

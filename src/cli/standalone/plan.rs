@@ -97,6 +97,7 @@ pub(super) fn controller(
         }),
         timeouts: controller::Timeouts::default(),
         limits: controller::Limits::default(),
+        events: Default::default(),
     }
 }
 

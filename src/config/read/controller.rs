@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::{auth, etcd, server};
 use crate::config::{
     controller::{Controller, Limits, Registries, Store, StoreKind, Timeouts},
+    events::Events,
     raw::Raw,
-    value::{base_url, duration_in, fraction, path, size, time, whole},
+    value::{base_url, duration_in, flag, fraction, path, size, time, webhook, whole},
 };
 
 /// Clients of the controller give up after 10 s; a call that waits longer for a registry answers nobody.
@@ -26,6 +27,7 @@ pub(in crate::config) fn controller<'r>(raw: &'r Raw<'r>) -> Option<Controller> 
     let registries = registries(raw);
     let timeouts = timeouts(raw);
     let limits = limits(raw);
+    let events = events(raw);
     Some(Controller {
         server: server?,
         log,
@@ -34,6 +36,7 @@ pub(in crate::config) fn controller<'r>(raw: &'r Raw<'r>) -> Option<Controller> 
         registries: registries?,
         timeouts,
         limits,
+        events: events?,
     })
 }
 
@@ -93,6 +96,25 @@ fn timeouts<'r>(raw: &'r Raw<'r>) -> Timeouts {
         ageing_per_second: table.or("ageing_per_second", default.ageing_per_second, fraction(0.0..=10_000.0)),
         mass_absence: table.or("mass_absence", default.mass_absence, fraction(0.0..=1.0)),
     }
+}
+
+fn events<'r>(raw: &'r Raw<'r>) -> Option<Events> {
+    let default = Events::default();
+    let table = raw.section("events");
+    let log = table.or("log", default.log, flag);
+    let keep = table.or("keep", default.keep, duration_in(SECOND * 60..=DAY * 30));
+    let given = table.has("url");
+    let url = table.opt("url", webhook);
+    if url.is_some() && !log {
+        table.fault(
+            "url",
+            "is given, but `log` is `false`",
+            "delete one of them: what is not written down is told to nobody",
+        );
+        return None;
+    }
+    // One that cannot be read is a fault already.
+    (!given || url.is_some()).then_some(Events { log, keep, url })
 }
 
 fn limits<'r>(raw: &'r Raw<'r>) -> Limits {

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     controller::{
-        lists::{Age, Seen},
+        lists::{Age, EventPlace, Seen},
         ops::{
             OpsError,
             look::{From, InstanceFilter, NodeFilter},
@@ -21,7 +21,10 @@ use crate::{
     },
     model::{InstanceId, NodeId, Timestamp},
     store::Revision,
-    wire::cloud::{Instances, Nodes, Why},
+    wire::{
+        cloud::{Instances, Nodes, Why},
+        events::Events,
+    },
 };
 
 /// Of one page, if the caller does not say.
@@ -72,6 +75,27 @@ pub(super) async fn nodes(State(api): State<Api>, asked: Asked) -> Answer<Nodes>
     Ok(seen.map(|page| {
         let next = page.next.map(|id| written(revision, id.as_str()));
         Bare(Nodes { revision, nodes: page.found.into_iter().map(views::node).collect(), next })
+    }))
+}
+
+/// A page of the event log.
+pub(super) async fn events(State(api): State<Api>, asked: Asked) -> Answer<Events> {
+    let action = match asked.get("action") {
+        None => None,
+        Some(word) => Some(
+            serde_json::from_value(word.into()).map_err(|error| Fail::bad(format!("`action`: {error}")))?,
+        ),
+    };
+    let cursor = cursor::<EventPlace>(&asked, |text| {
+        let (revision, id) = text.split_once('/')?;
+        Some((revision.parse().ok()?, id.to_owned()))
+    })?;
+    let from = From { after: cursor.as_ref().map(|(_, place)| place.clone()), limit: limit(&asked)? };
+    let seen = api.app.ops.events_page(action, &from).await.map_err(Fail::for_agent)?;
+    let revision = first_revision(cursor, seen.value.revision)?;
+    Ok(seen.map(|page| {
+        let next = page.next.map(|(at, id)| written(revision, &format!("{at}/{id}")));
+        Bare(Events { revision, events: page.found, next })
     }))
 }
 

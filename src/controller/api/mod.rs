@@ -25,7 +25,10 @@ mod stream;
 mod views;
 mod vm;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -79,6 +82,8 @@ struct Counts {
     polls: IntGauge,
     streams: IntGauge,
     streams_ended: IntCounterVec,
+    events: IntCounterVec,
+    events_waiting: IntGauge,
 }
 
 impl Counts {
@@ -92,6 +97,8 @@ impl Counts {
             seconds: metrics.histograms(names::HTTP_SECONDS, BOUNDS)?.with_label_values(&["controller"]),
             refused: metrics.counters(names::CONTROLLER_REFUSED)?,
             streams: metrics.gauges(names::CONTROLLER_STREAMS)?.with_label_values::<&str>(&[]),
+            events: metrics.counters(names::CONTROLLER_EVENTS)?,
+            events_waiting: metrics.gauges(names::CONTROLLER_EVENTS_WAITING)?.with_label_values::<&str>(&[]),
             streams_ended: metrics.counters(names::CONTROLLER_STREAMS_ENDED)?,
             polls: metrics.gauges(names::CONTROLLER_POLLS)?.with_label_values(&["controller"]),
         })
@@ -175,6 +182,7 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/switchyard/v1/instances", get(cloud::instances))
         .route("/switchyard/v1/instances/{id}/why", get(cloud::why))
         .route("/switchyard/v1/nodes", get(cloud::nodes))
+        .route("/switchyard/v1/events", get(cloud::events))
         .route("/switchyard/v1/watch", get(stream::watch))
         .route("/switchyard/v1/nodes/confirm-absence", post(node::confirm_absence))
         .merge(routes(&door, Manner::Controller, "/api/v1/apikey"))
@@ -191,5 +199,12 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
 }
 
 async fn metrics(State(api): State<Api>) -> impl IntoResponse {
+    // Counted where they are told, which knows no metrics.
+    let pushed = api.app.ops.pushed();
+    for (outcome, count) in [("sent", &pushed.sent), ("failed", &pushed.failed), ("lost", &pushed.lost)] {
+        let counter = api.counts.events.with_label_values(&[outcome]);
+        counter.inc_by(count.load(Ordering::Relaxed).saturating_sub(counter.get()));
+    }
+    api.counts.events_waiting.set(pushed.waiting.load(Ordering::Relaxed));
     ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], api.app.metrics.text())
 }

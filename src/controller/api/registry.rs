@@ -47,7 +47,7 @@ pub(super) async fn delete(
     AnyType(ask): AnyType<RevertTemplate>,
 ) -> Result<Empty, Fail> {
     let text = required("id", asked.get("id").or(ask.id.as_deref()))?;
-    api.app.ops.templates().delete(&id("id", text)?).await?;
+    api.app.ops.delete_template(&id("id", text)?).await?;
     Ok(Empty)
 }
 
@@ -76,7 +76,7 @@ pub(super) async fn revert(
         None => ask,
     };
     id::<TemplateId>("id", &template)?;
-    api.app.ops.templates().revert(&RevertTemplate { id: Some(template), ..ask }).await?;
+    api.app.ops.revert_template(&RevertTemplate { id: Some(template), ..ask }).await?;
     Ok(Empty)
 }
 

@@ -30,6 +30,7 @@ use crate::{
     wire::{
         cloud::{End, Gone, InstanceChange, NodeChange, Place},
         envelope::{Envelope, Status},
+        events::Placed,
     },
 };
 
@@ -43,7 +44,7 @@ const PIECE: usize = 256;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// What can be asked for.
-const KINDS: [&str; 2] = ["instances", "nodes"];
+const KINDS: [&str; 3] = ["instances", "nodes", "events"];
 
 /// One stream.
 struct Watch {
@@ -215,6 +216,7 @@ impl Watch {
         let kind = match &change.what {
             What::Instance(..) => "instances",
             What::Node(..) => "nodes",
+            What::Event(..) => "events",
         };
         if !self.kinds.contains(kind) {
             return None;
@@ -237,6 +239,7 @@ impl Watch {
                 let node = ops.node_now(of).map(views::node);
                 block(&id, "node", &NodeChange { revision, id: of.to_string(), node })
             }
+            What::Event(event) => block(&id, "event", &Placed { revision, event: event.as_ref().clone() }),
         })
     }
 }

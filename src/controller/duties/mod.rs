@@ -5,6 +5,7 @@
 //! changed: restart, failover and normal running are one path.
 
 mod absence;
+mod events;
 mod commands;
 mod expiry;
 mod offers;
@@ -54,6 +55,11 @@ pub(super) fn absence() -> impl Pass {
 /// See [`mod@commands`].
 pub(super) fn commands() -> impl Pass {
     commands::Commands
+}
+
+/// See [`mod@events`].
+pub(super) fn events() -> impl Pass {
+    events::Events::default()
 }
 
 /// Runs a duty whenever this controller leads it, until `stop`.

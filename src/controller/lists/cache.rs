@@ -9,7 +9,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{Commands, Groups, changes::What, look::Age};
+use super::{Commands, Events, Groups, changes::What, look::Age};
 
 use crate::{
     auth::keys::ApiKey,
@@ -71,6 +71,7 @@ pub struct Cache {
     pub(super) nodes: BTreeMap<NodeId, Item<NodeRecord>>,
     pub(super) presence: HashMap<NodeId, Item<Presence>>,
     pub(super) groups: Groups,
+    pub(super) events: Events,
     commands: Commands,
     api_keys: BTreeMap<ApiKeyId, Item<ApiKey>>,
     starts: HashMap<StartId, Item<StartRecord>>,
@@ -198,6 +199,13 @@ impl Cache {
                 let duty = duty.to_owned();
                 if let Some(item) = self.read(kv, now) {
                     self.leaders.insert(duty, item);
+                }
+            }
+            Subject::Event(id) => {
+                let id = id.to_owned();
+                if let Some(item) = self.read::<crate::wire::events::Event>(kv, now) {
+                    self.events.put(&id, kv.mod_revision, item.record.clone());
+                    effects.changes.push((kv.mod_revision, What::Event(item.record)));
                 }
             }
             // The queue's keys say nothing that the instances do not.
@@ -360,6 +368,7 @@ impl Cache {
             Subject::Leader(duty) => {
                 self.leaders.remove(duty);
             }
+            Subject::Event(id) => self.events.remove(id),
             Subject::Head | Subject::QueuedStart(_) | Subject::Other => {}
         }
     }
@@ -404,6 +413,11 @@ impl Cache {
     /// The `head` that is in here.
     pub fn head(&self) -> Revision {
         self.head
+    }
+
+    /// The event log.
+    pub fn events(&self) -> &Events {
+        &self.events
     }
 
     /// An instance that has a record.

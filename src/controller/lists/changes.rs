@@ -12,6 +12,7 @@ use crate::{
     controller::records::InstanceRecord,
     model::{InstanceId, NodeId},
     store::Revision,
+    wire::events::Event,
 };
 
 /// Changes that are kept. A start to its end has some eight of them; each holds its record, of some 2 KiB.
@@ -24,6 +25,8 @@ pub enum What {
     Instance(InstanceId, Option<Arc<InstanceRecord>>),
     /// A node, its settings or its presence. What it looks like depends on more than its record.
     Node(NodeId),
+    /// Something that was done.
+    Event(Arc<Event>),
 }
 
 /// One change.

@@ -75,6 +75,9 @@ impl Cache {
         let lost = earlier.nodes.keys().filter(|id| !self.nodes.contains_key(*id));
         let silent = earlier.presence.keys().filter(|id| !self.presence.contains_key(*id));
         let lost = lost.chain(silent).map(|id| (self.applied, What::Node(id.clone())));
+        let events = self.events.after_revision(earlier.applied);
+        let events = events.map(|(place, event)| (place.0, What::Event(event.clone())));
+        let made = made.chain(events);
         let mut all: Vec<_> = made.chain(gone).chain(nodes).chain(present).chain(lost).collect();
         all.sort_by_key(|(revision, _)| *revision);
         all

@@ -8,6 +8,7 @@
 mod cache;
 mod commands;
 mod changes;
+mod events;
 mod feed;
 mod groups;
 mod head;
@@ -21,8 +22,9 @@ use std::{
 use tokio::sync::{Notify, watch};
 
 pub use cache::{Cache, Effects, Item};
-pub use commands::Commands;
 pub use changes::{Batch, Changed, Changes, NotKept, What};
+pub use commands::Commands;
+pub use events::{EventPlace, Events};
 pub(super) use feed::{Feed, Told, probe};
 pub use groups::Groups;
 pub use look::Age;

@@ -10,6 +10,7 @@ use crate::{
     model::NodeId,
     store::{Consistency, LeaseId},
     wire::agent::{Claim, GiveBack, Granted, Join, Joined, Leave, NodeSettings, NodeWish},
+    wire::events::Action,
 };
 
 const GRANTED: Granted = Granted { granted: true, why: String::new() };
@@ -165,6 +166,9 @@ impl Ops {
             if presence.is_some() {
                 draft = draft.delete(&alive);
             }
+            // One that leaves does so by itself, when nothing of it is left.
+            let action = if idle { Action::NodeUnregistered } else { Action::DeleteNode };
+            draft = self.logged(draft, Some(super::events::of_node(action, node)))?;
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
                 if let Some(lease) = presence.and_then(|kv| kv.lease) {
                     self.revoke_later(lease);

@@ -71,8 +71,10 @@ impl Ops {
                         "instance `{id}` was written by a newer controller; ask that one"
                     )));
                 }
-                (Change::Delete(done), _) => {
-                    (draft.delete(&key).delete(self.inner.keys.queued_start(id)), done)
+                (Change::Delete(done), seen) => {
+                    let event = super::events::of_change(seen.map(|(record, ..)| record), None);
+                    let draft = draft.delete(&key).delete(self.inner.keys.queued_start(id));
+                    (self.logged(draft, event)?, done)
                 }
                 (Change::Write(next, done), seen) => {
                     (self.draft_change(draft, id, seen.map(|(record, ..)| record), &next, &beside)?, done)
@@ -112,6 +114,7 @@ impl Ops {
             tracing::error!(instance.id = %id, from, to, "a state was to be left by an edge that does not exist");
             return Err(OpsError::Conflict(format!("an instance in {from} cannot become {to}")));
         }
+        draft = self.logged(draft, super::events::of_change(old, Some(next)))?;
         draft = draft.put(keys.instance(id), next)?;
         let was_queued = old.is_some_and(InstanceRecord::is_queued);
         if next.is_queued() && !was_queued {

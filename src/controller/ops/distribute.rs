@@ -18,6 +18,7 @@ use crate::{
     wire::{
         command::{CommandState, Order, PullTemplate},
         distribution::{Distribute, Distribution, DistributionRequest, NodeProgress},
+        events::Action,
     },
 };
 
@@ -86,6 +87,9 @@ impl Ops {
         };
         let key = self.inner.keys.distribution(&record.id);
         let draft = self.draft_parts(Draft::new(&key).at(&key, 0), &mut record)?;
+        let (id, tag) = (record.template.template.as_str(), record.template.tag.clone());
+        let event = super::events::of_template(Action::DistributeTemplateToNodes, id, Some(tag));
+        let draft = self.logged(draft, Some(event))?;
         match self.inner.writes.commit(draft, Patience::new()).await? {
             Outcome::Done => {}
             Outcome::Lost(_) => {

@@ -208,8 +208,12 @@ impl Ops {
             if newer || !worth_writing(&record, &facts, now.since(record.reported)) {
                 return Ok(Some(record.settings));
             }
+            let pulled = super::events::of_facts(node, &record.facts, &facts);
             let next = NodeRecord { facts: facts.clone(), reported: now, absence: None, ..record };
-            let draft = Draft::new(&key).at(&key, revision).put(&key, &next)?;
+            let mut draft = Draft::new(&key).at(&key, revision).put(&key, &next)?;
+            for event in pulled {
+                draft = self.logged(draft, Some(event))?;
+            }
             match self.inner.writes.commit(draft, Patience::new()).await? {
                 Outcome::Done => return Ok(Some(next.settings)),
                 Outcome::Lost(Some(kv)) => {

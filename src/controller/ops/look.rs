@@ -162,7 +162,7 @@ impl Ops {
 }
 
 /// The first that are taken, until there are enough or too many were looked at.
-fn gather<T, K: Clone>(
+pub(super) fn gather<T, K: Clone>(
     all: impl Iterator<Item = (K, T)>,
     limit: usize,
     mut takes: impl FnMut(&T) -> bool,

@@ -6,6 +6,7 @@ mod change;
 pub(super) mod commands;
 pub(super) mod distribute;
 mod error;
+mod events;
 mod groups;
 mod heartbeat;
 mod instances;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 
 pub(super) use change::{Beside, Change};
 pub use error::{OpsError, RETRY_AFTER};
+pub use events::Pushed;
 pub use nodes::NodeView;
 
 use super::{
@@ -99,6 +101,7 @@ pub(super) struct Inner {
     /// What nodes said lately that is not worth a record. Losing it costs a little time, nothing else.
     heard: Mutex<HashMap<NodeId, heartbeat::Memory>>,
     hearing: Mutex<Hearing>,
+    pub(super) pushed: Pushed,
 }
 
 impl Ops {
@@ -121,6 +124,7 @@ impl Ops {
                 dispatch: Dispatch::new(config.server.name.clone()),
                 making: Mutex::default(),
                 heard: Mutex::default(),
+                pushed: Pushed::default(),
                 hearing: Mutex::new(Hearing::new(presence)),
                 config,
                 store,

@@ -9,7 +9,10 @@ use crate::{
     },
     model::{NodeId, NodeState},
     store::Consistency,
-    wire::node::{NodeConfig, NodeGroup},
+    wire::{
+        events::Action,
+        node::{NodeConfig, NodeGroup},
+    },
 };
 
 /// A node and what follows from everything else that is known of it.
@@ -93,7 +96,7 @@ impl Ops {
         let capacity = number("max_vm_count", ask.max_vm_count)?;
         let vcpu = number("vcpu_override", ask.vcpu_override)?;
         let ram = number("ram_override", ask.ram_override)?;
-        self.change_node(&id, |record| {
+        self.change_node_as(&id, Some(Action::ConfigNode), |record| {
             let before = record.settings.clone();
             let (settings, fixed) = (&mut record.settings, &mut record.fixed);
             set(&mut settings.name, &mut fixed.name, ask.name.clone());
@@ -116,6 +119,15 @@ impl Ops {
     pub(super) async fn change_node(
         &self,
         id: &NodeId,
+        change: impl FnMut(&mut NodeRecord),
+    ) -> Result<(), OpsError> {
+        self.change_node_as(id, None, change).await
+    }
+
+    async fn change_node_as(
+        &self,
+        id: &NodeId,
+        action: Option<Action>,
         mut change: impl FnMut(&mut NodeRecord),
     ) -> Result<(), OpsError> {
         let key = self.inner.keys.node(id);
@@ -127,6 +139,7 @@ impl Ops {
             let mut record: NodeRecord = records::decode(&kv.value)?;
             change(&mut record);
             let draft = Draft::new(&key).at(&key, kv.mod_revision).put(&key, &record)?;
+            let draft = self.logged(draft, action.map(|action| super::events::of_node(action, id)))?;
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
                 return Ok(());
             }

@@ -30,8 +30,8 @@ const TEXT: usize = 4096;
 /// Largest metadata, encoded: every instance carries its own copy.
 const METADATA: usize = 32 * 1024;
 
-/// Instances made in one transaction: each is a record and a queue entry, beside the start and `head`.
-const BATCH: usize = (MAX_OPS - 2) / 2;
+/// Instances made in one transaction: each is a record and a queue entry, beside the start, its event and `head`.
+const BATCH: usize = (MAX_OPS - 3) / 2;
 
 /// Bytes of one transaction's values; etcd takes requests of 1.5 MiB.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -123,6 +123,7 @@ impl Ops {
             record.made = 0;
             // The first batch goes with the record itself: most starts are done in this one transaction.
             let draft = self.draft_batch(Draft::new(&key).at(&key, 0), id, &mut record)?;
+            let draft = self.logged(draft, Some(super::events::of_start(&record.ids, &record.spec)))?;
             match self.inner.writes.commit(draft, Patience::new()).await? {
                 Outcome::Done => {
                     if !record.unmade().is_empty() {

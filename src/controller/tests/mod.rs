@@ -69,6 +69,7 @@ fn config(name: &str, timeouts: Timeouts) -> Config {
         registries: None,
         timeouts,
         limits: Limits::default(),
+        events: Default::default(),
     }
 }
 
