@@ -7,6 +7,7 @@ pub type Attempt = u32;
 
 /// What the API says of an instance (`reference/controller-api.md` §4.5). The strings are the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum InstanceState {
     /// Queued, offered, claimed or booting.
     Scheduling,

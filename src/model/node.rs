@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// A machine architecture, in the two words that clients index maps by: any other one crashes some of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Arch {
     /// x86-64.
@@ -29,6 +30,7 @@ impl Arch {
 
 /// What the API says of a node (`reference/controller-api.md` §5.2). The strings are the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum NodeState {
     /// Healthy and checking in.
     Active,

@@ -7,6 +7,7 @@ use crate::model::{InstanceState, Timestamp};
 
 /// A page of instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Instances {
     /// Up to where the first page of these saw everything: whoever watches from here on misses nothing.
     pub revision: i64,
@@ -19,6 +20,7 @@ pub struct Instances {
 
 /// A page of nodes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Nodes {
     /// Up to where the first page of these saw everything: whoever watches from here on misses nothing.
     pub revision: i64,
@@ -31,6 +33,7 @@ pub struct Nodes {
 
 /// An instance, with what only we know of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Instance {
     /// As the vendor's API shows it.
     #[serde(flatten)]
@@ -45,6 +48,7 @@ pub struct Instance {
 
 /// The first event of a watch, `from`, and every `data` that speaks of a place alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Place {
     /// What follows has happened after this revision.
     pub revision: i64,
@@ -52,6 +56,7 @@ pub struct Place {
 
 /// The last event of a watch, `end`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct End {
     /// Everything up to this revision was told: where to go on.
     pub revision: i64,
@@ -61,6 +66,7 @@ pub struct End {
 
 /// The answer when changes from a revision are no longer kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Gone {
     /// The newest revision.
     pub revision: i64,
@@ -70,6 +76,7 @@ pub struct Gone {
 
 /// An event `instance` of a watch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct InstanceChange {
     /// When it happened.
     pub revision: i64,
@@ -81,6 +88,7 @@ pub struct InstanceChange {
 
 /// An event `node` of a watch.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NodeChange {
     /// When it happened.
     pub revision: i64,
@@ -92,6 +100,7 @@ pub struct NodeChange {
 
 /// Why an instance is where it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Why {
     /// The instance.
     pub instance_id: String,
@@ -115,6 +124,7 @@ pub struct Why {
 
 /// A place in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct QueuePlace {
     /// How many come first, whatever they ask for.
     pub ahead: usize,
@@ -134,6 +144,7 @@ pub struct QueuePlace {
 
 /// A node, and why it does not take an instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NodeWhy {
     /// Which.
     pub node_id: String,

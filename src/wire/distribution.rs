@@ -9,6 +9,7 @@ use crate::model::{NodeId, Progress, Timestamp};
 
 /// `POST /api/v1/registry/vm/distribute`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Distribute {
     /// The template; required.
@@ -33,6 +34,7 @@ pub struct Distribute {
 
 /// `DELETE /api/v1/registry/vm/remove`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct RemoveFromNodes {
     /// The template, if the query does not say.
@@ -45,6 +47,7 @@ pub struct RemoveFromNodes {
 
 /// Answer to [`RemoveFromNodes`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct RemovalsSent {
     /// To how many nodes.
     pub requests_sent: usize,
@@ -54,6 +57,7 @@ pub struct RemovalsSent {
 
 /// Answer to a request that goes on after it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Requested {
     /// What to ask about it by.
     pub request_id: String,
@@ -61,6 +65,7 @@ pub struct Requested {
 
 /// One distribution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Distribution {
     /// What was asked.
     pub request: DistributionRequest,
@@ -70,6 +75,7 @@ pub struct Distribution {
 
 /// What was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct DistributionRequest {
     /// Its id.
     pub request_id: String,
@@ -83,6 +89,7 @@ pub struct DistributionRequest {
 
 /// How far one node is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NodeProgress {
     /// The template is there.
     pub status: bool,

@@ -6,6 +6,7 @@ use crate::model::Timestamp;
 
 /// Who did it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum EventType {
     /// A call of the API.
@@ -16,6 +17,7 @@ pub enum EventType {
 
 /// What was done, in the vendor's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub enum Action {
     /// Instances were asked for.
     StartVM,
@@ -62,6 +64,7 @@ impl Action {
 
 /// One event. What it is not about is left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Event {
     /// Its own; the same each time it is told.
     pub id: String,
@@ -118,6 +121,7 @@ impl Event {
 
 /// An event with its place.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Placed {
     /// The revision that it came with.
     pub revision: i64,
@@ -128,6 +132,7 @@ pub struct Placed {
 
 /// A page of events.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Events {
     /// Up to where the first page of these saw everything: whoever watches from here on misses nothing.
     pub revision: i64,

@@ -6,6 +6,7 @@ use super::lenient;
 
 /// `POST` and `PUT /api/v1/group`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct GroupAsk {
     /// Its name; required of a new one.
@@ -21,6 +22,7 @@ pub struct GroupAsk {
 
 /// `POST` and `DELETE /api/v1/node/group`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct NodeGroups {
     /// The groups, by id or name.

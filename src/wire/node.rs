@@ -7,6 +7,7 @@ use crate::model::{Arch, NodeState, Timestamp};
 
 /// How a node's room is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CapacityMode {
     /// At most so many VMs.
@@ -18,6 +19,7 @@ pub enum CapacityMode {
 
 /// A node as the API shows it. Counts are unsigned: one client decodes them so.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Node {
     /// Its id.
     pub node_id: String,
@@ -48,6 +50,7 @@ pub struct Node {
     /// The hypervisor's own version.
     pub anka_version: HypervisorVersion,
     /// USB devices.
+    #[cfg_attr(test, schema(value_type = Vec<Object>))]
     pub usb_devices: Vec<serde_json::Value>,
     /// How room is counted.
     pub capacity_mode: CapacityMode,
@@ -75,6 +78,7 @@ pub struct Node {
 
 /// A group a node is in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NodeGroup {
     /// Id.
     pub id: String,
@@ -88,6 +92,7 @@ pub struct NodeGroup {
 
 /// The hypervisor on a node.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct HypervisorVersion {
     /// Its name.
     pub product: String,
@@ -102,6 +107,7 @@ pub struct HypervisorVersion {
 
 /// A template on a node's disk.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NodeTemplate {
     /// Template id.
     pub uuid: String,
@@ -113,6 +119,7 @@ pub struct NodeTemplate {
 
 /// `POST /api/v1/node/config`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct NodeConfig {
     /// The node; required.
@@ -146,6 +153,7 @@ pub struct NodeConfig {
 
 /// `DELETE /api/v1/node`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct DeleteNode {
     /// The node; required.
@@ -155,6 +163,7 @@ pub struct DeleteNode {
 
 /// Body of the answer to `POST /switchyard/v1/nodes/confirm-absence`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Confirmed {
     /// How many held nodes are now taken to be gone.
     pub nodes: usize,

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a controller says of itself. Every value is a text, never empty or null where a client looks at it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ControllerStatus {
     /// `Running`.
     pub status: String,
@@ -19,6 +20,7 @@ pub struct ControllerStatus {
 
 /// `GET /api/v1/stats` of a controller.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ControllerStats {
     /// Starts offered to nodes each second, over the last minute.
     pub tasks_per_second: f64,

@@ -30,6 +30,7 @@ pub const CONFIG_ID: &str = "switchyard.template.id";
 
 /// `GET /registry/status`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct RegistryStatus {
     /// `Running`.
     pub status: String,
@@ -39,6 +40,7 @@ pub struct RegistryStatus {
 
 /// `GET /registry/disk` and the controller's copy of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Disk {
     /// Bytes.
     pub free: u64,
@@ -49,6 +51,7 @@ pub struct Disk {
 /// What a revert asks: the version and every later one go. Clients spell it in all these ways
 /// (`reference/controller-api.md` §6).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct RevertTemplate {
     /// The template; required.
@@ -70,6 +73,7 @@ pub struct RevertTemplate {
 
 /// One element of `GET /registry/v2/vm`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct TemplateSummary {
     /// Template id.
     pub id: String,
@@ -91,6 +95,7 @@ pub struct TemplateSummary {
 
 /// A whole template: `GET /registry/v2/vm?id=`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Template {
     /// Template id.
     pub id: String,
@@ -118,6 +123,7 @@ pub struct Template {
 
 /// One version of a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Version {
     /// From 0, in the order of first publication.
     pub number: i64,

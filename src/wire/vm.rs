@@ -9,6 +9,7 @@ use crate::model::{Arch, InstanceState, Progress, Timestamp};
 /// `POST /api/v1/vm`. Unknown keys are ignored; empty strings and objects mean "not given". It is written too, in
 /// one spelling, to tell whether two bodies under one idempotency key mean the same.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct StartVm {
     /// Template id; required.
@@ -70,6 +71,7 @@ pub struct StartVm {
     pub vram: Option<i64>,
     /// String keys; string, whole-number or boolean values.
     #[serde(deserialize_with = "lenient::maybe")]
+    #[cfg_attr(test, schema(value_type = Option<Object>))]
     pub metadata: Option<Map<String, Value>>,
     /// A MAC address.
     #[serde(deserialize_with = "lenient::text")]
@@ -79,9 +81,11 @@ pub struct StartVm {
     pub vlan_tag: Option<String>,
     /// `{size, skip_container_resize}`.
     #[serde(deserialize_with = "lenient::maybe")]
+    #[cfg_attr(test, schema(value_type = Option<Object>))]
     pub disk: Option<Map<String, Value>>,
     /// Replaces all rules of the template.
     #[serde(deserialize_with = "lenient::maybe")]
+    #[cfg_attr(test, schema(value_type = Option<Vec<Object>>))]
     pub port_forwarding_override: Option<Vec<Map<String, Value>>>,
     /// `shared`, `host`, `bridge`, `disconnected`, `nat`.
     #[serde(deserialize_with = "lenient::text")]
@@ -91,6 +95,7 @@ pub struct StartVm {
 /// `PUT /api/v1/vm?id=`. A key that is there replaces; `metadata` is replaced whole (its one public client
 /// sends its whole map).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct UpdateVm {
     /// New label.
@@ -101,11 +106,13 @@ pub struct UpdateVm {
     pub external_id: Option<String>,
     /// New metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schema(value_type = Option<Object>))]
     pub metadata: Option<Map<String, Value>>,
 }
 
 /// `DELETE /api/v1/vm`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct TerminateVm {
     /// The instance; required.
@@ -115,6 +122,7 @@ pub struct TerminateVm {
 
 /// One element of `GET /api/v1/vm` without `id`. `external_id` stands here and inside `vm`: clients filter on either.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ListedVm {
     /// The instance.
     pub instance_id: String,
@@ -128,6 +136,7 @@ pub struct ListedVm {
 
 /// An instance as the API shows it: `GET /api/v1/vm?id=`, and the `vm` of a listed one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Vm {
     /// The instance.
     pub instance_id: String,
@@ -171,6 +180,7 @@ pub struct Vm {
     pub external_id: String,
     /// As given.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[cfg_attr(test, schema(value_type = Object))]
     pub metadata: Map<String, Value>,
     /// MAC address.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -189,6 +199,7 @@ pub struct Vm {
 
 /// How a monitored script ended.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ScriptResult {
     /// Exit code; -1 after a timeout.
     pub return_code: i64,
@@ -205,6 +216,7 @@ pub struct ScriptResult {
 
 /// A VM as its node sees it (`reference/controller-api.md` §4.4).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct VmInfo {
     /// VM id on the node.
     pub uuid: String,
@@ -250,6 +262,7 @@ pub struct VmInfo {
 
 /// One forwarded port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct PortRule {
     /// In the VM.
     pub guest_port: u16,

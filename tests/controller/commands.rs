@@ -136,7 +136,7 @@ async fn what_waits_says_why_and_what_is_wrong_is_said_in_words() {
     cloud.api().post("/api/v1/node/config", &json!({ "node_id": "n-1", "drain_mode": true })).await.ok();
     let why = well(&at, &["vm", "why", ids[1]]).await;
     for word in
-        ["it waits for a node", "1 of 2 that wait come first", "n-1-name", "it takes no starts: drain mode"]
+        ["it waits for a node", "of 2 that wait come first", "n-1-name", "it takes no starts: drain mode"]
     {
         assert!(why.contains(word), "{word}: {why}");
     }
@@ -335,7 +335,7 @@ async fn a_controller_that_asks_who_calls_is_shown_the_root_token() {
     let cloud = Cloud::planned(Plan { auth: asked(), ..Plan::default() }).await;
     let at = cloud.api().base().to_owned();
     fails(&at, &["node", "list"], 1, &["401", "Authentication Required", "--root-token-file"]).await;
-    fails(&at, &["vm", "why", "i-9", "--root-token", "wrong"], 1, &["401"]).await;
+    fails(&at, &["vm", "why", "i-9", "--root-token", "wrong-and-long"], 1, &["401"]).await;
     assert_eq!(json(&at, &["node", "list", "--root-token", TOKEN]).await, json!([]));
     fails(&at, &["vm", "why", "i-9", "--root-token", TOKEN], 1, &["no instance `i-9`"]).await;
     cloud.stop().await;

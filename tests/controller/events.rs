@@ -219,7 +219,7 @@ async fn a_receiver_that_fails_hangs_and_returns_misses_nothing() {
         if sent >= 7.0 && failed >= 2.0 && lost == 1.0 && waiting == 0.0 {
             Ok(())
         } else {
-            Err((sent, failed, lost, waiting))
+            Err(format!("{sent} {failed} {lost} {waiting}"))
         }
     })
     .await;

@@ -20,7 +20,6 @@ use crate::{
         },
     },
     model::{InstanceId, NodeId, Timestamp},
-    store::Revision,
     wire::{
         cloud::{Instances, Nodes, Why},
         events::Events,
@@ -148,7 +147,7 @@ fn states<T: DeserializeOwned>(asked: &Asked) -> Result<Vec<T>, Fail> {
 }
 
 /// What a cursor says: the revision of the first page, and behind which one it goes on.
-fn cursor<K>(asked: &Asked, key: impl FnOnce(&str) -> Option<K>) -> Result<Option<(Revision, K)>, Fail> {
+fn cursor<K>(asked: &Asked, key: impl FnOnce(&str) -> Option<K>) -> Result<Option<(i64, K)>, Fail> {
     let Some(text) = asked.get("cursor") else { return Ok(None) };
     let read = || {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
@@ -159,12 +158,12 @@ fn cursor<K>(asked: &Asked, key: impl FnOnce(&str) -> Option<K>) -> Result<Optio
     read().map(Some).ok_or_else(wrong)
 }
 
-fn written(revision: Revision, key: &str) -> String {
+fn written(revision: i64, key: &str) -> String {
     URL_SAFE_NO_PAD.encode(format!("{revision}/{key}"))
 }
 
 /// The revision of the first page. One that is later than anything here was given by another store.
-fn first_revision<K>(cursor: Option<(Revision, K)>, now: Revision) -> Result<Revision, Fail> {
+fn first_revision<K>(cursor: Option<(i64, K)>, now: i64) -> Result<i64, Fail> {
     match cursor {
         None => Ok(now),
         Some((first, _)) if first <= now => Ok(first),

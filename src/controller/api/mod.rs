@@ -19,6 +19,7 @@ mod cloud;
 mod group;
 mod distribution;
 mod node;
+mod openapi;
 mod registry;
 mod status;
 mod stream;
@@ -193,7 +194,11 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .layer(from_fn_with_state(api.clone(), gate::admit))
         .layer(from_fn_with_state(api.clone(), gate::watch))
         .with_state(api.clone());
-    let ungated = Router::new().route("/metrics", get(metrics)).with_state(api.clone());
+    let ungated = Router::new()
+        .route("/metrics", get(metrics))
+        .route("/openapi.json", get(openapi::answer))
+        .route("/openapi", get(openapi::page))
+        .with_state(api.clone());
     let health = health_routes(Arc::new(api.app.health.clone()));
     Ok(gated.merge(ungated).merge(health).layer(from_fn(request_id)))
 }

@@ -26,7 +26,6 @@ use super::{
 use crate::{
     clock,
     controller::lists::{Changed, NotKept, What},
-    store::Revision,
     wire::{
         cloud::{End, Gone, InstanceChange, NodeChange, Place},
         envelope::{Envelope, Status},
@@ -49,9 +48,9 @@ const KINDS: [&str; 3] = ["instances", "nodes", "events"];
 /// One stream.
 struct Watch {
     api: Api,
-    at: Revision,
+    at: i64,
     kinds: BTreeSet<String>,
-    told: tokio::sync::watch::Receiver<Revision>,
+    told: tokio::sync::watch::Receiver<i64>,
     beat: Instant,
     step: Step,
     _place: OwnedSemaphorePermit,
@@ -85,7 +84,7 @@ pub(super) async fn watch(
         None => None,
         Some(text) => {
             let wrong = || Fail::bad("`from`: expected a revision, a whole number");
-            Some(text.parse::<Revision>().ok().filter(|from| *from >= 0).ok_or_else(wrong)?)
+            Some(text.parse::<i64>().ok().filter(|from| *from >= 0).ok_or_else(wrong)?)
         }
     };
     let Ok(place) = api.streams.clone().try_acquire_owned() else {
@@ -145,7 +144,7 @@ fn kinds(asked: &Asked) -> Result<BTreeSet<String>, Fail> {
     Ok(kinds)
 }
 
-fn too_old(from: Revision, gone: NotKept) -> Response {
+fn too_old(from: i64, gone: NotKept) -> Response {
     let NotKept { oldest, newest } = gone;
     let message =
         format!("changes from revision {from} are not kept here: list anew, and watch from {newest}");

@@ -54,6 +54,8 @@ pub(super) struct Events {
     told: bool,
     /// Of which leadership, how far it is, and the revision of the key that says so.
     at: Option<(Fence, Position, Revision)>,
+    /// The same revision, while the key is read anew.
+    reached: Revision,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -93,7 +95,7 @@ impl Events {
             // Nobody was ever told anything: it begins with what there is.
             None => (Position::default(), 0),
         };
-        (self.failures, self.not_before) = (0, None);
+        self.reached = position.revision;
         self.at = Some((held.clone(), position, revision));
         Ok(())
     }
@@ -151,6 +153,7 @@ impl Events {
             // Lost, or not known: it is read anew, and what was told since is told once more.
             self.at = None;
             if let Outcome::Done = ops.inner.writes.commit(draft, Patience::new()).await? {
+                self.reached = upto;
                 ops.pushed().waiting.fetch_sub(i64::try_from(told).unwrap_or(0), Ordering::Relaxed);
             }
         }
@@ -166,7 +169,6 @@ impl Events {
             let over = all.take_while(|(at, (_, event))| *at < excess || now.since(event.time) > keep);
             over.map(|(_, (place, _))| place.clone()).take(AT_ONCE * 10).collect()
         });
-        let position = self.at.as_ref().map(|(_, position, _)| position.revision);
         let mut done = 0;
         for some in over.chunks(AT_ONCE) {
             let Some((_, first)) = some.first() else { break };
@@ -176,9 +178,8 @@ impl Events {
             }
             let Outcome::Done = ops.inner.writes.commit(draft, Patience::new()).await? else { break };
             done += some.len();
-            let Some(position) = position.filter(|_| self.hook.is_some()) else { continue };
-            let lost = some.iter().filter(|(revision, _)| *revision > position).count();
-            if lost > 0 {
+            let lost = some.iter().filter(|(revision, _)| *revision > self.reached).count();
+            if lost > 0 && self.hook.is_some() {
                 Pushed::add(&ops.pushed().lost, lost as u64);
                 tracing::warn!(lost, "events were forgotten before their receiver took them");
             }
