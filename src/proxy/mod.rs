@@ -47,6 +47,7 @@ pub mod ctx;
 pub mod share;
 pub mod transfers;
 pub mod room;
+mod boxed;
 pub mod snapshot;
 pub mod freshness;
 pub mod catalogue;
@@ -75,6 +76,7 @@ use self::{
         answer_until, broke_off, connected, failed, is_retry_status, passed_on, received, sent, waits_on,
         whole,
     },
+    boxed::boxed,
     ctx::{Arrival, Ctx, End, Protocol},
     guard::{Refusal, path::Target},
     h1::{Fields, Framing},
@@ -132,7 +134,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
     let host = head.host();
     let caller = Caller { client, secured: secured.as_deref(), fields: *fields };
     let turned = limit::request(&snapshot, listener, &caller, !unnamed, takes, started);
-    let mut ctx = Box::new(Ctx {
+    let mut ctx = boxed(|| Ctx {
         route: classify::UNROUTED,
         snapshot,
         listener,

@@ -2,13 +2,12 @@
 
 use std::{future::Future, sync::atomic::Ordering, time::Duration};
 
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
     answer::Answer,
     attempt::no_answer,
-    choose::{self, Affinity, Candidate, Chosen, Draw, FEW, NoneLeft, Rank, Want},
+    choose::{self, Affinity, Candidate, Candidates, Chosen, Draw, NoneLeft, Rank, Want},
     classify::Needs,
     ctx::{Ctx, Current, Note},
     follow::Look,
@@ -159,7 +158,8 @@ pub(super) fn choose_now(
             first,
             now,
         };
-        let mut candidates = found(ctx, service, &verdicts, &look, looks, |id| mover.has_unused(id));
+        let mut candidates = Candidates::new();
+        found(ctx, service, &verdicts, &look, looks, |id| mover.has_unused(id), &mut candidates);
         let at_once = is_hopeless(ctx, &candidates, &want, hold, now);
         let turn_of = || service.turn.0.fetch_add(1, Ordering::Relaxed);
         let draw = draw(service, &want, first, turn_of, rand::random);
@@ -219,7 +219,8 @@ pub(super) fn choose_now(
     }
 }
 
-/// The upstreams as this request finds them; `unused`: whether a connection to the upstream of this id is at hand.
+/// Adds the upstreams as this request finds them, where they stay, for they are large; `unused`: whether a connection to the
+/// upstream of this id is at hand.
 pub(super) fn found<'a>(
     ctx: &Ctx,
     service: &'a Service,
@@ -227,12 +228,12 @@ pub(super) fn found<'a>(
     look: &Look,
     looks: Looks<'_>,
     unused: impl Fn(u64) -> bool,
-) -> SmallVec<[Candidate<'a>; FEW]> {
-    let mut candidates = service.candidates(verdicts, look, looks.now);
-    service.keep_to_cohort(&mut candidates, ctx.of_agent);
-    service.mark_ejected(&mut candidates, ctx.route, looks.now);
-    room::mark(service, &mut candidates, looks, unused);
-    candidates
+    candidates: &mut Candidates<'a>,
+) {
+    candidates.extend(service.candidates(verdicts, look, looks.now));
+    service.keep_to_cohort(candidates, ctx.of_agent);
+    service.mark_ejected(candidates, ctx.route, looks.now);
+    room::mark(service, candidates, looks, unused);
 }
 
 /// Whether nobody has passed its probes for longer than a hold lasts: then holding is no use.
@@ -291,7 +292,8 @@ pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str
     let draw = Draw { turn: 0, chance: 0 };
     let (verdicts, now, may_wait) = (service.verdicts(), clock::now(), !ctx.tried.sent_any());
     let looks = Looks { lane: Lane::of(ctx.route), place: None, may_wait, first: false, now };
-    let candidates = found(ctx, service, &verdicts, &look, looks, |_| false);
+    let mut candidates = Candidates::new();
+    found(ctx, service, &verdicts, &look, looks, |_| false, &mut candidates);
     choose::next(&candidates, &want, &ctx.tried, service.balance, false, draw)
         .is_ok_and(|chosen| chosen.place != than)
 }

@@ -241,14 +241,10 @@ impl Service {
         verdicts: &'a Verdicts,
         look: &Look,
         now: Instant,
-    ) -> SmallVec<[Candidate<'a>; FEW]> {
+    ) -> impl Iterator<Item = Candidate<'a>> {
         let timed = self.balance == Balance::PeakEwma;
-        self.upstreams
-            .iter()
-            .zip(&self.shares)
-            .zip(verdicts)
-            .enumerate()
-            .map(|(place, ((upstream, share), verdict))| Candidate {
+        self.upstreams.iter().zip(&self.shares).zip(verdicts).enumerate().map(
+            move |(place, ((upstream, share), verdict))| Candidate {
                 name: &upstream.name,
                 verdict,
                 outstanding: upstream.outstanding(),
@@ -263,8 +259,8 @@ impl Service {
                 local: share.local,
                 latency: if timed { upstream.speed.at(now) } else { Latency::UNKNOWN },
                 seed: share.seed,
-            })
-            .collect()
+            },
+        )
     }
 
     /// Keeps a request of an agent to the version that agents are served from.

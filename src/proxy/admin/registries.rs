@@ -7,7 +7,7 @@ use crate::{
     config::proxy::{Kind, Reads},
     proxy::{
         catalogue::View,
-        choose::{self, Rank, Reason, Want},
+        choose::{self, Candidates, Rank, Reason, Want},
         classify,
         follow::Look,
         snapshot::{self, Snapshot},
@@ -62,7 +62,7 @@ fn of_service(service: &snapshot::Service) -> Service {
 fn upstreams(service: &snapshot::Service, look: &Look) -> Vec<Upstream> {
     let follow = service.follow.as_deref();
     let verdicts = service.verdicts();
-    let mut candidates = service.candidates(&verdicts, look, clock::now());
+    let mut candidates: Candidates<'_> = service.candidates(&verdicts, look, clock::now()).collect();
     let route = classify::route(Kind::Registry, &Method::GET, "/v2/_catalog");
     service.mark_ejected(&mut candidates, route, clock::now());
     let want = Want {

@@ -208,6 +208,9 @@ pub struct Chosen {
 /// Most services have no more upstreams than this; those of more cost an allocation.
 pub const FEW: usize = 8;
 
+/// The upstreams of a service as they stand.
+pub type Candidates<'a> = SmallVec<[Candidate<'a>; FEW]>;
+
 /// Chooses the upstream of the next attempt. With `desperate` one that is ejected will do, and, only if none passes its
 /// probes, one whose probes fail; nothing else is relaxed by it.
 pub fn next(

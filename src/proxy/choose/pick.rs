@@ -86,8 +86,8 @@ pub(super) fn pick(
     }
     let within = stay(candidates, seen, &mut places, best, want, draw);
     let among = places.len();
-    let entries: Entries =
-        places.iter().filter_map(|place| candidates.get(*place)).map(Candidate::entry).collect();
+    let mut entries = Entries::new();
+    entries.extend(places.iter().filter_map(|place| candidates.get(*place)).map(Candidate::entry));
     let (by, at, spilled) = match (how, want.affinity) {
         (Balance::RoundRobin, _) => (how, balance::round_robin(&entries, draw.turn), false),
         (Balance::PeakEwma, _) => (how, balance::peak_ewma(&entries, draw.chance), false),
@@ -127,9 +127,12 @@ fn tied(
     let among = |keep: fn(Stand) -> bool| -> Places {
         seen.iter().filter(|one| one.rank == best && keep(one.stand)).map(|one| one.place).collect()
     };
-    let all = among(|_| true);
     let waits =
         |wanted: usize| patient && seen.iter().any(|one| one.place == wanted && one.stand == Stand::Full);
+    if matches!(affinity, Affinity::Free | Affinity::Key(_) | Affinity::Untagged) {
+        return None;
+    }
+    let all = among(|_| true);
     let (by, wanted, stands_in) = match affinity {
         Affinity::Free | Affinity::Key(_) | Affinity::Untagged => return None,
         Affinity::Stick(by, key) => (by, first(&all, key)?, first(open, key)?),

@@ -82,7 +82,8 @@ impl Exchange {
             .ctx
             .service()
             .and_then(|service| forward::meter(self.ctx.route, Way::Down, service.timeouts));
-        let mut pump = Pump::answer(from, to, self.trailers).metered(meter);
+        let mut pump = Pump::answer(from, to, self.trailers);
+        pump.measure(meter);
         // Before anything is promised: a body that begins badly is no answer.
         let Ok((used, plain)) = pump.prepare_from(behind) else { return Taken::Garbled };
         connection.wire.ahead.extend_from_slice(behind.get(used..).unwrap_or_default());

@@ -117,8 +117,11 @@ impl Asking<'_> {
         let wire = &mut self.connection.wire;
         let mut out = Vec::new();
         {
-            let mut room = [const { MaybeUninit::uninit() }; answer::FIELDS];
             let head = wire.ahead.get(..end).unwrap_or_default();
+            if !answer::may_be_interim(head) {
+                return Ok(None);
+            }
+            let mut room = [const { MaybeUninit::uninit() }; answer::FIELDS];
             let answer = answer::parse(head, &mut room)?;
             // Another protocol is no interim answer; and one of HTTP/1.0 has none.
             if answer.status >= 200 || answer.status == 101 {

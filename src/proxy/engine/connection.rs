@@ -26,6 +26,7 @@ use crate::{
     model::proxy_protocol::Ends,
     proxy::{
         answer::Answer,
+        boxed::boxed,
         guard::{
             Refusal,
             head::{self, HeadLimits, Scan},
@@ -184,7 +185,7 @@ pub(super) async fn serve(worker: &Worker, opening: Pin<Box<impl Future<Output =
     loop {
         let after = match read_head(worker, &mut client, first).await {
             // Boxed: a connection that waits for its next request is small.
-            Read::Begun(begun) => Box::pin(exchange::run(worker, &mut client, begun)).await,
+            Read::Begun(begun) => Box::into_pin(boxed(|| exchange::run(worker, &mut client, begun))).await,
             Read::Over => After::Close,
             Read::Refused(refusal) => {
                 Box::pin(respond::refuse(worker, &mut client, &Answer::Refused(refusal))).await;

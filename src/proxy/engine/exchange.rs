@@ -235,9 +235,9 @@ impl Exchange {
     async fn forward(&mut self, worker: &Worker, client: &mut Client, head: Vec<u8>) -> After {
         let route = self.ctx.route;
         let meter = self.ctx.service().and_then(|service| forward::meter(route, Way::Up, service.timeouts));
-        let mut body =
-            Pump::request(head, self.framing, route.repeatable || route.creates, self.ctx.body_cap())
-                .metered(meter);
+        let keep = route.repeatable || route.creates;
+        let mut body = Pump::request(head, self.framing, keep, self.ctx.body_cap());
+        body.measure(meter);
         let after = loop {
             let (shared, mover) = (&worker.shared, self.means(worker, client, Some(&body)));
             match proxy::next_upstream(&mut self.ctx, &shared.live, &shared.metrics, &mover).await {

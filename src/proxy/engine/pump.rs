@@ -160,9 +160,9 @@ impl Pump {
         }
     }
 
-    /// The same, which may not be too slow.
-    pub(super) fn metered(self, meter: Option<Meter>) -> Self {
-        Self { meter: meter.map(Box::new), ..self }
+    /// It may not be too slow from here on.
+    pub(super) fn measure(&mut self, meter: Option<Meter>) {
+        self.meter = meter.map(Box::new);
     }
 
     /// Takes from `bytes`, which came behind the head of an answer, what belongs to it. Gives how many that were, and

@@ -9,7 +9,9 @@ use crate::{
     health::Access,
     proxy::{
         answer::Answer,
-        choose::{self, Affinity, Candidate, Chosen, Draw, NoneLeft, Out, Rank, Reason, Tried, Want},
+        choose::{
+            self, Affinity, Candidate, Candidates, Chosen, Draw, NoneLeft, Out, Rank, Reason, Tried, Want,
+        },
         classify::Needs,
         cohort::Served,
         ctx::Ctx,
@@ -109,7 +111,8 @@ pub(super) fn of(ctx: Box<Ctx>) -> (Option<Choice>, Option<Course>) {
             open > upstream.outstanding()
         })
     };
-    let candidates = next::found(&ctx, service, &verdicts, &look, looks, unused);
+    let mut candidates = Candidates::new();
+    next::found(&ctx, service, &verdicts, &look, looks, unused, &mut candidates);
     let turn = service.turn.0.load(Ordering::Relaxed);
     let scene = Scene { ctx: &ctx, service, want, now, candidates: &candidates, turn };
     let hold = forward::hold(ctx.route, service.hold);

@@ -37,6 +37,11 @@ pub fn end(bytes: &[u8], from: usize) -> Result<Option<usize>, Garbled> {
     scan::end_of_head(bytes, from, BYTES).map_err(|_| Garbled)
 }
 
+/// Whether a head may be that of an interim answer: its status begins with a 1. Any other needs no parsing to know that.
+pub fn may_be_interim(head: &[u8]) -> bool {
+    head.get(b"HTTP/1.1 ".len()) == Some(&b'1')
+}
+
 /// Parses a whole head, the empty line included.
 ///
 /// Only of bytes whose end [`end`] has found: it refuses line ends that the parser would forgive.
@@ -93,6 +98,9 @@ mod tests {
         ] {
             assert!(of(bad).is_err(), "{bad}");
         }
+        assert!(may_be_interim(b"HTTP/1.1 100 Continue\r\n\r\n") && may_be_interim(b"HTTP/1.0 103 \r\n\r\n"));
+        assert!(!may_be_interim(b"HTTP/1.1 200 OK\r\n\r\n") && !may_be_interim(b"HTTP/1.1"));
+        assert_eq!(of("HTTP/1.1  100 Continue"), Err(Garbled), "nothing else is one");
         assert_eq!(end(b"HTTP/1.1 200 OK\n\n", 0), Err(Garbled));
         assert_eq!(end(b"HTT", 0), Ok(None));
         assert_eq!(end(b"SSH-2.0", 0), Err(Garbled));

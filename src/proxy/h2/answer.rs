@@ -47,14 +47,15 @@ pub fn head(text: &[u8], to: To, writer: &mut Writer, out: &mut Vec<u8>) -> Resu
     let (line, fields) = split(text).ok_or(Garbled)?;
     let digits = line.strip_prefix(b"HTTP/1.").and_then(|rest| rest.get(2..5)).ok_or(Garbled)?;
     let status = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()).ok_or(Garbled)?;
-    let fields = lines(fields)?;
+    let mut lined = Lines::new();
+    lines(fields, &mut lined)?;
     // All of it is known before the writer's table changes.
-    let told = told(status, to.bodiless, &fields)?;
+    let told = told(status, to.bodiless, &lined)?;
     let ends = !told.interim && matches!(told.body, Framing::None | Framing::Length(0));
     block(to, ends, out, |out| {
         writer.begin(out);
         writer.status(status, out);
-        for (name, value) in &fields {
+        for (name, value) in &lined {
             write(writer, name, value, out);
         }
     });
@@ -63,7 +64,8 @@ pub fn head(text: &[u8], to: To, writer: &mut Writer, out: &mut Vec<u8>) -> Resu
 
 /// Writes the frames of trailers, whole lines of which nothing is known.
 pub fn trailers(text: &[u8], to: To, writer: &mut Writer, out: &mut Vec<u8>) -> Result<(), Garbled> {
-    let fields = lines(text)?;
+    let mut fields = Lines::new();
+    lines(text, &mut fields)?;
     let fit = |(name, value): &(&[u8], &[u8])| {
         !name.is_empty()
             && name.iter().all(|byte| is_token(*byte))
@@ -165,8 +167,8 @@ fn split(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((line.strip_suffix(b"\r").unwrap_or(line), text.get(at + 1..)?))
 }
 
-fn lines(mut text: &[u8]) -> Result<Lines<'_>, Garbled> {
-    let mut out = Lines::new();
+/// Filled where they are, for they are large.
+fn lines<'a>(mut text: &'a [u8], out: &mut Lines<'a>) -> Result<(), Garbled> {
     while let Some((line, rest)) = split(text) {
         text = rest;
         if line.is_empty() {
@@ -177,7 +179,7 @@ fn lines(mut text: &[u8]) -> Result<Lines<'_>, Garbled> {
         out.push((name, value.get(1..).unwrap_or_default().trim_ascii()));
     }
     // What is left has no end.
-    if text.is_empty() { Ok(out) } else { Err(Garbled) }
+    if text.is_empty() { Ok(()) } else { Err(Garbled) }
 }
 
 #[cfg(test)]

@@ -5,7 +5,6 @@
 //! they would be all over the heap, and in no cache when their time is up, which cost a small request 2 % of its CPU.
 
 use std::{
-    collections::VecDeque,
     net::IpAddr,
     sync::{Arc, Weak},
     time::Duration,
@@ -60,10 +59,13 @@ impl Default for Decisions {
     }
 }
 
-/// Those of one thread, the latest last.
+/// Those of one thread.
 #[derive(Debug, Default)]
 struct Ring {
-    kept: VecDeque<Decision>,
+    /// In the order in which they ended, from `oldest` on and round.
+    kept: Vec<Decision>,
+    /// Place of the one that the next takes, once there is no more room.
+    oldest: usize,
     /// A service that is gone must not live on for its name.
     services: Vec<(Weak<Service>, Arc<Names>)>,
     listeners: Vec<Arc<str>>,
@@ -123,7 +125,7 @@ impl Decisions {
         self.0.own(|ring| {
             if ring.has_room(most) {
                 let decision = ring.taken(ctx, now);
-                ring.kept.push_back(decision);
+                ring.put(decision, most);
             }
         });
     }
@@ -142,7 +144,7 @@ impl Decisions {
                 return;
             }
             let listener = ring.listener(listener);
-            ring.kept.push_back(Decision {
+            let decision = Decision {
                 request: Text::of(request.as_str()),
                 ended: now,
                 took: Duration::ZERO,
@@ -160,14 +162,15 @@ impl Decisions {
                 position: None,
                 stale: None,
                 attempts: SmallVec::new(),
-            });
+            };
+            ring.put(decision, most);
         });
     }
 
     /// Up to so many that fit, the latest first. Each thread waits while its own are looked through.
     pub fn last(&self, fits: impl Fn(&Decision) -> bool, most: usize) -> Vec<Decision> {
         let mut found = Vec::new();
-        self.0.each(|ring| found.extend(ring.kept.iter().rev().filter(|one| fits(one)).take(most).cloned()));
+        self.0.each(|ring| found.extend(ring.latest().filter(|one| fits(one)).take(most).cloned()));
         found.sort_by_key(|one| std::cmp::Reverse(one.ended));
         found.truncate(most);
         found
@@ -177,13 +180,36 @@ impl Decisions {
 impl Ring {
     /// Whether one more is kept, of `most`.
     fn has_room(&mut self, most: usize) -> bool {
-        while self.kept.len() >= most.max(1) {
-            self.kept.pop_front();
-        }
         if most == 0 && !self.kept.is_empty() {
             *self = Self::default();
         }
+        if self.kept.len() > most {
+            self.kept.rotate_left(self.oldest);
+            self.kept.drain(..self.kept.len() - most);
+            self.kept.shrink_to_fit();
+            self.oldest = 0;
+        }
         most > 0
+    }
+
+    /// In the place of the oldest if there are as many as are kept: that one is dropped where it lies, for to be moved first
+    /// it would be read whole, and it is in no cache any more.
+    fn put(&mut self, decision: Decision, most: usize) {
+        if self.kept.len() < most {
+            // More are kept since a reload.
+            self.kept.rotate_left(self.oldest);
+            self.oldest = 0;
+            self.kept.push(decision);
+        } else if let Some(place) = self.kept.get_mut(self.oldest) {
+            *place = decision;
+            self.oldest = (self.oldest + 1) % self.kept.len();
+        }
+    }
+
+    /// The latest first.
+    fn latest(&self) -> impl Iterator<Item = &Decision> {
+        let (latest, before) = self.kept.split_at(self.oldest.min(self.kept.len()));
+        latest.iter().rev().chain(before.iter().rev())
     }
 
     fn taken(&mut self, ctx: Box<Ctx>, now: Instant) -> Decision {
@@ -248,6 +274,31 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refused(decisions: &Decisions, id: u32, most: usize) {
+        let (client, answer) = (IpAddr::from([127, 0, 0, 1]), Answer::NoRoute);
+        let request = RequestId::parse(&id.to_string()).unwrap();
+        decisions.refused("l", client, &answer, request, (most, crate::clock::now()));
+    }
+
+    fn ids(decisions: &Decisions) -> Vec<String> {
+        let mut kept = Vec::new();
+        decisions.0.each(|ring| kept.extend(ring.latest().map(|one| one.request.as_str().to_owned())));
+        kept
+    }
+
+    #[test]
+    fn the_last_are_kept_in_their_order_also_when_another_number_is_from_then_on() {
+        let decisions = Decisions::default();
+        let mut model = std::collections::VecDeque::new();
+        let mosts = [3, 3, 3, 3, 3, 2, 2, 2, 5, 5, 5, 5, 5, 5, 5, 5, 1, 4, 4, 4, 4, 4, 0, 2, 2, 2, 2];
+        for (id, most) in (0..).zip(mosts) {
+            refused(&decisions, id, most);
+            model.push_front(id.to_string());
+            model.truncate(most);
+            assert_eq!(ids(&decisions), Vec::from(model.clone()), "after {id}");
+        }
+    }
 
     #[test]
     fn a_text_is_the_same_whether_it_has_room_in_its_place_or_not() {

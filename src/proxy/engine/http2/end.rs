@@ -195,10 +195,9 @@ fn head(
 ) -> io::Result<(usize, Option<Told>)> {
     // Nearly always it comes in one piece, and need not be kept.
     if text.is_empty()
-        && let Some(end) = memchr::memmem::find(bytes, b"\r\n\r\n")
+        && let Ok(Some(end)) = h1::end(bytes, 0)
     {
-        let (head, _) = bytes.split_at(end + 4);
-        return Ok((end + 4, Some(mux.head(place, bodiless, head)?)));
+        return Ok((end, Some(mux.head(place, bodiless, bytes.get(..end).unwrap_or_default())?)));
     }
     let before = text.len();
     text.extend_from_slice(bytes);

@@ -29,6 +29,7 @@ use crate::{
     clock,
     proxy::{
         answer::Answer,
+        boxed::boxed,
         guard::{Refusal, head::HeadLimits},
         h2::frame::{Code, HEAD, Head, Kind, LARGEST, PREFACE},
         record::metrics::Open,
@@ -366,17 +367,25 @@ impl<F: Future<Output = ()>> Driven<'_, F> {
     }
 }
 
-/// Serves one stream.
-async fn one(worker: &Worker, from: Arc<From>, under_way: Open, end: End, begun: Result<Begun, Refusal>) {
+/// Serves one stream. No `async fn`: that would have what it is given twice, and all of it is moved to where streams are
+/// kept.
+fn one(
+    worker: &Worker,
+    from: Arc<From>,
+    under_way: Open,
+    end: End,
+    begun: Result<Begun, Refusal>,
+) -> impl Future<Output = ()> {
     let cut = end.is_cut();
     let mut client = Client::new(Stream::Http2(Box::new(end)), from, worker.timers.slot());
-    // How the connection goes on is not the stream's to say; and what was not ended is reset. Boxed: what is moved to
-    // where streams are kept is small.
-    match begun {
-        // By what came right behind it.
-        Ok(begun) if cut => exchange::gone(worker, begun),
-        Ok(begun) => drop(Box::pin(exchange::run(worker, &mut client, begun)).await),
-        Err(refusal) => Box::pin(respond::refuse(worker, &mut client, &Answer::Refused(refusal))).await,
+    // How the connection goes on is not the stream's to say; and what was not ended is reset. Boxed, for the same reason.
+    async move {
+        match begun {
+            // By what came right behind it.
+            Ok(begun) if cut => exchange::gone(worker, begun),
+            Ok(begun) => drop(Box::into_pin(boxed(|| exchange::run(worker, &mut client, begun))).await),
+            Err(refusal) => Box::pin(respond::refuse(worker, &mut client, &Answer::Refused(refusal))).await,
+        }
+        drop(under_way);
     }
-    drop(under_way);
 }
