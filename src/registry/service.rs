@@ -241,8 +241,7 @@ impl Registry {
             None => None,
         };
         let grace = config.server.grace;
-        // Where other registries push, nothing is collected: see `Trash::collecting`.
-        let gc = upkeep.gc.enabled && !shared;
+        let gc = upkeep.gc.enabled;
         let heals = heals.flatten();
         Ok(Self {
             listener,

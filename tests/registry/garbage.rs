@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use serde_json::Value;
 use switchyard::{
-    config::registry::{Gc, Registry as Config},
+    config::registry::{Gc, Registry as Config, Storage},
     model::Digest,
 };
 
@@ -205,4 +205,90 @@ async fn untagged_manifests_go_only_where_the_config_says_so() {
     .await;
     assert_eq!(rig.get(&format!("/v2/a/manifests/{first}")).await.status(), 404);
     rig.assert_complete("a", "t").await;
+}
+
+/// Of a directory that several have, long enough for a lease on a busy machine.
+const SHARED: Duration = Duration::from_secs(2);
+
+fn sharing(name: &str, dir: &Path) -> Config {
+    let mut config = config(dir, limits());
+    config.server.name = name.into();
+    config.storage = Storage::Shared(dir.to_owned());
+    config.upkeep.gc = Gc { enabled: false, grace: GRACE, trash: SHARED, ..Gc::default() };
+    config
+}
+
+async fn ready(rig: &Rig) {
+    eventually(Duration::from_secs(20), "a registry that has seen what the other one writes", || async {
+        let body: Value = rig.json("/readyz").await;
+        if body["write"] == true { Ok(()) } else { Err(body.to_string()) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registries_on_one_directory_collect_for_each_other_and_keep_what_any_of_them_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |name| sharing(name, dir.path());
+    let (one, two) = (Rig::of(config("r1"), dir.path()).await, Rig::of(config("r2"), dir.path()).await);
+    ready(&one).await;
+    ready(&two).await;
+    let (both, own, late) = (noise(1, 5_000_000), noise(2, 20_000), noise(3, 30_000));
+    one.image("a", "t", &[&both, &own]).await;
+    two.image("b", "t", &[&both]).await;
+    let given = one.blob("c", &late).await;
+    let manifest = image(&config_of("a:t"), &[&both, &own]).to_string();
+    let path = format!("/v2/a/manifests/{}", Digest::of(manifest.as_bytes()));
+    assert_eq!(two.ask("DELETE", &path).send().await.unwrap().status(), 202);
+    tokio::time::sleep(GRACE).await;
+
+    // Manifest, config and layer of the one, and what no manifest names.
+    assert_eq!(sums(&collect(&one, "GET").await), [4, 0, 0]);
+    assert_eq!(sums(&collect(&two, "POST").await), [4, 0, 0]);
+    assert_eq!(files(&dir.path().join("trash")).len(), 4);
+    // The other one finds it there, and a push takes it out.
+    let at = format!("/v2/c/blobs/{given}");
+    assert_eq!(one.get(&at).await.status(), 200);
+    assert_eq!(one.ask("HEAD", &at).send().await.unwrap().status(), 200);
+    assert_eq!(files(&dir.path().join("trash")).len(), 3);
+    one.blob("c", b"{}").await;
+    assert_eq!(one.put_manifest("c", "t", &image(b"{}", &[&late])).await.status(), 201);
+    tokio::time::sleep(SHARED).await;
+    assert_eq!(sums(&collect(&one, "POST").await), [0, 3, 0]);
+    for rig in [&one, &two] {
+        rig.assert_complete("b", "t").await;
+        rig.assert_complete("c", "t").await;
+        assert_eq!(rig.get("/v2/a/tags/list").await.status(), 404);
+    }
+    // What `a` was given goes by way of a trash, too.
+    collect(&two, "POST").await;
+    assert!(
+        dir.path().join("repositories/a/_taken").exists()
+            && !dir.path().join("repositories/a/_links").exists()
+    );
+    tokio::time::sleep(GRACE + SHARED).await;
+    collect(&one, "POST").await;
+    assert!(!dir.path().join("repositories/a/_taken").exists());
+
+    // Without its registry running, beside the other one: the command collects, and looks through all of it.
+    one.stop().await;
+    let file = dir.path().with_extension("toml");
+    std::fs::write(
+        &file,
+        format!(
+            "[server]\nlisten = \"127.0.0.1:0\"\nname = \"r1\"\n[storage]\nshared = {:?}\n[limits]\nreserve = \"1MiB\"\n[gc]\ngrace = \"1s\"\n",
+            dir.path()
+        ),
+    )
+    .unwrap();
+    for command in ["gc", "fsck"] {
+        let ran = tokio::process::Command::new(env!("CARGO_BIN_EXE_switchyard"))
+            .args(["registry", command, "-c", file.to_str().unwrap()])
+            .output();
+        let ran = ran.await.unwrap();
+        let said = String::from_utf8_lossy(&ran.stdout) + String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.success(), "{command}: {said}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    two.assert_complete("c", "t").await;
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use switchyard::{
-    config::registry::{Registry as Config, Role, Scrub},
+    config::registry::{Registry as Config, Role, Scrub, Storage},
     model::Digest,
 };
 
@@ -99,4 +99,36 @@ async fn rot_at_a_replica_or_at_its_writer_is_repaired_from_the_other() {
     let writer = Rig::of(healing, &at_writer).await;
     eventually(SOON, "the writer to have it again", whole(at_writer.clone())).await;
     writer.assert_complete("a", "t").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_registries_on_one_directory_one_reads_it_and_all_tell_what_is_bad() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |name: &str| {
+        let mut config = often(config(dir.path(), limits()));
+        config.server.name = name.into();
+        config.storage = Storage::Shared(dir.path().to_owned());
+        config
+    };
+    let rigs = [Rig::of(config("r1"), dir.path()).await, Rig::of(config("r2"), dir.path()).await];
+    let layer = noise(1, 5_000_000);
+    rigs[0].image("a", "t", &[&layer]).await;
+    let digest = Digest::of(&layer);
+    rot(dir.path(), &digest);
+    for rig in &rigs {
+        eventually(SOON, "the rot to be told", || async {
+            let why = rig.get("/readyz").await.text().await.unwrap();
+            if why.contains(&digest.to_string()) { Ok(()) } else { Err(why) }
+        })
+        .await;
+    }
+    let mut readers = 0;
+    for rig in &rigs {
+        let metrics = rig.get("/metrics").await.text().await.unwrap();
+        readers += usize::from(!metrics.contains("switchyard_registry_scrubbed_bytes_total 0"));
+    }
+    assert_eq!(readers, 1, "each byte is read once for all");
+    assert!(dir.path().join("leases/scrub").exists());
+    rigs[1].blob("a", &layer).await;
+    rigs[0].assert_complete("a", "t").await;
 }

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -12,19 +12,24 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use reqwest::{Client, StatusCode};
 use serde_json::Value;
 use switchyard::{
-    config::registry::{Gc, Registry as Config},
+    clock,
+    config::registry::{Gc, Registry as Config, Storage},
     model::Digest,
     registry::Registry,
     supervise::{Stage, Tree},
 };
+use tokio::time::Instant;
 
 use crate::{
     rig::{MANIFEST, Rig, config, files, header, image, limits, noise},
-    support::{place::Place, process::Process, scale::scaled, seed::chance},
+    support::{eventually::eventually, place::Place, process::Process, scale::scaled, seed::chance},
 };
 
 /// Directory of the registry that this binary becomes when it runs [`a_registry_that_collects`].
 const DIRECTORY: &str = "SOAK_DIRECTORY";
+
+/// Its name, if it shares the directory with others.
+const SHARED_AS: &str = "SOAK_SHARED_AS";
 
 /// So short that nearly every push has blobs in the trash before its manifest is there.
 const GRACE: Duration = Duration::from_millis(5);
@@ -48,13 +53,26 @@ fn tiny(dir: &Path) -> Config {
     config
 }
 
+/// As [`tiny`], beside others. The second grace is as long as a lease needs on a busy machine.
+fn sharing(name: &str, dir: &Path) -> Config {
+    let mut config = tiny(dir);
+    config.server.name = name.into();
+    config.storage = Storage::Shared(dir.to_owned());
+    config.upkeep.gc.trash = 2 * TRASH;
+    config
+}
+
 /// Not a test of anything: the process that is killed. Without its directory it does nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_collects() {
     let Some(dir) = std::env::var_os(DIRECTORY) else { return };
     let dir = Path::new(&dir);
-    let mut config = tiny(&dir.join("storage"));
-    config.server.address_file = Some(dir.join("address"));
+    let storage = dir.join("storage");
+    let (mut config, address) = match std::env::var(SHARED_AS) {
+        Ok(name) => (sharing(&name, &storage), format!("{name}.address")),
+        Err(_) => (tiny(&storage), "address".into()),
+    };
+    config.server.address_file = Some(dir.join(address));
     let tree = Tree::new();
     let role = Registry::open(config, tree.handle()).await.unwrap();
     tree.handle().start_vital(Stage::Edge, "registry", |stop| role.run(stop));
@@ -96,18 +114,28 @@ impl Worker {
 
     /// Works until the registry is gone.
     async fn work(&mut self, address: SocketAddr) {
-        loop {
-            let tag = format!("t{}", self.chance.random_range(0..TAGS));
-            let done = match self.chance.random_range(0..10) {
-                0..5 => self.push(address, &tag).await,
-                5 | 6 => self.pull(address, &tag).await,
-                7 => self.delete_tag(address, &tag).await,
-                8 => self.delete_manifest(address, &tag).await,
-                _ => self.revert(address).await,
-            };
-            if done.is_err() {
-                return;
+        while self.step(address).await.is_ok() {}
+    }
+
+    /// Works at any of them until then; one that is gone is not asked any more.
+    async fn work_among(&mut self, addresses: &[SocketAddr], until: Instant) {
+        let mut alive = addresses.to_vec();
+        while clock::now() < until {
+            let at = self.chance.random_range(0..alive.len());
+            if self.step(alive[at]).await.is_err() {
+                alive.remove(at);
             }
+        }
+    }
+
+    async fn step(&mut self, address: SocketAddr) -> Result<(), Gone> {
+        let tag = format!("t{}", self.chance.random_range(0..TAGS));
+        match self.chance.random_range(0..10) {
+            0..5 => self.push(address, &tag).await,
+            5 | 6 => self.pull(address, &tag).await,
+            7 => self.delete_tag(address, &tag).await,
+            8 => self.delete_manifest(address, &tag).await,
+            _ => self.revert(address).await,
         }
     }
 
@@ -236,13 +264,23 @@ async fn pulled(client: &Client, address: SocketAddr, name: &str, tag: &str) -> 
 
 async fn collect(client: &Client, address: SocketAddr) -> Result<Value, Gone> {
     let collected = client.post(format!("http://{address}/replication/v1/gc")).send().await?;
-    assert_eq!(collected.status(), 200);
+    let status = collected.status();
+    assert_eq!(status, 200, "{}", collected.text().await?);
     Ok(collected.json().await?)
 }
 
+/// Collects at one of several; tells whether it did, and not another one.
+async fn collect_among(client: &Client, address: SocketAddr) -> Result<bool, Gone> {
+    let collected = client.post(format!("http://{address}/replication/v1/gc")).send().await?;
+    let status = collected.status();
+    // The start looks first whether it sees what others write.
+    assert!([200, 409, 503].contains(&status.as_u16()), "{status}: {}", collected.text().await?);
+    Ok(status == 200)
+}
+
 /// What is left when everything is deleted: nothing.
-async fn assert_no_leak(storage: &Path) {
-    let rig = Rig::of(tiny(storage), storage).await;
+async fn assert_no_leak(storage: &Path, kind: impl Fn() -> Config) {
+    let rig = Rig::of(kind(), storage).await;
     for name in REPOSITORIES {
         let list = rig.json(&format!("/v2/{name}/tags/list")).await;
         for tag in list["tags"].as_array().into_iter().flatten().filter_map(Value::as_str) {
@@ -254,19 +292,27 @@ async fn assert_no_leak(storage: &Path) {
     }
     // Manifests without a tag are nobody's any more, and the template's.
     rig.stop().await;
-    let mut config = tiny(storage);
+    let mut config = kind();
+    let trash = config.upkeep.gc.trash;
     config.upkeep.gc.untagged = Some(Duration::from_secs(1));
     let rig = Rig::of(config, storage).await;
     tokio::time::sleep(Duration::from_millis(2100)).await;
     let client = Client::builder().no_proxy().build().unwrap();
+    eventually(Duration::from_secs(20), "a registry that collects", || async {
+        let collected = collect_among(&client, rig.address).await;
+        if let Ok(true) = collected { Ok(()) } else { Err("not yet") }
+    })
+    .await;
     for _ in 0..3 {
+        tokio::time::sleep(trash + GRACE).await;
         collect(&client, rig.address).await.unwrap_or_else(|Gone| panic!("it stopped"));
-        tokio::time::sleep(TRASH + GRACE).await;
     }
     let left: Vec<_> = ["blobs", "trash"].iter().flat_map(|dir| files(&storage.join(dir))).collect();
     assert!(left.is_empty(), "left although nothing needs it: {left:?}");
     let links = files(&storage.join("repositories"));
-    assert!(links.iter().all(|file| !file.to_string_lossy().contains("_links")), "{links:?}");
+    let is_link =
+        |file: &&PathBuf| ["_links", "_taken"].iter().any(|dir| file.to_string_lossy().contains(dir));
+    assert_eq!(links.iter().find(is_link), None);
     rig.stop().await;
 }
 
@@ -317,5 +363,73 @@ async fn a_soak_loses_nothing_and_leaks_nothing() {
     let acknowledged: usize = workers.iter().map(|worker| worker.acknowledged).sum();
     println!("{acknowledged} pushes acknowledged, {collections} collections");
     assert!(acknowledged > rounds() && collections > rounds(), "{acknowledged}, {collections}");
-    assert_no_leak(&place.path("storage")).await;
+    let storage = place.path("storage");
+    assert_no_leak(&storage, || tiny(&storage)).await;
+}
+
+/// As long as all of them run, and then without the one that was killed.
+fn half() -> Duration {
+    Duration::from_millis(scaled(2500, 60_000))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_soak_of_registries_on_one_directory_loses_nothing_and_leaks_nothing() {
+    let mut chance = chance();
+    let place = Place::new("soak-shared");
+    let directory = format!("{DIRECTORY}={}", place.dir().display());
+    let binary = std::env::current_exe().unwrap();
+    let names = ["r1", "r2", "r3"];
+    let mut processes: Vec<Process> = names
+        .iter()
+        .map(|name| {
+            let shared = format!("{SHARED_AS}={name}");
+            let test = "soak::a_registry_that_collects";
+            let arguments = [&directory, &shared, binary.to_str().unwrap(), "--exact", test, "--nocapture"];
+            Process::start_by(&place, name, "env", &arguments)
+        })
+        .collect();
+    let mut addresses = Vec::new();
+    for (name, process) in names.iter().zip(&mut processes) {
+        addresses.push(process.addresses(&place.path(&format!("{name}.address"))).await[0]);
+    }
+    let client = Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
+    let mut workers: Vec<Worker> =
+        REPOSITORIES.into_iter().map(|name| Worker::new(name, client.clone(), chance.random())).collect();
+    let until = clock::now() + 2 * half();
+    let mut collections = [0; 3];
+    let victim = chance.random_range(0..names.len());
+    let collecting = async {
+        // All of them, at once and in turns: one at a time does.
+        while clock::now() < until {
+            for (at, count) in addresses.iter().zip(&mut collections) {
+                *count += usize::from(collect_among(&client, *at).await.unwrap_or(false));
+            }
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    };
+    let killing = async {
+        tokio::time::sleep(half()).await;
+        processes[victim].kill();
+    };
+    let working =
+        futures_util::future::join_all(workers.iter_mut().map(|worker| worker.work_among(&addresses, until)));
+    tokio::join!(working, collecting, killing);
+    let left: Vec<SocketAddr> =
+        addresses.iter().enumerate().filter(|(n, _)| *n != victim).map(|(_, at)| *at).collect();
+    for worker in &mut workers {
+        for tag in worker.tags.keys().cloned().collect::<Vec<_>>() {
+            for at in &left {
+                assert!(worker.pull(*at, &tag).await.is_ok());
+            }
+        }
+    }
+    for process in &mut processes {
+        process.kill();
+    }
+    let acknowledged: usize = workers.iter().map(|worker| worker.acknowledged).sum();
+    println!("{acknowledged} pushes acknowledged, {collections:?} collections");
+    assert!(acknowledged > 10 && collections.iter().sum::<usize>() > 10, "{acknowledged}, {collections:?}");
+    let storage = place.path("storage");
+    // Of another name: it need not wait to know whether a second one of its own is alive.
+    assert_no_leak(&storage, || sharing("r4", &storage)).await;
 }

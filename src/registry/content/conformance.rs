@@ -7,7 +7,7 @@ use std::{
     panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -163,6 +163,15 @@ async fn resume(content: &dyn Content, id: &str) -> Result<Box<dyn super::Upload
     content.resume(&repository("a/b"), id, None, 0).await
 }
 
+/// After everything that this test does.
+fn later() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 34)
+}
+
+async fn in_trash(content: &dyn Content, bytes: &[u8]) -> bool {
+    content.discarded().await.unwrap().iter().any(|blob| blob.digest == Digest::of(bytes))
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Op {
     Put,
@@ -178,10 +187,14 @@ enum Op {
     Expire,
     SavePulls,
     PutAside,
+    Discard,
+    TakeOut,
+    Purge,
+    TakeAway,
 }
 
 impl Op {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 17] = [
         Self::Put,
         Self::Upload,
         Self::Commit,
@@ -195,6 +208,10 @@ impl Op {
         Self::Expire,
         Self::SavePulls,
         Self::PutAside,
+        Self::Discard,
+        Self::TakeOut,
+        Self::Purge,
+        Self::TakeAway,
     ];
 
     async fn run(self, content: &dyn Content, given: &Given) -> Result<(), ContentError> {
@@ -241,6 +258,23 @@ impl Op {
             Self::Expire => content.expire_uploads().await.map(drop),
             Self::SavePulls => content.save_pulls(&name, Pulls::from([("one".into(), 5)])).await,
             Self::PutAside => content.put_aside("1.2-x", "file", small()).await.map(drop),
+            Self::Discard => content.discard(&Digest::of(MANIFEST), later()).await.map(drop),
+            Self::TakeOut => {
+                content.discard(&Digest::of(MANIFEST), later()).await?;
+                content.keep(&Digest::of(MANIFEST)).await.map(drop)
+            }
+            Self::Purge => {
+                let blob = put(content, small()).await?;
+                content.discard(&blob, later()).await?;
+                content.purge(&blob, later()).await.map(drop)
+            }
+            // Where others push, the first time it goes to the trash.
+            Self::TakeAway => {
+                for _ in 0..2 {
+                    content.take_away(&name, &Digest::of(MANIFEST), later()).await?;
+                }
+                Ok(())
+            }
         }
     }
 
@@ -276,6 +310,10 @@ impl Op {
             Self::Expire => content.received(&name, &given.session).await.unwrap() == 1000,
             Self::SavePulls => content.pulls(&name).await.unwrap().get("one") == Some(&5),
             Self::PutAside => !content.asides("file").await.unwrap().is_empty(),
+            Self::Discard => in_trash(content, MANIFEST).await,
+            Self::TakeOut => !in_trash(content, MANIFEST).await,
+            Self::Purge => content.find(&Digest::of(&small())).await.unwrap().is_none(),
+            Self::TakeAway => !content.linked(&name, &Digest::of(MANIFEST)).await.unwrap(),
         }
     }
 }

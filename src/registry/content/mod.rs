@@ -14,6 +14,7 @@ mod files;
 #[cfg(test)]
 mod conformance;
 pub mod inspect;
+pub mod lease;
 pub mod trash;
 pub mod disk;
 mod shared;
@@ -34,6 +35,7 @@ pub use catalogue::{Catalogue, NoSuchVersion, Pulls, Which};
 pub use chunks::{CHUNK, ChunkList, Hashed, Hasher, chunk_count, chunk_range};
 pub use fill::{Fill, FillError};
 pub use inspect::Inspect;
+pub use lease::{Duty, Lease, Leases, SILENCE};
 pub use trash::Trash;
 
 /// Why content could not be read or written.
@@ -75,6 +77,15 @@ pub enum ContentError {
         /// What it is.
         got: Digest,
     },
+    /// What one registry at a time does, another one does by now, or may.
+    #[error("this registry has the {} lease of its storage no longer; another one may have it by now", .duty.word())]
+    LeaseLost {
+        /// Which.
+        duty: Duty,
+    },
+    /// What this machine sees of a shared directory may be old: why.
+    #[error("{0}")]
+    Unsure(String),
     /// The catalogue has another generation by now: read it and decide again.
     #[error("the catalogue of `{repository}` was changed in between")]
     Conflict {
@@ -163,7 +174,7 @@ impl BlobBody {
 
 /// One storage. Every method may be cancelled: what it began is finished or undone by itself.
 #[async_trait]
-pub trait Content: Trash + Inspect + Send + Sync + 'static {
+pub trait Content: Trash + Inspect + Leases + Send + Sync + 'static {
     /// Tries what it can do. To be called every two seconds or so: the others of a shared storage take it for alive by that.
     async fn condition(&self) -> Condition;
 

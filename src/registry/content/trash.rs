@@ -35,15 +35,9 @@ pub struct Given {
     pub touched: SystemTime,
 }
 
-/// Only one collects at a time, in the whole storage; it ends with this.
-pub trait Turn: Send + Sync {}
-
-/// The collector's side of a storage. All of it is safe beside everything else that happens there.
+/// The collector's side of a storage. All of it is safe beside everything else that happens there, also at other registries.
 #[async_trait]
 pub trait Trash {
-    /// The right to collect; `None` while somebody else has it.
-    async fn collecting(&self) -> Result<Option<Box<dyn Turn>>, ContentError>;
-
     /// The storage's clock.
     async fn now(&self) -> Result<SystemTime, ContentError>;
 
@@ -69,7 +63,8 @@ pub trait Trash {
     async fn given(&self, repository: &RepositoryName) -> Result<Vec<Given>, ContentError>;
 
     /// Takes a blob from a repository, unless it was asked for after this; tells whether it did. A repository that has
-    /// nothing left and never had a manifest is forgotten.
+    /// nothing left and never had a manifest is forgotten. Where several registries push, it is moved to a trash first, as
+    /// blobs are, and goes when it lay there since before this: then this is called once for each of the two.
     async fn take_away(
         &self,
         repository: &RepositoryName,

@@ -23,10 +23,10 @@ pub(super) async fn run(State(feed): State<Feed>) -> Result<Response, Refusal> {
 async fn collect(feed: &Feed, dry_run: bool) -> Result<Response, Refusal> {
     match feed.app.collector.collect(dry_run).await {
         Ok(collected) => Ok(Json(collected).into_response()),
-        Err(GcError::Busy) => {
-            Err(Refusal { status: StatusCode::CONFLICT, code: "busy", error: GcError::Busy.to_string() })
+        Err(error @ (GcError::Busy | GcError::Lost)) => {
+            Err(Refusal { status: StatusCode::CONFLICT, code: "busy", error: error.to_string() })
         }
-        Err(error @ GcError::Unknown(_)) => Err(Refusal::not_now(error.to_string())),
+        Err(error @ (GcError::Unknown(_) | GcError::Unsure(_))) => Err(Refusal::not_now(error.to_string())),
         Err(GcError::Content(error)) => {
             Err(Refusal { status: StatusCode::INTERNAL_SERVER_ERROR, code: "storage", error: chain(&error) })
         }

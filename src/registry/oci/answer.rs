@@ -216,9 +216,11 @@ impl From<ContentError> for OciError {
             }
             ContentError::Overtaken => Self::new(Code::BlobUploadInvalid, text).status(StatusCode::CONFLICT),
             ContentError::Corrupt { .. } => Self::new(Code::DigestInvalid, text),
-            ContentError::Conflict { .. } => Self::new(Code::Unknown, text)
-                .status(StatusCode::SERVICE_UNAVAILABLE)
-                .header(header::RETRY_AFTER, "1"),
+            ContentError::Conflict { .. } | ContentError::LeaseLost { .. } | ContentError::Unsure(_) => {
+                Self::new(Code::Unknown, text)
+                    .status(StatusCode::SERVICE_UNAVAILABLE)
+                    .header(header::RETRY_AFTER, "1")
+            }
             ContentError::Damaged { .. } => Self::new(Code::Unknown, text),
             ContentError::Io { source, .. } => Self::new(Code::Unknown, format!("{text}: {source}")),
         }

@@ -1,10 +1,11 @@
-//! Looks through a directory that no registry uses, explains what it finds, and mends what can be mended here.
+//! Looks through a directory that no registry uses, or that others share, explains what it finds, and mends what can be mended here.
 //!
 //! It opens the storage as a start does, so what an earlier run left unfinished is gone before it looks, and told.
 //! Mending deletes nothing that is whole: what is bad is moved to the quarantine.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -14,7 +15,7 @@ use crate::{
     model::{Digest, Position, RepositoryName},
     registry::{
         content::{
-            Catalogue, Content, ContentError,
+            Catalogue, Content, ContentError, Duty, Leases, SILENCE,
             disk::{self, Cleaned, Disk},
             size,
             trash::PARTS,
@@ -35,6 +36,9 @@ pub enum FsckError {
     /// The directory: a registry uses it, or it cannot be read.
     #[error(transparent)]
     Storage(#[from] disk::OpenError),
+    /// Another registry deletes what is not needed meanwhile.
+    #[error("another registry collects garbage in this directory at this moment; try again when it is done")]
+    Collecting,
     /// It failed meanwhile.
     #[error(transparent)]
     Content(#[from] ContentError),
@@ -62,14 +66,31 @@ pub async fn fsck(
     repair: bool,
     mut told: impl FnMut(String),
 ) -> Result<Checked, FsckError> {
-    let path = match &config.storage {
-        Storage::Disk(path) => path,
-        Storage::Shared(path) => return Err(disk::OpenError::Shared { path: path.clone() }.into()),
-    };
     let disk = Disk::open(disk::DiskSettings::of(config)).await?;
+    disk.settle().await;
+    // Others may go on in a directory that they share with this one: they add, and delete nothing meanwhile.
+    let lease = disk.lease(Duty::Garbage, SILENCE).await?.ok_or(FsckError::Collecting)?;
+    let log = match &config.storage {
+        Storage::Disk(path) => Some(path.join("log")),
+        Storage::Shared(_) => None,
+    };
+    let checked = tokio::select! {
+        checked = look_through(&disk, log, repair, &mut told) => checked,
+        lost = lease.keep() => Err(lost.into()),
+    };
+    lease.end().await?;
+    checked
+}
+
+async fn look_through(
+    disk: &Disk,
+    log: Option<PathBuf>,
+    repair: bool,
+    told: &mut impl FnMut(String),
+) -> Result<Checked, FsckError> {
     let cleaned = disk.cleaned();
     let mut look = Look {
-        content: &disk,
+        content: disk,
         repair,
         needed: BTreeMap::new(),
         needs: BTreeMap::new(),
@@ -80,11 +101,11 @@ pub async fn fsck(
     };
     look.cleaned(cleaned);
     let catalogues = look.catalogues().await?;
-    look.blobs(&mut told).await?;
+    look.blobs(told).await?;
     look.missing();
     look.given().await?;
     look.strangers().await?;
-    let log = path.join("log");
+    let Some(log) = log else { return Ok(look.done) };
     if log.exists() {
         let read = tokio::task::spawn_blocking(move || Newest::of(&Log::open(&log)?)).await;
         let read = read.unwrap_or_else(|gone| Err(LogError::Damaged(format!("reading it failed: {gone}"))));
@@ -275,6 +296,10 @@ impl Look<'_> {
             let needs = self.needs.get(&name).unwrap_or(&none).clone();
             for digest in self.content.links(&name).await? {
                 if self.here.contains_key(&digest) || needs.contains(&digest) {
+                    continue;
+                }
+                // In a directory that is shared it may have come since.
+                if self.content.find(&digest).await?.is_some() {
                     continue;
                 }
                 if self.repair {

@@ -2,7 +2,8 @@
 //!
 //! A bad blob is quarantined here alone: who asks for it is told that it is not here, as other registries are, and they
 //! have it. Where this registry names others, it is fetched from them again. How far a pass has come is noted in the log
-//! file, so that restarts do not keep the last blobs from ever being read.
+//! file, so that restarts do not keep the last blobs from ever being read. Of registries that share a directory one reads it for
+//! all, and notes there how far it has come, for whoever goes on.
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
@@ -15,7 +16,8 @@ use crate::{
     config::registry::Scrub as Config,
     model::Digest,
     registry::{
-        content::{Content, ContentError, trash::PARTS},
+        content::{Content, ContentError, Duty, Lease, SILENCE, trash::PARTS},
+        journal::JournalError,
         log::Log,
         notes::Notes,
         replicate::fetch::FetchHandle,
@@ -112,8 +114,23 @@ impl Scrubber {
         self.repositories.content()
     }
 
+    /// As long as this registry is the one that reads.
     async fn passes(&self) {
-        let mut cursor = self.cursor().await;
+        loop {
+            match self.content().lease(Duty::Scrub, SILENCE).await {
+                Ok(Some(lease)) => tokio::select! {
+                    () = self.passes_under(lease.as_ref()) => {}
+                    lost = lease.keep() => tracing::info!(error = %lost, "storage is scrubbed no more"),
+                },
+                Ok(None) => {}
+                Err(error) => tracing::debug!(error = %chain(&error), "storage is not scrubbed yet"),
+            }
+            tokio::time::sleep(AGAIN.min(self.config.every)).await;
+        }
+    }
+
+    async fn passes_under(&self, lease: &dyn Lease) {
+        let mut cursor = self.cursor(lease).await;
         loop {
             let now = clock::wall().unix_seconds();
             let due =
@@ -137,7 +154,7 @@ impl Scrubber {
                 tracing::info!("storage scrubbed");
             }
             if cursor.part % NOTED == 0 {
-                self.note(cursor).await;
+                self.note(lease, cursor).await;
             }
         }
     }
@@ -257,17 +274,25 @@ impl Scrubber {
         format!("blob {blob} was found damaged and is needed by {tags}; {what}")
     }
 
-    async fn cursor(&self) -> Cursor {
+    async fn cursor(&self, lease: &dyn Lease) -> Cursor {
+        // Without one, a pass begins at once.
+        if self.content().is_shared() {
+            return lease.noted().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        }
         let read = self.repositories.journal().blocking(|log| log.note(PART)).await;
         let read = read.ok().flatten().and_then(|text| serde_json::from_slice(&text).ok());
-        // Without one, a pass begins at once.
         read.unwrap_or_default()
     }
 
-    async fn note(&self, cursor: Cursor) {
-        let Ok(text) = serde_json::to_vec(&cursor) else { return };
-        let noted = self.repositories.journal().blocking(move |log: &Log| log.put_note(PART, Some(&text)));
-        if let Err(error) = noted.await {
+    async fn note(&self, lease: &dyn Lease, cursor: Cursor) {
+        let Ok(text) = serde_json::to_string(&cursor) else { return };
+        let noted = if self.content().is_shared() {
+            lease.note(text).await.map_err(JournalError::from)
+        } else {
+            let journal = self.repositories.journal();
+            journal.blocking(move |log: &Log| log.put_note(PART, Some(text.as_bytes()))).await
+        };
+        if let Err(error) = noted {
             tracing::debug!(error = %chain(&error), "progress of the scrub was not noted");
         }
     }

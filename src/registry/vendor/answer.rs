@@ -106,9 +106,10 @@ impl From<ContentError> for Fail {
         let message = error.to_string();
         let status = match &error {
             ContentError::Full { .. } => StatusCode::INSUFFICIENT_STORAGE,
-            ContentError::Conflict { .. } | ContentError::TooManyUploads { .. } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            ContentError::Conflict { .. }
+            | ContentError::LeaseLost { .. }
+            | ContentError::Unsure(_)
+            | ContentError::TooManyUploads { .. } => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let message = match error {

@@ -10,12 +10,15 @@ use super::super::{CHUNK, ChunkList, ContentError, Hashed, files::Files};
 use super::{full_or, reading::Open, verified::Verified};
 use crate::model::{Algorithm, Digest};
 
+/// Times that a blob is stored anew which went before it could be marked as wanted.
+const MOVED: usize = 4;
+
 pub(super) struct Blobs {
     pub(super) root: PathBuf,
     pub(super) trash: PathBuf,
     pub(super) files: Files,
     /// Others use the directory, too: nothing is replaced, and what is not seen is looked for anew.
-    shared: bool,
+    pub(super) shared: bool,
     pub(super) verified: Arc<Verified>,
 }
 
@@ -62,11 +65,11 @@ impl Blobs {
     /// Marks it as wanted, and takes it out of the trash.
     pub(super) fn keep(&self, blob: &Digest) -> Result<Option<u64>, ContentError> {
         let path = self.path(blob);
-        let is_there = || self.files.is_there(&path).map_err(ContentError::io("look at a blob"));
-        if self.shared {
-            // Another registry may have put it there, and this machine not know it yet.
-            maybe(self.files.refresh(path.parent().unwrap_or(&path)))?;
-        }
+        let is_there = || {
+            self.look_anew(&path)?;
+            self.files.is_there(&path).map_err(ContentError::io("look at a blob"))
+        };
+        self.look_anew(&path)?;
         loop {
             if let Some(file) = maybe(self.files.open(&path))? {
                 let size = file.metadata().map_err(ContentError::io("look at a blob"))?.len();
@@ -123,18 +126,49 @@ impl Blobs {
                 return Ok(Some(found));
             }
         }
-        if self.shared {
-            // Another registry may have put it there, and this machine not know it yet.
-            let path = self.path(blob);
-            maybe(self.files.refresh(path.parent().unwrap_or(&path)))?;
-            return maybe(look(&path));
+        if !self.shared {
+            return Ok(None);
+        }
+        for path in self.places(blob) {
+            self.look_anew(&path)?;
+            if let Some(found) = maybe(look(&path))? {
+                return Ok(Some(found));
+            }
         }
         Ok(None)
     }
 
+    /// Another registry may have put something there or taken it away, and this machine not know it yet.
+    pub(super) fn look_anew(&self, path: &Path) -> Result<(), ContentError> {
+        match path.parent().filter(|_| self.shared) {
+            Some(dir) => maybe(self.files.refresh(dir)).map(drop),
+            None => Ok(()),
+        }
+    }
+
     /// Its caller made sure that these are the bytes of this name.
     pub(super) fn put(&self, blob: &Digest, bytes: &[u8]) -> Result<(), ContentError> {
-        self.store(&self.path(blob), bytes).map_err(full_or("store a blob"))
+        self.want(blob, || self.store(&self.path(blob), bytes).map_err(full_or("store a blob")))
+    }
+
+    /// Stores a blob that is wanted from now on. Of a shared directory one that is there already stays as it is, so it is marked as
+    /// one that is found; it may be on its way to the trash.
+    fn want(&self, blob: &Digest, store: impl Fn() -> Result<(), ContentError>) -> Result<(), ContentError> {
+        if !self.shared {
+            return store();
+        }
+        let mut stored = store();
+        for _ in 0..MOVED {
+            match &stored {
+                Ok(()) if self.keep(blob)?.is_some() => return Ok(()),
+                Ok(()) => {}
+                // It was there, and then it was not.
+                Err(ContentError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(_) => break,
+            }
+            stored = store();
+        }
+        stored
     }
 
     fn store(&self, target: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -157,7 +191,7 @@ impl Blobs {
             self.files.rename(file, &target)?;
             target.parent().map_or(Ok(()), |dir| self.files.sync_dir(dir))
         };
-        publish().map_err(full_or("publish a blob"))?;
+        self.want(&hashed.digest, || publish().map_err(full_or("publish a blob")))?;
         self.verified.note_whole(&hashed.digest, hashed.size);
         Ok(())
     }

@@ -13,7 +13,7 @@ use super::{Disk, blobs::Blobs, full_or};
 use crate::model::{Algorithm, Digest};
 
 /// What a storage has in its directory.
-const OURS: [&str; 11] = [
+const OURS: [&str; 14] = [
     "layout.json",
     "lock",
     "blobs",
@@ -26,6 +26,10 @@ const OURS: [&str; 11] = [
     "tmp",
     // The change log's, beside the storage.
     "log",
+    // Of a directory that several registries use.
+    ".peers",
+    "ids",
+    "leases",
 ];
 
 /// One read of a scan.

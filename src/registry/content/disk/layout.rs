@@ -11,11 +11,12 @@ const MARKER: &str = "layout.json";
 const VERSION: u32 = 1;
 
 /// Names that directories of either kind have, also those of before there was a marker.
-const OURS: [&str; 11] = [
+const OURS: [&str; 12] = [
     "aside",
     "blobs",
     "fills",
     "ids",
+    "leases",
     "lock",
     "log",
     "quarantine",

@@ -32,6 +32,7 @@ mod filling;
 mod given;
 mod inspect;
 mod layout;
+mod leases;
 mod lock;
 mod partial;
 mod reading;
@@ -53,9 +54,9 @@ use std::{
 use tokio::sync::Semaphore;
 
 use super::{
-    Condition, ContentError,
+    Condition, Content, ContentError,
     files::{Files, full_or},
-    shared::{Catalogues, Ledger, Names, Peers, folder},
+    shared::{Catalogues, Leases, Ledger, Names, Peers, folder},
 };
 use crate::config::registry::{Registry, Storage};
 
@@ -73,6 +74,9 @@ const READERS: usize = 64;
 
 /// File writes at once, apart from reads, so that syncs of big blobs never stop a download.
 const WRITERS: usize = 32;
+
+/// Between two looks at what others write.
+const SETTLE: Duration = Duration::from_millis(250);
 
 /// Why the directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -94,12 +98,6 @@ pub enum OpenError {
         why: String,
         /// What would be right.
         right: String,
-    },
-    /// What only a registry that is alone with its directory can do.
-    #[error("`{path}` is shared by several registries; this version collects and looks through only what one has alone", path = .path.display())]
-    Shared {
-        /// The directory.
-        path: PathBuf,
     },
     /// Another registry of the same name is alive in it.
     #[error("another registry named `{name}` uses `{path}` at this moment; give each its own `name` in `[server]`", path = .path.display())]
@@ -204,7 +202,9 @@ struct Inner {
     readers: Arc<Semaphore>,
     writers: Arc<Semaphore>,
     cleaned: Cleaned,
-    collecting: trash::Collecting,
+    busy: leases::Busy,
+    /// Who has which duty, if others could have it, too.
+    leases: Option<Leases>,
     /// Template ids, if others give them away, too.
     names: Option<Names>,
     /// The others that use the directory, if it is shared.
@@ -278,6 +278,8 @@ impl Disk {
             Records::open(repositories, files.clone())
         };
         let records = records.map_err(fail("open `repositories`"))?;
+        let leases =
+            shared.then(|| Leases::new(root.join("leases"), files.clone(), ledger(), settings.name.clone()));
         let names = shared.then(|| Names::new(root.join("ids"), files.clone(), ledger()));
         let (uploads, upload) =
             Uploads::open(own("uploads"), files.clone(), settings).map_err(fail("open `uploads`"))?;
@@ -302,7 +304,8 @@ impl Disk {
             readers: Arc::new(Semaphore::new(READERS)),
             writers: Arc::new(Semaphore::new(WRITERS)),
             cleaned,
-            collecting: trash::Collecting::default(),
+            busy: leases::Busy::default(),
+            leases,
             names,
             peers,
             root: root.to_owned(),
@@ -315,6 +318,15 @@ impl Disk {
     /// What the start removed.
     pub fn cleaned(&self) -> Cleaned {
         self.inner.cleaned
+    }
+
+    /// Waits until it is known whether the mount shows what others write, some seconds at most; for what does not look at its
+    /// condition all the time. At once in a directory that is not shared.
+    pub async fn settle(&self) {
+        while self.inner.peers.as_ref().is_some_and(|peers| peers.is_testing()) {
+            self.condition().await;
+            tokio::time::sleep(SETTLE).await;
+        }
     }
 
     /// Runs file work for a reader. Cancelling the wait lets the work finish.

@@ -10,7 +10,11 @@ use std::{
 };
 
 use super::super::{Catalogue, ContentError, Pulls, files::Files, shared::Catalogues};
-use super::{full_or, lock};
+use super::{
+    full_or,
+    given::{REMADE, TAKEN},
+    lock,
+};
 use crate::model::{Digest, RepositoryName};
 
 const CATALOGUE: &str = "_catalogue.json";
@@ -34,7 +38,7 @@ pub(super) struct Records {
     root: PathBuf,
     pub(super) files: Files,
     /// Others change them, too.
-    shared: Option<Shared>,
+    pub(super) shared: Option<Shared>,
     /// What the files say, if this process alone changes them.
     held: Mutex<BTreeMap<RepositoryName, Held>>,
     /// Taken over the file and the map together, so that they agree.
@@ -83,7 +87,7 @@ impl Records {
         lock(&self.making)
     }
 
-    fn dir(&self, repository: &RepositoryName) -> PathBuf {
+    pub(super) fn dir(&self, repository: &RepositoryName) -> PathBuf {
         self.root.join(repository.as_str())
     }
 
@@ -174,7 +178,8 @@ impl Records {
         let dir = self.dir(repository);
         let forget = || {
             self.files.remove_all(&dir.join(ALL_PULLS))?;
-            self.files.remove_all(&dir.join(LINKS))
+            self.files.remove_all(&dir.join(LINKS))?;
+            self.files.remove_all(&dir.join(TAKEN))
         };
         forget().map_err(full_or("remove a repository"))
     }
@@ -227,7 +232,7 @@ impl Records {
         Ok(self.catalogue(repository)?.map_or(0, |catalogue| catalogue.generation))
     }
 
-    fn make(&self, dir: &Path) -> io::Result<()> {
+    pub(super) fn make(&self, dir: &Path) -> io::Result<()> {
         let _alone = lock(&self.making);
         self.files.make_dirs(dir)
     }
@@ -243,29 +248,52 @@ impl Records {
     }
 
     pub(super) fn linked(&self, repository: &RepositoryName, blob: &Digest) -> Result<bool, ContentError> {
-        self.is_seen(&self.link_path(repository, blob)).map_err(ContentError::io("look for a link"))
+        let seen = || {
+            let path = self.link_path(repository, blob);
+            if self.is_seen(&path)? {
+                return Ok(true);
+            }
+            // Looked at once more at the end: it may have been taken out of the trash in between.
+            Ok(self.shared.is_some() && (self.is_taken(repository, blob)? || self.is_seen(&path)?))
+        };
+        seen().map_err(ContentError::io("look for a link"))
     }
 
     pub(super) fn link(&self, repository: &RepositoryName, blob: &Digest) -> io::Result<()> {
         let path = self.link_path(repository, blob);
         // A link that is seen is durable: whoever makes one holds this until it is, or takes it back.
         let _order = lock(self.shard(repository));
+        if self.shared.is_some() {
+            return self.link_beside_others(&path);
+        }
         match self.files.open(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            there => {
-                self.files.touch(&there?)?;
-                // Of another process nobody knows how far it is.
-                return if self.shared.is_some() { self.sync_above(&path) } else { Ok(()) };
-            }
+            there => return self.files.touch(&there?),
         }
         let links = self.dir(repository).join(LINKS);
         self.make(&links)?;
         self.files.create(&path)?;
-        let synced = self.files.sync_dir(&links);
-        if synced.is_err() && self.shared.is_none() {
-            self.files.forget(&path);
+        self.files.sync_dir(&links).inspect_err(|_| self.files.forget(&path))
+    }
+
+    /// Where others push and collect as well: a link that is there may be on its way to the trash, its directory may be removed for
+    /// being empty, and how far another process is nobody knows. So it is made, marked, synced, and looked at.
+    fn link_beside_others(&self, path: &Path) -> io::Result<()> {
+        let links = path.parent().ok_or(io::ErrorKind::NotFound)?;
+        for _ in 0..REMADE {
+            let make = || {
+                self.make(links)?;
+                self.files.touch(&self.files.create(path)?)?;
+                self.files.sync_dir(links)?;
+                self.files.is_there(path)
+            };
+            match make() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Ok(false) => {}
+                made => return made.map(drop),
+            }
         }
-        synced
+        Err(io::Error::other("others take it away as soon as it is made"))
     }
 
     /// Whether a file is there; one that is not seen is looked for anew, if another registry may have made it.
@@ -284,9 +312,13 @@ impl Records {
         let path = self.link_path(repository, blob);
         let _order = lock(self.shard(repository));
         let remove = || {
-            match self.files.remove(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+            // In this order: what goes to the trash meanwhile is found there.
+            let taken = self.shared.is_some().then(|| self.taken_path(repository, blob));
+            for path in std::iter::once(&path).chain(&taken) {
+                match self.files.remove(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                    _ => {}
+                }
             }
             // Also when it is gone already: an earlier call may have failed to make that durable.
             match self.sync_above(&path) {
@@ -299,11 +331,14 @@ impl Records {
 
     /// Sorted. What is no link is not ours and is left alone.
     pub(super) fn links(&self, repository: &RepositoryName) -> Result<Vec<Digest>, ContentError> {
-        let fail = ContentError::io("list links");
-        let entries = match self.files.list(&self.dir(repository).join(LINKS)) {
+        self.links_in(&self.dir(repository).join(LINKS))
+    }
+
+    pub(super) fn links_in(&self, dir: &Path) -> Result<Vec<Digest>, ContentError> {
+        let entries = match self.files.list(dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(fail(error)),
+            Err(source) => return Err(ContentError::Io { what: "list links", source }),
         };
         let digest = |entry: &fs::DirEntry| Digest::from_hex(entry.file_name().to_str()?);
         let mut links: Vec<Digest> = entries.iter().filter_map(digest).collect();

@@ -6,47 +6,19 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::SystemTime,
 };
 
 use super::super::{
-    Content, ContentError,
-    trash::{Given, Stored, Trash, Turn},
+    ContentError,
+    trash::{Given, Stored, Trash},
 };
-use super::{Disk, Inner, blobs::Blobs};
+use super::{Disk, blobs::Blobs};
 use crate::model::{Algorithm, Digest, RepositoryName};
 use async_trait::async_trait;
 
-/// The one who collects, in this process; the directory's lock keeps others out.
-struct OneCollector {
-    inner: Arc<Inner>,
-}
-
-impl Turn for OneCollector {}
-
-impl Drop for OneCollector {
-    fn drop(&mut self) {
-        self.inner.collecting.store(false, Ordering::Release);
-    }
-}
-
-/// Whether somebody collects.
-pub(super) type Collecting = AtomicBool;
-
 #[async_trait]
 impl Trash for Disk {
-    async fn collecting(&self) -> Result<Option<Box<dyn Turn>>, ContentError> {
-        // Not where other registries push: a link that one of them counts on might be taken away under it.
-        if self.is_shared() || self.inner.collecting.swap(true, Ordering::AcqRel) {
-            return Ok(None);
-        }
-        Ok(Some(Box::new(OneCollector { inner: self.inner.clone() })))
-    }
-
     async fn now(&self) -> Result<SystemTime, ContentError> {
         self.writing(|disk| disk.blobs.now()).await
     }
@@ -132,8 +104,14 @@ impl Blobs {
                 return Ok(false);
             }
             self.files.touch(&file)?;
-            self.files.rename(&path, &self.trash_path(blob))?;
-            Ok(true)
+            match self.files.rename(&path, &self.trash_path(blob)) {
+                // A network repeated what it had done already, or another one moved it.
+                Err(error) if self.shared && error.kind() == io::ErrorKind::NotFound => {
+                    self.files.refresh(&self.trash)?;
+                    self.files.is_there(&self.trash_path(blob))
+                }
+                moved => moved.map(|()| true),
+            }
         };
         let moved = absent_is(false, moved()).map_err(ContentError::io("move a blob to the trash"))?;
         if moved {
@@ -144,7 +122,14 @@ impl Blobs {
 
     pub(super) fn put_back(&self, blob: &Digest) -> Result<bool, ContentError> {
         let (from, to) = (self.trash_path(blob), self.path(blob));
-        let back = self.files.rename(&from, &to).map(|()| true);
+        let back = || {
+            if self.shared {
+                // Another registry may have moved it there, and this machine not know it yet.
+                self.files.refresh(&self.trash)?;
+            }
+            self.files.rename(&from, &to)
+        };
+        let back = back().map(|()| true);
         let back = absent_is(false, back).map_err(ContentError::io("take a blob out of the trash"))?;
         if back {
             let rest = self
@@ -157,8 +142,10 @@ impl Blobs {
 
     fn purge(&self, blob: &Digest, since: SystemTime) -> Result<bool, ContentError> {
         let (path, kept) = (self.trash_path(blob), self.path(blob));
+        self.look_anew(&kept)?;
         let purged = || {
-            if self.files.look(&path)?.modified()? > since {
+            // Opened, for a network's client may remember a time of it that was before it came here.
+            if self.files.open(&path)?.metadata()?.modified()? > since {
                 return Ok(false);
             }
             if self.files.is_there(&kept)? && !self.files.is_there(&list_of(&kept))? {

@@ -134,7 +134,7 @@ impl Faults {
         let Some(dir) = path.parent() else { return true };
         let now = self.world.now();
         let mut state = lock(&self.state);
-        let asked = state.asked.get(dir).copied().filter(|asked| now - *asked < BELIEVED);
+        let asked = state.asked.get(dir).copied().filter(|asked| now.saturating_sub(*asked) < BELIEVED);
         let asked = asked.unwrap_or_else(|| {
             state.asked.insert(dir.to_owned(), now);
             now

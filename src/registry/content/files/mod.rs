@@ -22,6 +22,9 @@ use rustix::{
 
 use super::ContentError;
 
+/// Times that directories are made before one that is gone again is an error.
+const MADE_ANEW: usize = 4;
+
 /// What a call is to a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Call {
@@ -184,13 +187,24 @@ impl Files {
 
     /// Makes a directory and all above it, durably, up to one that is there.
     pub(super) fn make_dirs(&self, path: &Path) -> io::Result<()> {
+        // What is above may be removed meanwhile by another registry, to which it was empty.
+        for _ in 1..MADE_ANEW {
+            match self.make_dirs_once(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                made => return made,
+            }
+        }
+        self.make_dirs_once(path)
+    }
+
+    fn make_dirs_once(&self, path: &Path) -> io::Result<()> {
         if self.look(path).is_ok_and(|meta| meta.is_dir()) {
             return Ok(());
         }
         let above = path.parent().ok_or(io::ErrorKind::NotFound)?;
         // Of a name alone: where the process is.
         let above = if above.as_os_str().is_empty() { Path::new(".") } else { above };
-        self.make_dirs(above)?;
+        self.make_dirs_once(above)?;
         match self.make_dir(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
@@ -200,7 +214,13 @@ impl Files {
     }
 
     pub(super) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.step(Call::Make, to, || fs::rename(from, to))
+        self.step(Call::Make, to, || {
+            #[cfg(test)]
+            if self.faults.as_ref().is_some_and(|faults| !faults.sees(from)) {
+                return Err(io::ErrorKind::NotFound.into());
+            }
+            fs::rename(from, to)
+        })
     }
 
     /// A second name for a file, which nothing has yet.

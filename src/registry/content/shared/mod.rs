@@ -4,6 +4,8 @@
 //! repositories/<name>/_catalogue/<generation>   each written once, by whoever was first
 //! repositories/<name>/_pulls/<registry>.json    when each registry last gave a version away
 //! ids/<template id>/<generation>                which repository has a template id
+//! leases/<duty>/<generation>                    who collects garbage, and who reads all blobs
+//! repositories/<name>/_taken/<hex>              what a repository was given and is about to lose; a trash of links
 //! uploads/<registry>/ fills/<registry>/ tmp/<registry>/    one registry's own
 //! .peers/<registry>/<run>.<number>              a new name every two seconds: who is alive, and how soon names are seen
 //! ```
@@ -12,6 +14,7 @@
 //! `link(2)`, see [`ledger`]. Everything else has the place that it has in a directory of one process.
 
 mod catalogues;
+mod leases;
 mod ledger;
 mod names;
 mod peers;
@@ -19,6 +22,7 @@ mod peers;
 use std::time::Duration;
 
 pub(super) use catalogues::Catalogues;
+pub(super) use leases::{Leases, Term};
 pub(super) use ledger::Ledger;
 pub(super) use names::Names;
 pub(super) use peers::Peers;

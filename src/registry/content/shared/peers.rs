@@ -152,6 +152,12 @@ impl Peers {
         Some(format!("it looks whether the mount shows at once what `{untested}` writes"))
     }
 
+    /// Whether it is not known yet if the mount shows at once what others write. That is so for some seconds at most.
+    pub(in crate::registry::content) fn is_testing(&self) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        !state.untested.is_empty() && clock::boot() < state.test_until
+    }
+
     /// Folders of registries that were silent for too long.
     pub(in crate::registry::content) fn gone(&self) -> Vec<String> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).gone.clone()

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use proptest::prelude::*;
 
 use super::super::{
-    Content, ContentError,
+    Content, ContentError, Duty,
     conformance::{Kind, catalogue, place, repository},
     files::faulty::{ERRORS, Faults, Plan, World},
 };
@@ -163,5 +163,99 @@ fn what_others_deleted_and_gave_is_seen_and_pull_times_are_put_together() {
         assert!(matches!(elsewhere, Err(ContentError::ElsewhereUpload { registry }) if registry == "r1"));
         one.remove(&name).await.unwrap();
         assert!(other.catalogue(&name).await.unwrap().unwrap().is_empty());
+    });
+}
+
+/// After everything that this test does: nothing is too young to be taken.
+fn later() -> std::time::SystemTime {
+    std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1 << 34)
+}
+
+#[test]
+fn what_one_collects_while_another_wants_it_is_never_missed() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let two = Two::new().await;
+        let [one, other] = [&two.content[0], &two.content[1]];
+        let name = repository("team/vm");
+        let blob = one.put(crate::model::Algorithm::Sha256, "x".into()).await.unwrap();
+        one.link(&name, &blob).await.unwrap();
+        for round in 0..60 {
+            two.world.pass(Duration::from_millis(700));
+            // One moves link and blob to their trashes; the other one pushes at this moment, and somebody reads.
+            let (taken, discarded, kept, linked, found) = tokio::join!(
+                one.take_away(&name, &blob, later()),
+                one.discard(&blob, later()),
+                other.keep_given(&name, &blob),
+                other.linked(&name, &blob),
+                other.find(&blob),
+            );
+            assert!(!taken.unwrap(), "{round}: it went to a trash and not for good");
+            discarded.unwrap();
+            assert_eq!(kept.unwrap(), Some(1), "{round}");
+            assert!(linked.unwrap() && found.unwrap() == Some(1), "{round}");
+            // Once more, as a push does whose tag is visible: now nobody moves it.
+            assert_eq!(other.keep_given(&name, &blob).await.unwrap(), Some(1), "{round}");
+            assert!(two.dir.path().join(format!("repositories/team/vm/_links/{}", blob.hex())).exists());
+            assert!(one.discarded().await.unwrap().is_empty(), "{round}");
+        }
+    });
+}
+
+#[test]
+fn a_repository_that_is_forgotten_for_being_empty_is_made_anew_by_a_push_at_that_moment() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let two = Two::new().await;
+        let [one, other] = [&two.content[0], &two.content[1]];
+        for round in 0..40 {
+            let name = repository(&format!("a/b{}", round % 3));
+            let blob = one.put(crate::model::Algorithm::Sha256, "x".into()).await.unwrap();
+            one.link(&name, &blob).await.unwrap();
+            let gone = async {
+                while !one.take_away(&name, &blob, later()).await.unwrap()
+                    && one.linked(&name, &blob).await.unwrap()
+                {}
+            };
+            let more = other.put(crate::model::Algorithm::Sha256, format!("y{round}").into()).await.unwrap();
+            let tag = format!("t{round}");
+            let ((), linked, published) =
+                tokio::join!(gone, other.link(&name, &more), add(&**other, &name, &tag));
+            linked.unwrap();
+            published.unwrap();
+            assert!(one.linked(&name, &more).await.unwrap(), "{round}");
+            assert!(one.catalogue(&name).await.unwrap().is_some(), "{round}");
+        }
+    });
+}
+
+#[test]
+fn one_registry_at_a_time_has_a_duty_and_the_next_one_when_it_is_given_back() {
+    block(async {
+        let two = Two::new().await;
+        let hour = Duration::from_secs(3600);
+        let unsure = two.content[1].lease(Duty::Garbage, hour).await;
+        assert!(matches!(unsure, Err(ContentError::Unsure(_))), "it has not seen the other one write yet");
+        for content in &two.content {
+            content.condition().await;
+        }
+        let first = two.content[0].lease(Duty::Garbage, hour).await.unwrap().unwrap();
+        for content in &two.content {
+            assert!(content.lease(Duty::Garbage, hour).await.unwrap().is_none());
+        }
+        first.note("7".into()).await.unwrap();
+        first.check().unwrap();
+        first.end().await.unwrap();
+        let next = two.content[1].lease(Duty::Garbage, hour).await.unwrap().unwrap();
+        assert_eq!(next.noted().as_deref(), Some("7"));
+        drop(next);
+        assert!(two.content[0].lease(Duty::Garbage, hour).await.unwrap().is_none(), "it is not silent yet");
+        let short = Duration::from_millis(1500);
+        tokio::time::sleep(short * 5 / 4).await;
+        let last = two.content[0].lease(Duty::Garbage, short).await.unwrap().unwrap();
+        tokio::select! {
+            lost = last.keep() => panic!("{lost}"),
+            () = tokio::time::sleep(2 * short) => last.check().unwrap(),
+        }
     });
 }

@@ -1,13 +1,18 @@
 //! One collection: reads what is referenced, and does to each blob what [`super::mark`] says.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
 
 use super::mark::{self, Cut, Fate, Rules};
 use crate::{
     clock,
     model::{Digest, RepositoryName},
     registry::{
-        content::{Content, ContentError, trash::PARTS},
+        content::{Content, ContentError, Duty, Lease, SILENCE, trash::PARTS},
         repositories::needs,
     },
     wire::upkeep::{Collected, Moved, NAMED, Sum, What},
@@ -16,9 +21,17 @@ use crate::{
 /// Why nothing was collected.
 #[derive(Debug, thiserror::Error)]
 pub enum GcError {
-    /// Another collection runs.
+    /// Another collection runs, perhaps at another registry.
     #[error("garbage is being collected already")]
     Busy,
+    /// It was not heard of for so long that another registry may collect.
+    #[error(
+        "another registry may collect garbage by now, for this one could not be heard of; what is left is for the next collection"
+    )]
+    Lost,
+    /// What others reference may not be seen here.
+    #[error("garbage is not collected now: {0}")]
+    Unsure(String),
     /// What is referenced is not known.
     #[error("what is garbage cannot be known: {0}; `switchyard registry fsck` says what can be done")]
     Unknown(String),
@@ -31,6 +44,8 @@ impl From<ContentError> for GcError {
     fn from(error: ContentError) -> Self {
         match error {
             damaged @ ContentError::Damaged { .. } => Self::Unknown(damaged.to_string()),
+            ContentError::LeaseLost { .. } => Self::Lost,
+            ContentError::Unsure(why) => Self::Unsure(why),
             error => Self::Content(error),
         }
     }
@@ -39,41 +54,90 @@ impl From<ContentError> for GcError {
 /// One collection that is under way.
 struct Collection<'c> {
     content: &'c dyn Content,
+    lease: &'c dyn Lease,
     cut: Cut,
     dry_run: bool,
     referenced: HashSet<Digest>,
     done: Collected,
 }
 
-/// Collects once. `roots` are referenced by changes that are logged and not shown yet.
+/// When garbage was collected last, for whoever collects next in a storage that several have.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Last {
+    /// By the storage's clock, Unix seconds.
+    ended: u64,
+}
+
+/// Collects once. `roots` are referenced by changes that are logged and not shown yet. Where several registries collect, nothing
+/// is done, and `None` told, if one of them did within `pause`.
 ///
 /// Cancelling it leaves everything as it then is, which is right at every step.
 pub async fn collect(
     content: &dyn Content,
     rules: &Rules,
     roots: Vec<Digest>,
+    (dry_run, pause): (bool, Duration),
+) -> Result<Option<Collected>, GcError> {
+    // Nothing that one which fell silent did is purged before the next one may begin.
+    let lease = content.lease(Duty::Garbage, SILENCE.min(rules.trash)).await?.ok_or(GcError::Busy)?;
+    let last = lease.noted().and_then(|text| serde_json::from_str::<Last>(&text).ok());
+    let now = content.now().await?;
+    let done = match last {
+        Some(last) if unix(now).saturating_sub(last.ended) < pause.as_secs() => None,
+        _ => {
+            let collecting = collect_as(content, lease.as_ref(), rules.at(now), roots, dry_run);
+            let collected = tokio::select! {
+                collected = collecting => collected?,
+                lost = lease.keep() => return Err(lost.into()),
+            };
+            if !dry_run {
+                let last = Last { ended: unix(content.now().await?) };
+                // At worst another one collects sooner than it need.
+                if let Ok(text) = serde_json::to_string(&last)
+                    && let Err(error) = lease.note(text).await
+                {
+                    tracing::debug!(error = %error, "end of the collection was not noted");
+                }
+            }
+            Some(collected)
+        }
+    };
+    if let Err(error) = lease.end().await {
+        tracing::debug!(error = %error, "others wait for the lease to run out");
+    }
+    Ok(done)
+}
+
+fn unix(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+async fn collect_as(
+    content: &dyn Content,
+    lease: &dyn Lease,
+    cut: Cut,
+    roots: Vec<Digest>,
     dry_run: bool,
 ) -> Result<Collected, GcError> {
     let began = clock::now();
-    let _turn = content.collecting().await?.ok_or(GcError::Busy)?;
-    let cut = rules.at(content.now().await?);
     let done = Collected { dry_run, ..Collected::default() };
-    let mut collection = Collection { content, cut, dry_run, referenced: roots.into_iter().collect(), done };
+    let referenced = roots.into_iter().collect();
+    let mut collection = Collection { content, lease, cut, dry_run, referenced, done };
     // Listed before the references are read: what they show of these is the second mark.
     let discarded = content.discarded().await?;
     collection.read_references().await?;
     for blob in discarded {
-        let moved = match mark::fate(&blob, &collection.referenced, &cut) {
+        lease.check()?;
+        let fate = mark::fate(&blob, &collection.referenced, &cut);
+        let (what, moved) = match fate {
             Fate::Waits => {
                 collection.done.waiting.add(blob.size);
                 continue;
             }
-            Fate::PutBack => dry_run || content.put_back(&blob.digest).await?,
-            Fate::Purge => dry_run || content.purge(&blob.digest, cut.discarded_before).await?,
-        };
-        let what = match mark::fate(&blob, &collection.referenced, &cut) {
-            Fate::PutBack => What::PutBack,
-            _ => What::Purged,
+            Fate::PutBack => (What::PutBack, dry_run || content.put_back(&blob.digest).await?),
+            Fate::Purge => {
+                (What::Purged, dry_run || content.purge(&blob.digest, cut.discarded_before).await?)
+            }
         };
         if moved {
             collection.moved(what, blob.digest, blob.size);
@@ -81,6 +145,7 @@ pub async fn collect(
     }
     for part in 0..PARTS {
         for blob in content.stored(part).await? {
+            lease.check()?;
             let goes = mark::goes(&blob, &collection.referenced, &cut);
             if goes && (dry_run || content.discard(&blob.digest, cut.untouched_since).await?) {
                 collection.moved(What::Discarded, blob.digest, blob.size);
@@ -125,7 +190,7 @@ impl Collection<'_> {
                 }
             } else {
                 // Layers that an unreadable manifest needs are among what its repository was given.
-                self.referenced.extend(self.content.links(&name).await?);
+                self.referenced.extend(self.content.given(&name).await?.iter().map(|given| given.digest));
                 self.done.unread.extend(needs.unread);
             }
         }
@@ -143,6 +208,7 @@ impl Collection<'_> {
         needed: impl Fn(&Digest) -> bool,
     ) -> Result<(), GcError> {
         for given in self.content.given(name).await? {
+            self.lease.check()?;
             let goes = mark::lost(&given, &needed, &self.cut);
             let since = self.cut.given_before;
             if goes && (self.dry_run || self.content.take_away(name, &given.digest, since).await?) {

@@ -5,7 +5,7 @@
 //!                                             └── referenced, or wanted by a push ──▶ back
 //! ```
 //!
-//! Each registry collects for itself, from what its own catalogues say. A push marks every blob that it finds as wanted
+//! Each registry collects for itself, from what its own catalogues say; of those that share a directory one at a time, for all. A push marks every blob that it finds as wanted
 //! and takes it out of the trash; once its tag is visible it looks once more, before it is acknowledged. Reads find
 //! what is in the trash. So a collection may run beside anything, be cut off anywhere, and go on in another process.
 
@@ -88,8 +88,9 @@ impl Collector {
             tokio::select! {
                 // Cut off, it has done less, and nothing wrong.
                 () = stop.requested() => return Ok(()),
-                collected = self.collect(false) => match collected {
-                    Ok(_) => {}
+                collected = self.collect_after(false, self.config.every * 3 / 4) => match collected {
+                    Ok(Some(_)) => {}
+                    Ok(None) => tracing::debug!("another registry collected lately"),
                     Err(GcError::Busy) => tracing::debug!("somebody collects already"),
                     Err(error) => tracing::error!(error = %chain(&error), "garbage was not collected"),
                 },
@@ -99,14 +100,19 @@ impl Collector {
 
     /// Collects now, or tells what would be collected.
     pub async fn collect(&self, dry_run: bool) -> Result<Collected, GcError> {
-        let collected = self.collect_uncounted(dry_run).await;
+        Ok(self.collect_after(dry_run, Duration::ZERO).await?.unwrap_or_default())
+    }
+
+    /// Collects, unless another registry of a shared storage did within `pause`.
+    async fn collect_after(&self, dry_run: bool, pause: Duration) -> Result<Option<Collected>, GcError> {
+        let collected = self.collect_uncounted(dry_run, pause).await;
         if !dry_run {
             self.count(&collected);
         }
         collected
     }
 
-    async fn collect_uncounted(&self, dry_run: bool) -> Result<Collected, GcError> {
+    async fn collect_uncounted(&self, dry_run: bool, pause: Duration) -> Result<Option<Collected>, GcError> {
         let journal = self.repositories.journal();
         if let Some(why) = journal.at().claim.unknown() {
             return Err(GcError::Unknown(why.to_owned()));
@@ -114,13 +120,14 @@ impl Collector {
         let untagged = if dry_run { 0 } else { self.prune().await };
         let roots = match journal.blocking(Log::unapplied).await {
             Ok(entries) => roots(&entries),
+            // Of registries on one storage: what is changed is shown at once.
+            Err(JournalError::NoLog) => Vec::new(),
             Err(JournalError::Content(error)) => return Err(error.into()),
             Err(error) => return Err(GcError::Unknown(chain(&error))),
         };
         let rules = Rules { grace: self.config.grace, trash: self.config.trash };
-        let mut collected = collect(self.repositories.content(), &rules, roots, dry_run).await?;
-        collected.untagged = untagged;
-        Ok(collected)
+        let collected = collect(self.repositories.content(), &rules, roots, (dry_run, pause)).await?;
+        Ok(collected.map(|collected| Collected { untagged, ..collected }))
     }
 
     /// Removes untagged manifests, if the config says so and this registry may: replicas learn it from their writer.
@@ -143,13 +150,13 @@ impl Collector {
         gone
     }
 
-    fn count(&self, collected: &Result<Collected, GcError>) {
+    fn count(&self, collected: &Result<Option<Collected>, GcError>) {
         let counts = &self.counts;
         let outcome = match collected {
-            Ok(_) => "done",
-            Err(GcError::Busy) => return,
-            Err(GcError::Unknown(_)) => "unknown",
-            Err(GcError::Content(_)) => "failed",
+            Ok(Some(_)) => "done",
+            Ok(None) | Err(GcError::Busy) => return,
+            Err(GcError::Unknown(_) | GcError::Unsure(_)) => "unknown",
+            Err(GcError::Content(_) | GcError::Lost) => "failed",
         };
         counts.runs.with_label_values(&[outcome]).inc();
         let said = match collected {
@@ -157,7 +164,7 @@ impl Collector {
             _ => Vec::new(),
         };
         self.notes.say("garbage", said);
-        let Ok(done) = collected else { return };
+        let Ok(Some(done)) = collected else { return };
         for (what, sum) in
             [(What::Discarded, done.discarded), (What::Purged, done.purged), (What::PutBack, done.put_back)]
         {

@@ -1,5 +1,7 @@
 //! A collection in a directory that no registry uses.
 
+use std::time::Duration;
+
 use super::{GcError, Rules, collect, roots};
 use crate::{
     config::registry::{Registry, Storage},
@@ -24,17 +26,22 @@ pub enum OfflineError {
     Gc(#[from] GcError),
 }
 
-/// Collects once, or tells what would be collected. The directory is locked meanwhile.
+/// Collects once, or tells what would be collected. A directory of one registry is locked meanwhile; in one that several
+/// have, the others go on, for one at a time collects.
 pub async fn offline(config: &Registry, dry_run: bool) -> Result<Collected, OfflineError> {
-    let log = match &config.storage {
-        Storage::Disk(path) => path.join("log"),
-        Storage::Shared(path) => return Err(disk::OpenError::Shared { path: path.clone() }.into()),
-    };
     let content = Disk::open(disk::DiskSettings::of(config)).await?;
-    let opened = tokio::task::spawn_blocking(move || Log::open(&log)?.unapplied()).await;
-    let unapplied =
-        opened.unwrap_or_else(|gone| Err(LogError::Damaged(format!("reading it failed: {gone}"))))?;
+    content.settle().await;
+    let unapplied = match &config.storage {
+        Storage::Disk(path) => {
+            let log = path.join("log");
+            let opened = tokio::task::spawn_blocking(move || Log::open(&log)?.unapplied()).await;
+            opened.unwrap_or_else(|gone| Err(LogError::Damaged(format!("reading it failed: {gone}"))))?
+        }
+        // There is no log: what is changed is shown at once.
+        Storage::Shared(_) => Vec::new(),
+    };
     let gc = &config.upkeep.gc;
     let rules = Rules { grace: gc.grace, trash: gc.trash };
-    Ok(collect(&content, &rules, roots(&unapplied), dry_run).await?)
+    let collected = collect(&content, &rules, roots(&unapplied), (dry_run, Duration::ZERO)).await?;
+    Ok(collected.unwrap_or_default())
 }
