@@ -86,6 +86,7 @@ metrics! {
     REGISTRY_SCRUB_BAD = "switchyard_registry_scrub_bad_total" Counter ["what"] "What the scrub found: blob, bad and quarantined; list, a chunk list that was written anew; unsteady, read wrongly once and rightly again.";
     REGISTRY_SCRUB_REPAIRED = "switchyard_registry_scrub_repaired_total" Counter [] "Quarantined blobs that are here again, or that nothing needs any more.";
     REGISTRY_QUARANTINED = "switchyard_registry_quarantined_blobs" Gauge [] "Blobs that were found bad, are needed, and are not here again yet.";
+    REGISTRY_MISSING = "switchyard_registry_missing_bytes" Gauge [] "Bytes of those blobs.";
     REGISTRY_SCRUB_LAST = "switchyard_registry_scrub_last_timestamp_seconds" Gauge [] "When the last pass over all blobs ended, in Unix seconds; 0 before the first since the start.";
     REGISTRY_STORED = "switchyard_registry_stored_bytes" Gauge [] "Bytes of blobs outside the trash, as the last collection of garbage counted them.";
     REGISTRY_TRASH = "switchyard_registry_trash_bytes" Gauge [] "Bytes of blobs in the trash, as the last collection of garbage left them.";

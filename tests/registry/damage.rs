@@ -103,16 +103,31 @@ async fn catalogues_and_the_log_must_tell_the_same_story() {
     rig.image("old", "two", &[b"2"]).await;
     rig.image("old", "three", &[b"3"]).await;
     rig.image("bad", "t", &[b"4"]).await;
+    rig.image("lost", "t", &[b"5"]).await;
     rig.stop().await;
     assert_eq!(check(at, false).await.left(), 0);
     std::fs::write(at.join("repositories/old/_catalogue.json"), backup).unwrap();
     std::fs::write(at.join("repositories/bad/_catalogue.json"), b"{").unwrap();
-    let checked = check(at, true).await;
-    let [log] = found(&checked, Trouble::Log)[..] else { panic!("{checked:?}") };
-    assert!(log.what.contains("`old`") && log.why.contains("generation 1"), "{log:?}");
-    assert!(found(&checked, Trouble::Catalogue)[0].what.contains("`bad`"));
-    assert_eq!(checked.left(), 2, "{checked:?}");
-    // Without its log a catalogue is newer than anything in it.
+    std::fs::remove_file(at.join("repositories/lost/_catalogue.json")).unwrap();
+    let checked = check(at, false).await;
+    let [bad, lost, old] = found(&checked, Trouble::Catalogue)[..] else { panic!("{checked:?}") };
+    assert!(bad.what.contains("`bad`") && lost.why.contains("not here"), "{checked:?}");
+    assert!(old.what.contains("`old`") && old.why.contains("it is generation 1"), "{old:?}");
+    assert_eq!(checked.left(), 3, "{checked:?}");
+    // The log has every change of them.
+    let mended = check(at, true).await;
+    assert_eq!((mended.left(), found(&mended, Trouble::Catalogue).len()), (0, 3), "{mended:?}");
+    assert_eq!(check(at, false).await.findings.len(), 0);
+    let rig = Rig::new(at).await;
+    for (name, tag) in [("old", "one"), ("old", "two"), ("old", "three"), ("bad", "t"), ("lost", "t")] {
+        rig.assert_complete(name, tag).await;
+    }
+    rig.stop().await;
+    // Without its log nothing is left to make a catalogue of.
     std::fs::remove_dir_all(at.join("log")).unwrap();
-    assert_eq!(check(at, false).await.left(), 1);
+    std::fs::write(at.join("repositories/bad/_catalogue.json"), b"{").unwrap();
+    let left = check(at, true).await;
+    let [bad] = found(&left, Trouble::Catalogue)[..] else { panic!("{left:?}") };
+    assert!(!bad.repaired && bad.remedy.contains("does not have every change"), "{bad:?}");
+    assert_eq!((left.left(), found(&left, Trouble::Log).len()), (1, 1), "{left:?}");
 }

@@ -53,6 +53,8 @@ async fn rot_is_quarantined_told_with_its_tags_and_mended_by_a_push() {
     assert_eq!(rig.get(&format!("/v2/a/b/blobs/{digest}")).await.status(), 404);
     assert_eq!(rig.get(&format!("/replication/v1/blobs/{digest}")).await.status(), 404);
     assert_eq!(files(&dir.path().join("quarantine")).len(), 2, "with its chunk list");
+    let metrics = rig.get("/metrics").await.text().await.unwrap();
+    assert!(metrics.contains("switchyard_registry_missing_bytes 5000000"), "{metrics}");
     rig.assert_complete("fine", "t").await;
     rig.blob("a/b", &layer).await;
     rig.assert_complete("a/b", "t").await;

@@ -250,9 +250,9 @@ async fn a_broken_template_is_skipped_named_and_not_overwritten() {
     assert_eq!(get(&rig, "/registry/vm").await.as_array().unwrap().len(), 1);
     rig.assert_complete("good", "a").await;
     let refused = crate::rig::refusal(rig.get("/v2/torn/manifests/a").await).await;
-    assert_eq!(refused, (500, "UNKNOWN".into()));
+    assert_eq!(refused, (503, "UNKNOWN".into()), "another registry may have it");
     rig.blob("torn", b"{}").await;
     let put = rig.put_manifest("torn", "b", &crate::rig::image(b"{}", &[])).await;
-    assert_eq!(put.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(put.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(std::fs::read_to_string(torn).unwrap(), "{\"v\":1,");
 }

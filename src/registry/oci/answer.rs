@@ -221,7 +221,10 @@ impl From<ContentError> for OciError {
                     .status(StatusCode::SERVICE_UNAVAILABLE)
                     .header(header::RETRY_AFTER, "1")
             }
-            ContentError::Damaged { .. } => Self::new(Code::Unknown, text),
+            // Another registry may have it whole: a proxy asks the next one.
+            ContentError::Damaged { .. } => Self::new(Code::Unknown, text)
+                .status(StatusCode::SERVICE_UNAVAILABLE)
+                .header(header::RETRY_AFTER, "10"),
             ContentError::Io { source, .. } => Self::new(Code::Unknown, format!("{text}: {source}")),
         }
     }

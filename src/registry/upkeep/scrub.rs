@@ -58,6 +58,7 @@ struct Counts {
     bad: IntCounterVec,
     repaired: IntCounter,
     missing: Gauge,
+    missing_bytes: Gauge,
     last: Gauge,
 }
 
@@ -91,6 +92,7 @@ impl Scrubber {
             bad: metrics.counters(names::REGISTRY_SCRUB_BAD)?,
             repaired: counter(names::REGISTRY_SCRUB_REPAIRED)?,
             missing: metrics.gauge(names::REGISTRY_QUARANTINED)?,
+            missing_bytes: metrics.gauge(names::REGISTRY_MISSING)?,
             last: metrics.gauge(names::REGISTRY_SCRUB_LAST)?,
         };
         Ok(Self { repositories, config, notes, healer, counts: Arc::new(counts) })
@@ -219,6 +221,7 @@ impl Scrubber {
                 Err(error) => tracing::debug!(error = %chain(&error), "quarantine was not looked through"),
             }
             self.counts.missing.set(known.len() as f64);
+            self.counts.missing_bytes.set(known.values().map(|bad| bad.size as f64).sum());
             self.notes.say(PART, known.iter().map(|(blob, bad)| self.sentence(blob, bad)).collect());
             let pause = AGAIN.min(self.config.every);
             match &self.healer {

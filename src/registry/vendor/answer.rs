@@ -109,6 +109,7 @@ impl From<ContentError> for Fail {
             ContentError::Conflict { .. }
             | ContentError::LeaseLost { .. }
             | ContentError::Unsure(_)
+            | ContentError::Damaged { .. }
             | ContentError::TooManyUploads { .. } => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         };

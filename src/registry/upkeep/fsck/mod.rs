@@ -3,6 +3,8 @@
 //! It opens the storage as a start does, so what an earlier run left unfinished is gone before it looks, and told.
 //! Mending deletes nothing that is whole: what is bad is moved to the quarantine.
 
+mod history;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
@@ -12,7 +14,7 @@ use std::{
 use super::examine::{Fault, examine};
 use crate::{
     config::registry::{Registry, Storage},
-    model::{Digest, Position, RepositoryName},
+    model::{Digest, RepositoryName},
     registry::{
         content::{
             Catalogue, Content, ContentError, Duty, Leases, SILENCE,
@@ -20,12 +22,13 @@ use crate::{
             size,
             trash::PARTS,
         },
-        log::{self, Log, LogError, Read},
+        log::LogError,
         repositories::needs,
     },
     telemetry::chain,
     wire::upkeep::{Checked, Finding, Trouble},
 };
+use history::History;
 
 /// Tags that a finding names.
 const TAGS: usize = 20;
@@ -100,24 +103,34 @@ async fn look_through(
         done: Checked::default(),
     };
     look.cleaned(cleaned);
-    let catalogues = look.catalogues().await?;
+    let is_kept = log.is_some();
+    let history = match log.filter(|log| log.exists()) {
+        Some(log) => Some(blocking(move || History::open(&log)).await.map(Arc::new)),
+        None => None,
+    };
+    let readable = history.as_ref().and_then(|history| history.as_ref().ok());
+    let catalogues = look.catalogues(readable).await?;
     look.blobs(told).await?;
     look.missing();
     look.given().await?;
     look.strangers().await?;
-    let Some(log) = log else { return Ok(look.done) };
-    if log.exists() {
-        let read = tokio::task::spawn_blocking(move || Newest::of(&Log::open(&log)?)).await;
-        let read = read.unwrap_or_else(|gone| Err(LogError::Damaged(format!("reading it failed: {gone}"))));
-        look.log(read, &catalogues);
-    } else if !catalogues.is_empty() {
-        look.note(
+    match history {
+        Some(history) => look.log(history, &catalogues),
+        None if is_kept && !catalogues.is_empty() => look.note(
             Trouble::Log,
             "log",
             "there is no change log: the next start begins one, and replicas copy everything anew",
-        );
+        ),
+        None => {}
     }
     Ok(look.done)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LogError> + Send + 'static,
+) -> Result<T, LogError> {
+    let read = tokio::task::spawn_blocking(work).await;
+    read.unwrap_or_else(|gone| Err(LogError::Damaged(format!("reading it failed: {gone}"))))
 }
 
 impl Look<'_> {
@@ -156,22 +169,43 @@ impl Look<'_> {
         }
     }
 
-    async fn catalogues(&mut self) -> Result<Vec<Arc<Catalogue>>, FsckError> {
+    async fn catalogues(&mut self, history: Option<&Arc<History>>) -> Result<Vec<Arc<Catalogue>>, FsckError> {
         let mut whole = Vec::new();
-        for name in self.content.repositories().await? {
-            let catalogue = match self.content.catalogue(&name).await {
-                Ok(Some(catalogue)) => catalogue,
-                Ok(None) => continue,
-                Err(error) => {
-                    self.unknown.insert(name.clone());
-                    let found =
-                        self.found(Trouble::Catalogue, format!("catalogue of `{name}`"), error.to_string());
-                    found.remedy = "a replica copies it anew from its writer when it starts; at a writer, put the file \
-                                    back from a backup, or make a replica that has it the writer. Until then nothing is \
-                                    known of its tags, and no garbage is collected"
-                        .into();
-                    continue;
-                }
+        let mut names: BTreeSet<RepositoryName> = self.content.repositories().await?.into_iter().collect();
+        // Also those whose catalogue is not there at all.
+        names.extend(history.iter().flat_map(|history| history.changes.keys().cloned()));
+        for name in names {
+            let found = self.content.catalogue(&name).await;
+            let there = match &found {
+                Ok(Some(there)) => (**there).clone(),
+                _ => Catalogue::new(name.clone()),
+            };
+            let behind =
+                history.and_then(|history| history.changes.get(&name)).filter(|(to, _, unapplied)| {
+                    there.generation < *to && !(*unapplied && there.generation + 1 == *to)
+                });
+            let why = match &found {
+                Err(error) => Some(error.to_string()),
+                Ok(None) => behind.map(|(to, at, _)| {
+                    format!("it is not here, and the log has a change at {at} that makes generation {to}")
+                }),
+                Ok(Some(there)) => behind.map(|(to, at, _)| {
+                    let there = there.generation;
+                    format!("it is generation {there}, and the log has a change at {at} that makes generation {to}")
+                }),
+            };
+            let catalogue = match (found, why) {
+                (Ok(None), None) => continue,
+                (Ok(Some(catalogue)), None) => catalogue,
+                (found, Some(why)) => match (self.mend(&there, why, history).await?, found) {
+                    (Some(mended), _) => mended,
+                    (None, Ok(Some(catalogue))) => catalogue,
+                    (None, _) => {
+                        self.unknown.insert(name.clone());
+                        continue;
+                    }
+                },
+                (Err(error), None) => return Err(error.into()),
             };
             self.done.repositories += 1;
             let needs = needs::needs(self.content, &catalogue).await?;
@@ -201,6 +235,45 @@ impl Look<'_> {
             whole.push(catalogue);
         }
         Ok(whole)
+    }
+
+    /// Tells of a catalogue that cannot be used or lacks changes, and makes it anew from the log, if that has all of them.
+    async fn mend(
+        &mut self,
+        there: &Catalogue,
+        why: String,
+        history: Option<&Arc<History>>,
+    ) -> Result<Option<Arc<Catalogue>>, FsckError> {
+        let newest = match history.cloned() {
+            Some(history) => {
+                let from = there.clone();
+                // One that cannot be read is told of at the end.
+                blocking(move || history.newest(&from)).await.unwrap_or_default()
+            }
+            None => None,
+        };
+        let can = newest.is_some();
+        let mended = match newest.filter(|_| self.repair) {
+            Some(newest) => match self.content.restore(newest).await {
+                Ok(mended) => Some(mended),
+                // Its place has another repository's.
+                Err(ContentError::Damaged { .. }) => None,
+                Err(error) => return Err(error.into()),
+            },
+            None => None,
+        };
+        let repaired = mended.is_some();
+        let found = self.found(Trouble::Catalogue, format!("catalogue of `{}`", there.name), why);
+        found.repaired = repaired;
+        found.remedy = if can && !repaired {
+            "`--repair` makes it anew: the log has every change that it lacks".into()
+        } else {
+            "the log does not have every change of it. A replica copies it anew from its writer when it starts, if `log/` is \
+             moved away; at a writer, put the newest file back from a backup, or make a replica that has it the writer. While a \
+             catalogue cannot be read nothing is known of its tags, and no garbage is collected"
+                .into()
+        };
+        Ok(mended)
     }
 
     /// Every byte of every blob.
@@ -358,7 +431,7 @@ impl Look<'_> {
     }
 
     /// The log and the catalogues tell the same story.
-    fn log(&mut self, read: Result<Newest, LogError>, catalogues: &[Arc<Catalogue>]) {
+    fn log(&mut self, read: Result<Arc<History>, LogError>, catalogues: &[Arc<Catalogue>]) {
         let newest = match read {
             Ok(newest) => newest,
             Err(error) => {
@@ -381,58 +454,18 @@ impl Look<'_> {
                 continue;
             }
             let Some((generation, at, unapplied)) = newest.changes.get(&catalogue.name) else { continue };
-            if catalogue.generation >= *generation {
-                continue;
-            }
-            let why = format!(
-                "it is generation {}, and the log has a change at {at} that makes generation {generation}",
-                catalogue.generation
-            );
+            // More than one behind is told of where it is mended.
             if *unapplied && catalogue.generation + 1 == *generation {
                 self.note(
                     Trouble::Log,
                     what,
-                    format!("{why}: a kill came between; the next start makes it good"),
+                    format!(
+                        "it is generation {}, and the log has a change at {at} that makes generation {generation}: a kill came \
+                         between; the next start makes it good",
+                        catalogue.generation
+                    ),
                 );
-            } else {
-                self.found(Trouble::Log, what, why).remedy =
-                    "it was put back from an older backup: put the newest one back. A replica copies it anew from its \
-                     writer if `log/` is moved away"
-                        .into();
             }
         }
-    }
-}
-
-/// What the log says of each repository.
-struct Newest {
-    head: Position,
-    /// The newest generation, where it was made, and whether it may not be shown yet.
-    changes: BTreeMap<RepositoryName, (u64, Position, bool)>,
-}
-
-impl Newest {
-    fn of(log: &Log) -> Result<Self, LogError> {
-        let history = log.history();
-        let mut newest = Self { head: history.head, changes: BTreeMap::new() };
-        let mut after = history.base;
-        while let Read::Lines { lines, upto, .. } = log.read(after, None, history.head)? {
-            if lines.is_empty() {
-                break;
-            }
-            for line in lines {
-                let entry = log::entry(&line)?;
-                if let (Some(repository), Some(patch)) = (entry.repository, entry.patch) {
-                    newest.changes.insert(repository, (patch.generation, entry.position, false));
-                }
-            }
-            after = upto;
-        }
-        for entry in log.unapplied()? {
-            if let (Some(repository), Some(patch)) = (entry.repository, entry.patch) {
-                newest.changes.insert(repository, (patch.generation, entry.position, true));
-            }
-        }
-        Ok(newest)
     }
 }
