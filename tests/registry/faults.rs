@@ -1,7 +1,12 @@
-//! A storage that turns read-only, and a process that may open no more files: who suffers is said, the others go on, and it
+//! A storage that turns read-only or loses its permissions, and a process that may open no more files: who suffers is said, the others go on, and it
 //! comes back by itself.
 
-use std::{os::fd::AsRawFd, path::Path, process::Command, time::Duration};
+use std::{
+    os::{fd::AsRawFd, unix::fs::PermissionsExt},
+    path::Path,
+    process::Command,
+    time::Duration,
+};
 
 use reqwest::StatusCode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -108,4 +113,39 @@ async fn a_process_that_may_open_no_more_files_says_so_and_comes_back() {
         rig.ask("POST", "/v2/new/blobs/uploads/").send().await.unwrap().status(),
         StatusCode::ACCEPTED
     );
+}
+
+#[tokio::test]
+async fn a_storage_without_permission_says_so_and_comes_back() {
+    let name = "a_storage_without_permission_says_so_and_comes_back";
+    let Some(dir) = std::env::var_os(INSIDE) else {
+        let dir = tempfile::tempdir().unwrap();
+        // Root may do everything, unless it gives that up.
+        let without = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"];
+        let before: &[&str] = if rustix::process::geteuid().is_root() { &without } else { &["env"] };
+        again(name, before, dir.path());
+        return;
+    };
+    let dir = Path::new(&dir);
+    let permit = |folder: &str, mode: u32| {
+        std::fs::set_permissions(dir.join(folder), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let rig = Rig::new(dir).await;
+    rig.image("kept", "a", &[&noise(1, 100_000)]).await;
+    can(&rig, true, true, "").await;
+    for folder in ["tmp", "uploads"] {
+        permit(folder, 0o555);
+    }
+    can(&rig, true, false, "Permission denied").await;
+    let refused = rig.ask("POST", "/v2/new/blobs/uploads/").send().await.unwrap();
+    let text = refused.text().await.unwrap();
+    assert!(text.contains("UNKNOWN") && text.contains("Permission denied"), "{text}");
+    rig.assert_complete("kept", "a").await;
+    permit("repositories", 0o000);
+    can(&rig, false, false, "Permission denied").await;
+    for folder in ["tmp", "uploads", "repositories"] {
+        permit(folder, 0o755);
+    }
+    can(&rig, true, true, "[]").await;
+    rig.image("new", "b", &[&noise(2, 1000)]).await;
 }

@@ -35,3 +35,4 @@ mod histories;
 mod following;
 mod shared;
 mod faults;
+mod members;
