@@ -333,6 +333,21 @@ mod tests {
     }
 
     #[test]
+    fn the_receiver_of_events_counts_while_events_are_on() {
+        let url = ("ANKA_EVENT_LOG_URL", "http://hooks:8080/x");
+        let of = |on: &str| controller(&env(&[("ANKA_ENABLE_EVENT_LOGGING", on), url]));
+        let stands = |translated: &Translated, key: &'static str| {
+            translated.stands.get(&("events", key)).map(|stand| stand.text.clone())
+        };
+        let (on, off) = (of("1"), of("f"));
+        assert_eq!(stands(&on, "log").as_deref(), Some("true"));
+        assert_eq!(stands(&on, "url").as_deref(), Some("http://hooks:8080/x"));
+        assert_eq!((stands(&off, "log").as_deref(), stands(&off, "url")), (Some("false"), None));
+        let note = off.notes.iter().find(|note| note.variable == url.0).unwrap();
+        assert!(!note.honoured && note.text.contains("is not on"), "{}", note.text);
+    }
+
+    #[test]
     fn a_switch_that_closes_a_door_is_not_ignored() {
         for variable in ["ANKA_ENABLE_AUTHORIZATION", "ANKA_USE_HTTPS"] {
             for on in ["true", "TRUE", "1", "yes"] {

@@ -2,7 +2,7 @@
 
 use std::{ops::Bound, sync::Arc};
 
-use super::{Cache, changes::What};
+use super::{Cache, Item, changes::What};
 use crate::{
     controller::{
         records::{InstanceRecord, NodeRecord},
@@ -11,8 +11,6 @@ use crate::{
     model::{InstanceId, NodeId, Timestamp},
     store::Revision,
 };
-
-use super::Item;
 
 /// Where an instance stands among those that are shown: the oldest first, and nobody ever moves.
 pub type Age = (Timestamp, InstanceId);
@@ -81,5 +79,67 @@ impl Cache {
         let mut all: Vec<_> = made.chain(gone).chain(nodes).chain(present).chain(lost).collect();
         all.sort_by_key(|(revision, _)| *revision);
         all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        clock,
+        controller::records::{self, WriteId},
+        model::GroupId,
+        store::{KeyValue, keys::Keys},
+        wire::events::{Action, Event},
+    };
+
+    fn stored<T: serde::Serialize>(key: String, revision: Revision, record: &T) -> KeyValue {
+        let value = records::encode(record, &WriteId::default()).unwrap();
+        KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease: None }
+    }
+
+    fn presence(node: &str, revision: Revision, keys: &Keys) -> KeyValue {
+        let record = records::Presence { lease: 1, session: "s".into(), former: Vec::new(), offers: 0 };
+        stored(keys.node_alive(&NodeId::parse(node).unwrap()), revision, &record)
+    }
+
+    #[test]
+    fn what_a_new_listing_has_otherwise_is_told_as_if_it_had_been_watched() {
+        let keys = Keys::new("main");
+        let event = |n: i64| {
+            let event = Event::new(Action::StartVM, Timestamp::from_unix_seconds(n));
+            (event.id.clone(), event)
+        };
+        let ((old_id, old), (new_id, new)) = (event(1), event(2));
+        let of = |kvs, revision| Cache::of(1.0, &keys, kvs, revision, clock::now());
+        let before = of(
+            vec![
+                presence("stays", 3, &keys),
+                presence("goes", 4, &keys),
+                presence("again", 5, &keys),
+                stored(keys.event(&old_id), 6, &old),
+            ],
+            10,
+        );
+        let after = of(
+            vec![
+                presence("stays", 3, &keys),
+                presence("again", 15, &keys),
+                presence("comes", 12, &keys),
+                stored(keys.event(&old_id), 6, &old),
+                stored(keys.event(&new_id), 14, &new),
+                // Of no kind that is watched.
+                stored(keys.group_name("x"), 13, &records::GroupName { id: GroupId::parse("g").unwrap() }),
+            ],
+            20,
+        );
+        let told = after.differs_from(&before).into_iter().map(|(revision, what)| match what {
+            What::Instance(id, _) => (revision, id.to_string()),
+            What::Node(id) => (revision, id.to_string()),
+            What::Event(event) => (revision, format!("{:?}", event.action)),
+        });
+        let wanted = [(12, "comes"), (14, "StartVM"), (15, "again"), (20, "goes")];
+        assert_eq!(told.collect::<Vec<_>>(), wanted.map(|(revision, what)| (revision, what.to_owned())));
+        assert!(after.differs_from(&after).is_empty(), "nothing is told twice");
     }
 }
