@@ -127,6 +127,7 @@ pub(super) fn wish(config: &agent::Agent) -> NodeWish {
         ram_override: 0,
         groups: config.groups.clone(),
         drain_mode: config.drain_mode,
+        force_overrides: config.force_overrides,
     }
 }
 

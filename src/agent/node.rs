@@ -19,8 +19,14 @@ use crate::{
     config::{BaseUrl, agent::Agent as Config},
     model::{InstanceId, NodeId},
     supervise::StopSource,
-    wire::agent::{Heard, NodeFacts, NodeSettings},
+    wire::{
+        agent::{Heard, NodeFacts, NodeSettings},
+        node::CapacityMode,
+    },
 };
+
+/// Most VMs of a node whose room is counted by resources.
+const BY_RESOURCES: u32 = 1000;
 
 /// One agent's parts.
 pub(super) struct Node {
@@ -93,8 +99,11 @@ impl Node {
     /// How many more VMs it may take.
     pub(super) fn free(&self) -> u32 {
         let settings = self.settings.borrow();
-        let (capacity, drained) =
-            settings.as_ref().map_or((self.config.capacity, false), |s| (s.capacity, s.drain_mode));
+        let config = (self.config.capacity, self.config.capacity_mode, false);
+        let (capacity, mode, drained) =
+            settings.as_ref().map_or(config, |s| (s.capacity, s.capacity_mode, s.drain_mode));
+        // By resources the controllers know what fits; there is always a place.
+        let capacity = if mode == CapacityMode::Resource { BY_RESOURCES } else { capacity };
         if drained || self.pause.holds() || self.commands.pulls() {
             0
         } else {

@@ -24,6 +24,8 @@ pub struct Agent {
     pub capacity: u32,
     /// How room is counted.
     pub capacity_mode: CapacityMode,
+    /// What a start asks of processors and memory counts for this node's room, in that mode.
+    pub force_overrides: bool,
     /// Node groups by name.
     pub groups: Vec<String>,
     /// Join drained.

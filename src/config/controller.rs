@@ -3,6 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{BaseUrl, Etcd, Log, Server, auth::Auth, events::Events};
+use crate::model::MacRange;
 
 /// Everything a controller is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,17 @@ pub struct Controller {
     pub limits: Limits,
     /// `[events]`.
     pub events: Events,
+    /// `[mac_pool]`.
+    pub mac_pool: MacPool,
+}
+
+/// `[mac_pool]`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MacPool {
+    /// Each instance gets an address that no other has (`ANKA_MANAGE_MAC_ADDRESSES`).
+    pub manage: bool,
+    /// Which addresses (`ANKA_MAC_ADDR_RANGE`); some that are made of the cluster's name if not given.
+    pub range: Option<MacRange>,
 }
 
 /// `[store]`.
@@ -32,6 +44,31 @@ pub struct Store {
     pub kind: StoreKind,
     /// Which cluster's.
     pub cluster: String,
+    /// What is done for an etcd; nothing for an embedded store, which looks after itself.
+    pub upkeep: Upkeep,
+}
+
+/// What is done for an etcd, by whoever of the controllers leads that duty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Upkeep {
+    /// How often history is forgotten; zero is never. What is younger than this is always kept.
+    pub compact_every: Duration,
+    /// How often members make their files anew (`ANKA_DEFRAG_DB_INTERVAL`); zero is never.
+    pub defragment_every: Duration,
+    /// The size at which a member takes no more writes, of members that do not tell: etcd before 3.6.
+    pub quota: u64,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            compact_every: Duration::from_secs(5 * 60),
+            // A member answers nothing while it does: when that may be, an operator says.
+            defragment_every: Duration::ZERO,
+            // Etcd's own default.
+            quota: 2 << 30,
+        }
+    }
 }
 
 /// Where the state is.

@@ -56,11 +56,14 @@ const CONTROLLER: &[Honoured] = &[
     ("ANKA_ROOT_TOKEN", ("auth", "root_token"), Form::Same),
     ("ANKA_ENABLE_API_KEYS", ("auth", "api_keys"), Form::Flag),
     ("ANKA_API_KEYS_SESSION_TTL", ("auth", "session_ttl"), Form::Same),
+    ("ANKA_DEFRAG_DB_INTERVAL", ("store", "defragment_every"), Form::Same),
+    ("ANKA_MANAGE_MAC_ADDRESSES", ("mac_pool", "manage"), Form::Flag),
 ];
 
 /// Those that count only while a switch is on, with that.
 const SWITCHED: &[(&str, &[Honoured])] = &[
     ("ANKA_ENABLE_EVENT_LOGGING", &[("ANKA_EVENT_LOG_URL", ("events", "url"), Form::Same)]),
+    ("ANKA_MANAGE_MAC_ADDRESSES", &[("ANKA_MAC_ADDR_RANGE", ("mac_pool", "range"), Form::Same)]),
     (
         "ANKA_USE_ETCD_TLS",
         &[
@@ -103,6 +106,10 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
     ("ANKA_QUEUE_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
     ("ANKA_ETCD_REQUEST_TIMEOUT", "it is about the vendor's own store; use `store` in `[timeouts]`"),
+    ("ANKA_MAC_ADDR_RANGE", "`ANKA_MANAGE_MAC_ADDRESSES` is not on"),
+    ("ANKA_MAC_ADDR_RANGE_MAX_RETRIES", "a free address is known and not tried for"),
+    ("ANKA_CLEAN_MAC_ADDRESS_INTERVAL", "addresses of instances that are gone are free within seconds"),
+    ("ANKA_FILL_MAC_ADDRESS_RANGE_INTERVAL", "the pool is a range and always full"),
     ("ANKA_USE_ETCD_TLS", "`[store] etcd` says it: URLs that begin with `https://`"),
     ("ANKA_ETCD_CERT*", "`ANKA_USE_ETCD_TLS` is not on"),
     ("ANKA_ETCD_CA_CERT", "`ANKA_USE_ETCD_TLS` is not on"),
@@ -145,7 +152,6 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_LISTEN_PEER_URLS", "it is about the vendor's own store"),
     ("ANKA_ADVERTISE_CLIENT_URLS", "it is about the vendor's own store"),
     ("ANKA_AUTO_COMPACTION_*", "it is about the vendor's own store"),
-    ("ANKA_DEFRAG_DB_INTERVAL", "it is about the vendor's own store"),
     ("ANKA_EVENT_LOG_URL", "`ANKA_ENABLE_EVENT_LOGGING` is not on"),
     ("ANKA_*LOG*", "this version logs to standard error only"),
 ];

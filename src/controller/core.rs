@@ -3,16 +3,19 @@
 use std::{convert::Infallible, future::Future, sync::Arc, time::Duration};
 
 use super::{
-    Health,
+    ControllerError, Health,
     duties::{self, Offers},
     lists::{Feed, probe},
     members::Membership,
+    numbers::Numbers,
     ops::Ops,
+    standing,
 };
 use crate::{
-    config::controller::Controller as Config,
+    config::controller::{Controller as Config, StoreKind},
     store::{KeptLease, Store},
     supervise::{Handle, OnEnd, Stage, Stop},
+    telemetry::Metrics,
 };
 
 /// A loop that ended by itself is started again after this long: only a panic of ours ends one.
@@ -24,21 +27,26 @@ pub struct Core {
     pub ops: Ops,
     /// What `/readyz` says.
     pub health: Health,
+    /// What it counts.
+    pub metrics: Metrics,
 }
 
 impl Core {
     /// Starts everything but the API. `address` is what the member's key says.
     ///
-    /// Errors when the client of the registries cannot be made.
+    /// Errors when the client of the registries, or a metric, cannot be made.
     pub fn start(
         config: Config,
         store: Arc<dyn Store>,
         tasks: &Handle,
         address: String,
-    ) -> Result<Self, reqwest::Error> {
-        let health = Health::default();
+    ) -> Result<Self, ControllerError> {
+        let (health, metrics) = (Health::default(), Metrics::new());
+        let numbers = Numbers::new(&metrics)?;
         let name = config.server.name.clone();
-        let ops = Ops::new(config, store, tasks.clone(), health.clone())?;
+        let upkeep = config.store.upkeep;
+        let looks_after_itself = matches!(config.store.kind, StoreKind::Embedded(_));
+        let ops = Ops::new(config, store, tasks.clone(), health.clone(), numbers.clone())?;
         let lease = KeptLease::new();
         let run = uuid::Uuid::new_v4().simple().to_string();
         let member = Membership { ops: ops.clone(), lease: lease.clone(), address, run };
@@ -53,7 +61,9 @@ impl Core {
             Feed { lists, health, tell }.run(stop)
         });
         let of = ops.clone();
-        loops.start(Stage::Loops, "probe", move |stop| probe(of.inner.lists.clone(), stop));
+        loops.start(Stage::Loops, "probe", move |stop| {
+            probe(of.inner.lists.clone(), of.inner.numbers.clone(), stop)
+        });
         let of = ops.clone();
         loops.start(Stage::Loops, "dispatch", move |stop| {
             let ops = of.clone();
@@ -76,6 +86,16 @@ impl Core {
         loops.start(Stage::Loops, "starts", move |stop| duties::run(duties::starts(), of.clone(), stop));
         let of = member.clone();
         loops.start(Stage::Loops, "commands", move |stop| duties::run(duties::commands(), of.clone(), stop));
+        let of = member.clone();
+        loops.start(Stage::Loops, "mac pool", move |stop| duties::run(duties::mac_pool(), of.clone(), stop));
+        if !looks_after_itself {
+            let of = member.clone();
+            loops.start(Stage::Loops, "upkeep", move |stop| duties::run(duties::upkeep(), of.clone(), stop));
+            let (of, seen) = (ops.clone(), health.clone());
+            loops.start(Stage::Loops, "store's members", move |stop| {
+                standing::look(of.inner.store.clone(), upkeep, seen.clone(), numbers.clone(), stop)
+            });
+        }
         let of = member;
         loops.start(Stage::Loops, "events", {
             let member = of.clone();
@@ -84,7 +104,7 @@ impl Core {
         loops.start(Stage::Loops, "absence", move |stop| duties::run(duties::absence(), of.clone(), stop));
         let of = ops.clone();
         loops.start(Stage::Leases, "lease", move |stop| lease.clone().keep(of.inner.store.clone(), stop));
-        Ok(Self { ops, health })
+        Ok(Self { ops, health, metrics })
     }
 }
 

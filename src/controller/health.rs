@@ -10,6 +10,7 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::standing::Findings;
 use crate::{
     clock,
     http::Readiness,
@@ -40,6 +41,7 @@ struct State {
     cache_behind: Option<String>,
     held_nodes: usize,
     unreadable: usize,
+    store: Findings,
 }
 
 impl Health {
@@ -60,6 +62,10 @@ impl Health {
 
     pub(super) fn set_loaded(&self) {
         self.inner.loaded.store(true, Ordering::Release);
+    }
+
+    pub(super) fn set_unloaded(&self) {
+        self.inner.loaded.store(false, Ordering::Release);
     }
 
     /// Learns from a call to the store.
@@ -99,6 +105,11 @@ impl Health {
         self.with(|state| state.unreadable = count);
     }
 
+    /// What was found about the store's members.
+    pub(super) fn set_store(&self, found: Findings) {
+        self.with(|state| state.store = found);
+    }
+
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         f(&mut self.inner.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -130,7 +141,9 @@ impl Readiness for Health {
             if state.unreadable > 0 {
                 why.push(format!("{} records cannot be read and are left alone", state.unreadable));
             }
-            let write = loaded && state.down.is_none();
+            why.extend(state.store.why.iter().cloned());
+            // Nobody is helped by a write that the store will refuse.
+            let write = loaded && state.down.is_none() && !state.store.full;
             Ready {
                 ready: loaded,
                 read: Some(loaded),

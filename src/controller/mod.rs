@@ -15,7 +15,7 @@
 //!
 //! ```text
 //!   edge     the API's server, with its long polls
-//!   loops    feed (the cache), probe, dispatch, listen, offers, the duties
+//!   loops    feed (the cache), probe, dispatch, listen, offers, the store's members, the duties
 //!   leases   this run's lease: membership and leadership end with it
 //! ```
 
@@ -27,10 +27,12 @@ mod health;
 pub mod lists;
 mod members;
 mod noted;
+mod numbers;
 pub mod ops;
 mod reconcile;
 pub mod records;
 pub mod schedule;
+mod standing;
 mod writes;
 
 #[cfg(test)]
@@ -157,7 +159,7 @@ impl Controller {
         let grace = self.config.server.grace;
         let reached = self.config.server.reached_at(self.address).to_string();
         let core = Core::start(self.config, self.store, &self.tasks, reached)?;
-        let app = App { ops: core.ops, health: core.health, metrics: Metrics::new(), stop: stop.clone() };
+        let app = App { ops: core.ops, health: core.health, metrics: core.metrics, stop: stop.clone() };
         http::serve(self.listener, api::router(app)?, stop, grace).await.map_err(ControllerError::Serve)
     }
 }

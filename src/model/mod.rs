@@ -7,6 +7,7 @@ mod timestamp;
 mod trace;
 mod position;
 mod instance;
+mod mac;
 mod node;
 mod route;
 mod version;
@@ -18,6 +19,7 @@ pub use ids::{
     RequestId, ServiceName, StartId, Tag, TemplateId, UpstreamName, ZoneName,
 };
 pub use instance::{Attempt, InstanceState, Progress};
+pub use mac::{MacAddress, MacError, MacRange};
 pub use node::{Arch, NodeState};
 pub use position::{Mark, MarkError, Position, PositionError};
 pub use route::RouteClass;

@@ -21,8 +21,8 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use tokio::sync::watch;
 
 use super::{
-    Consistency, Got, LeaseId, LeaseState, Range, Ranged, Revision, Store, StoreError, Txn, TxnAnswer, Watch,
-    WatchItem,
+    Consistency, Got, LeaseId, LeaseState, Range, Ranged, Revision, Standing, Store, StoreError, Txn,
+    TxnAnswer, Watch, WatchItem,
 };
 
 /// What a fault strikes.
@@ -299,6 +299,14 @@ impl Store for Faulty {
         let lost = Txn { compares: Vec::new(), then: txn.otherwise, otherwise: Vec::new() };
         let answer = self.store.txn(lost).await?;
         Ok(TxnAnswer { succeeded: false, ..answer })
+    }
+
+    async fn standing(&self) -> Vec<Standing> {
+        self.store.standing().await
+    }
+
+    async fn defragment(&self, member: &str) -> Result<(), StoreError> {
+        self.with(On::Read, self.store.defragment(member)).await
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {

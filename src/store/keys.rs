@@ -3,6 +3,7 @@
 //! ```text
 //! /switchyard/<cluster>/
 //!   head                     put by every transaction of ours, uncompared; value: the writer's write id
+//!   schema                   Schema: which controllers may work on this store; none is all
 //!   nodes/<node>             NodeRecord: configuration and last full report             no lease
 //!   nodes-alive/<node>       Presence                                                   node's lease
 //!   groups/<group>           GroupRecord                                                no lease
@@ -11,6 +12,7 @@
 //!   instances/<instance>     InstanceRecord                                             no lease
 //!   commands/<node>/<command>  CommandRecord: what a node is to do beside starts        no lease
 //!   distributions/<id>       DistributionRecord: a template for many nodes              no lease
+//!   macs/<address>           MacRecord: which instance has it, with managed addresses    no lease
 //!   queue/start/<instance>   QueueEntry: pending start with its ordering key            no lease
 //!   requests/<start>         StartRecord: ids, body hash, expiry                        no lease
 //!   members/<role>/<name>    Member: address, version, zone; by controllers, registries  member's lease
@@ -25,7 +27,9 @@
 //!
 //! Bulk is outside the watched prefix, so large values do not pass through every controller's cache.
 
-use crate::model::{ApiKeyId, CommandId, Digest, DistributionId, GroupId, InstanceId, NodeId, StartId};
+use crate::model::{
+    ApiKeyId, CommandId, Digest, DistributionId, GroupId, InstanceId, MacAddress, NodeId, StartId,
+};
 
 /// The keys of one cluster.
 #[derive(Debug, Clone)]
@@ -39,6 +43,8 @@ pub struct Keys {
 pub enum Subject<'a> {
     /// The key that every transaction of ours puts.
     Head,
+    /// Which controllers may work on the store.
+    Schema,
     /// A node's record.
     Node(&'a str),
     /// A node's presence.
@@ -53,6 +59,8 @@ pub enum Subject<'a> {
     Command(&'a str, &'a str),
     /// A distribution of a template.
     Distribution(&'a str),
+    /// A MAC address that an instance has.
+    Mac(&'a str),
     /// A pending start.
     QueuedStart(&'a str),
     /// A start request.
@@ -81,6 +89,11 @@ impl Keys {
     /// See the drawing.
     pub fn head(&self) -> String {
         format!("{}head", self.root)
+    }
+
+    /// See the drawing.
+    pub fn schema(&self) -> String {
+        format!("{}schema", self.root)
     }
 
     /// See the drawing.
@@ -126,6 +139,11 @@ impl Keys {
     /// See the drawing.
     pub fn queued_start(&self, id: &InstanceId) -> String {
         format!("{}queue/start/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn mac(&self, mac: MacAddress) -> String {
+        format!("{}macs/{mac}", self.root)
     }
 
     /// See the drawing.
@@ -191,8 +209,10 @@ impl Keys {
     /// What a key below [`Keys::root`] is about.
     pub fn subject<'a>(&self, key: &'a str) -> Subject<'a> {
         let Some(rest) = key.strip_prefix(&self.root) else { return Subject::Other };
-        if rest == "head" {
-            return Subject::Head;
+        match rest {
+            "head" => return Subject::Head,
+            "schema" => return Subject::Schema,
+            _ => {}
         }
         match rest.split_once('/') {
             Some(("nodes", id)) => Subject::Node(id),
@@ -207,6 +227,7 @@ impl Keys {
             Some(("distributions", id)) => Subject::Distribution(id),
             Some(("requests", id)) => Subject::Start(id),
             Some(("events", id)) => Subject::Event(id),
+            Some(("macs", mac)) => Subject::Mac(mac),
             Some(("leader", duty)) => Subject::Leader(duty),
             Some(("queue", rest)) => match rest.split_once('/') {
                 Some(("start", id)) => Subject::QueuedStart(id),
@@ -231,6 +252,7 @@ mod tests {
         let node = NodeId::parse("n1").unwrap();
         let instance = InstanceId::parse("i1").unwrap();
         assert_eq!(keys.subject(&keys.head()), Subject::Head);
+        assert_eq!(keys.subject(&keys.schema()), Subject::Schema);
         assert_eq!(keys.subject(&keys.node(&node)), Subject::Node("n1"));
         assert_eq!(keys.subject(&keys.node_alive(&node)), Subject::NodeAlive("n1"));
         assert_eq!(keys.subject(&keys.api_key(&ApiKeyId::parse("k1").unwrap())), Subject::ApiKey("k1"));
@@ -246,6 +268,8 @@ mod tests {
         assert_eq!(keys.subject(&keys.member("controller", "c1")), Subject::Member("controller", "c1"));
         assert_eq!(keys.subject(&keys.event("7-x")), Subject::Event("7-x"));
         assert_eq!(keys.subject(&keys.event_position()), Subject::Other);
+        let mac = "02:00:00:00:00:0A".parse().unwrap();
+        assert_eq!(keys.subject(&keys.mac(mac)), Subject::Mac("02:00:00:00:00:0A"));
         assert_eq!(keys.subject(&keys.leader("expiry")), Subject::Leader("expiry"));
         assert_eq!(keys.subject("/switchyard/main/later/x"), Subject::Other);
         assert_eq!(keys.subject("/switchyard/other/head"), Subject::Other);

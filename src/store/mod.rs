@@ -13,6 +13,7 @@ mod lease;
 mod keeper;
 mod member;
 mod register;
+mod standing;
 mod txn;
 mod watch;
 pub mod page;
@@ -29,6 +30,7 @@ pub use kv::{Consistency, Got, KeyValue, Range, Ranged, prefix_end};
 pub use lease::{LeaseId, LeaseState};
 pub use member::{Member, MemberError};
 pub use register::Registration;
+pub use standing::{Alarm, Said, Standing};
 pub use txn::{Compare, CompareOp, MAX_COMPARES, MAX_OPS, MAX_TXN, MAX_VALUE, Op, OpAnswer, Txn, TxnAnswer};
 pub use watch::{Event, Watch, WatchItem};
 
@@ -67,4 +69,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets history before `revision`. Compacting to an older revision than before succeeds and does nothing.
     async fn compact(&self, revision: Revision) -> Result<(), StoreError>;
+
+    /// How each member stands; nobody for a store that looks after itself. What one does not say is in its entry.
+    async fn standing(&self) -> Vec<Standing> {
+        Vec::new()
+    }
+
+    /// Has a member make its file anew, without what is free in it. The member answers nothing meanwhile, which may be
+    /// for minutes; nobody else is kept.
+    async fn defragment(&self, member: &str) -> Result<(), StoreError> {
+        Err(StoreError::Refused { why: format!("`{member}` is no member: this store looks after itself") })
+    }
 }

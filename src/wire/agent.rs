@@ -52,6 +52,9 @@ pub struct NodeWish {
     /// Join drained.
     #[serde(default)]
     pub drain_mode: bool,
+    /// What a start asks of processors and memory counts when room is counted by resources.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force_overrides: bool,
 }
 
 /// What a node is and has.
@@ -285,6 +288,27 @@ pub struct Hardware {
     /// As given; replaces all rules of the template.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port_forwarding_override: Option<Vec<Map<String, Value>>>,
+    /// `fbuf`, `pg`; empty: the template's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub video_controller: String,
+    /// `forceOn`, `forceOff`; empty: the template's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hvapic: String,
+    /// `forceOn`; empty: the template's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub csr_active_config: String,
+    /// `forceOn`, `forceOff`; empty: the template's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub network_local: String,
+    /// Serial number; empty: the template's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hw_serial: String,
+    /// UUID; empty: the template's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub hw_uuid: String,
+    /// Of the VM's screen; empty: the template's. Shown nowhere.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub vnc_password: String,
 }
 
 impl Hardware {
@@ -301,6 +325,13 @@ impl Hardware {
             ("network_mode", !self.network_mode.is_empty()),
             ("disk", self.disk.is_some()),
             ("port_forwarding_override", self.port_forwarding_override.is_some()),
+            ("video_controller", !self.video_controller.is_empty()),
+            ("hvapic", !self.hvapic.is_empty()),
+            ("csr_active_config", !self.csr_active_config.is_empty()),
+            ("network_local", !self.network_local.is_empty()),
+            ("hw_serial", !self.hw_serial.is_empty()),
+            ("hw_uuid", !self.hw_uuid.is_empty()),
+            ("vnc_password", !self.vnc_password.is_empty()),
         ];
         all.into_iter().filter(|(_, asked)| *asked).map(|(name, _)| name).collect()
     }

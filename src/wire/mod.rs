@@ -7,6 +7,7 @@ pub mod envelope;
 pub mod events;
 pub mod explain;
 pub mod lenient;
+pub mod mac;
 pub mod ready;
 pub mod headers;
 pub mod vm;

@@ -90,6 +90,29 @@ pub struct StartVm {
     /// `shared`, `host`, `bridge`, `disconnected`, `nat`.
     #[serde(deserialize_with = "lenient::text")]
     pub network_mode: Option<String>,
+    // Keys from here on are left out where they are not given: what a controller before them wrote of the same body is
+    // the same text.
+    /// `fbuf`, `pg`.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    pub video_controller: Option<String>,
+    /// `forceOn`, `forceOff`.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    pub hvapic: Option<String>,
+    /// `forceOn`.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    pub csr_active_config: Option<String>,
+    /// `forceOn`, `forceOff`.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    pub network_local: Option<String>,
+    /// The serial number that the VM shows.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    pub hw_serial: Option<String>,
+    /// The UUID that the VM shows.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    pub hw_uuid: Option<String>,
+    /// Of the VM's screen.
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    pub vnc_password: Option<String>,
 }
 
 /// `PUT /api/v1/vm?id=`. A key that is there replaces; `metadata` is replaced whole (its one public client

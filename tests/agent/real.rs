@@ -71,11 +71,13 @@ impl Cloud {
             store: controller::Store {
                 kind: StoreKind::Embedded(world.place.dir().join("store")),
                 cluster: "main".into(),
+                upkeep: Default::default(),
             },
             registries: Some(registries),
             timeouts: controller::Timeouts::default(),
             limits: controller::Limits::default(),
             events: Default::default(),
+            mac_pool: Default::default(),
         };
         let role = Controller::open(config, tree.handle()).await.unwrap();
         let controller = format!("http://{}", role.address());

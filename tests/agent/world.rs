@@ -46,6 +46,7 @@ impl World {
             host: "10.20.30.41".into(),
             capacity: 2,
             capacity_mode: Default::default(),
+            force_overrides: false,
             groups: Vec::new(),
             drain_mode: false,
             heartbeat: Duration::from_millis(300),

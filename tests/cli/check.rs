@@ -144,9 +144,9 @@ fn variables_of_the_vendor_are_honoured_and_an_inline_comment_in_one_is_an_error
         err.contains("environment variable ANKA_NODE_ACTIVE_TIMEOUT") && err.contains("write `\"120s\"`"),
         "{err}"
     );
-    let (code, err) = with("ANKA_MANAGE_MAC_ADDRESSES", "true");
+    let (code, err) = with("ANKA_CLEAN_MAC_ADDRESS_INTERVAL", "1h");
     assert_eq!(code, Some(0));
-    assert!(err.contains("ANKA_MANAGE_MAC_ADDRESSES is ignored"), "{err}");
+    assert!(err.contains("ANKA_CLEAN_MAC_ADDRESS_INTERVAL is ignored"), "{err}");
     let (code, err) = with("ANKA_ENABLE_AUTH", "true");
     assert_eq!(code, Some(2));
     assert!(err.contains("there is no root token") && err.contains("variable ANKA_ENABLE_AUTH"), "{err}");

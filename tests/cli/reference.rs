@@ -91,6 +91,9 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("proxy", "service.*.timeouts.floor", "service = { s = { timeouts = { floor_rate = \"4KiB/s\" } } }"),
     ("controller", "auth", "auth = { enabled = true, root_token_file = \"DIR/root.token\" }"),
     ("registry", "auth", "auth = { enabled = true, root_token_file = \"DIR/root.token\" }"),
+    ("controller", "mac_pool.range", "mac_pool = { manage = true }"),
+    ("controller", "store.compact_every", OF_ETCD),
+    ("controller", "store.quota", OF_ETCD),
     ("controller", "registries", "registries = { address = \"http://front:8089\" }"),
     ("registry", "replication", "replication = { role = \"writer\" }"),
     ("registry", "members", "members = { etcd = [\"http://10.0.1.4:2379\"] }"),
@@ -181,6 +184,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ),
 ];
 
+const OF_ETCD: &str = "store = { embedded = \"\", etcd = [\"http://10.0.1.4:2379\"] }";
 const ASKING: &str = "listener = [{ tls = { client_auth = \"optional\", client_ca = \"DIR/ca.pem\" } }]";
 
 /// Another value than the default, of keys of which the reader does not say in one form what they may be.
@@ -246,6 +250,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("proxy", "service.*.token_file", "'DIR/admin.token'"),
     ("controller", "store.embedded", "'/srv/other'"),
     ("controller", "events.url", "'http://hooks:8080/x'"),
+    ("controller", "mac_pool.range", "'02:00:00:00:00:00-02:00:00:00:00:FF'"),
     ("controller", "registries.address", "'http://other:8089'"),
     ("controller", "registries.node_address", "'http://other:8089'"),
     ("registry", "storage.disk", "'/srv/other'"),

@@ -8,7 +8,8 @@ use switchyard::{
         self, BaseUrl, Log, Server,
         auth::Auth,
         controller::{
-            Controller as ControllerConfig, Limits, Registries, Store as StoreConfig, StoreKind, Timeouts,
+            Controller as ControllerConfig, Limits, MacPool, Registries, Store as StoreConfig, StoreKind,
+            Timeouts,
         },
         events::Events,
         registry::{Registry as RegistryConfig, Storage},
@@ -43,6 +44,7 @@ pub(crate) struct Plan {
     /// Who may come in, at controllers and registry alike.
     pub(crate) auth: Auth,
     pub(crate) events: Events,
+    pub(crate) mac_pool: MacPool,
     /// False: the controllers have no `[registries]`.
     pub(crate) registry: bool,
     /// Instead of a real registry: some address.
@@ -61,6 +63,7 @@ impl Default for Plan {
             limits: Limits::default(),
             auth: Auth::default(),
             events: Events::default(),
+            mac_pool: MacPool::default(),
             registry: true,
             registries_at: None,
             faults: Faults::new(),
@@ -105,6 +108,7 @@ impl Cloud {
                 store: StoreConfig {
                     kind: StoreKind::Embedded(dir.path().join("store")),
                     cluster: "main".into(),
+                    upkeep: Default::default(),
                 },
                 registries: registries.clone().map(|address| Registries {
                     node_address: address.clone(),
@@ -113,6 +117,7 @@ impl Cloud {
                 }),
                 timeouts: plan.timeouts.clone(),
                 limits: plan.limits.clone(),
+                mac_pool: plan.mac_pool,
             };
             let role = Controller::open_with(config, store.clone(), tree.handle()).await.unwrap();
             apis.push(Api::new(role.address()));
@@ -153,7 +158,7 @@ impl Cloud {
     }
 }
 
-fn server(name: &str) -> Server {
+pub(crate) fn server(name: &str) -> Server {
     Server {
         listen: "127.0.0.1:0".parse().unwrap(),
         name: name.into(),

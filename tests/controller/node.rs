@@ -90,6 +90,7 @@ impl Node {
             ram_override: 0,
             groups: self.groups.clone(),
             drain_mode: false,
+            force_overrides: false,
         };
         self.done("join", &Join { node_id: self.id.clone(), wish, facts: self.facts() }).await
     }

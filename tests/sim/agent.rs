@@ -87,6 +87,7 @@ impl Agent {
                 ram_override: 0,
                 groups: Vec::new(),
                 drain_mode: false,
+                force_overrides: false,
             };
             let join = Join { node_id: self.id.clone(), wish, facts: facts() };
             if matches!(self.call(|ops| async move { ops.join(join).await }).await, Some(Ok(_))) {

@@ -153,7 +153,11 @@ fn config(name: &str) -> Config {
             zone: None,
         },
         log: Log::default(),
-        store: StoreConfig { kind: StoreKind::Embedded("unused".into()), cluster: "main".into() },
+        store: StoreConfig {
+            kind: StoreKind::Embedded("unused".into()),
+            cluster: "main".into(),
+            upkeep: Default::default(),
+        },
         registries: None,
         timeouts: Timeouts {
             node_active: Duration::from_secs(9),
@@ -166,6 +170,7 @@ fn config(name: &str) -> Config {
         },
         limits: Limits::default(),
         events: Default::default(),
+        mac_pool: Default::default(),
     }
 }
 

@@ -12,6 +12,7 @@ mod crash;
 mod directed;
 mod random;
 mod secured;
+mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 

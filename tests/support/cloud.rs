@@ -24,6 +24,10 @@ pub const SOON: Duration = Duration::from_secs(30);
 /// How large, and with which settings.
 pub struct Plan {
     pub etcd: usize,
+    /// More arguments for etcd's members.
+    pub etcd_more: Vec<&'static str>,
+    /// Whether a member of etcd can be cut off from the others.
+    pub partitions: bool,
     pub controllers: usize,
     pub agents: usize,
     /// VMs per agent.
@@ -44,6 +48,8 @@ impl Default for Plan {
     fn default() -> Self {
         Self {
             etcd: 1,
+            etcd_more: Vec::new(),
+            partitions: false,
             controllers: 2,
             agents: 2,
             capacity: 4,
@@ -127,7 +133,10 @@ impl Cloud {
     /// Nor does it wait until the proxy finds its upstreams well.
     pub async fn start_unproven(name: &str, plan: &Plan) -> Self {
         let place = Place::new(name);
-        let etcd = Etcd::start(plan.etcd).await;
+        let etcd = match plan.partitions {
+            false => Etcd::start_with(plan.etcd, &plan.etcd_more).await,
+            true => Etcd::start_wired(plan.etcd, &plan.etcd_more).await,
+        };
         let (controllers_front, registries_front) = (place.address(), place.address());
 
         let mut registry = registry(&place, "r1", &plan.registry);

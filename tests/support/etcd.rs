@@ -12,7 +12,7 @@
 
 use std::{
     fs::File,
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -22,6 +22,8 @@ use rand::Rng;
 use rustix::process::{Pid, Signal, kill_process};
 use switchyard::{clock, config::BaseUrl};
 use tempfile::TempDir;
+
+use super::relay::{Relay, Wire};
 
 /// How long a cluster may take to start or to find a leader; generous, since other builds share the machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +35,7 @@ const TRIES: usize = 10;
 /// A running etcd of one or several members.
 pub struct Etcd {
     members: Vec<Member>,
+    wires: Vec<Relay>,
     http: reqwest::Client,
     // Behind the members, so that their processes are gone when it is deleted.
     _dir: TempDir,
@@ -43,6 +46,8 @@ struct Member {
     arguments: Vec<String>,
     log: PathBuf,
     url: String,
+    /// Where the other members reach it.
+    peer: SocketAddr,
     /// Inside TLS.
     secure: Option<String>,
     child: Option<Child>,
@@ -68,6 +73,44 @@ impl Etcd {
             // Somebody took a port between our look and etcd's bind: again with other ports.
         }
         panic!("etcd did not start on {TRIES} choices of ports");
+    }
+
+    /// The same, with a wire before each member by which the others reach it, so that it can be cut off.
+    pub async fn start_wired(members: usize, more: &[&str]) -> Self {
+        for _ in 0..TRIES {
+            let mut etcd = Self::prepare(members, more);
+            let mut there = Vec::new();
+            for member in &etcd.members {
+                let wire = Relay::to(member.peer).await;
+                there.push((format!("http://{}", member.peer), format!("http://{}", wire.address())));
+                etcd.wires.push(wire);
+            }
+            for member in &mut etcd.members {
+                for argument in &mut member.arguments {
+                    let told = ["--initial-cluster=", "--initial-advertise-peer-urls="];
+                    if told.iter().any(|option| argument.starts_with(option)) {
+                        for (at, by) in &there {
+                            *argument = argument.replace(at, by);
+                        }
+                    }
+                }
+                member.spawn();
+            }
+            if etcd.wait_ready().await {
+                return etcd;
+            }
+        }
+        panic!("etcd did not start on {TRIES} choices of ports");
+    }
+
+    /// The others no longer reach this member, nor hear it; it hears them. Of one that is wired.
+    pub fn cut_off(&self, member: usize) {
+        self.wires[member].set(Wire::Cut);
+    }
+
+    /// They reach it again.
+    pub fn join_again(&self, member: usize) {
+        self.wires[member].set(Wire::Whole);
     }
 
     /// The same, with a second door that is inside TLS: `folder` has `etcd.pem`, `etcd.key` and `ca.pem`, from which
@@ -105,10 +148,10 @@ impl Etcd {
         let members = ports
             .iter()
             .enumerate()
-            .map(|(n, (client, peer))| {
+            .map(|(n, (client, peer_port))| {
                 let name = format!("m{n}");
                 let url = format!("http://127.0.0.1:{client}");
-                let peer = format!("http://127.0.0.1:{peer}");
+                let peer = format!("http://127.0.0.1:{peer_port}");
                 let mut arguments = vec![
                     format!("--name={name}"),
                     format!("--data-dir={}", dir.path().join(&name).display()),
@@ -124,7 +167,8 @@ impl Etcd {
                 ];
                 arguments.extend(more.iter().map(|m| (*m).to_owned()));
                 let log = dir.path().join(format!("{name}.log"));
-                Member { name, arguments, log, url, secure: None, child: None, frozen: false }
+                let peer = SocketAddr::from(([127, 0, 0, 1], *peer_port));
+                Member { name, arguments, log, url, peer, secure: None, child: None, frozen: false }
             })
             .collect();
         let http = reqwest::Client::builder()
@@ -133,7 +177,7 @@ impl Etcd {
             .pool_max_idle_per_host(0)
             .build()
             .expect("a client");
-        Self { members, http, _dir: dir }
+        Self { members, wires: Vec::new(), http, _dir: dir }
     }
 
     /// False when a member ended by itself (a port was taken); panics with the logs when it merely takes too long.

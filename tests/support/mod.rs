@@ -14,6 +14,7 @@ pub mod eventually;
 pub mod history;
 pub mod holder;
 pub mod image;
+pub mod lives;
 pub mod load;
 pub mod namespaces;
 pub mod not_run;

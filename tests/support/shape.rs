@@ -19,6 +19,8 @@ pub enum Is {
     Share,
     /// 0 to 1, written as any number.
     Ratio,
+    /// Any number from 0 on.
+    Decimal,
     Flag,
     /// RFC 3339.
     Time,
@@ -212,6 +214,7 @@ fn field(value: &Value, is: Is, at: &str, faults: &mut Vec<String>) {
             .as_f64()
             .is_some_and(|share| (0.0..=1.0).contains(&share) && (share.fract() != 0.0 || value.is_u64())),
         Is::Ratio => value.as_f64().is_some_and(|share| (0.0..=1.0).contains(&share)),
+        Is::Decimal => value.as_f64().is_some_and(|number| number >= 0.0),
         Is::Flag => value.is_boolean(),
         Is::Time => value.as_str().is_some_and(|text| {
             time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).is_ok()

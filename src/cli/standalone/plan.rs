@@ -89,7 +89,7 @@ pub(super) fn controller(
         server: server(format!("c{number}")),
         log: Log::default(),
         auth: auth.clone(),
-        store: controller::Store { kind, cluster: "main".into() },
+        store: controller::Store { kind, cluster: "main".into(), upkeep: controller::Upkeep::default() },
         registries: Some(Registries {
             node_address: address.clone(),
             address,
@@ -98,6 +98,7 @@ pub(super) fn controller(
         timeouts: controller::Timeouts::default(),
         limits: controller::Limits::default(),
         events: Default::default(),
+        mac_pool: controller::MacPool::default(),
     }
 }
 
@@ -181,6 +182,7 @@ pub(super) fn agent(number: u16, data: &Data, controllers: SocketAddr, auth: &Au
         host: Ipv4Addr::LOCALHOST.to_string(),
         capacity: CAPACITY,
         capacity_mode: CapacityMode::Number,
+        force_overrides: false,
         groups: Vec::new(),
         drain_mode: false,
         heartbeat: Duration::from_secs(5),

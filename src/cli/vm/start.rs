@@ -234,6 +234,7 @@ fn ask(args: &Start, vmid: String, tag: Option<String>) -> Result<StartVm, Failu
         port_forwarding_override: (!args.forward.is_empty())
             .then(|| args.forward.iter().map(forward).collect()),
         network_mode: args.network_mode.clone(),
+        ..StartVm::default()
     })
 }
 

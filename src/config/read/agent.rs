@@ -55,6 +55,7 @@ pub(in crate::config) fn agent<'r>(raw: &'r Raw<'r>) -> Option<Agent> {
             CapacityMode::Number,
             one_of(&[("number", CapacityMode::Number), ("resource", CapacityMode::Resource)]),
         ),
+        force_overrides: table.or("force_overrides", false, flag),
         groups: table.list("groups", plain).unwrap_or_default().into_iter().map(|(name, _)| name).collect(),
         drain_mode: table.or("drain_mode", false, flag),
         heartbeat: table.or("heartbeat", HEARTBEAT, duration_in(Duration::from_millis(100)..=second * 60)),

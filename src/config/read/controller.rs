@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::{auth, etcd, server};
 use crate::config::{
-    controller::{Controller, Limits, Registries, Store, StoreKind, Timeouts},
+    controller::{Controller, Limits, MacPool, Registries, Store, StoreKind, Timeouts, Upkeep},
     events::Events,
-    raw::Raw,
-    value::{base_url, duration_in, flag, fraction, path, size, time, webhook, whole},
+    raw::{Raw, Table},
+    value::{Wrong, base_url, duration_in, flag, fraction, path, size, text, time, webhook, whole},
 };
+use crate::model::MacRange;
 
 /// Clients of the controller give up after 10 s; a call that waits longer for a registry answers nobody.
 const CLIENTS_PATIENCE: Duration = Duration::from_secs(10);
@@ -16,6 +17,8 @@ const CLIENTS_PATIENCE: Duration = Duration::from_secs(10);
 const LONGEST_POLL: Duration = Duration::from_secs(50);
 /// Scripts come in the body, encoded; below this the clients' usual ones do not fit.
 const BODY: std::ops::RangeInclusive<u64> = 64 * 1024..=256 * 1024 * 1024;
+/// What etcd can be given: less holds no cloud, more it advises against.
+const QUOTA: std::ops::RangeInclusive<u64> = 16 * 1024 * 1024..=64 * 1024 * 1024 * 1024;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -28,6 +31,7 @@ pub(in crate::config) fn controller<'r>(raw: &'r Raw<'r>) -> Option<Controller> 
     let timeouts = timeouts(raw);
     let limits = limits(raw);
     let events = events(raw);
+    let mac_pool = mac_pool(raw);
     Some(Controller {
         server: server?,
         log,
@@ -37,12 +41,14 @@ pub(in crate::config) fn controller<'r>(raw: &'r Raw<'r>) -> Option<Controller> 
         timeouts,
         limits,
         events: events?,
+        mac_pool,
     })
 }
 
 fn store<'r>(raw: &'r Raw<'r>) -> Option<Store> {
     let table = raw.section("store");
     let cluster = etcd::cluster(&table);
+    let upkeep = upkeep(&table);
     let kind = match (table.has("etcd"), table.has("embedded")) {
         (true, true) => {
             let right = "delete one of them: the state is in one place";
@@ -62,7 +68,26 @@ fn store<'r>(raw: &'r Raw<'r>) -> Option<Store> {
             return None;
         }
     };
-    Some(Store { kind, cluster })
+    Some(Store { kind, cluster, upkeep })
+}
+
+fn upkeep(table: &Table<'_>) -> Upkeep {
+    let default = Upkeep::default();
+    let never_or = duration_in(Duration::ZERO..=DAY * 30);
+    let upkeep = Upkeep {
+        compact_every: table.or("compact_every", default.compact_every, &never_or),
+        defragment_every: table.or("defragment_every", default.defragment_every, &never_or),
+        quota: table.or("quota", default.quota, |given| size(QUOTA)(given).map(|quota| quota as u64)),
+    };
+    if table.has("embedded") {
+        // The third one may be from an environment that was made for the vendor's controller.
+        for key in ["compact_every", "quota"] {
+            if table.has(key) {
+                table.fault(key, "means nothing with `embedded`: that store looks after itself", "delete it");
+            }
+        }
+    }
+    upkeep
 }
 
 /// The outer `None` is a fault, the inner one the table's absence.
@@ -115,6 +140,19 @@ fn events<'r>(raw: &'r Raw<'r>) -> Option<Events> {
     }
     // One that cannot be read is a fault already.
     (!given || url.is_some()).then_some(Events { log, keep, url })
+}
+
+fn mac_pool<'r>(raw: &'r Raw<'r>) -> MacPool {
+    let table = raw.section("mac_pool");
+    let manage = table.or("manage", false, flag);
+    let range = table.opt("range", |given| {
+        let text = text(given)?;
+        text.parse::<MacRange>().map_err(|error| Wrong::new(format!("is `{text}`"), error.to_string()))
+    });
+    if range.is_some() && !manage {
+        table.fault("range", "means nothing without `manage`", "add `manage = true`");
+    }
+    MacPool { manage, range }
 }
 
 fn limits<'r>(raw: &'r Raw<'r>) -> Limits {

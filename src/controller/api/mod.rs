@@ -18,6 +18,7 @@ mod auth;
 mod cloud;
 mod group;
 mod distribution;
+mod mac;
 mod node;
 mod openapi;
 mod registry;
@@ -158,6 +159,8 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/api/v1/vm", post(vm::start).get(vm::read).put(vm::update).delete(vm::terminate))
         .route("/api/v1/node", get(node::read).delete(node::delete))
         .route("/api/v1/group", post(group::make).get(group::read).put(group::change).delete(group::delete))
+        .route("/api/v1/macaddr", get(mac::read).put(mac::refill).delete(mac::refill))
+        .route("/api/v1/vlan", get(mac::vlans))
         .route("/api/v1/node/group", post(group::attach).delete(group::detach))
         .route("/api/v1/node/update", put(node::update))
         .route("/v1/node/update", put(node::update))
@@ -211,5 +214,6 @@ async fn metrics(State(api): State<Api>) -> impl IntoResponse {
         counter.inc_by(count.load(Ordering::Relaxed).saturating_sub(counter.get()));
     }
     api.counts.events_waiting.set(pushed.waiting.load(Ordering::Relaxed));
+    api.app.ops.count_queue();
     ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], api.app.metrics.text())
 }

@@ -203,6 +203,7 @@ mod tests {
                 network_mode: String::new(),
                 disk: None,
                 port_forwarding_override: None,
+                devices: Default::default(),
                 script: None,
             },
             info: None,

@@ -8,8 +8,10 @@ mod absence;
 mod events;
 mod commands;
 mod expiry;
+mod mac_pool;
 mod offers;
 mod starts;
+mod upkeep;
 
 use std::time::Duration;
 
@@ -62,6 +64,16 @@ pub(super) fn events() -> impl Pass {
     events::Events::default()
 }
 
+/// See [`mod@mac_pool`].
+pub(super) fn mac_pool() -> impl Pass {
+    mac_pool::MacPool
+}
+
+/// See [`mod@upkeep`].
+pub(super) fn upkeep() -> impl Pass {
+    upkeep::Upkeep::default()
+}
+
 /// Runs a duty whenever this controller leads it, until `stop`.
 pub(super) async fn run<P: Pass>(mut duty: P, member: Membership, stop: Stop) {
     loop {
@@ -74,9 +86,13 @@ pub(super) async fn run<P: Pass>(mut duty: P, member: Membership, stop: Stop) {
         if !member.ops.inner.health.cache_live() || !member.ops.inner.health.store_reachable() {
             continue;
         }
-        let Some(held) = member.lead(P::NAME).await else { continue };
+        let (held, numbers) = (member.lead(P::NAME).await, &member.ops.inner.numbers);
+        numbers.leads(P::NAME, held.is_some());
+        let Some(held) = held else { continue };
         let began = clock::now();
-        match duty.pass(&member.ops, &held).await {
+        let passed = duty.pass(&member.ops, &held).await;
+        numbers.passed(P::NAME, began.elapsed(), passed.as_ref().ok().copied());
+        match passed {
             Ok(0) => {}
             Ok(count) => {
                 tracing::debug!(duty = P::NAME, count, seconds = began.elapsed().as_secs_f64(), "pass done")

@@ -14,11 +14,17 @@ use super::{Commands, Events, Groups, changes::What, look::Age};
 use crate::{
     auth::keys::ApiKey,
     controller::{
-        records::{self, InstanceRecord, Leader, NodeRecord, Phase, Presence, RecordError, StartRecord},
+        records::{
+            self, InstanceRecord, Leader, MacRecord, NodeRecord, Phase, Presence, RecordError, Schema,
+            StartRecord,
+        },
         schedule::fit::{Candidate, Kind},
         schedule::rank::{Order, order},
+        schedule::room::{self, Room, Sizes},
     },
-    model::{ApiKeyId, CommandId, DistributionId, GroupId, InstanceId, NodeId, StartId, Timestamp},
+    model::{
+        ApiKeyId, CommandId, DistributionId, GroupId, InstanceId, MacAddress, NodeId, StartId, Timestamp,
+    },
     store::{
         Event, KeyValue, LeaseId, Member, Revision,
         keys::{Keys, Subject},
@@ -85,6 +91,11 @@ pub struct Cache {
     pub(super) queue: HashMap<Kind, BTreeSet<(Order, InstanceId)>>,
     /// Offers that nobody has claimed yet.
     offers: BTreeSet<InstanceId>,
+    pub(super) macs: HashMap<MacAddress, Item<MacRecord>>,
+    /// How large VMs of templates are; learned, and never less.
+    sizes: Sizes,
+    /// Why this controller must leave the store alone, if it must.
+    pub(super) forbidden: Option<String>,
     /// When this controller saw the offers of the last minute.
     offered: VecDeque<Instant>,
     /// Keys whose values cannot be read at all.
@@ -110,6 +121,7 @@ impl Cache {
 
     /// Keeps since when unchanged records have been seen, so that a new listing restarts no wait.
     pub fn inherit(&mut self, older: &Self) {
+        self.sizes.inherit(&older.sizes);
         for (id, item) in &mut self.instances {
             if let Some(old) = older.instances.get(id).filter(|old| old.mod_revision == item.mod_revision) {
                 item.seen = old.seen;
@@ -149,6 +161,7 @@ impl Cache {
         self.unreadable.remove(&kv.key);
         match keys.subject(&kv.key) {
             Subject::Head => self.head = self.head.max(kv.mod_revision),
+            Subject::Schema => self.forbidden = Schema::read(&kv.value).forbids(records::VERSION),
             Subject::Instance(id) => {
                 let Ok(id) = InstanceId::parse(id) else { return };
                 let Some(item) = self.read::<InstanceRecord>(kv, now) else { return };
@@ -208,6 +221,10 @@ impl Cache {
                     effects.changes.push((kv.mod_revision, What::Event(item.record)));
                 }
             }
+            Subject::Mac(mac) => {
+                let (Ok(mac), Some(item)) = (mac.parse(), self.read(kv, now)) else { return };
+                self.macs.insert(mac, item);
+            }
             // The queue's keys say nothing that the instances do not.
             Subject::QueuedStart(_) | Subject::Other => {}
         }
@@ -239,6 +256,7 @@ impl Cache {
             effects.nodes.extend(old.record.node().cloned());
         }
         let record = &item.record;
+        self.sizes.learn(record);
         if let Some(node) = record.node() {
             self.by_node.entry(node.clone()).or_default().insert(id.clone());
             effects.nodes.insert(node.clone());
@@ -339,6 +357,11 @@ impl Cache {
             Subject::ApiKey(id) => {
                 let Ok(id) = ApiKeyId::parse(id) else { return };
                 self.api_keys.remove(&id);
+            }
+            Subject::Schema => self.forbidden = None,
+            Subject::Mac(mac) => {
+                let Ok(mac) = mac.parse() else { return };
+                self.macs.remove(&mac);
             }
             Subject::Group(id) => {
                 let Ok(id) = GroupId::parse(id) else { return };
@@ -503,6 +526,10 @@ impl Cache {
             present: self.presence.contains_key(&node.id) && node.absence.is_none(),
             taken: self.taken(&node.id),
             pulling: self.on_node(&node.id).any(|(_, item)| pulls(item)) || self.commands.pulls(&node.id),
+            room: room::limit(node).map(|limit| {
+                let on_node = self.on_node(&node.id).map(|(_, item)| item.record.as_ref());
+                Room { sizes: &self.sizes, limit, taken: self.sizes.taken(on_node, node, limit) }
+            }),
         }
     }
 

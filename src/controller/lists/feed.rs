@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::{Cache, Effects, Lists};
 use crate::{
     clock,
-    controller::Health,
+    controller::{Health, numbers::Numbers},
+    http::Readiness,
     store::{Consistency, Revision, WatchItem},
     supervise::Stop,
 };
@@ -68,6 +69,9 @@ impl<F: FnMut(Told) + Send> Feed<F> {
             Ok(cache) => cache,
             Err(error) => return error.to_string(),
         };
+        if let Some(why) = cache.forbidden() {
+            return self.forbidden(why.to_owned());
+        }
         let from = cache.applied() + 1;
         // The watch is open before the cache counts as live: nothing between the two is missed.
         let mut watch = match self.lists.inner.store.watch(self.lists.inner.keys.root(), from).await {
@@ -85,6 +89,9 @@ impl<F: FnMut(Told) + Send> Feed<F> {
                 Some(Ok(WatchItem::Events { revision, events })) => {
                     let effects = self.lists.apply(revision, &events);
                     self.health.set_unreadable(self.lists.peek(Cache::unreadable));
+                    if let Some(why) = self.lists.peek(|cache| cache.forbidden().map(str::to_owned)) {
+                        return self.forbidden(why);
+                    }
                     (self.tell)(Told::Changes(effects));
                 }
                 // Says that the watch lives, not that everything before was delivered to us.
@@ -98,6 +105,15 @@ impl<F: FnMut(Told) + Send> Feed<F> {
         }
     }
 
+    /// Serves nothing more, until the store says otherwise.
+    fn forbidden(&self, why: String) -> String {
+        if self.health.loaded() || self.health.ready().why.iter().all(|said| !said.contains(&why)) {
+            tracing::error!(why, "store must be left alone");
+        }
+        self.health.set_unloaded();
+        why
+    }
+
     fn replace(&mut self, cache: Cache) {
         self.lists.replace(cache);
         self.health.set_unreadable(self.lists.peek(Cache::unreadable));
@@ -108,7 +124,7 @@ impl<F: FnMut(Told) + Send> Feed<F> {
 }
 
 /// Reads `head` again and again: keeps [`Health`] right while nobody calls, and finds out a silent watch.
-pub(in crate::controller) async fn probe(lists: Lists, stop: Stop) {
+pub(in crate::controller) async fn probe(lists: Lists, numbers: Numbers, stop: Stop) {
     let mut behind: Option<(Revision, Instant)> = None;
     loop {
         tokio::select! {
@@ -142,5 +158,6 @@ pub(in crate::controller) async fn probe(lists: Lists, stop: Stop) {
             }
             _ => Some((head, clock::now())),
         };
+        numbers.behind(behind.map_or(Duration::ZERO, |(_, since)| since.elapsed()));
     }
 }

@@ -12,6 +12,7 @@ mod events;
 mod feed;
 mod groups;
 mod head;
+mod pool;
 mod look;
 
 use std::{

@@ -215,6 +215,7 @@ fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
             groups: wish.groups.clone(),
             group_ids: Vec::new(),
             disable_central_logging: false,
+            force_overrides: wish.force_overrides,
             fixed,
             facts: empty_facts(),
             joined: now,
@@ -239,6 +240,7 @@ fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
         vcpu_override: if fixed.vcpu_override { old.vcpu_override } else { wish.vcpu_override },
         ram_override: if fixed.ram_override { old.ram_override } else { wish.ram_override },
         groups: if fixed.groups { old.groups.clone() } else { wish.groups.clone() },
+        force_overrides: wish.force_overrides,
         ..old
     }
 }

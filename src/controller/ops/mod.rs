@@ -8,9 +8,11 @@ pub(super) mod distribute;
 mod error;
 mod events;
 mod groups;
+mod hardware;
 mod heartbeat;
 mod instances;
 pub mod look;
+mod macs;
 mod nodes;
 mod poll;
 mod scripts;
@@ -30,6 +32,7 @@ use tokio::time::Instant;
 pub(super) use change::{Beside, Change};
 pub use error::{OpsError, RETRY_AFTER};
 pub use events::Pushed;
+pub use macs::{MacAnswer, MacAsk};
 pub use nodes::NodeView;
 
 use super::{
@@ -37,6 +40,7 @@ use super::{
     absence::{Hearing, Silence},
     lists::Lists,
     noted::Noted,
+    numbers::Numbers,
     records::{Absence, NodeRecord},
     schedule::dispatch::Dispatch,
     writes::Writes,
@@ -93,6 +97,7 @@ pub(super) struct Inner {
     pub(super) templates: Templates,
     pub(super) tasks: Handle,
     pub(super) health: Health,
+    pub(super) numbers: Numbers,
     pub(super) lists: Lists,
     pub(super) writes: Writes,
     pub(super) dispatch: Dispatch,
@@ -111,8 +116,10 @@ impl Ops {
         store: Arc<dyn Store>,
         tasks: Handle,
         health: Health,
+        numbers: Numbers,
     ) -> Result<Self, reqwest::Error> {
-        let store: Arc<dyn Store> = Arc::new(Noted::new(store, health.clone(), config.timeouts.store));
+        let patience = config.timeouts.store;
+        let store: Arc<dyn Store> = Arc::new(Noted::new(store, health.clone(), numbers.clone(), patience));
         let keys = Keys::new(&config.store.cluster);
         let ageing = config.timeouts.ageing_per_second;
         let lists = Lists::new(store.clone(), keys.clone(), health.clone(), ageing);
@@ -131,6 +138,7 @@ impl Ops {
                 keys,
                 tasks,
                 health,
+                numbers,
                 lists,
             }),
         })
@@ -188,6 +196,16 @@ impl Ops {
             };
             cache.nodes().map(silence).collect()
         })
+    }
+
+    /// Brings the metrics up to date that are what the cache shows now.
+    pub(super) fn count_queue(&self) {
+        let wall = clock::wall();
+        let (waiting, oldest) = self.inner.lists.peek(|cache| {
+            let ages = cache.queues().flatten().map(|(_, _, item)| wall.since(item.record.created));
+            ages.fold((0, Duration::ZERO), |(count, oldest), age| (count + 1, oldest.max(age)))
+        });
+        self.inner.numbers.queue(waiting, oldest);
     }
 
     /// Whether the node has been silent for so long that the API calls it offline.

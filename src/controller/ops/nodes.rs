@@ -86,7 +86,7 @@ impl Ops {
     pub async fn configure_node(&self, ask: NodeConfig) -> Result<(), OpsError> {
         self.loaded()?;
         let text = ask.node_id.as_deref().ok_or_else(|| OpsError::BadInput("node_id is required".into()))?;
-        let id = NodeId::parse(text).map_err(|_| OpsError::NotFound)?;
+        let id = NodeId::parse(text).map_err(|error| OpsError::BadInput(format!("node_id: {error}")))?;
         super::start::check_text("name", ask.name.as_deref())?;
         super::start::check_text("host", ask.host.as_deref())?;
         let number = |key: &str, given: Option<i64>| {

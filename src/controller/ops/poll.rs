@@ -33,6 +33,7 @@ impl Ops {
         self.known_node(&ask.node).await?;
         let mut seat = self.inner.dispatch.park(&ask.node);
         loop {
+            self.loaded()?;
             seat.try_all();
             let speaks = self.inner.lists.peek(|cache| speaks(cache, &ask));
             if speaks == Speaks::Former {
@@ -105,6 +106,7 @@ impl Ops {
             match Offer::make(self, &reserved.id, node, (&presence, revision)).await {
                 Ok(offer) => match self.task(offer.record()).await {
                     Ok(task) => {
+                        self.inner.numbers.placed(clock::wall().since(offer.record().created));
                         offer.sent();
                         return Ok(Some(task));
                     }

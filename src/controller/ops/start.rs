@@ -3,19 +3,21 @@
 use std::time::Duration;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
-use super::{Caller, Ops, OpsError, lock, scripts, templates::Resolved};
+use super::{Caller, Ops, OpsError, hardware, lock, macs, scripts, templates::Resolved};
 use crate::{
     clock,
     controller::{
-        records::{self, InstanceRecord, InstanceSpec, QueueEntry, ScriptRef, StartRecord},
+        records::{self, InstanceRecord, InstanceSpec, MacRecord, QueueEntry, ScriptRef, StartRecord},
         writes::{Draft, Fence, Outcome, Patience, RACES},
     },
-    model::{Digest, InstanceId, NodeId, StartId, TemplateId},
+    model::{Digest, InstanceId, MacAddress, MacRange, NodeId, StartId, TemplateId},
     store::{Consistency, MAX_OPS, Revision},
-    wire::{agent::OnScriptFailure, vm::StartVm},
+    wire::{
+        agent::{Hardware, OnScriptFailure},
+        vm::StartVm,
+    },
 };
 
 /// `priority`, if it is not given.
@@ -32,6 +34,9 @@ const METADATA: usize = 32 * 1024;
 
 /// Instances made in one transaction: each is a record and a queue entry, beside the start, its event and `head`.
 const BATCH: usize = (MAX_OPS - 3) / 2;
+
+/// The same with an address each.
+const BATCH_WITH_MACS: usize = (MAX_OPS - 2) / 3;
 
 /// Bytes of one transaction's values; etcd takes requests of 1.5 MiB.
 const BATCH_BYTES: usize = 1024 * 1024;
@@ -84,6 +89,9 @@ impl Ops {
         caller: &Caller,
         resolved: Resolved,
     ) -> Result<Vec<InstanceId>, OpsError> {
+        hardware::of_arch(&ask, resolved.arch)?;
+        let given = self.mac_range().and_then(|_| checked.hardware.mac_address.parse().ok());
+        self.has_macs(given, checked.count)?;
         let body = body_of(&ask)?;
         let script = match &checked.script {
             None => None,
@@ -132,7 +140,11 @@ impl Ops {
                     return Ok(record.ids);
                 }
                 Outcome::Lost(Some(kv)) => return same_body(&records::decode(&kv.value)?, body),
-                // It was there, and is gone again: its time is over.
+                // It was there, and is gone again: its time is over. Or somebody else was given one of its addresses.
+                Outcome::Lost(None) if self.mac_range().is_some() => {
+                    self.inner.lists.catch_up().await?;
+                    self.has_macs(given, checked.count)?;
+                }
                 Outcome::Lost(None) => {}
             }
         }
@@ -167,6 +179,18 @@ impl Ops {
         Ok(got.kv.map(|kv| records::decode(&kv.value)).transpose()?)
     }
 
+    /// Addresses for the next instances of a start: the one that it names, else free ones of the pool.
+    fn draw_macs(&self, range: Option<MacRange>, record: &StartRecord, most: usize) -> Vec<MacAddress> {
+        let Some(range) = range else { return Vec::new() };
+        match record.spec.mac_address.parse() {
+            Ok(given) => vec![given],
+            Err(_) => {
+                let count = record.unmade().len().min(most);
+                self.inner.lists.peek(|cache| macs::draw(cache, range, count, rand::random()))
+            }
+        }
+    }
+
     /// Adds the next batch of instances to a draft, and the start record that counts them as made.
     fn draft_batch(
         &self,
@@ -174,9 +198,20 @@ impl Ops {
         id: &StartId,
         record: &mut StartRecord,
     ) -> Result<Draft, OpsError> {
+        let range = self.mac_range();
+        let most = if range.is_some() { BATCH_WITH_MACS } else { BATCH };
         let mut made = 0;
-        for instance in record.unmade().iter().take(BATCH) {
-            let instance: InstanceRecord = record.instance(id, instance);
+        let mut macs = self.draw_macs(range, record, most).into_iter();
+        for instance in record.unmade().iter().take(most) {
+            let mut instance: InstanceRecord = record.instance(id, instance);
+            if range.is_some() {
+                // Fewer than are needed: the rest waits until some are free again.
+                let Some(mac) = macs.next() else { break };
+                let (key, of) = (self.inner.keys.mac(mac), MacRecord { instance: instance.id.clone() });
+                instance.spec.mac_address = mac.to_string();
+                // Nobody else has it: the store sees to that.
+                draft = draft.at(&key, 0).put(&key, &of)?;
+            }
             draft = draft
                 .put(self.inner.keys.instance(&instance.id), &instance)?
                 .put(self.inner.keys.queued_start(&instance.id), &QueueEntry::of(&instance))?;
@@ -280,11 +315,7 @@ struct Checked {
     vram: Option<u64>,
     group_id: String,
     usb_device: String,
-    mac_address: String,
-    vlan: String,
-    network_mode: String,
-    disk: Option<Map<String, Value>>,
-    port_forwarding_override: Option<Vec<Map<String, Value>>>,
+    hardware: Hardware,
     script: Option<bytes::Bytes>,
     script_terms: ScriptRef,
 }
@@ -307,6 +338,8 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
         ("mac_address", &ask.mac_address),
         ("vlan_tag", &ask.vlan_tag),
         ("network_mode", &ask.network_mode),
+        ("hw_serial", &ask.hw_serial),
+        ("vnc_password", &ask.vnc_password),
     ];
     for (key, text) in texts {
         check_text(key, text.as_deref())?;
@@ -314,6 +347,14 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
     check_metadata(ask.metadata.as_ref())?;
     check_json("disk", ask.disk.as_ref(), TEXT)?;
     check_json("port_forwarding_override", ask.port_forwarding_override.as_ref(), TEXT)?;
+    if ask.group.is_some() && ask.group_id.is_some() {
+        let why = "group and group_id exclude each other: one names people, with resource management, the other nodes, \
+                   without it; it is off";
+        return Err(bad(why.into()));
+    }
+    if let Some(other) = ask.startup_script_condition.filter(|n| !matches!(n, 0 | 1)) {
+        return Err(bad(format!("startup_script_condition is {other}; it must be 0 or 1")));
+    }
     if ask.group.is_some() {
         return Err(bad("group needs resource management, which is off".into()));
     }
@@ -339,11 +380,7 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
         vram: small("vram", ask.vram)?.map(u64::from),
         group_id: ask.group_id.clone().unwrap_or_default(),
         usb_device: ask.usb_device.clone().unwrap_or_default(),
-        mac_address: ask.mac_address.clone().unwrap_or_default(),
-        vlan: ask.vlan_tag.clone().unwrap_or_default(),
-        network_mode: ask.network_mode.clone().unwrap_or_default(),
-        disk: ask.disk.clone(),
-        port_forwarding_override: ask.port_forwarding_override.clone(),
+        hardware: hardware::check(ask, count)?,
         script: ask.startup_script.as_deref().map(scripts::decode).transpose()?.filter(|s| !s.is_empty()),
         script_terms: ScriptRef {
             at: StartId::random(),
@@ -388,6 +425,12 @@ fn spec(
     script: Option<ScriptRef>,
     name_template: Option<String>,
 ) -> InstanceSpec {
+    let mut devices = checked.hardware.clone();
+    // Those have fields of their own, as they had before there were others.
+    let Hardware { mac_address, vlan_tag, network_mode, disk, port_forwarding_override, .. } = &mut devices;
+    let (mac_address, vlan_tag) = (std::mem::take(mac_address), std::mem::take(vlan_tag));
+    let (network_mode, disk) = (std::mem::take(network_mode), disk.take());
+    let port_forwarding_override = port_forwarding_override.take();
     InstanceSpec {
         template: resolved.template,
         template_name: resolved.name,
@@ -402,12 +445,13 @@ fn spec(
         name_template: name_template.unwrap_or_default(),
         vcpu: checked.vcpu,
         vram: checked.vram,
-        mac_address: checked.mac_address.clone(),
-        vlan: checked.vlan.clone(),
+        mac_address,
+        vlan: vlan_tag,
         usb_device: checked.usb_device.clone(),
-        network_mode: checked.network_mode.clone(),
-        disk: checked.disk.clone(),
-        port_forwarding_override: checked.port_forwarding_override.clone(),
+        network_mode,
+        disk,
+        port_forwarding_override,
+        devices,
         script,
     }
 }

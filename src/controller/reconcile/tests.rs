@@ -41,6 +41,7 @@ fn record(phase: Phase, attempt: u32) -> InstanceRecord {
             network_mode: String::new(),
             disk: None,
             port_forwarding_override: None,
+            devices: Default::default(),
             script: None,
         },
     };

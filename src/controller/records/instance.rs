@@ -67,6 +67,9 @@ pub struct InstanceSpec {
     /// As given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port_forwarding_override: Option<Vec<Map<String, Value>>>,
+    /// What else was asked of the VM's devices; what has a field above is empty in it.
+    #[serde(default, skip_serializing_if = "Hardware::is_empty")]
+    pub devices: Hardware,
     /// The startup script, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<ScriptRef>,
@@ -198,6 +201,7 @@ impl InstanceSpec {
             network_mode: self.network_mode.clone(),
             disk: self.disk.clone(),
             port_forwarding_override: self.port_forwarding_override.clone(),
+            ..self.devices.clone()
         }
     }
 }

@@ -7,8 +7,10 @@
 mod group;
 mod instance;
 mod command;
+mod schema;
 mod start;
 mod node;
+mod mac;
 mod member;
 
 use bytes::Bytes;
@@ -17,8 +19,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use command::{CommandRecord, DistributionRecord, Targets};
 pub use group::{GroupName, GroupRecord};
 pub use instance::{InstanceRecord, InstanceSpec, Phase, ScriptRef};
+pub use mac::MacRecord;
 pub use member::Leader;
 pub use node::{Absence, Fixed, NodeRecord, Presence};
+pub use schema::Schema;
 pub use start::{QueueEntry, StartRecord};
 
 use crate::store::MAX_VALUE;

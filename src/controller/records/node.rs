@@ -27,6 +27,9 @@ pub struct NodeRecord {
     /// Kept and handed to the agent.
     #[serde(default)]
     pub disable_central_logging: bool,
+    /// What a start asks of processors and memory counts for this node's room.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force_overrides: bool,
     /// Settings that were set by `POST /api/v1/node/config`: a later join does not undo them.
     #[serde(default)]
     pub fixed: Fixed,

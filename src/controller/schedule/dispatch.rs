@@ -36,6 +36,9 @@ const JITTER: Duration = Duration::from_millis(30);
 /// How long a node does not get a start again that it gave back: what was in the way may pass.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 
+/// How long smaller starts may go before one that needs more room than a node has. Then the node is kept free for it.
+const SMALLER_GO_FIRST: Duration = Duration::from_secs(60);
+
 /// Starts that are looked at again later, at most. Over it the oldest waits for a poll that arrives.
 const LATER: usize = 200_000;
 
@@ -216,6 +219,14 @@ impl Dispatch {
             tracing::trace!(node.id = %node.id, ?misfit, "node takes no starts");
             return None;
         }
+        // One that has waited long for more room than there ever is at once comes before all others: nothing else is
+        // given to the node until there is.
+        if waits_for_room(cache, node, candidate) {
+            drop(state);
+            drop(held);
+            tracing::trace!(node.id = %node.id, "node is kept free for a larger start");
+            return None;
+        }
         let still = |held: &Reserved<'_>| {
             !seat.lost.contains(&held.id)
                 && cache.instance(&held.id).is_some_and(|item| {
@@ -228,7 +239,11 @@ impl Dispatch {
         }
         let id = best(cache, node, |id, item| {
             let mine = || item.seen.elapsed() >= LEAVE_TO_FIRST || self.is_first_choice(cache, id);
-            !seat.lost.contains(id) && !state.reserved.contains(id) && may_get(item, node) && mine()
+            !seat.lost.contains(id)
+                && !state.reserved.contains(id)
+                && may_get(item, node)
+                && fit::has_room(&item.record.spec, candidate)
+                && mine()
         });
         state.reserved.extend(id.clone());
         // Only now: giving back what was held takes the same lock.
@@ -262,6 +277,21 @@ impl Dispatch {
             lists.peek(|cache| ready.iter().for_each(|id| self.hand_out(cache, id, &mut nobody)));
         }
     }
+}
+
+/// Whether the oldest start of some kind that the node could have, were it empty, has waited for room for so long that
+/// smaller ones must not go before it any more. Where VMs are counted all are of one size.
+fn waits_for_room(cache: &Cache, node: &NodeRecord, candidate: fit::Candidate<'_>) -> bool {
+    let Some(room) = candidate.room else { return false };
+    let now = clock::wall();
+    cache.queues().filter_map(|mut queue| queue.next()).any(|(_, _, item)| {
+        let spec = &item.record.spec;
+        now.since(item.record.created) >= SMALLER_GO_FIRST
+            && may_get(item, node)
+            && fit::suits(spec, node, cache.grouped(spec, node)).is_ok()
+            && room.could_have(spec, node)
+            && !room.has(spec, node)
+    })
 }
 
 /// Not to a node that has just given it back, unless some time has passed; and not what only a newer controller

@@ -1,5 +1,6 @@
 //! Whether a node may get a start, and in words why none does.
 
+use super::room::Room;
 use crate::{
     controller::records::{InstanceSpec, NodeRecord},
     model::{Arch, NodeId, TemplateId},
@@ -42,6 +43,8 @@ pub struct Candidate<'a> {
     pub taken: u32,
     /// It pulls a template: it takes nothing else meanwhile.
     pub pulling: bool,
+    /// What is free there; none where VMs are counted.
+    pub room: Option<Room<'a>>,
 }
 
 /// What a node is to a start, as far as the group that was asked for goes.
@@ -144,7 +147,11 @@ pub fn takes_starts(candidate: Candidate<'_>) -> Result<(), Misfit> {
     if candidate.node.settings.drain_mode {
         return Err(Misfit::Drained);
     }
-    if candidate.taken >= candidate.node.settings.capacity {
+    let full = match candidate.room {
+        Some(room) => room.is_full(),
+        None => candidate.taken >= candidate.node.settings.capacity,
+    };
+    if full {
         return Err(Misfit::Full);
     }
     if candidate.pulling {
@@ -156,7 +163,13 @@ pub fn takes_starts(candidate: Candidate<'_>) -> Result<(), Misfit> {
 /// Whether the node may get this start now.
 pub fn fits(spec: &InstanceSpec, candidate: Candidate<'_>, grouped: Grouped) -> Result<(), Misfit> {
     suits(spec, candidate.node, grouped)?;
-    takes_starts(candidate)
+    takes_starts(candidate)?;
+    if has_room(spec, candidate) { Ok(()) } else { Err(Misfit::Full) }
+}
+
+/// Whether there is room for just this start, at a node that takes starts.
+pub fn has_room(spec: &InstanceSpec, candidate: Candidate<'_>) -> bool {
+    candidate.room.is_none_or(|room| room.has(spec, candidate.node))
 }
 
 /// Whether the template is on the node's disk.
@@ -207,7 +220,10 @@ pub fn why_waiting<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::room::{self, Size, Sizes},
+        *,
+    };
     use crate::{
         model::{Arch, Digest, TemplateId, Timestamp},
         wire::{
@@ -237,6 +253,7 @@ mod tests {
             network_mode: String::new(),
             disk: None,
             port_forwarding_override: None,
+            devices: Default::default(),
             script: None,
         }
     }
@@ -257,6 +274,7 @@ mod tests {
             groups: vec!["macs".into()],
             group_ids: Vec::new(),
             disable_central_logging: false,
+            force_overrides: false,
             fixed: Default::default(),
             facts: NodeFacts {
                 host_arch: Arch::Amd64,
@@ -281,7 +299,7 @@ mod tests {
     }
 
     fn free(node: &NodeRecord) -> Candidate<'_> {
-        Candidate { node, present: true, taken: 0, pulling: false }
+        Candidate { node, present: true, taken: 0, pulling: false, room: None }
     }
 
     #[test]
@@ -335,6 +353,40 @@ mod tests {
             why_waiting(&spec(), [free(&wrong), full].map(|one| (one, Grouped::Member)).into_iter()),
             "no node that could run it has room"
         );
+    }
+
+    #[test]
+    fn by_resources_a_start_fits_where_its_processors_and_memory_do() {
+        let mut here = node(&[Arch::Arm64]);
+        here.settings.capacity_mode = crate::wire::node::CapacityMode::Resource;
+        (here.facts.cpu_count, here.facts.memory) = (4, 18 << 30);
+        let limit = room::limit(&here).unwrap();
+        assert_eq!(limit, Size { vcpu: 8, ram: 16 * 1024 }, "twice the cores, all but 2 GB");
+        let sizes = Sizes::default();
+        let at = |taken: Size| Candidate { room: Some(Room { sizes: &sizes, limit, taken }), ..free(&here) };
+        // Of unknown size it counts as one of two places.
+        let half = Size { vcpu: 4, ram: 8 * 1024 };
+        assert_eq!(fits(&spec(), at(half), Grouped::Member), Ok(()));
+        assert_eq!(fits(&spec(), at(Size { vcpu: 5, ..half }), Grouped::Member), Err(Misfit::Full));
+        assert_eq!(fits(&spec(), at(Size { ram: half.ram + 1, ..half }), Grouped::Member), Err(Misfit::Full));
+        // More VMs than places, if they are small; what a start asks for counts only where the agent says so.
+        let small = InstanceSpec { vcpu: Some(1), vram: Some(512), ..spec() };
+        let nearly = Candidate { taken: 9, ..at(Size { vcpu: 7, ram: 15 * 1024 }) };
+        assert_eq!(fits(&small, nearly, Grouped::Member), Err(Misfit::Full));
+        let forced = NodeRecord { force_overrides: true, ..here.clone() };
+        let nearly = Candidate { node: &forced, ..nearly };
+        assert_eq!(fits(&small, nearly, Grouped::Member), Ok(()));
+        let (vcpu, ram) = (Some(9), Some(20_000));
+        let large = InstanceSpec { vcpu, vram: ram, ..spec() };
+        let empty = Candidate { node: &forced, ..at(Size::default()) };
+        assert_eq!(fits(&large, empty, Grouped::Member), Err(Misfit::Full));
+        assert!(!empty.room.unwrap().could_have(&large, &forced));
+        // An operator's words count before what the machine has.
+        let told = NodeRecord { vcpu_override: 12, ram_override: 24, ..forced.clone() };
+        let limit = room::limit(&told).unwrap();
+        assert_eq!(limit, Size { vcpu: 12, ram: 24 * 1024 });
+        let room = Some(Room { sizes: &sizes, limit, taken: Size::default() });
+        assert_eq!(fits(&large, Candidate { node: &told, room, ..empty }, Grouped::Member), Ok(()));
     }
 
     #[test]

@@ -109,7 +109,7 @@ async fn an_idle_heartbeat_writes_nothing_and_takes_no_lease() {
     let task = node.run(&world, 0).await;
     until("all duties are led", || async {
         let led = |duty: &&str| world.ops(0).lists().peek(|cache| cache.leader(duty).is_some());
-        ["expiry", "starts", "absence", "commands", "events"].iter().all(led)
+        ["expiry", "starts", "absence", "commands", "events", "mac-pool"].iter().all(led)
     })
     .await;
     let lease = || world.ops(0).lists().peek(|cache| cache.presence(&node.id).unwrap().record.lease);
@@ -189,7 +189,7 @@ async fn what_a_start_asks_of_devices_reaches_the_agent() {
     let world = World::new(1).await;
     let node = world.node("n1", 2).await;
     let ask: StartVm = serde_json::from_value(serde_json::json!({
-        "vmid": "t1", "disk": {"size": "80G"}, "port_forwarding_override": [{"guest_port": 22}],
+        "vmid": "t1", "disk": {"size": "80G"}, "port_forwarding_override": [{"name": "ssh", "guest_port": 22}],
         "network_mode": "bridge", "mac_address": "02:00:00:00:00:01", "vlan_tag": "7",
     }))
     .unwrap();

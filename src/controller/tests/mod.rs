@@ -3,6 +3,7 @@
 mod claims;
 mod hostile;
 mod reads;
+mod resources;
 mod silence;
 mod starts;
 
@@ -65,11 +66,16 @@ fn config(name: &str, timeouts: Timeouts) -> Config {
         },
         auth: Default::default(),
         log: Log::default(),
-        store: StoreConfig { kind: StoreKind::Embedded("unused".into()), cluster: "main".into() },
+        store: StoreConfig {
+            kind: StoreKind::Embedded("unused".into()),
+            cluster: "main".into(),
+            upkeep: Default::default(),
+        },
         registries: None,
         timeouts,
         limits: Limits::default(),
         events: Default::default(),
+        mac_pool: Default::default(),
     }
 }
 
@@ -211,6 +217,7 @@ impl Node {
             ram_override: 0,
             groups: Vec::new(),
             drain_mode: false,
+            force_overrides: false,
         };
         ops.join(Join { node_id: self.id.clone(), wish, facts: self.facts() }).await.map(|_| ())
     }

@@ -172,19 +172,33 @@ pub(super) fn passing(error: StoreError) -> StoreError {
 fn meaning(error: &Error, asked: Revision) -> StoreError {
     match error {
         Error::GRpcStatus(status) => {
-            let mut source = status.source();
-            let (mut never_sent, mut deepest) = (false, None);
-            while let Some(error) = source {
-                never_sent |= error.is::<tonic::ConnectError>();
-                source = error.source();
-                deepest = Some(error);
-            }
-            // Of a failed connect the innermost cause says most: "connection refused", "certificate expired".
-            let why = deepest.filter(|_| never_sent).map(ToString::to_string);
+            let why = not_sent(status);
             let message = why.as_deref().unwrap_or_else(|| status.message());
-            grpc::meaning(Failure { code: i32::from(status.code()), message, never_sent }, asked)
+            let failure = Failure { code: i32::from(status.code()), message, never_sent: why.is_some() };
+            grpc::meaning(failure, asked)
         }
         Error::InvalidArgs(_) | Error::InvalidUri(_) => StoreError::Refused { why: error.to_string() },
         _ => StoreError::Unknown { why: error.to_string() },
+    }
+}
+
+/// Why no connection could be made, if that is what failed: the innermost cause says most, like "connection refused" or
+/// "certificate expired".
+fn not_sent(status: &tonic::Status) -> Option<String> {
+    let mut source = status.source();
+    let (mut never_sent, mut deepest) = (false, None);
+    while let Some(error) = source {
+        never_sent |= error.is::<tonic::ConnectError>();
+        source = error.source();
+        deepest = Some(error);
+    }
+    deepest.filter(|_| never_sent).map(ToString::to_string)
+}
+
+/// In words.
+pub(super) fn text(error: &Error) -> String {
+    match error {
+        Error::GRpcStatus(status) => not_sent(status).unwrap_or_else(|| status.message().to_owned()),
+        other => other.to_string(),
     }
 }

@@ -15,6 +15,7 @@ mod door;
 mod grpc;
 mod members;
 mod translate;
+mod upkeep;
 mod watch;
 
 use std::time::Duration;
@@ -26,8 +27,8 @@ use rand::Rng;
 use self::translate::{end, key_value, request, start, txn_answer};
 use self::{ask::Call, door::Door, members::Members};
 use super::{
-    Consistency, Got, LeaseId, LeaseState, Range, Ranged, Revision, Store, StoreError, Txn, TxnAnswer, Watch,
-    WatchItem,
+    Consistency, Got, LeaseId, LeaseState, Range, Ranged, Revision, Standing, Store, StoreError, Txn,
+    TxnAnswer, Watch, WatchItem,
 };
 use crate::config::{BaseUrl, Etcd};
 
@@ -223,6 +224,14 @@ impl Store for EtcdStore {
             Ok(_) | Err(StoreError::Compacted { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn standing(&self) -> Vec<Standing> {
+        self.standings().await
+    }
+
+    async fn defragment(&self, member: &str) -> Result<(), StoreError> {
+        self.make_anew(member).await
     }
 }
 

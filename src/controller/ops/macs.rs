@@ -1,0 +1,126 @@
+//! The pool of MAC addresses: which are free, who gets one, what operators see of it.
+
+use std::collections::HashSet;
+
+use super::{Ops, OpsError};
+use crate::{
+    controller::lists::{Cache, Seen},
+    model::{MacAddress, MacRange},
+};
+
+/// Most addresses of one page.
+const PAGE: usize = 1000;
+
+/// What is asked of the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MacAsk {
+    /// How many there are.
+    All,
+    /// How many instances have.
+    InUse,
+    /// How many nobody has.
+    Free,
+    /// The addresses behind this one, at most so many.
+    Page(Option<MacAddress>, usize),
+}
+
+/// What the pool answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MacAnswer {
+    /// A number of them.
+    Count(u64),
+    /// Some of them, in order.
+    Page(Vec<MacAddress>),
+}
+
+fn in_use(cache: &Cache, range: MacRange) -> u64 {
+    cache.macs().filter(|(mac, _)| range.contains(**mac)).count() as u64
+}
+
+/// So many free addresses, from a random place on; fewer when there are no more.
+pub(super) fn draw(cache: &Cache, range: MacRange, count: usize, start: u64) -> Vec<MacAddress> {
+    range.starting_at(start).filter(|mac| !cache.has_mac(mac)).take(count).collect()
+}
+
+impl Ops {
+    /// The range of the pool, if instances get their addresses from it.
+    pub(super) fn mac_range(&self) -> Option<MacRange> {
+        let pool = self.inner.config.mac_pool;
+        pool.manage
+            .then(|| pool.range.unwrap_or_else(|| MacRange::of_cluster(&self.inner.config.store.cluster)))
+    }
+
+    fn managed(&self) -> Result<MacRange, OpsError> {
+        self.mac_range().ok_or_else(|| {
+            OpsError::Conflict("MAC addresses are not managed here: `manage` in `[mac_pool]` is off".into())
+        })
+    }
+
+    /// Looks at the pool.
+    ///
+    /// # Errors
+    /// `Conflict` when addresses are not managed; `Unavailable`.
+    pub async fn macs(&self, ask: MacAsk) -> Result<Seen<MacAnswer>, OpsError> {
+        let range = self.managed()?;
+        let seen = self.inner.lists.read(|cache| match ask {
+            MacAsk::All => MacAnswer::Count(range.count()),
+            MacAsk::InUse => MacAnswer::Count(in_use(cache, range)),
+            MacAsk::Free => MacAnswer::Count(range.count().saturating_sub(in_use(cache, range))),
+            MacAsk::Page(last, limit) => {
+                MacAnswer::Page(range.after(last).take(limit.clamp(1, PAGE)).collect())
+            }
+        });
+        seen.await
+    }
+
+    /// Has every address of an instance that is gone be free at once, without waiting for the duty.
+    ///
+    /// # Errors
+    /// `Conflict` when addresses are not managed; `Unavailable`.
+    pub async fn refill_macs(&self) -> Result<(), OpsError> {
+        self.managed()?;
+        self.loaded()?;
+        self.inner.lists.catch_up().await?;
+        self.free_macs(None, usize::MAX).await.map(drop)
+    }
+
+    /// Refuses a start for which the pool has too few, before anything of it is stored.
+    pub(super) fn has_macs(&self, given: Option<MacAddress>, count: usize) -> Result<(), OpsError> {
+        let Some(range) = self.mac_range() else { return Ok(()) };
+        self.inner.lists.peek(|cache| match given {
+            Some(mac) => match cache.mac(&mac) {
+                Some(item) => Err(OpsError::Conflict(format!(
+                    "mac_address {mac} is that of instance `{}`",
+                    item.record.instance
+                ))),
+                None => Ok(()),
+            },
+            None => {
+                let free = range.count().saturating_sub(in_use(cache, range));
+                if free >= count as u64 {
+                    return Ok(());
+                }
+                Err(OpsError::Conflict(format!(
+                    "{free} MAC addresses are free, and the start needs {count}: terminate instances, or give \
+                     `range` in `[mac_pool]` more of them"
+                )))
+            }
+        })
+    }
+
+    /// VLANs that instances on nodes use, each once.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn vlans(&self) -> Result<Seen<Vec<String>>, OpsError> {
+        let seen = self.inner.lists.read(|cache| {
+            let placed = cache.instances().filter(|(_, item)| item.record.node().is_some());
+            let used: HashSet<&String> =
+                placed.map(|(_, item)| &item.record.spec.vlan).filter(|vlan| !vlan.is_empty()).collect();
+            let mut used: Vec<String> = used.into_iter().cloned().collect();
+            used.sort_by_key(|vlan| (vlan.parse::<u32>().unwrap_or(u32::MAX), vlan.clone()));
+            used
+        });
+        seen.await
+    }
+}
