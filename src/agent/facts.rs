@@ -61,6 +61,7 @@ pub(super) fn facts(driver: DriverFacts, data: &Path, own: Own) -> NodeFacts {
         disk_used: own.used,
         templates: own.templates,
         cpu_util: rounded(load() / f64::from(cpus)),
+        usb_devices: driver.usb_devices,
         commands: KNOWN.map(str::to_owned).to_vec(),
         ram_util: rounded(if memory.total == 0 {
             0.0
@@ -138,7 +139,12 @@ mod tests {
 
     #[test]
     fn this_machine_has_facts() {
-        let driver = DriverFacts { name: "process", runs: vec![Arch::Arm64], hypervisor: Default::default() };
+        let driver = DriverFacts {
+            name: "process",
+            runs: vec![Arch::Arm64],
+            hypervisor: Default::default(),
+            usb_devices: Vec::new(),
+        };
         let dir = tempfile::tempdir().unwrap();
         let facts = facts(driver, dir.path(), Own { used: 5, templates: Vec::new() });
         assert!(facts.cpu_count > 0 && facts.memory > 0 && facts.disk_size > 0);

@@ -184,18 +184,28 @@ impl Node {
 
     /// A client of the registry that a task names, else of the one last heard of.
     pub(super) fn registry(&self, named: &str) -> Result<Oci, String> {
+        let base = self.registry_address(named)?;
+        Oci::new(base.clone(), self.config.dial_timeout, IDLE.min(self.config.request_timeout))
+            .map(|client| client.with_login(self.login()))
+            .map_err(|error| format!("no client of the registry `{base}`: {error}"))
+    }
+
+    /// What this agent shows of itself.
+    pub(super) fn login(&self) -> Login {
+        Login::with(self.config.authorization.as_ref())
+    }
+
+    /// The registry's address that a task names, else the one last heard of.
+    pub(super) fn registry_address(&self, named: &str) -> Result<BaseUrl, String> {
         let heard = self.registry.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let address = if named.is_empty() { heard } else { named.to_owned() };
         if address.is_empty() {
             return Err("the controllers name no registry to pull from".into());
         }
-        let base: BaseUrl = address
+        address
             .trim_end_matches('/')
             .parse()
-            .map_err(|error| format!("the registry's address `{address}` cannot be used: {error}"))?;
-        Oci::new(base, self.config.dial_timeout, IDLE.min(self.config.request_timeout))
-            .map(|client| client.with_login(Login::with(self.config.authorization.as_ref())))
-            .map_err(|error| format!("no client of the registry `{address}`: {error}"))
+            .map_err(|error| format!("the registry's address `{address}` cannot be used: {error}"))
     }
 
     /// Writes a step down; on disk when it returns.

@@ -134,6 +134,9 @@ async fn say_all(node: &Arc<Node>) -> Result<bool, ClientError> {
     };
     let heard = node.api.heartbeat(&heartbeat, HEARTBEAT).await?;
     drop(alone);
+    if heard.known {
+        node.commands.heard(&heartbeat.commands);
+    }
     for news in &news {
         node.vms.told(news);
     }
@@ -311,7 +314,7 @@ async fn watch(node: &Arc<Node>) {
 async fn vanished(node: &Arc<Node>, key: &VmKey) {
     let entry = node.vms.change(key, |vm| {
         // It did not vanish: it is being stopped, as asked.
-        if !vm.is_wanted() {
+        if !vm.is_wanted() || vm.is_in_hand() {
             return None;
         }
         let failed = match vm.seen {

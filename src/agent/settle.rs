@@ -41,7 +41,7 @@ struct GivenUp;
 
 /// Works on one VM until nothing is left to do, or the agent stops.
 pub(super) async fn settle(node: Arc<Node>, key: VmKey) {
-    let mut one = One { stop: node.ending.stop(), node, key };
+    let mut one = One::new(node, key);
     loop {
         if one.stop.is_requested() {
             one.node.vms.release(&one.key);
@@ -53,7 +53,7 @@ pub(super) async fn settle(node: Arc<Node>, key: VmKey) {
             Action::Claim => one.claim().await,
             Action::Pull => one.pull(&task).await,
             Action::AskToStart => one.ask_to_start().await,
-            Action::Boot => one.boot(&task).await,
+            Action::Boot => one.boot().await,
             Action::Script => one.script(&task).await,
             Action::Delete => one.delete().await,
             Action::Forget => {
@@ -68,13 +68,32 @@ pub(super) async fn settle(node: Arc<Node>, key: VmKey) {
     }
 }
 
-struct One {
+/// One VM, and what may be done about it.
+pub(super) struct One {
     node: Arc<Node>,
     key: VmKey,
     stop: Stop,
 }
 
 impl One {
+    pub(super) fn new(node: Arc<Node>, key: VmKey) -> Self {
+        Self { stop: node.ending.stop(), node, key }
+    }
+
+    /// What the driver is to start; nothing if its template is not on the disk any more.
+    pub(super) fn spec(&self) -> Option<VmSpec> {
+        let task = self.node.vms.task(&self.key)?;
+        let layers = self.node.cache.files(&task.manifest)?;
+        Some(VmSpec {
+            key: self.key.clone(),
+            name: format!("{}-{}", self.node.config.vm_prefix, task.vm_name),
+            task: (*task).clone(),
+            node_id: self.node.id.to_string(),
+            host: self.node.host(),
+            layers,
+        })
+    }
+
     async fn claim(&mut self) -> Result<(), GivenUp> {
         self.journal(VmPhase::Claimed).await?;
         let claim = self.words();
@@ -163,7 +182,7 @@ impl One {
         Ok(())
     }
 
-    async fn boot(&mut self, task: &StartTask) -> Result<(), GivenUp> {
+    async fn boot(&mut self) -> Result<(), GivenUp> {
         // A start that was cut off leaves its files. No attempt is started twice.
         match self.node.driver.inspect(&self.key).await {
             Ok(Found::Nothing) => {}
@@ -177,18 +196,9 @@ impl One {
                 return Ok(());
             }
         }
-        let Some(layers) = self.node.cache.files(&task.manifest) else {
+        let Some(spec) = self.spec() else {
             self.fail("the template vanished from the disk before the start".into(), Left::Nothing).await;
             return Ok(());
-        };
-        let name = format!("{}-{}", self.node.config.vm_prefix, task.vm_name);
-        let spec = VmSpec {
-            key: self.key.clone(),
-            task: task.clone(),
-            name,
-            node_id: self.node.id.to_string(),
-            host: self.node.host(),
-            layers,
         };
         let node = self.node.clone();
         let limit = node.config.start_timeout;
@@ -309,7 +319,7 @@ impl One {
     }
 
     /// It failed; told until the controllers have noted it.
-    async fn fail(&mut self, why: String, left: Left) {
+    pub(super) async fn fail(&self, why: String, left: Left) {
         warn!(vm = %self.key, why, "vm failed");
         let entry = self.node.vms.change(&self.key, |vm| {
             vm.message = why;
@@ -459,7 +469,7 @@ fn is_final(error: &ClientError) -> bool {
         && !matches!(error.status(), Some(404 | 409 | 425))
 }
 
-async fn unwanted(mut wanted: watch::Receiver<Wanted>) {
+pub(super) async fn unwanted(mut wanted: watch::Receiver<Wanted>) {
     // The sender's end is the VM's: nothing is wanted of it any more.
     drop(wanted.wait_for(|wanted| *wanted != Wanted::Running).await);
 }

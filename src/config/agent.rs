@@ -77,6 +77,8 @@ pub struct ProcessDriver {
     pub fail_starts: bool,
     /// A VM vanishes so long after its start; never if zero.
     pub vanish_after: Duration,
+    /// USB devices that its VMs can be given, by name.
+    pub usb_devices: Vec<String>,
     /// The program that stands for a VM; this very program if not given. For those who embed an agent.
     pub program: Option<PathBuf>,
 }

@@ -88,6 +88,8 @@ impl Core {
         loops.start(Stage::Loops, "commands", move |stop| duties::run(duties::commands(), of.clone(), stop));
         let of = member.clone();
         loops.start(Stage::Loops, "mac pool", move |stop| duties::run(duties::mac_pool(), of.clone(), stop));
+        let of = member.clone();
+        loops.start(Stage::Loops, "images", move |stop| duties::run(duties::images(), of.clone(), stop));
         if !looks_after_itself {
             let of = member.clone();
             loops.start(Stage::Loops, "upkeep", move |stop| duties::run(duties::upkeep(), of.clone(), stop));

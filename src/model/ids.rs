@@ -181,6 +181,8 @@ names! {
     DistributionId, "request id", opaque;
     /// An API key: operators choose it, and clients paste it into JSON by hand.
     ApiKeyId, "API key id", pasted;
+    /// A VM that is saved as a version of a template.
+    ImageId, "request id", opaque;
     /// One HTTP request, for logs and error bodies.
     RequestId, "request id", opaque;
     /// A version of a template.
@@ -208,7 +210,7 @@ macro_rules! random {
         }
     )*};
 }
-random! { InstanceId NodeId TemplateId RequestId StartId GroupId CommandId DistributionId }
+random! { InstanceId NodeId TemplateId RequestId StartId GroupId CommandId DistributionId ImageId }
 
 impl RequestId {
     /// The one that these evenly spread bits make (as a UUID v4): for those who make many and draw them cheaply. It

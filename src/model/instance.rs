@@ -57,7 +57,8 @@ impl InstanceState {
             (Started, Stopping | Pushing | Error) => true,
             (Stopping, Stopped | Error) => true,
             (Stopped, Pushing | Error) => true,
-            (Pushing, Stopped | Error) => true,
+            // A saving that was given up before its VM was touched.
+            (Pushing, Started | Stopped | Error) => true,
             (Scheduling | Pulling | Started | Stopping | Stopped | Pushing | Error, Terminating) => true,
             (Terminating, Terminated) => true,
             _ => false,
@@ -123,6 +124,7 @@ mod tests {
         }
         assert!(!Terminating.may_become(Started), "a terminate wins over a start that arrives late");
         assert!(!Started.may_become(Scheduling));
+        assert!(Started.may_become(Pushing) && Pushing.may_become(Started));
         assert!(Pulling.may_become(Scheduling));
     }
 

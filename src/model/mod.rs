@@ -15,8 +15,8 @@ pub mod proxy_protocol;
 
 pub use digest::{Algorithm, Digest, DigestError, Hash};
 pub use ids::{
-    ApiKeyId, CommandId, DistributionId, GroupId, IdError, InstanceId, NodeId, RegistryName, RepositoryName,
-    RequestId, ServiceName, StartId, Tag, TemplateId, UpstreamName, ZoneName,
+    ApiKeyId, CommandId, DistributionId, GroupId, IdError, ImageId, InstanceId, NodeId, RegistryName,
+    RepositoryName, RequestId, ServiceName, StartId, Tag, TemplateId, UpstreamName, ZoneName,
 };
 pub use instance::{Attempt, InstanceState, Progress};
 pub use mac::{MacAddress, MacError, MacRange};

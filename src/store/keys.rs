@@ -13,6 +13,7 @@
 //!   commands/<node>/<command>  CommandRecord: what a node is to do beside starts        no lease
 //!   distributions/<id>       DistributionRecord: a template for many nodes              no lease
 //!   macs/<address>           MacRecord: which instance has it, with managed addresses    no lease
+//!   images/<id>              ImageRecord: a VM that is saved                            no lease
 //!   queue/start/<instance>   QueueEntry: pending start with its ordering key            no lease
 //!   requests/<start>         StartRecord: ids, body hash, expiry                        no lease
 //!   members/<role>/<name>    Member: address, version, zone; by controllers, registries  member's lease
@@ -22,13 +23,14 @@
 //!   leader/<duty>            Leader: who runs it                                        leader's lease
 //! /switchyard-bulk/<cluster>/
 //!   scripts/<start>/<n>      a startup script, in chunks                                no lease
+//!   image-outputs/<id>/<n>   all of the output of an image's script, in chunks         no lease
 //!   outputs/<instance>/<n>   a script's output, in chunks                               no lease
 //! ```
 //!
 //! Bulk is outside the watched prefix, so large values do not pass through every controller's cache.
 
 use crate::model::{
-    ApiKeyId, CommandId, Digest, DistributionId, GroupId, InstanceId, MacAddress, NodeId, StartId,
+    ApiKeyId, CommandId, Digest, DistributionId, GroupId, ImageId, InstanceId, MacAddress, NodeId, StartId,
 };
 
 /// The keys of one cluster.
@@ -61,6 +63,8 @@ pub enum Subject<'a> {
     Distribution(&'a str),
     /// A MAC address that an instance has.
     Mac(&'a str),
+    /// A VM that is saved.
+    Image(&'a str),
     /// A pending start.
     QueuedStart(&'a str),
     /// A start request.
@@ -137,6 +141,11 @@ impl Keys {
     }
 
     /// See the drawing.
+    pub fn image(&self, id: &ImageId) -> String {
+        format!("{}images/{id}", self.root)
+    }
+
+    /// See the drawing.
     pub fn queued_start(&self, id: &InstanceId) -> String {
         format!("{}queue/start/{id}", self.root)
     }
@@ -196,6 +205,16 @@ impl Keys {
         format!("{}scripts/{id}/", self.bulk)
     }
 
+    /// See the drawing. `id`: the image's, which its command has too.
+    pub fn image_output_chunk(&self, id: &str, n: usize) -> String {
+        format!("{}{n:04}", self.image_outputs(id))
+    }
+
+    /// The prefix of the chunks of one image's output.
+    pub fn image_outputs(&self, id: &str) -> String {
+        format!("{}image-outputs/{id}/", self.bulk)
+    }
+
     /// See the drawing.
     pub fn output_chunk(&self, id: &InstanceId, n: usize) -> String {
         format!("{}{n:04}", self.outputs(id))
@@ -225,6 +244,7 @@ impl Keys {
                 None => Subject::Other,
             },
             Some(("distributions", id)) => Subject::Distribution(id),
+            Some(("images", id)) => Subject::Image(id),
             Some(("requests", id)) => Subject::Start(id),
             Some(("events", id)) => Subject::Event(id),
             Some(("macs", mac)) => Subject::Mac(mac),
@@ -263,6 +283,8 @@ mod tests {
         assert_eq!(keys.subject(&keys.command(&node, &command)), Subject::Command("n1", "c1"));
         let distribution = DistributionId::parse("d1").unwrap();
         assert_eq!(keys.subject(&keys.distribution(&distribution)), Subject::Distribution("d1"));
+        let image = ImageId::parse("m1").unwrap();
+        assert_eq!(keys.subject(&keys.image(&image)), Subject::Image("m1"));
         assert_eq!(keys.subject(&keys.queued_start(&instance)), Subject::QueuedStart("i1"));
         assert_eq!(keys.subject(&keys.start(&StartId::parse("s1").unwrap())), Subject::Start("s1"));
         assert_eq!(keys.subject(&keys.member("controller", "c1")), Subject::Member("controller", "c1"));

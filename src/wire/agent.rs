@@ -86,6 +86,9 @@ pub struct NodeFacts {
     pub cpu_util: f64,
     /// 0 to 1.
     pub ram_util: f64,
+    /// USB devices that its VMs can be given, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub usb_devices: Vec<String>,
     /// The orders of commands that the agent knows; none: it is one from before there were any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<String>,
@@ -282,6 +285,9 @@ pub struct Hardware {
     /// `shared`, `host`, `bridge`, `disconnected`, `nat`; empty: the template's.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub network_mode: String,
+    /// USB device; empty when none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub usb_device: String,
     /// As given: `{size, skip_container_resize}`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disk: Option<Map<String, Value>>,

@@ -6,8 +6,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::agent::StartTask;
-use crate::model::{CommandId, Digest, NodeId, Progress, RepositoryName, TemplateId, Timestamp};
+use super::{agent::StartTask, vm::ScriptResult};
+use crate::model::{
+    Attempt, CommandId, Digest, InstanceId, NodeId, Progress, RepositoryName, Tag, TemplateId, Timestamp,
+};
+
+/// Output of a command's script that is told, at most: its last part. As much is kept by the vendor's controllers.
+pub const OUTPUT: usize = 1024 * 1024;
 
 /// Commands that a node has under way at most; the next ones are told when these are done.
 pub const AT_ONCE: usize = 16;
@@ -29,6 +34,10 @@ pub enum Order {
     Pull(PullTemplate),
     /// Delete every version of a template from the disk, but for those in use.
     Remove(RemoveTemplate),
+    /// Stop a VM and start it again, in its place.
+    Restart(RestartVm),
+    /// Make a version of a template of a VM, which is stopped for it.
+    Save(Box<SaveVm>),
     /// Something that a newer controller wants and this program does not know: it fails, and says so.
     #[serde(other)]
     Unknown,
@@ -40,13 +49,32 @@ impl Order {
         match self {
             Self::Pull(_) => "pull",
             Self::Remove(_) => "remove",
+            Self::Restart(_) => "restart",
+            Self::Save(_) => "save",
             Self::Unknown => "unknown",
+        }
+    }
+
+    /// Whether it may be begun once more when an agent went away in its middle.
+    pub fn may_be_repeated(&self) -> bool {
+        match self {
+            Self::Pull(_) | Self::Remove(_) | Self::Unknown => true,
+            Self::Restart(_) | Self::Save(_) => false,
+        }
+    }
+
+    /// The instance that it is about, if it is about one.
+    pub fn instance(&self) -> Option<&InstanceId> {
+        match self {
+            Self::Pull(_) | Self::Remove(_) | Self::Unknown => None,
+            Self::Restart(order) => Some(&order.instance),
+            Self::Save(order) => Some(&order.instance),
         }
     }
 }
 
 /// The words of all orders that this program knows.
-pub const KNOWN: [&str; 2] = ["pull", "remove"];
+pub const KNOWN: [&str; 4] = ["pull", "remove", "restart", "save"];
 
 /// A version of a template and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +110,59 @@ pub struct RemoveTemplate {
     pub template: TemplateId,
 }
 
+/// A VM to restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartVm {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Which offer of it.
+    pub attempt: Attempt,
+    /// The USB device that it has from then on; the one that it had, if empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub usb_device: String,
+}
+
+/// A VM to make a template's version of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaveVm {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Which offer of it.
+    pub attempt: Attempt,
+    /// Where to push: the registries' address; empty: the one for pulls.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub registry: String,
+    /// The template there.
+    pub repository: RepositoryName,
+    /// The new version's tag.
+    pub tag: Tag,
+    /// Shown with it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Suspended rather than stopped, where the driver can.
+    #[serde(default)]
+    pub suspend: bool,
+    /// Base64 of a script that runs in the VM before.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub script: String,
+    /// Without effect on the VM if that script exits with another code than 0.
+    #[serde(default)]
+    pub cancel_on_script_failure: bool,
+    /// Versions of the template to be taken back before the push.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revert: Option<Revert>,
+}
+
+/// Versions to be taken back: one and every later one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revert {
+    /// Of this template.
+    pub template: TemplateId,
+    /// From this one on; the newest alone if empty. One that is not there means none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tag: String,
+}
+
 /// What a node says of a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CommandReport {
@@ -95,6 +176,9 @@ pub struct CommandReport {
     /// Why it failed, or what it waits for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// How its script ended, if it had one; the end of its output, at most [`OUTPUT`] bytes as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<ScriptResult>,
 }
 
 /// One element of `GET /switchyard/v1/nodes/commands`.
@@ -153,8 +237,25 @@ mod tests {
             tag: "v1".into(),
             manifest: Digest::of(b""),
         };
-        let orders =
-            [Order::Pull(pull), Order::Remove(RemoveTemplate { template: TemplateId::parse("t").unwrap() })];
+        let instance: InstanceId = "i".parse().unwrap();
+        let save = SaveVm {
+            instance: instance.clone(),
+            attempt: 1,
+            registry: String::new(),
+            repository: "sonoma".parse().unwrap(),
+            tag: "v2".parse().unwrap(),
+            description: String::new(),
+            suspend: true,
+            script: String::new(),
+            cancel_on_script_failure: false,
+            revert: None,
+        };
+        let orders = [
+            Order::Pull(pull),
+            Order::Remove(RemoveTemplate { template: TemplateId::parse("t").unwrap() }),
+            Order::Restart(RestartVm { instance, attempt: 1, usb_device: String::new() }),
+            Order::Save(Box::new(save)),
+        ];
         assert_eq!(orders.each_ref().map(Order::word), KNOWN);
         for order in orders {
             let written = serde_json::to_value(&order).unwrap();

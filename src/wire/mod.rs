@@ -28,5 +28,6 @@ pub mod cloud;
 pub mod group;
 pub mod distribution;
 pub mod apikey;
+pub mod image;
 pub mod upkeep;
 pub mod handover;

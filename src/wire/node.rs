@@ -50,8 +50,7 @@ pub struct Node {
     /// The hypervisor's own version.
     pub anka_version: HypervisorVersion,
     /// USB devices.
-    #[cfg_attr(test, schema(value_type = Vec<Object>))]
-    pub usb_devices: Vec<serde_json::Value>,
+    pub usb_devices: Vec<UsbDevice>,
     /// How room is counted.
     pub capacity_mode: CapacityMode,
     /// 0 = default.
@@ -74,6 +73,26 @@ pub struct Node {
     pub timestamp: i64,
     /// The agent's version.
     pub agent_version: String,
+}
+
+/// A USB device on a node.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsbDevice {
+    /// Its name.
+    pub name: String,
+    /// A VM has it.
+    pub busy: bool,
+}
+
+/// How many devices of one name there are: a value of `GET /api/v1/usb`.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsbCount {
+    /// That no VM has.
+    pub available: usize,
+    /// That VMs have.
+    pub busy: usize,
 }
 
 /// A group a node is in.

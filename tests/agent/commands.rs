@@ -11,7 +11,7 @@ use crate::{kill, real::Cloud, standin::SOON, support::eventually::eventually, w
 const PATH: &str = "/api/v1/registry/vm/distribute";
 
 /// A world whose agent speaks with the product's own controller.
-async fn prepare(name: &str) -> (World, Tree, Cloud) {
+pub(crate) async fn prepare(name: &str) -> (World, Tree, Cloud) {
     let mut world = World::prepare(name).await;
     let tree = Tree::new();
     let cloud = Cloud::start(&world, &tree).await;
@@ -19,7 +19,7 @@ async fn prepare(name: &str) -> (World, Tree, Cloud) {
     (world, tree, cloud)
 }
 
-async fn end(world: World, tree: Tree) {
+pub(crate) async fn end(world: World, tree: Tree) {
     world.stop_agent().await;
     tree.shut_down(Duration::from_secs(10)).await;
     world.end().await;

@@ -7,6 +7,7 @@ mod faults;
 mod kill;
 mod lifecycle;
 mod real;
+mod saving;
 mod scripts;
 mod standin;
 #[path = "../support/mod.rs"]

@@ -27,7 +27,7 @@ use crate::{
 pub(crate) struct Cloud {
     pub(crate) controller: String,
     pub(crate) registry: String,
-    http: reqwest::Client,
+    pub(crate) http: reqwest::Client,
 }
 
 fn server(name: &str) -> Server {

@@ -270,6 +270,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("agent", "agent.vm_prefix", "'other'"),
     ("agent", "agent.process.start_delay", "'5s'"),
     ("agent", "agent.process.pull_delay", "'5s'"),
+    ("agent", "agent.process.usb_devices", "['iPhone']"),
     ("agent", "agent.process.vanish_after", "'5s'"),
     ("proxy", "service.*.discovery.server_name", "'ci.example'"),
     ("proxy", "service.*.discovery.username", "'other'"),

@@ -31,6 +31,8 @@ pub(crate) struct Node {
     pub(crate) session: String,
     pub(crate) capacity: u32,
     pub(crate) groups: Vec<String>,
+    /// The USB devices on it.
+    pub(crate) usb_devices: Vec<String>,
     /// The commands that its agent knows.
     pub(crate) commands: Vec<String>,
 }
@@ -45,6 +47,7 @@ impl Node {
             session,
             capacity: 2,
             groups: Vec::new(),
+            usb_devices: Vec::new(),
             commands: KNOWN.map(str::to_owned).to_vec(),
         }
     }
@@ -76,6 +79,7 @@ impl Node {
             templates: vec![NodeTemplate { uuid: "c0ffee11".into(), name: "old".into(), tag: "base".into() }],
             cpu_util: 0.0,
             ram_util: 1.0,
+            usb_devices: self.usb_devices.clone(),
             commands: self.commands.clone(),
         }
     }
@@ -112,7 +116,8 @@ impl Node {
     /// Says how far it is with one command.
     pub(crate) async fn command(&self, id: &CommandId, state: CommandState, progress: f64) -> Heard {
         let message = if state == CommandState::Failed { "the disk is full".into() } else { String::new() };
-        let report = CommandReport { id: id.clone(), state, progress: Progress::of(progress), message };
+        let report =
+            CommandReport { id: id.clone(), state, progress: Progress::of(progress), message, script: None };
         self.done("heartbeat", &Heartbeat { commands: vec![report], ..self.heartbeat(Vec::new()) }).await
     }
 

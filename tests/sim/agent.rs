@@ -258,6 +258,7 @@ fn facts() -> NodeFacts {
         templates: Vec::new(),
         cpu_util: 0.1,
         ram_util: 0.1,
+        usb_devices: Vec::new(),
         commands: Vec::new(),
     }
 }

@@ -1,8 +1,11 @@
 //! What controllers ask of this node beside starts and stops, and how far it is with it.
 //!
 //! The controllers have each command until its end is noted, so nothing of it is kept here over a restart: it is told
-//! again, and what can be repeated is simply begun again. Commands are carried out one after the other.
+//! again, and what can be repeated is simply begun again; what cannot is begun only once the controllers have heard that it
+//! is here, so that they never tell it to another run of this agent.
 
+mod restart;
+mod save;
 mod work;
 
 use std::{
@@ -17,7 +20,10 @@ pub(super) use work::work;
 
 use crate::{
     model::{CommandId, Progress},
-    wire::command::{Command, CommandReport, CommandState, Order},
+    wire::{
+        command::{Command, CommandReport, CommandState, Order},
+        vm::ScriptResult,
+    },
 };
 
 /// Commands that are kept, at most. More: told again when these are over.
@@ -30,6 +36,10 @@ struct Held {
     state: CommandState,
     progress: Progress,
     message: String,
+    /// How its script ended.
+    script: Option<ScriptResult>,
+    /// The controllers have heard that it is here: only then is begun what may not be begun twice.
+    heard: bool,
     /// False: the controllers want it no more.
     wanted: watch::Sender<bool>,
     /// Its place: those that came first are done first.
@@ -48,6 +58,24 @@ pub(super) struct Commands {
     inner: Arc<Mutex<Inner>>,
     /// There is something to do.
     work: Arc<Notify>,
+}
+
+/// Commands of one lane are carried out one after the other: a restart waits for no pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lane {
+    Disk,
+    Restart,
+    Save,
+}
+
+impl Lane {
+    fn of(order: &Order) -> Self {
+        match order {
+            Order::Pull(_) | Order::Remove(_) | Order::Unknown => Self::Disk,
+            Order::Restart(_) => Self::Restart,
+            Order::Save(_) => Self::Save,
+        }
+    }
 }
 
 /// A command that is to be carried out now.
@@ -80,6 +108,8 @@ impl Commands {
                 state: CommandState::Waiting,
                 progress: Progress::NONE,
                 message: String::new(),
+                script: None,
+                heard: false,
                 wanted: watch::Sender::new(true),
                 place,
             };
@@ -88,7 +118,7 @@ impl Commands {
         }
         drop(inner);
         if new {
-            self.work.notify_one();
+            self.work.notify_waiters();
         }
         new
     }
@@ -119,8 +149,36 @@ impl Commands {
             state: held.state,
             progress: held.progress,
             message: held.message.clone(),
+            script: held.script.clone(),
         };
-        self.lock().all.iter().map(report).collect()
+        // One output at a time: together they could be longer than what a controller takes. The end of another is told
+        // when that one was noted.
+        let mut told = false;
+        let one_output = |mut report: CommandReport| {
+            if report.script.is_some() && (!report.state.is_over() || std::mem::replace(&mut told, true)) {
+                report.script = None;
+                if report.state.is_over() {
+                    report.state = CommandState::Running;
+                }
+            }
+            report
+        };
+        self.lock().all.iter().map(report).map(one_output).collect()
+    }
+
+    /// A heartbeat with these was answered: the controllers know that they are here.
+    pub(super) fn heard(&self, reports: &[CommandReport]) {
+        let mut inner = self.lock();
+        let mut new = false;
+        for report in reports {
+            if let Some(held) = inner.all.get_mut(&report.id) {
+                new |= !std::mem::replace(&mut held.heard, true);
+            }
+        }
+        drop(inner);
+        if new {
+            self.work.notify_waiters();
+        }
     }
 
     /// Whether a template is being brought here by a command: starts have to wait.
@@ -129,10 +187,13 @@ impl Commands {
         self.lock().all.values().any(pulls)
     }
 
-    /// The first that waits; it is under way from now on.
-    fn begin(&self) -> Option<Due> {
+    /// The first that waits in this lane; it is under way from now on.
+    fn begin(&self, lane: Lane) -> Option<Due> {
         let mut inner = self.lock();
-        let waiting = inner.all.iter_mut().filter(|(_, held)| held.state == CommandState::Waiting);
+        let waiting = inner.all.iter_mut().filter(|(_, held)| {
+            let may = held.heard || held.order.may_be_repeated();
+            held.state == CommandState::Waiting && Lane::of(&held.order) == lane && may
+        });
         let (id, held) = waiting.min_by_key(|(_, held)| held.place)?;
         held.state = CommandState::Running;
         Some(Due { id: id.clone(), order: held.order.clone(), wanted: held.wanted.subscribe() })
@@ -142,6 +203,13 @@ impl Commands {
     fn progress(&self, id: &CommandId, progress: Progress, message: String) {
         if let Some(held) = self.lock().all.get_mut(id) {
             (held.progress, held.message) = (progress, message);
+        }
+    }
+
+    /// How its script ended.
+    fn script(&self, id: &CommandId, script: ScriptResult) {
+        if let Some(held) = self.lock().all.get_mut(id) {
+            held.script = Some(script);
         }
     }
 
@@ -179,11 +247,51 @@ impl Commands {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::command::RemoveTemplate;
+    use crate::wire::command::{RemoveTemplate, RestartVm};
 
     fn command(id: &str) -> Command {
         let order = Order::Remove(RemoveTemplate { template: "t".parse().unwrap() });
         Command { id: id.parse().unwrap(), order }
+    }
+
+    fn restart(id: &str) -> Command {
+        let order = Order::Restart(RestartVm {
+            instance: "i".parse().unwrap(),
+            attempt: 1,
+            usb_device: String::new(),
+        });
+        Command { id: id.parse().unwrap(), order }
+    }
+
+    #[test]
+    fn what_may_not_be_repeated_is_begun_only_when_the_controllers_know_of_it() {
+        let commands = Commands::default();
+        commands.take(vec![restart("r"), command("a")]);
+        assert!(commands.begin(Lane::Restart).is_none());
+        assert_eq!(commands.begin(Lane::Disk).unwrap().id.as_str(), "a");
+        commands.heard(&commands.reports());
+        assert_eq!(
+            commands.begin(Lane::Restart).unwrap().id.as_str(),
+            "r",
+            "it waits for nobody else's lane"
+        );
+    }
+
+    #[test]
+    fn outputs_are_told_one_at_a_time_and_no_end_without_its_own() {
+        let commands = Commands::default();
+        commands.take(vec![command("a"), command("b")]);
+        for id in ["a", "b"] {
+            let due = commands.begin(Lane::Disk).unwrap();
+            commands.script(&due.id, ScriptResult { stdout: id.into(), ..ScriptResult::default() });
+            commands.end(&due.id, Ok(()));
+        }
+        let told = |report: &CommandReport| (report.state, report.script.clone().map(|script| script.stdout));
+        let both: Vec<_> = commands.reports().iter().map(told).collect();
+        assert_eq!(both, [(CommandState::Done, Some("a".into())), (CommandState::Running, None)]);
+        commands.noted(&["a".parse().unwrap()]);
+        let rest: Vec<_> = commands.reports().iter().map(told).collect();
+        assert_eq!(rest, [(CommandState::Done, Some("b".into()))]);
     }
 
     fn states(commands: &Commands) -> Vec<(String, CommandState)> {
@@ -195,12 +303,12 @@ mod tests {
         let commands = Commands::default();
         assert!(commands.take(vec![command("b"), command("a")]));
         assert!(!commands.take(vec![command("a")]));
-        let first = commands.begin().unwrap();
+        let first = commands.begin(Lane::Disk).unwrap();
         assert_eq!(first.id.as_str(), "b");
         commands.end(&first.id, Ok(()));
         assert!(!commands.take(vec![command("b")]), "until it was noted it is known");
-        assert_eq!(commands.begin().unwrap().id.as_str(), "a");
-        assert!(commands.begin().is_none());
+        assert_eq!(commands.begin(Lane::Disk).unwrap().id.as_str(), "a");
+        assert!(commands.begin(Lane::Disk).is_none());
         assert_eq!(
             states(&commands),
             [("a".into(), CommandState::Running), ("b".into(), CommandState::Done)]
@@ -213,7 +321,7 @@ mod tests {
     fn one_that_is_wanted_no_more_is_given_up_and_told_to_nobody() {
         let commands = Commands::default();
         commands.take(vec![command("a"), command("b")]);
-        let due = commands.begin().unwrap();
+        let due = commands.begin(Lane::Disk).unwrap();
         commands.noted(&["a".parse().unwrap(), "b".parse().unwrap()]);
         assert!(!*due.wanted.borrow());
         assert_eq!(states(&commands), [("a".into(), CommandState::Running)], "the other had not begun");

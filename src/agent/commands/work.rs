@@ -1,20 +1,28 @@
-//! Carries commands out, one after the other.
+//! Carries commands out, those of a lane one after the other.
 
 use std::sync::Arc;
 
-use super::Due;
+use super::{Due, Lane, restart::restart, save::save};
 use crate::{
     agent::{node::Node, templates},
     config::agent::Driver as DriverConfig,
-    model::TemplateId,
+    model::{CommandId, TemplateId},
     wire::command::{Order, PullTemplate},
 };
 
 /// Until the agent stops.
 pub(in crate::agent) async fn work(node: &Arc<Node>) {
+    tokio::join!(in_lane(node, Lane::Disk), in_lane(node, Lane::Restart), in_lane(node, Lane::Save));
+}
+
+async fn in_lane(node: &Arc<Node>, lane: Lane) {
     let ending = node.ending.stop();
     loop {
-        while let Some(mut due) = node.commands.begin() {
+        // Before the look, so that nothing that comes after it is missed.
+        let woken = node.commands.work.notified();
+        tokio::pin!(woken);
+        woken.as_mut().enable();
+        if let Some(mut due) = node.commands.begin(lane) {
             // That it has begun keeps starts away; that it has ended lets them come.
             node.beat.notify_one();
             let id = due.id.clone();
@@ -29,10 +37,11 @@ pub(in crate::agent) async fn work(node: &Arc<Node>) {
             node.commands.end(&id, done);
             node.vms.room.notify_one();
             node.beat.notify_one();
+            continue;
         }
         tokio::select! {
             () = ending.requested() => return,
-            () = node.commands.work.notified() => {}
+            () = woken => {}
         }
     }
 }
@@ -43,6 +52,8 @@ async fn carry_out(node: &Arc<Node>, due: &mut Due) -> Result<(), String> {
         match order {
             Order::Pull(template) => pull(node, id, template).await,
             Order::Remove(order) => remove(node, order.template.clone()).await,
+            Order::Restart(order) => restart(node, order).await,
+            Order::Save(order) => save(node, id, order).await,
             Order::Unknown => Err("this agent does not know this command; install a newer one".into()),
         }
     };
@@ -55,7 +66,7 @@ async fn carry_out(node: &Arc<Node>, due: &mut Due) -> Result<(), String> {
 }
 
 /// Brings a template to the disk. Given up in its middle, what came stays and is gone on with next time.
-async fn pull(node: &Arc<Node>, id: &crate::model::CommandId, template: &PullTemplate) -> Result<(), String> {
+async fn pull(node: &Arc<Node>, id: &CommandId, template: &PullTemplate) -> Result<(), String> {
     let _pin = node.cache.pin(template.manifest);
     let oci = node.registry("")?;
     let DriverConfig::Process(settings) = &node.config.driver;

@@ -39,6 +39,8 @@ pub struct DriverFacts {
     pub runs: Vec<Arch>,
     /// The hypervisor behind it.
     pub hypervisor: HypervisorVersion,
+    /// USB devices that its VMs can be given, by name.
+    pub usb_devices: Vec<String>,
 }
 
 /// What to start.
@@ -131,6 +133,10 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Stops a VM, by force; its files stay. Whatever an earlier run of the agent left running is stopped too.
     async fn stop(&self, vm: &VmKey) -> Result<(), DriverError>;
+
+    /// The files of a stopped VM that make it another one than its template, with their names; the same files in the same
+    /// order whenever it is asked.
+    async fn files(&self, vm: &VmKey) -> Result<Vec<(String, PathBuf)>, DriverError>;
 
     /// Stops a VM and deletes its files. Nothing of it is left when this returns.
     async fn delete(&self, vm: &VmKey) -> Result<(), DriverError>;

@@ -209,6 +209,13 @@ impl Cache {
         Some(layers.iter().map(|layer| self.layer(&layer.digest)).collect())
     }
 
+    /// The parts of a template that is here whole: what each is, its size, and its file.
+    pub(super) fn parts(&self, manifest: &Digest) -> Option<Vec<(Digest, u64, PathBuf)>> {
+        let state = self.state();
+        let layers = &state.kept.get(manifest)?.layers;
+        Some(layers.iter().map(|layer| (layer.digest, layer.size, self.layer(&layer.digest))).collect())
+    }
+
     /// Enters a template whose files are all here.
     fn enter(&self, task: &PullTemplate, layers: Vec<Layer>) -> io::Result<()> {
         let kept = Kept {

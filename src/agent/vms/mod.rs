@@ -64,6 +64,8 @@ pub(super) struct Vm {
     pub(super) script_begun: bool,
     /// How often an earlier run of the agent ended in the middle of its start.
     pub(super) cut_off: u32,
+    /// Its image was saved: it is stopped, and stays until it is to be deleted.
+    pub(super) saved: bool,
     /// Holds its template.
     pub(super) pin: Option<Pin>,
     wanted: watch::Sender<Wanted>,
@@ -79,6 +81,11 @@ pub(super) struct Vm {
 }
 
 impl Vm {
+    /// It ends as a command has it, and not by itself.
+    pub(super) fn is_in_hand(&self) -> bool {
+        self.saved || self.busy && self.seen == Seen::Running
+    }
+
     /// It should run: nobody is stopping it.
     pub(super) fn is_wanted(&self) -> bool {
         *self.wanted.borrow() == Wanted::Running
@@ -98,6 +105,7 @@ impl Vm {
             granted: false,
             script_begun: false,
             cut_off: 0,
+            saved: false,
             pin: None,
             wanted: watch::Sender::new(Wanted::Running),
             next: None,
@@ -312,6 +320,29 @@ impl Vms {
             }
             action => Some((action, vm.task.clone())),
         }
+    }
+
+    /// Takes a VM that runs, so that nobody else does anything with it until it is released. Whether it could be taken.
+    pub(super) fn seize(&self, key: &VmKey) -> bool {
+        let mut inner = self.lock();
+        let free = |vm: &&mut Vm| vm.seen == Seen::Running && !vm.busy && !vm.saved && vm.is_wanted();
+        match inner.get(key).filter(free) {
+            Some(vm) => {
+                vm.busy = true;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What is known of it.
+    pub(super) fn info(&self, key: &VmKey) -> Option<VmInfo> {
+        self.lock().get(key)?.info.clone()
+    }
+
+    /// What was asked of it.
+    pub(super) fn task(&self, key: &VmKey) -> Option<Arc<StartTask>> {
+        Some(self.lock().get(key)?.task.clone())
     }
 
     /// Nobody is busy with it any more, whatever there is to do.

@@ -124,6 +124,9 @@ pub struct Oci {
     login: Login,
 }
 
+/// Indexes that point to indexes: nobody makes more.
+const INDEXES: usize = 3;
+
 impl Oci {
     /// Of this address. `dial` bounds the connect, `idle` every wait for a next byte.
     pub fn new(base: BaseUrl, dial: Duration, idle: Duration) -> Result<Self, reqwest::Error> {
@@ -140,6 +143,25 @@ impl Oci {
     #[must_use]
     pub fn with_login(self, login: Login) -> Self {
         Self { login, ..self }
+    }
+
+    /// The manifest of an image: that with this digest, or, if it is an index, the first that it names.
+    pub async fn image_manifest(
+        &self,
+        repository: &RepositoryName,
+        digest: &Digest,
+    ) -> Result<Bytes, PullError> {
+        let mut digest = *digest;
+        for _ in 0..INDEXES {
+            let bytes = self.manifest(repository, &digest).await?;
+            let read: Option<crate::wire::oci::Manifest> = serde_json::from_slice(&bytes).ok();
+            let first = read.and_then(|read| Digest::parse(&read.manifests.first()?.digest).ok());
+            match first {
+                Some(first) => digest = first,
+                None => return Ok(bytes),
+            }
+        }
+        self.manifest(repository, &digest).await
     }
 
     /// The manifest with this digest, checked against it.

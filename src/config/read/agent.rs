@@ -93,6 +93,12 @@ fn driver(table: &Table<'_>) -> Driver {
         pull_delay: process.or("pull_delay", default.pull_delay, duration),
         fail_starts: process.or("fail_starts", default.fail_starts, flag),
         vanish_after: process.or("vanish_after", default.vanish_after, duration),
+        usb_devices: process
+            .list("usb_devices", plain)
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect(),
         program: None,
     })
 }

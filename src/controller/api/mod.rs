@@ -17,6 +17,7 @@ mod agent;
 mod auth;
 mod cloud;
 mod group;
+mod image;
 mod distribution;
 mod mac;
 mod node;
@@ -157,6 +158,9 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/api/v1/status", get(status::show))
         .route("/api/v1/stats", get(status::stats))
         .route("/api/v1/vm", post(vm::start).get(vm::read).put(vm::update).delete(vm::terminate))
+        .route("/api/v1/rpc/vm/restart", post(image::restart))
+        .route("/api/v1/usb", get(node::usb))
+        .route("/api/v1/image", post(image::save).get(image::read))
         .route("/api/v1/node", get(node::read).delete(node::delete))
         .route("/api/v1/group", post(group::make).get(group::read).put(group::change).delete(group::delete))
         .route("/api/v1/macaddr", get(mac::read).put(mac::refill).delete(mac::refill))

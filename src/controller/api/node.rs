@@ -1,5 +1,7 @@
 //! `/api/v1/node`: nodes (`reference/controller-api.md` §5).
 
+use std::collections::BTreeMap;
+
 use axum::extract::State;
 
 use super::{
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::{
     controller::lists::Seen,
-    wire::node::{Confirmed, DeleteNode, Node, NodeConfig},
+    wire::node::{Confirmed, DeleteNode, Node, NodeConfig, UsbCount},
 };
 
 /// Always an array, also with `?id=`.
@@ -20,6 +22,11 @@ pub(super) async fn read(State(api): State<Api>, asked: Asked) -> Result<Seen<Do
         None => api.app.ops.nodes().await?,
     };
     Ok(seen.map(|nodes| Done(nodes.into_iter().map(views::node).collect())))
+}
+
+/// How many USB devices of each name there are.
+pub(super) async fn usb(State(api): State<Api>) -> Result<Seen<Done<BTreeMap<String, UsbCount>>>, Fail> {
+    Ok(api.app.ops.usb_devices().await?.map(Done))
 }
 
 /// Changes a node's settings.

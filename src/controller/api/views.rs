@@ -127,7 +127,7 @@ pub(super) fn template(template: &Template) -> Template {
 
 /// One node.
 pub(super) fn node(view: NodeView) -> Node {
-    let NodeView { record, state, vm_count, vcpu_count, vram, groups } = view;
+    let NodeView { record, state, vm_count, vcpu_count, vram, groups, usb_devices } = view;
     let (facts, settings) = (record.facts, record.settings);
     Node {
         node_id: record.id.into(),
@@ -144,7 +144,7 @@ pub(super) fn node(view: NodeView) -> Node {
         capacity: settings.capacity,
         groups,
         anka_version: facts.hypervisor,
-        usb_devices: Vec::new(),
+        usb_devices,
         capacity_mode: settings.capacity_mode,
         vcpu_override: record.vcpu_override,
         ram_override: record.ram_override,
@@ -208,6 +208,7 @@ mod tests {
             },
             info: None,
             script: None,
+            saving: None,
             refused_by: Vec::new(),
         }
     }

@@ -3,6 +3,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{MOST, Pass};
 use crate::{
     clock,
@@ -21,7 +23,13 @@ const DISTRIBUTION_SHOWN: Duration = Duration::from_secs(24 * 3600);
 /// What became of a command of its own is kept for so long.
 const COMMAND_KEPT: Duration = Duration::from_secs(3600);
 
-pub(super) struct Commands;
+/// How often it is looked for what may be forgotten: that is a look at every command there is.
+const FORGET_EVERY: Duration = Duration::from_secs(30);
+
+#[derive(Default)]
+pub(super) struct Commands {
+    forgot: Option<Instant>,
+}
 
 impl Pass for Commands {
     const NAME: &'static str = "commands";
@@ -36,7 +44,10 @@ impl Pass for Commands {
             done += ops.cancel_parts(&id, MOST, Some(held)).await?;
         }
         done += end_stuck(ops, held).await?;
-        done += forget(ops, held).await?;
+        if self.forgot.is_none_or(|forgot| forgot.elapsed() >= FORGET_EVERY) {
+            done += forget(ops, held).await?;
+            self.forgot = Some(clock::now());
+        }
         Ok(done)
     }
 }
@@ -44,8 +55,7 @@ impl Pass for Commands {
 /// Distributions that have nodes without a command, and canceled ones with nodes that do not know.
 fn unfinished(cache: &Cache) -> (Vec<DistributionId>, Vec<DistributionId>) {
     let all = || cache.commands().distributions().filter(|item| !item.newer).map(|item| &item.record);
-    let open =
-        |of: &DistributionRecord| cache.commands().parts(&of.id).any(|part| !part.record.state.is_over());
+    let open = |of: &DistributionRecord| cache.commands().open_parts(&of.id) > 0;
     let ungiven = all().filter(|of| !of.given && of.canceled.is_none()).map(|of| of.id.clone());
     let canceled = all().filter(|of| of.canceled.is_some() && open(of)).map(|of| of.id.clone());
     (ungiven.collect(), canceled.collect())
@@ -124,8 +134,7 @@ fn distributions_over(cache: &Cache, now: Timestamp) -> Vec<DistributionId> {
     let mut ended = BTreeSet::new();
     for item in commands.distributions().filter(|item| !item.newer) {
         let record = &item.record;
-        let open = commands.parts(&record.id).any(|part| !part.record.state.is_over());
-        if open || !record.given && record.canceled.is_none() {
+        if commands.open_parts(&record.id) > 0 || !record.given && record.canceled.is_none() {
             continue;
         }
         let last = commands.parts(&record.id).map(|part| part.record.updated).max();

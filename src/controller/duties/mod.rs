@@ -9,6 +9,7 @@ mod events;
 mod commands;
 mod expiry;
 mod mac_pool;
+mod images;
 mod offers;
 mod starts;
 mod upkeep;
@@ -56,7 +57,12 @@ pub(super) fn absence() -> impl Pass {
 
 /// See [`mod@commands`].
 pub(super) fn commands() -> impl Pass {
-    commands::Commands
+    commands::Commands::default()
+}
+
+/// See [`mod@images`].
+pub(super) fn images() -> impl Pass {
+    images::Images
 }
 
 /// See [`mod@events`].

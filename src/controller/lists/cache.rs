@@ -15,15 +15,16 @@ use crate::{
     auth::keys::ApiKey,
     controller::{
         records::{
-            self, InstanceRecord, Leader, MacRecord, NodeRecord, Phase, Presence, RecordError, Schema,
-            StartRecord,
+            self, InstanceRecord, InstanceSpec, Leader, MacRecord, NodeRecord, Phase, Presence, RecordError,
+            Schema, StartRecord,
         },
         schedule::fit::{Candidate, Kind},
         schedule::rank::{Order, order},
         schedule::room::{self, Room, Sizes},
     },
     model::{
-        ApiKeyId, CommandId, DistributionId, GroupId, InstanceId, MacAddress, NodeId, StartId, Timestamp,
+        ApiKeyId, CommandId, DistributionId, GroupId, ImageId, InstanceId, MacAddress, NodeId, StartId,
+        Timestamp,
     },
     store::{
         Event, KeyValue, LeaseId, Member, Revision,
@@ -197,6 +198,10 @@ impl Cache {
             Subject::ApiKey(id) => {
                 let (Ok(id), Some(item)) = (ApiKeyId::parse(id), self.read(kv, now)) else { return };
                 self.api_keys.insert(id, item);
+            }
+            Subject::Image(id) => {
+                let (Ok(id), Some(item)) = (ImageId::parse(id), self.read(kv, now)) else { return };
+                self.commands.put_image(id, item);
             }
             Subject::Start(id) => {
                 let (Ok(id), Some(item)) = (StartId::parse(id), self.read(kv, now)) else { return };
@@ -376,6 +381,10 @@ impl Cache {
                 let Ok(id) = DistributionId::parse(id) else { return };
                 self.commands.remove_distribution(&id);
             }
+            Subject::Image(id) => {
+                let Ok(id) = ImageId::parse(id) else { return };
+                self.commands.remove_image(&id);
+            }
             Subject::Start(id) => {
                 let Ok(id) = StartId::parse(id) else { return };
                 if let Some(old) = self.starts.remove(&id) {
@@ -530,12 +539,28 @@ impl Cache {
                 let on_node = self.on_node(&node.id).map(|(_, item)| item.record.as_ref());
                 Room { sizes: &self.sizes, limit, taken: self.sizes.taken(on_node, node, limit) }
             }),
+            usb_busy: false,
         }
     }
 
-    /// All nodes as scheduling sees them.
-    pub fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
-        self.nodes.values().map(|item| self.candidate(&item.record))
+    /// A node as the scheduling of this start sees it.
+    pub fn candidate_for<'a>(&'a self, spec: &InstanceSpec, node: &'a NodeRecord) -> Candidate<'a> {
+        Candidate { usb_busy: self.usb_busy(&spec.usb_device, &node.id), ..self.candidate(node) }
+    }
+
+    /// Whether a VM on the node has this USB device; none is never busy.
+    pub fn usb_busy(&self, device: &str, node: &NodeId) -> bool {
+        let has =
+            |item: &Item<InstanceRecord>| item.record.takes_room() && item.record.spec.usb_device == device;
+        !device.is_empty() && self.on_node(node).any(|(_, item)| has(item))
+    }
+
+    /// All nodes as the scheduling of this start sees them.
+    pub fn candidates_for<'a, 's>(
+        &'a self,
+        spec: &'s InstanceSpec,
+    ) -> impl Iterator<Item = Candidate<'a>> + use<'a, 's> {
+        self.nodes.values().map(move |item| self.candidate_for(spec, &item.record))
     }
 
     /// A node.

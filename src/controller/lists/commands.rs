@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Item;
 use crate::{
-    controller::records::{CommandRecord, DistributionRecord},
-    model::{CommandId, DistributionId, NodeId, Timestamp},
+    controller::records::{CommandRecord, DistributionRecord, ImageRecord},
+    model::{CommandId, DistributionId, ImageId, NodeId, Timestamp},
     wire::command::{CommandState, Order},
 };
 
@@ -18,7 +18,10 @@ pub struct Commands {
     /// Those that are not over, oldest first.
     open: HashMap<NodeId, Open>,
     parts: HashMap<DistributionId, BTreeSet<NodeId>>,
+    /// How many of them are not over.
+    open_parts: HashMap<DistributionId, usize>,
     distributions: BTreeMap<DistributionId, Item<DistributionRecord>>,
+    images: BTreeMap<ImageId, Item<ImageRecord>>,
     count: usize,
 }
 
@@ -31,6 +34,9 @@ impl Commands {
         }
         if let Some(of) = &item.record.of {
             self.parts.entry(of.clone()).or_default().insert(node.clone());
+            if !item.record.state.is_over() {
+                *self.open_parts.entry(of.clone()).or_default() += 1;
+            }
         }
         self.by_node.entry(node).or_default().insert(id, item);
         self.count += 1;
@@ -56,6 +62,14 @@ impl Commands {
             if nodes.is_empty() {
                 self.parts.remove(of);
             }
+            if !old.record.state.is_over()
+                && let Some(open) = self.open_parts.get_mut(of)
+            {
+                *open -= 1;
+                if *open == 0 {
+                    self.open_parts.remove(of);
+                }
+            }
         }
     }
 
@@ -65,6 +79,14 @@ impl Commands {
 
     pub(super) fn remove_distribution(&mut self, id: &DistributionId) {
         self.distributions.remove(id);
+    }
+
+    pub(super) fn put_image(&mut self, id: ImageId, item: Item<ImageRecord>) {
+        self.images.insert(id, item);
+    }
+
+    pub(super) fn remove_image(&mut self, id: &ImageId) {
+        self.images.remove(id);
     }
 
     /// One command of a node.
@@ -116,10 +138,89 @@ impl Commands {
         self.distributions.values()
     }
 
+    /// A VM that is saved, or was.
+    pub fn image(&self, id: &ImageId) -> Option<&Item<ImageRecord>> {
+        self.images.get(id)
+    }
+
+    /// All of them.
+    pub fn images(&self) -> impl Iterator<Item = &Item<ImageRecord>> {
+        self.images.values()
+    }
+
+    /// How many parts of a distribution are not over.
+    pub fn open_parts(&self, of: &DistributionId) -> usize {
+        self.open_parts.get(of).copied().unwrap_or(0)
+    }
+
     /// The parts of a distribution that were given, in order of their nodes.
     pub fn parts(&self, of: &DistributionId) -> impl Iterator<Item = &Item<CommandRecord>> {
         let id = CommandId::parse(of.as_str()).ok();
         let nodes = self.parts.get(of).into_iter().flatten();
         nodes.filter_map(move |node| self.by_node.get(node)?.get(id.as_ref()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{clock, model::Digest, wire::command::PullTemplate};
+
+    const STATES: [CommandState; 4] =
+        [CommandState::Waiting, CommandState::Running, CommandState::Done, CommandState::Failed];
+
+    fn item(node: u8, of: u8, state: CommandState) -> Item<CommandRecord> {
+        let template = PullTemplate {
+            template: "t".parse().unwrap(),
+            template_name: "t".into(),
+            repository: "t".parse().unwrap(),
+            tag: "v1".into(),
+            manifest: Digest::of(b""),
+        };
+        let id: CommandId = format!("d{of}").parse().unwrap();
+        let node: NodeId = format!("n{node}").parse().unwrap();
+        let of = (of > 0).then(|| id.as_str().parse().unwrap());
+        let new = CommandRecord::new(id, node, Order::Pull(template), of, Timestamp::NEVER);
+        Item {
+            record: std::sync::Arc::new(CommandRecord { state, ..new }),
+            mod_revision: 1,
+            create_revision: 1,
+            lease: None,
+            seen: clock::now(),
+            newer: false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_indexes_say_what_the_commands_say(
+            steps in prop::collection::vec((0u8..3, 0u8..3, 0usize..5), 0..60)
+        ) {
+            let mut commands = Commands::default();
+            for (node, of, state) in steps {
+                let one = item(node, of, STATES[state % 4]);
+                match state {
+                    4 => commands.remove(&one.record.node, &one.record.id),
+                    _ => commands.put(one),
+                }
+                let all: Vec<_> = commands.all().map(|item| item.record.clone()).collect();
+                prop_assert_eq!(commands.count(), all.len());
+                for node in 0..3u8 {
+                    let node: NodeId = format!("n{node}").parse().unwrap();
+                    let open = all.iter().filter(|one| one.node == node && !one.state.is_over());
+                    prop_assert_eq!(commands.open(&node).count(), open.clone().count());
+                    prop_assert_eq!(commands.pulls(&node), open.clone().any(|one| one.state == CommandState::Running));
+                    prop_assert_eq!(commands.open_nodes().any(|one| *one == node), open.count() > 0);
+                }
+                for of in 1..3u8 {
+                    let of: DistributionId = format!("d{of}").parse().unwrap();
+                    let parts = all.iter().filter(|one| one.of.as_ref() == Some(&of));
+                    prop_assert_eq!(commands.parts(&of).count(), parts.clone().count());
+                    prop_assert_eq!(commands.open_parts(&of), parts.filter(|one| !one.state.is_over()).count());
+                }
+            }
+        }
     }
 }

@@ -115,7 +115,8 @@ impl Cache {
     fn has_room(&self, group: &str, spec: &InstanceSpec) -> bool {
         self.nodes().any(|(_, item)| {
             let node = item.record.as_ref();
-            self.groups.has(group, node) && fit::fits(spec, self.candidate(node), Grouped::Member).is_ok()
+            self.groups.has(group, node)
+                && fit::fits(spec, self.candidate_for(spec, node), Grouped::Member).is_ok()
         })
     }
 

@@ -260,6 +260,7 @@ fn empty_facts() -> crate::wire::agent::NodeFacts {
         templates: Vec::new(),
         cpu_util: 0.0,
         ram_util: 0.0,
+        usb_devices: Vec::new(),
         commands: Vec::new(),
     }
 }

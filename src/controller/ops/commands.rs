@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Ops, OpsError, lock, poll::TOLD_AGAIN};
+use super::{Ops, OpsError, heartbeat::brief, lock, poll::TOLD_AGAIN};
 use crate::{
     clock,
     controller::{
@@ -10,7 +10,7 @@ use crate::{
         records::{CommandRecord, NodeRecord},
         writes::{Draft, Fence, Outcome, Patience},
     },
-    model::{CommandId, DistributionId, NodeId, TemplateId, Timestamp},
+    model::{CommandId, DistributionId, ImageId, NodeId, TemplateId, Timestamp},
     wire::{
         agent::Heard,
         command::{AT_ONCE, Command, CommandReport, CommandState, Order, RemoveTemplate, ShownCommand},
@@ -129,6 +129,7 @@ impl Ops {
     pub(super) async fn note_commands(
         &self,
         node: &NodeId,
+        session: &str,
         reports: &[CommandReport],
         current: bool,
         heard: &mut Heard,
@@ -139,17 +140,60 @@ impl Ops {
                 None => current,
                 Some(item) if item.record.state.is_over() => true,
                 Some(item) if item.newer => false,
-                Some(item) => self.note_command(&item, report).await?,
+                Some(item) => self.note_command(&item, session, report).await?,
             };
             if over {
                 heard.noted.push(report.id.clone());
             }
         }
         let named: HashSet<&CommandId> = reports.iter().map(|report| &report.id).collect();
+        self.end_cut_off(node, session, &named).await?;
         heard.commands = self.inner.lists.peek(|cache| {
             let open = cache.commands().open(node).take(AT_ONCE);
-            open.filter(|item| !named.contains(&item.record.id)).map(|item| item.record.told()).collect()
+            let untold =
+                |item: &&Item<CommandRecord>| !named.contains(&item.record.id) && may_be_told(&item.record);
+            open.filter(untold).map(|item| item.record.told()).collect()
         });
+        Ok(())
+    }
+
+    /// Ends what may not be begun twice and was in the hands of an earlier run of the agent: how far that came is not
+    /// known.
+    async fn end_cut_off(
+        &self,
+        node: &NodeId,
+        session: &str,
+        named: &HashSet<&CommandId>,
+    ) -> Result<(), OpsError> {
+        let cut_off: Vec<Item<CommandRecord>> = self.inner.lists.peek(|cache| {
+            let open = cache.commands().open(node).filter(|item| !item.newer);
+            let lost = open.filter(|item| {
+                let record = &item.record;
+                !may_be_told(record) && record.session != session && !named.contains(&record.id)
+            });
+            lost.cloned().collect()
+        });
+        for item in cut_off {
+            let why = "the node's agent went away in the middle of it; how far it came is not known, and it is not done twice";
+            let next = item.record.failed(why, clock::wall());
+            if self.change_command(&item, &next, None).await? {
+                tracing::warn!(node.id = %node, command.id = %next.id, what = next.order.word(), error = why, "command failed");
+                self.settle_saving(&next).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of a command that saves a VM is the end of the saving.
+    async fn settle_saving(&self, command: &CommandRecord) -> Result<(), OpsError> {
+        if !matches!(command.order, Order::Save(_)) {
+            return Ok(());
+        }
+        let Ok(id) = ImageId::parse(command.id.as_str()) else { return Ok(()) };
+        // It decides on what the cache shows. If that takes too long the duty does it.
+        if self.inner.lists.catch_up().await.is_ok() {
+            self.settle_image(&id, None).await?;
+        }
         Ok(())
     }
 
@@ -157,10 +201,15 @@ impl Ops {
     async fn note_command(
         &self,
         item: &Item<CommandRecord>,
+        session: &str,
         report: &CommandReport,
     ) -> Result<bool, OpsError> {
-        let Some(next) = noted(&item.record, report, clock::wall()) else { return Ok(false) };
+        let Some(mut next) = noted(&item.record, session, report, clock::wall()) else { return Ok(false) };
         let over = next.state.is_over();
+        if let (true, Some(script)) = (over, &report.script) {
+            next.output_chunks = self.store_output(&next.id, script).await?;
+            next.script = Some(brief(script));
+        }
         let stored = self.change_command(item, &next, None).await?;
         if stored && over {
             let (node, id, what) = (&next.node, &next.id, next.order.word());
@@ -170,6 +219,9 @@ impl Ops {
                 }
                 _ => tracing::info!(node.id = %node, command.id = %id, what, "command is done"),
             }
+        }
+        if stored && over {
+            self.settle_saving(&next).await?;
         }
         // Not stored: somebody was faster, most likely with its end. The next heartbeat sees it.
         Ok(stored && over)
@@ -188,8 +240,18 @@ impl Ops {
     }
 }
 
+/// Whether a node may be told of it once more: what may not be begun twice is told until it was heard.
+fn may_be_told(record: &CommandRecord) -> bool {
+    !record.heard || record.order.may_be_repeated()
+}
+
 /// What a report changes in a record that is not over. Pure.
-fn noted(record: &CommandRecord, report: &CommandReport, now: Timestamp) -> Option<CommandRecord> {
+fn noted(
+    record: &CommandRecord,
+    session: &str,
+    report: &CommandReport,
+    now: Timestamp,
+) -> Option<CommandRecord> {
     let message: String = report.message.chars().take(MESSAGE).collect();
     // A report from before it began, or of an agent that has started anew, says less than is known: it changes nothing.
     let state = match (record.state, report.state) {
@@ -199,13 +261,15 @@ fn noted(record: &CommandRecord, report: &CommandReport, now: Timestamp) -> Opti
     let moved = f64::from(report.progress) - f64::from(record.progress);
     let next = CommandRecord {
         heard: true,
+        session: session.to_owned(),
         state,
         progress: if state == CommandState::Done { crate::model::Progress::ALL } else { report.progress },
         message: if state == CommandState::Done { String::new() } else { message },
         updated: now,
         ..record.clone()
     };
-    let news = !record.heard || state != record.state || next.message != record.message;
+    let news =
+        !record.heard || record.session != session || state != record.state || next.message != record.message;
     (news || moved.abs() >= STEP || moved > 0.0 && now.since(record.updated) >= SLOW).then_some(next)
 }
 
@@ -213,7 +277,7 @@ fn noted(record: &CommandRecord, report: &CommandReport, now: Timestamp) -> Opti
 const SLOW: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Why the node's agent cannot do this, if it cannot.
-fn cannot(node: &NodeRecord, order: &Order) -> Option<String> {
+pub(super) fn cannot(node: &NodeRecord, order: &Order) -> Option<String> {
     let word = order.word();
     if node.facts.commands.iter().any(|known| known == word) {
         return None;
@@ -296,6 +360,7 @@ mod tests {
             state,
             progress: Progress::of(share),
             message: String::new(),
+            script: None,
         }
     }
 
@@ -307,13 +372,13 @@ mod tests {
     fn only_what_matters_is_written() {
         use CommandState::{Done, Running, Waiting};
         let running = record(Running, 0.5, true);
-        assert_eq!(noted(&running, &report(Running, 0.5), at(9)), None, "nothing new");
-        assert_eq!(noted(&running, &report(Running, 0.52), at(9)), None, "too little");
-        assert!(noted(&running, &report(Running, 0.52), at(31)).is_some(), "little, but it goes on");
-        assert_eq!(noted(&running, &report(Running, 0.5), at(31)), None, "it does not");
-        assert!(noted(&running, &report(Running, 0.56), at(1)).is_some());
-        assert!(noted(&record(Waiting, 0.0, false), &report(Waiting, 0.0), at(1)).unwrap().heard);
-        let done = noted(&running, &report(Done, 0.5), at(1)).unwrap();
+        assert_eq!(noted(&running, "", &report(Running, 0.5), at(9)), None, "nothing new");
+        assert_eq!(noted(&running, "", &report(Running, 0.52), at(9)), None, "too little");
+        assert!(noted(&running, "", &report(Running, 0.52), at(31)).is_some(), "little, but it goes on");
+        assert_eq!(noted(&running, "", &report(Running, 0.5), at(31)), None, "it does not");
+        assert!(noted(&running, "", &report(Running, 0.56), at(1)).is_some());
+        assert!(noted(&record(Waiting, 0.0, false), "", &report(Waiting, 0.0), at(1)).unwrap().heard);
+        let done = noted(&running, "", &report(Done, 0.5), at(1)).unwrap();
         assert_eq!((done.state, done.progress), (Done, Progress::ALL));
     }
 
@@ -327,7 +392,7 @@ mod tests {
             from in 0.0f64..=1.0, to in 0.0f64..=1.0, seconds in 0u64..100,
         ) {
             let old = record(before, from, true);
-            let Some(next) = noted(&old, &report(said, to), at(seconds)) else { return Ok(()) };
+            let Some(next) = noted(&old, "", &report(said, to), at(seconds)) else { return Ok(()) };
             prop_assert!(next.state == said || (before, said) == (CommandState::Running, CommandState::Waiting));
             prop_assert!(next.heard && next.id == old.id && next.created == old.created);
             prop_assert!(next.state != CommandState::Done || next.progress == Progress::ALL);

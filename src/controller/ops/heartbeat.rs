@@ -22,6 +22,7 @@ use crate::{
     model::{CommandId, InstanceId, NodeId},
     store::{Consistency, LeaseId, LeaseState, Revision},
     wire::agent::{Heard, Heartbeat, NodeFacts, NodeSettings, Report, SeenVm, StopVm},
+    wire::vm::ScriptResult,
 };
 
 /// A VM that no record knows is stopped after so many reports of it (`ANKA_UNKNOWN_VM_THRESHOLD`), counted over
@@ -102,7 +103,7 @@ impl Ops {
         }
         self.miss(node, &named).await?;
         self.prune(node, &ask.vms);
-        self.note_commands(node, &ask.commands, caught_up.is_ok(), &mut heard).await?;
+        self.note_commands(node, &ask.session, &ask.commands, caught_up.is_ok(), &mut heard).await?;
         for stop in self.inner.lists.peek(|cache| terminating(cache, node)) {
             if !heard.stop.contains(&stop) && !heard.forget.contains(&stop) {
                 heard.stop.push(stop);
@@ -394,6 +395,8 @@ pub(super) fn bounded(mut facts: NodeFacts) -> NodeFacts {
         bytes += t.uuid.len() + t.name.len() + t.tag.len();
         bytes <= TEMPLATE_BYTES
     });
+    facts.usb_devices.truncate(ENTRIES);
+    facts.usb_devices.retain(|name| name.len() <= 256);
     facts.commands.truncate(ENTRIES);
     facts.commands.retain(|word| word.len() <= 64);
     facts.cpu_util = facts.cpu_util.clamp(0.0, 1.0);
@@ -405,16 +408,7 @@ pub(super) fn bounded(mut facts: NodeFacts) -> NodeFacts {
 fn fitting(vm: &SeenVm) -> SeenVm {
     let mut vm = vm.clone();
     cut(&mut vm.message);
-    if let Some(script) = &mut vm.script {
-        script.errors.truncate(ENTRIES);
-        let texts = [&mut script.stdout, &mut script.stderr].into_iter().chain(&mut script.errors);
-        texts.for_each(keep_end);
-        let mut left = 4 * TEXT;
-        script.errors.retain(|text| {
-            left = left.saturating_sub(text.len());
-            left > 0
-        });
-    }
+    vm.script = vm.script.as_ref().map(brief);
     if let Some(info) = &mut vm.info {
         let texts = [&mut info.uuid, &mut info.name, &mut info.status, &mut info.version, &mut info.ram];
         let more = [&mut info.node_id, &mut info.host_ip, &mut info.ip];
@@ -442,6 +436,20 @@ fn shorten(text: &mut String, most: usize) {
 
 fn cut(text: &mut String) {
     shorten(text, TEXT);
+}
+
+/// A script's result that fits a record: the end of each output.
+pub(super) fn brief(script: &ScriptResult) -> ScriptResult {
+    let mut script = script.clone();
+    script.errors.truncate(ENTRIES);
+    let texts = [&mut script.stdout, &mut script.stderr].into_iter().chain(&mut script.errors);
+    texts.for_each(keep_end);
+    let mut left = 4 * TEXT;
+    script.errors.retain(|text| {
+        left = left.saturating_sub(text.len());
+        left > 0
+    });
+    script
 }
 
 /// The last part of a text: of an output the end says what went wrong.

@@ -150,7 +150,7 @@ impl<'a> Reasons<'a> {
         let cache = self.cache;
         let why = self.known.entry(same).or_insert_with(|| {
             let grouped = |one: fit::Candidate<'a>| (one, cache.grouped(spec, one.node));
-            fit::why_waiting(spec, cache.candidates().map(grouped))
+            fit::why_waiting(spec, cache.candidates_for(spec).map(grouped))
         });
         let message = match record.message.as_str() {
             "" => why.clone(),

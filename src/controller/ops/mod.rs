@@ -10,16 +10,19 @@ mod events;
 mod groups;
 mod hardware;
 mod heartbeat;
+pub(super) mod images;
 mod instances;
 pub mod look;
 mod macs;
 mod nodes;
 mod poll;
+mod restart;
 mod scripts;
 mod start;
 pub mod templates;
 mod together;
 mod why;
+mod usb;
 
 use std::{
     collections::{HashMap, HashSet},

@@ -11,7 +11,7 @@ use crate::{
     store::Consistency,
     wire::{
         events::Action,
-        node::{NodeConfig, NodeGroup},
+        node::{NodeConfig, NodeGroup, UsbDevice},
     },
 };
 
@@ -30,6 +30,8 @@ pub struct NodeView {
     pub vram: u64,
     /// Its groups.
     pub groups: Vec<NodeGroup>,
+    /// Its USB devices, and whether a VM has each.
+    pub usb_devices: Vec<UsbDevice>,
 }
 
 impl Ops {
@@ -78,6 +80,7 @@ impl Ops {
             vcpu_count: info().map(|info| info.cpu_cores).sum(),
             vram: info().map(|info| megabytes(&info.ram)).sum(),
             groups: super::groups::groups_of(cache, record),
+            usb_devices: super::usb::of_node(cache, record),
             record: record.clone(),
         }
     }

@@ -65,7 +65,7 @@ impl Ops {
             aged_priority: f64::from(record.spec.priority) - age_seconds * ageing,
         });
         let mut nodes: Vec<_> =
-            cache.candidates().map(|candidate| refusal(cache, record, candidate)).collect();
+            cache.candidates_for(&record.spec).map(|candidate| refusal(cache, record, candidate)).collect();
         nodes.sort_by(|(one, a), (other, b)| other.cmp(one).then_with(|| a.node_id.cmp(&b.node_id)));
         why.nodes = nodes.into_iter().take(NODES).map(|(_, node)| node).collect();
         why

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{CommandId, DistributionId, NodeId, Progress, Timestamp},
-    wire::command::{Command, CommandState, Order, PullTemplate, ShownCommand},
+    wire::{
+        command::{Command, CommandState, Order, PullTemplate, ShownCommand},
+        vm::ScriptResult,
+    },
 };
 
 /// One command for one node. Once it is over it never changes again.
@@ -22,6 +25,15 @@ pub struct CommandRecord {
     /// A heartbeat of the node has named it.
     #[serde(default)]
     pub heard: bool,
+    /// The agent's run that did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub session: String,
+    /// How its script ended, with the end of its output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<ScriptResult>,
+    /// Chunks of all of the output, in `bulk/`.
+    #[serde(default)]
+    pub output_chunks: usize,
     /// How far it is.
     pub state: CommandState,
     /// Of it.
@@ -52,6 +64,9 @@ impl CommandRecord {
             order,
             of,
             heard: false,
+            session: String::new(),
+            script: None,
+            output_chunks: 0,
             state,
             progress,
             message: String::new(),

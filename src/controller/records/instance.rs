@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     model::{
-        Arch, Attempt, Digest, InstanceId, InstanceState, NodeId, Progress, RepositoryName, StartId,
+        Arch, Attempt, Digest, ImageId, InstanceId, InstanceState, NodeId, Progress, RepositoryName, StartId,
         TemplateId, Timestamp,
     },
     wire::{
@@ -187,6 +187,9 @@ pub struct InstanceRecord {
     /// How its monitored script ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<ScriptResult>,
+    /// It is being saved: as long as it is started, the API shows it as Pushing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saving: Option<ImageId>,
     /// Nodes that gave it back, newest last: they get it again only after a while. At most [`Self::REFUSERS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused_by: Vec<NodeId>,
@@ -199,6 +202,7 @@ impl InstanceSpec {
             mac_address: self.mac_address.clone(),
             vlan_tag: self.vlan.clone(),
             network_mode: self.network_mode.clone(),
+            usb_device: self.usb_device.clone(),
             disk: self.disk.clone(),
             port_forwarding_override: self.port_forwarding_override.clone(),
             ..self.devices.clone()
@@ -234,6 +238,7 @@ impl InstanceRecord {
             }
             Phase::Claimed { pulling: true, .. } => InstanceState::Pulling,
             Phase::Claimed { pulling: false, .. } => InstanceState::Scheduling,
+            Phase::Started { .. } if self.saving.is_some() => InstanceState::Pushing,
             Phase::Started { .. } => InstanceState::Started,
             Phase::Failed { .. } => InstanceState::Error,
             Phase::Terminating { .. } => InstanceState::Terminating,

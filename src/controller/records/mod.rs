@@ -8,6 +8,7 @@ mod group;
 mod instance;
 mod command;
 mod schema;
+mod image;
 mod start;
 mod node;
 mod mac;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use command::{CommandRecord, DistributionRecord, Targets};
 pub use group::{GroupName, GroupRecord};
+pub use image::ImageRecord;
 pub use instance::{InstanceRecord, InstanceSpec, Phase, ScriptRef};
 pub use mac::MacRecord;
 pub use member::Leader;

@@ -49,6 +49,7 @@ impl StartRecord {
             spec: self.spec.clone(),
             info: None,
             script: None,
+            saving: None,
             refused_by: Vec::new(),
         }
     }

@@ -184,7 +184,7 @@ impl Dispatch {
                 if !may_get(item, node) {
                     return None;
                 }
-                let candidate = cache.candidate(node);
+                let candidate = cache.candidate_for(&item.record.spec, node);
                 let grouped = cache.grouped(&item.record.spec, node);
                 fit::fits(&item.record.spec, candidate, grouped).ok()?;
                 let room = node.settings.capacity.saturating_sub(candidate.taken);
@@ -231,6 +231,7 @@ impl Dispatch {
             !seat.lost.contains(&held.id)
                 && cache.instance(&held.id).is_some_and(|item| {
                     let spec = &item.record.spec;
+                    let candidate = cache.candidate_for(spec, node);
                     item.record.is_queued() && fit::fits(spec, candidate, cache.grouped(spec, node)).is_ok()
                 })
         };
@@ -239,11 +240,13 @@ impl Dispatch {
         }
         let id = best(cache, node, |id, item| {
             let mine = || item.seen.elapsed() >= LEAVE_TO_FIRST || self.is_first_choice(cache, id);
+            let usb_free = || !cache.usb_busy(&item.record.spec.usb_device, &node.id);
             !seat.lost.contains(id)
                 && !state.reserved.contains(id)
                 && may_get(item, node)
                 && fit::has_room(&item.record.spec, candidate)
                 && mine()
+                && usb_free()
         });
         state.reserved.extend(id.clone());
         // Only now: giving back what was held takes the same lock.

@@ -45,6 +45,8 @@ pub struct Candidate<'a> {
     pub pulling: bool,
     /// What is free there; none where VMs are counted.
     pub room: Option<Room<'a>>,
+    /// The USB device that the start asks for is another VM's there.
+    pub usb_busy: bool,
 }
 
 /// What a node is to a start, as far as the group that was asked for goes.
@@ -77,6 +79,8 @@ pub enum Misfit {
     Full,
     /// It pulls a template.
     Pulling,
+    /// It has the USB device that was asked for, and another VM has it.
+    UsbBusy,
 }
 
 impl Misfit {
@@ -96,6 +100,7 @@ impl Misfit {
             Self::Drained => "drained",
             Self::Full => "full",
             Self::Pulling => "pulling",
+            Self::UsbBusy => "usb-busy",
         }
     }
 
@@ -118,6 +123,7 @@ impl Misfit {
                 format!("it has no room: {} of {} places are taken", candidate.taken, settings.capacity)
             }
             Self::Pulling => "it is pulling a template, and takes nothing else meanwhile".into(),
+            Self::UsbBusy => format!("its USB device `{}` is another VM's", spec.usb_device),
         }
     }
 }
@@ -133,7 +139,7 @@ pub fn suits(spec: &InstanceSpec, node: &NodeRecord, grouped: Grouped) -> Result
     if grouped == Grouped::Outside {
         return Err(Misfit::Group);
     }
-    if !spec.usb_device.is_empty() {
+    if !spec.usb_device.is_empty() && !node.facts.usb_devices.contains(&spec.usb_device) {
         return Err(Misfit::Usb);
     }
     Ok(())
@@ -164,6 +170,9 @@ pub fn takes_starts(candidate: Candidate<'_>) -> Result<(), Misfit> {
 pub fn fits(spec: &InstanceSpec, candidate: Candidate<'_>, grouped: Grouped) -> Result<(), Misfit> {
     suits(spec, candidate.node, grouped)?;
     takes_starts(candidate)?;
+    if candidate.usb_busy {
+        return Err(Misfit::UsbBusy);
+    }
     if has_room(spec, candidate) { Ok(()) } else { Err(Misfit::Full) }
 }
 
@@ -215,6 +224,7 @@ pub fn why_waiting<'a>(
         (Some(Misfit::Full), Some(node)) => format!("node `{node}` has no room"),
         (Some(Misfit::Pulling), None) => "no node that could run it is free: pulling a template".into(),
         (Some(Misfit::Pulling), Some(node)) => format!("node `{node}` is pulling a template"),
+        (Some(Misfit::UsbBusy), _) => format!("USB device `{}` is another VM's", spec.usb_device),
     }
 }
 
@@ -290,6 +300,7 @@ mod tests {
                 templates: vec![NodeTemplate { uuid: "t1".into(), name: "t".into(), tag: "v1".into() }],
                 cpu_util: 0.0,
                 ram_util: 0.0,
+                usb_devices: vec!["iPad".into()],
                 commands: Vec::new(),
             },
             joined: Timestamp::NEVER,
@@ -299,7 +310,7 @@ mod tests {
     }
 
     fn free(node: &NodeRecord) -> Candidate<'_> {
-        Candidate { node, present: true, taken: 0, pulling: false, room: None }
+        Candidate { node, present: true, taken: 0, pulling: false, room: None, usb_busy: false }
     }
 
     #[test]
@@ -336,6 +347,12 @@ mod tests {
             (spec(), Some(free(&drained)), "drain mode"),
             (spec(), Some(Candidate { taken: 2, ..plain }), "has room"),
             (spec(), Some(Candidate { pulling: true, ..plain }), "pulling a template"),
+            (InstanceSpec { usb_device: "iPad".into(), ..spec() }, Some(plain), "soon"),
+            (
+                InstanceSpec { usb_device: "iPad".into(), ..spec() },
+                Some(Candidate { usb_busy: true, ..plain }),
+                "USB device `iPad` is another VM's",
+            ),
             (spec(), Some(plain), "soon"),
         ];
         for (spec, candidate, expected) in cases {

@@ -203,6 +203,7 @@ impl Node {
             templates: Vec::new(),
             cpu_util: 0.1,
             ram_util: 0.1,
+            usb_devices: Vec::new(),
             commands: Vec::new(),
         }
     }

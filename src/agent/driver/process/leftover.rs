@@ -15,7 +15,7 @@ use tracing::warn;
 use super::super::DriverError;
 use crate::clock;
 
-const NAME: &str = "lock";
+pub(super) const NAME: &str = "lock";
 
 /// Between two looks at a lock.
 const LOOK: Duration = Duration::from_millis(10);

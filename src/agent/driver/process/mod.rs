@@ -8,6 +8,7 @@
 //!
 //! Templates of any architecture are taken, and their layers are not looked into.
 
+mod files;
 mod guest;
 mod leftover;
 mod main;
@@ -116,6 +117,7 @@ impl Process {
             .env("SWITCHYARD_TAG", &spec.task.tag)
             .env("SWITCHYARD_VM_NAME", &spec.name)
             .env("SWITCHYARD_VM_UUID", uuid)
+            .env("SWITCHYARD_USB_DEVICE", &spec.task.hardware.usb_device)
             .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -151,6 +153,7 @@ impl Driver for Process {
         DriverFacts {
             name: "process",
             runs: vec![Arch::Amd64, Arch::Arm64],
+            usb_devices: self.settings.usb_devices.clone(),
             hypervisor: HypervisorVersion {
                 product: "Switchyard process driver".into(),
                 version: OURS.into(),
@@ -219,6 +222,13 @@ impl Driver for Process {
 
     async fn stop(&self, vm: &VmKey) -> Result<(), DriverError> {
         self.kill(vm).await
+    }
+
+    async fn files(&self, vm: &VmKey) -> Result<Vec<(String, PathBuf)>, DriverError> {
+        let root = self.dir(vm);
+        let lost =
+            DriverError::Files { path: root.clone(), source: io::Error::other("the look at it ended") };
+        tokio::task::spawn_blocking(move || files::of(&root)).await.unwrap_or(Err(lost))
     }
 
     async fn delete(&self, vm: &VmKey) -> Result<(), DriverError> {

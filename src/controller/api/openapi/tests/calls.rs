@@ -1,5 +1,7 @@
 //! What can be asked: the table that becomes the paths of the document.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use utoipa::{
     PartialSchema, ToSchema,
@@ -16,7 +18,8 @@ use crate::{
         distribution::{Distribute, Distribution, RemovalsSent, RemoveFromNodes, Requested},
         events::Events,
         group::{GroupAsk, NodeGroups},
-        node::{Confirmed, DeleteNode, Node, NodeConfig, NodeGroup},
+        image::{Image, RestartInstance, SaveImage},
+        node::{Confirmed, DeleteNode, Node, NodeConfig, NodeGroup, UsbCount},
         ready::Ready,
         status::{ControllerStats, ControllerStatus},
         template::{Disk, RevertTemplate, Template, TemplateSummary},
@@ -288,6 +291,21 @@ fn templates(to: &mut Document) {
     to.call("delete", "/api/v1/registry/vm/distribute", "Ends a distribution")
         .query("id", "Which")
         .done()
+        .end();
+    to.call("post", "/api/v1/rpc/vm/restart", "Has a VM stopped and started again, in its place")
+        .body::<RestartInstance>()
+        .done()
+        .end();
+    to.call("post", "/api/v1/image", "Has an instance saved as a version of a template")
+        .body::<SaveImage>()
+        .ok::<Requested>("What to ask about it by")
+        .end();
+    to.call("get", "/api/v1/image", "One saving, or all of them")
+        .query("id", "This one")
+        .one_or_all::<Image, Image>("How it stands")
+        .end();
+    to.call("get", "/api/v1/usb", "How many USB devices of each name there are")
+        .ok::<BTreeMap<String, UsbCount>>("By name")
         .end();
 }
 

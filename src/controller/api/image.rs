@@ -1,0 +1,43 @@
+//! `/api/v1/image`: VMs saved as versions of templates (`reference/controller-api.md` §7), and `/api/v1/rpc/vm/restart`.
+
+use axum::{
+    extract::State,
+    response::{IntoResponse, Response},
+};
+
+use super::{
+    Api,
+    answer::{Done, Empty, Fail},
+    extract::{AnyType, Asked, id, required},
+};
+use crate::wire::{
+    distribution::Requested,
+    image::{RestartInstance, SaveImage},
+};
+
+/// Has an instance saved.
+pub(super) async fn save(
+    State(api): State<Api>,
+    AnyType(ask): AnyType<SaveImage>,
+) -> Result<Done<Requested>, Fail> {
+    let id = api.app.ops.save_image(ask).await?;
+    Ok(Done(Requested { request_id: id.into() }))
+}
+
+/// One saving with `?id=`, else all of them.
+pub(super) async fn read(State(api): State<Api>, asked: Asked) -> Result<Response, Fail> {
+    Ok(match asked.id("id")? {
+        Some(id) => api.app.ops.image(&id).await?.map(Done).into_response(),
+        None => api.app.ops.images().await?.map(Done).into_response(),
+    })
+}
+
+/// Has an instance's VM stopped and started again.
+pub(super) async fn restart(
+    State(api): State<Api>,
+    AnyType(ask): AnyType<RestartInstance>,
+) -> Result<Empty, Fail> {
+    let text = required("instance_id", ask.instance_id.as_deref())?;
+    api.app.ops.restart(&id("instance_id", text)?, &ask).await?;
+    Ok(Empty)
+}

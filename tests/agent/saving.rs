@@ -1,0 +1,191 @@
+//! Restarts and saved images by a real agent, as the product's own controller asks for them.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::{
+    commands::{end, prepare},
+    kill,
+    real::Cloud,
+    standin::SOON,
+    support::eventually::eventually,
+};
+
+impl Cloud {
+    /// An instance of this template that is up, and whose script has run.
+    async fn started(&self, template: &str, script: &str) -> String {
+        let ask =
+            json!({ "vmid": template, "startup_script": STANDARD.encode(script), "script_monitoring": true });
+        let id = self.run(ask).await;
+        self.is(&id, "Started").await;
+        id
+    }
+
+    async fn save(&self, ask: Value) -> String {
+        let asked = self.call(Method::POST, "/api/v1/image", Some(ask)).await;
+        asked["body"]["request_id"].as_str().unwrap_or_else(|| panic!("{asked}")).to_owned()
+    }
+
+    async fn saved(&self, id: &str, status: &str) -> Value {
+        eventually(SOON, &format!("the image to be {status}"), || async {
+            let shown = self.call(Method::GET, &format!("/api/v1/image?id={id}"), None).await["body"].clone();
+            if shown["status"] == status { Ok(shown) } else { Err(shown.to_string()) }
+        })
+        .await
+    }
+
+    /// The files that a version's layers are called after, with what is in them.
+    async fn layers(&self, template: &str, tag: &str) -> Vec<(String, String)> {
+        let url = format!("{}/v2/{template}/manifests/{tag}", self.registry);
+        let manifest: Value = self.http.get(url).send().await.unwrap().json().await.unwrap();
+        let mut all = Vec::new();
+        for layer in manifest["layers"].as_array().unwrap_or_else(|| panic!("{manifest}")) {
+            let url = format!("{}/v2/{template}/blobs/{}", self.registry, layer["digest"].as_str().unwrap());
+            let text = self.http.get(url).send().await.unwrap().text().await.unwrap();
+            let title = &layer["annotations"]["org.opencontainers.image.title"];
+            all.push((title.as_str().unwrap_or_default().to_owned(), text));
+        }
+        all
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_vm_is_the_same_one_started_at_another_time() {
+    let (mut world, tree, cloud) = prepare("restart").await;
+    world.agent().await;
+    let template = cloud.push("sonoma", &[b"layer"]).await;
+    let id = cloud.started(&template, "echo kept > kept.txt").await;
+    let before = cloud.is(&id, "Started").await["vminfo"].clone();
+    let restart = json!({ "instance_id": id, "vnc_password": "s3cret" });
+    assert_eq!(cloud.call(Method::POST, "/api/v1/rpc/vm/restart", Some(restart)).await["status"], "OK");
+    let after = eventually(SOON, "another start date", || async {
+        let shown = cloud.call(Method::GET, &format!("/api/v1/vm?id={id}"), None).await["body"].clone();
+        // It never shows anything but this on its way.
+        assert_eq!(
+            (&shown["instance_state"], &shown["vminfo"]["status"]),
+            (&json!("Started"), &json!("running"))
+        );
+        if shown["vminfo"]["start_date"] == before["start_date"] { Err(shown.to_string()) } else { Ok(shown) }
+    })
+    .await;
+    assert_eq!(after["vminfo"]["uuid"], before["uuid"]);
+    eventually(SOON, "two processes, one after the other", || async {
+        if world.vms.ever(&id) == 2 { Ok(()) } else { Err(world.vms.ever(&id).to_string()) }
+    })
+    .await;
+    let dir = world.vm_dirs().pop().unwrap();
+    let kept = world.config.data.join("vms").join(dir).join("kept.txt");
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "kept\n", "its files are its own still");
+    cloud.call(Method::DELETE, "/api/v1/vm", Some(json!({ "id": id }))).await;
+    cloud.is(&id, "Terminated").await;
+    end(world, tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saved_vm_is_a_version_that_can_be_started_and_its_instance_is_gone() {
+    let (mut world, tree, cloud) = prepare("save").await;
+    world.agent().await;
+    let template = cloud.push("sonoma", &[b"base"]).await;
+    let first = cloud.started(&template, "echo built > tool.img").await;
+    let script = STANDARD.encode("echo flushed; echo late > late.img");
+    let ask = json!({
+        "id": first, "tag": "v1", "new_template_name": "with-tools", "description": "tools", "script": script,
+    });
+    let image = cloud.save(ask).await;
+    let shown = cloud.saved(&image, "done").await;
+    assert_eq!((&shown["script_result"]["return_code"], &shown["error"]), (&json!(0), &Value::Null));
+    assert_eq!(shown["script_result"]["stdout"], "flushed\n");
+    assert_eq!((&shown["request"]["InstanceID"], &shown["request"]["Tag"]), (&json!(first), &json!("v1")));
+    cloud.is(&first, "Terminated").await;
+    let text = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let layers = cloud.layers("with-tools", "v1").await;
+    assert_eq!(layers, [text("", "base"), text("late.img", "late\n"), text("tool.img", "built\n")]);
+    let list = cloud.call(Method::GET, "/api/v1/registry/vm", None).await["body"].clone();
+    let found = list.as_array().unwrap().iter().find(|one| one["name"] == "with-tools");
+    let made = found.unwrap_or_else(|| panic!("{list}"))["id"].as_str().unwrap().to_owned();
+    assert_ne!(made, template);
+
+    // The version that was made is started, and becomes another one, in place of itself.
+    let second = cloud.started(&made, "echo more > more.img").await;
+    let ask = json!({
+        "id": second, "tag": "v2", "target_vm_id": made, "revert_before_push": true, "revert_tag": "v1",
+    });
+    let image = cloud.save(ask).await;
+    cloud.saved(&image, "done").await;
+    let shown =
+        cloud.call(Method::GET, &format!("/api/v1/registry/vm?id={made}"), None).await["body"].clone();
+    // Reverting its only version took the template with it; the push made it anew.
+    let there = if shown["versions"].is_array() { shown["versions"].clone() } else { json!(null) };
+    let layers = cloud.layers("with-tools", "v2").await;
+    assert_eq!(layers.len(), 4, "{layers:?}");
+    assert!(
+        there.is_null() || there.as_array().unwrap().iter().all(|version| version["tag"] == "v2"),
+        "{there}"
+    );
+    end(world, tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saving_that_fails_leaves_its_instance_and_says_why() {
+    let (mut world, tree, cloud) = prepare("save-fails").await;
+    world.agent().await;
+    let template = cloud.push("sonoma", &[b"base"]).await;
+    let id = cloud.started(&template, "true").await;
+    // A script that fails leaves the VM as it was, if that is asked for.
+    let ask = json!({
+        "id": id, "tag": "v9", "target_vm_id": template, "script": STANDARD.encode("echo no >&2; exit 3"),
+        "cancel_on_script_failure": true,
+    });
+    let shown = {
+        let image = cloud.save(ask).await;
+        cloud.saved(&image, "error").await
+    };
+    assert!(shown["error"]["Message"].as_str().unwrap().contains("exited with code 3"), "{shown}");
+    assert_eq!(shown["script_result"]["stderr"], "no\n");
+    assert_eq!(cloud.is(&id, "Started").await["vminfo"]["status"], "running");
+    // The tag is there already: by then the VM is stopped, and stays for whoever wants to look.
+    let image = cloud.save(json!({ "id": id, "tag": "v1", "target_vm_id": template })).await;
+    let shown = cloud.saved(&image, "error").await;
+    assert!(shown["error"]["Message"].as_str().unwrap().contains("is there already"), "{shown}");
+    let left = cloud.is(&id, "Error").await;
+    assert!(left["message"].as_str().unwrap().contains("could not be saved"), "{left}");
+    assert_eq!((&left["vminfo"]["status"], world.vm_dirs().len()), (&json!("stopped"), 1));
+    cloud.call(Method::DELETE, "/api/v1/vm", Some(json!({ "id": id }))).await;
+    cloud.is(&id, "Terminated").await;
+
+    // A terminate goes before a saving under way.
+    let id = cloud.started(&template, "true").await;
+    let ask =
+        json!({ "id": id, "tag": "v8", "target_vm_id": template, "script": STANDARD.encode("sleep 600") });
+    let image = cloud.save(ask).await;
+    cloud.is(&id, "Pushing").await;
+    cloud.call(Method::DELETE, "/api/v1/vm", Some(json!({ "id": id }))).await;
+    cloud.is(&id, "Terminated").await;
+    let shown = cloud.saved(&image, "error").await;
+    assert!(shown["error"]["Message"].is_string(), "{shown}");
+    end(world, tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saving_whose_agent_is_killed_is_not_done_twice() {
+    let (world, tree, cloud) = prepare("save-kill").await;
+    let mut agent = kill::agent(&world, "");
+    let template = cloud.push("sonoma", &[b"base"]).await;
+    let id = cloud.started(&template, "true").await;
+    let ask =
+        json!({ "id": id, "tag": "v8", "target_vm_id": template, "script": STANDARD.encode("sleep 600") });
+    let image = cloud.save(ask).await;
+    eventually(SOON, "it to be under way", || async {
+        let all = cloud.call(Method::GET, "/switchyard/v1/nodes/commands", None).await;
+        if all["body"][0]["state"] == "running" { Ok(()) } else { Err(all.to_string()) }
+    })
+    .await;
+    agent.kill();
+    agent.spawn();
+    let shown = cloud.saved(&image, "error").await;
+    assert!(shown["error"]["Message"].is_string(), "{shown}");
+    cloud.is(&id, "Error").await;
+    agent.kill();
+    end(world, tree).await;
+}
