@@ -34,7 +34,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("http", &["telemetry", "wire", "supervise"]),
     ("store", &["config", "telemetry", "supervise", "tls", "wire"]),
     ("health", &["config", "telemetry", "supervise", "wire", "tls"]),
-    ("auth", &["config", "wire", "http", "telemetry"]),
+    ("auth", &["config", "wire", "http", "telemetry", "supervise", "tls"]),
     ("client", &["config", "wire", "balance", "telemetry", "tls"]),
     ("discovery", &["config", "store", "telemetry", "supervise"]),
     (

@@ -4,16 +4,16 @@
 
 use axum::{
     body::Body,
-    extract::{Request, State},
+    extract::{ConnectInfo, Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::Next,
     response::Response,
 };
 use prometheus::IntCounterVec;
 
-use super::{Auth, Refusal, Who, credential};
+use super::{Auth, Refusal, Who};
 use crate::{
-    http::linger,
+    http::{Peer, linger},
     telemetry::{Metrics, MetricsError, names},
     wire::envelope::Envelope,
 };
@@ -77,7 +77,8 @@ pub async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -
         request.extensions_mut().insert(Who::Anybody);
         return next.run(request).await;
     }
-    let who = gate.auth.who(credential::read(request.headers())).await;
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.0.ip());
+    let who = gate.auth.asks(request.headers(), peer).await;
     match who.and_then(|who| allowed(who, request.uri().path())) {
         Ok(who) => {
             request.extensions_mut().insert(who);

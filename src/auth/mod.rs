@@ -6,6 +6,7 @@
 //!   routes       API keys, and the two steps by which a key's holder comes to a session
 //!   keys         what an API key is; where they are kept is the roles' own
 //!   seal         secrets and session tokens that every server of a kind can check     pure
+//!   certificates callers that a proxy in front knows by theirs
 //!   rsa used     encryption to a key's holder; no secret is good twice
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! becomes of a key becomes of its sessions.
 
 mod credential;
+pub mod certificates;
 pub mod gate;
 pub mod keys;
 pub mod routes;
@@ -21,16 +23,21 @@ pub mod rsa;
 pub mod seal;
 mod used;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use axum::http::HeaderMap;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
 use crate::{
     clock,
-    config::auth::Auth as Config,
+    config::auth::{Auth as Config, Certificates},
     model::ApiKeyId,
+    tls::Caller,
     wire::apikey::{Session, Shaken},
 };
 use credential::Given;
@@ -47,6 +54,8 @@ pub enum Who {
     Root,
     /// The holder of an API key.
     Key(Arc<ApiKey>),
+    /// The holder of a certificate.
+    Certificate(Arc<Caller>),
 }
 
 impl Who {
@@ -56,6 +65,7 @@ impl Who {
             Self::Anybody => None,
             Self::Root => Some("root".into()),
             Self::Key(key) => Some(format!("key:{}", key.id)),
+            Self::Certificate(caller) => Some(format!("certificate:{}", caller.name)),
         }
     }
 
@@ -117,6 +127,7 @@ struct Inner {
     /// Of the root token, so that what is compared is always as long.
     root: Option<[u8; 32]>,
     sessions: Option<Sessions>,
+    certificates: Option<Certificates>,
 }
 
 /// API keys and their sessions.
@@ -139,7 +150,8 @@ impl Auth {
             used: Mutex::default(),
         });
         let root = root.map(|token| hash(token.expose()));
-        Self(Arc::new(Inner { enabled: config.enabled, root, sessions }))
+        let certificates = config.certificates.clone();
+        Self(Arc::new(Inner { enabled: config.enabled, root, sessions, certificates }))
     }
 
     /// Whether anybody is asked for a credential.
@@ -149,6 +161,15 @@ impl Auth {
 
     fn sessions(&self) -> Option<&Sessions> {
         self.0.sessions.as_ref()
+    }
+
+    /// Who asks, by what its request and the proxy at `peer` show. `Authorization` goes first, and a bad one never counts
+    /// as none.
+    async fn asks(&self, fields: &HeaderMap, peer: Option<IpAddr>) -> Result<Who, Refusal> {
+        match (credential::read(fields), &self.0.certificates) {
+            (Given::Nothing, Some(known)) if self.0.enabled => certificates::who(known, fields, peer),
+            (given, _) => self.who(given).await,
+        }
     }
 
     /// Who shows this `Authorization`. With authentication off, whatever comes is ignored.

@@ -4,7 +4,8 @@ use std::{io::Read, path::Path, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
-use super::vendor::Secret;
+use super::{proxy::Network, vendor::Secret};
+use crate::tls::Callers;
 
 /// Who may come in. The default asks nobody for anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,12 +18,29 @@ pub struct Auth {
     pub api_keys: bool,
     /// How long a session of an API key lasts.
     pub session_ttl: Duration,
+    /// Whose certificates are good, as proxies in front pass them on.
+    pub certificates: Option<Certificates>,
+}
+
+/// Callers that are known by their certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificates {
+    /// Whose are good.
+    pub callers: Callers,
+    /// Proxies that may say so.
+    pub trusted: Vec<Network>,
 }
 
 impl Default for Auth {
     fn default() -> Self {
         // The vendor's `ANKA_API_KEYS_SESSION_TTL`.
-        Self { enabled: false, root_token: None, api_keys: false, session_ttl: Duration::from_secs(300) }
+        Self {
+            enabled: false,
+            root_token: None,
+            api_keys: false,
+            session_ttl: Duration::from_secs(300),
+            certificates: None,
+        }
     }
 }
 

@@ -58,6 +58,9 @@ const CONTROLLER: &[Honoured] = &[
     ("ANKA_API_KEYS_SESSION_TTL", ("auth", "session_ttl"), Form::Same),
     ("ANKA_DEFRAG_DB_INTERVAL", ("store", "defragment_every"), Form::Same),
     ("ANKA_MANAGE_MAC_ADDRESSES", ("mac_pool", "manage"), Form::Flag),
+    ("ANKA_CA_CERT", ("auth", "client_ca"), Form::Same),
+    ("ANKA_ROOT_CERT", ("auth", "client_ca"), Form::Same),
+    ("ANKA_CRL", ("auth", "crl"), Form::Same),
 ];
 
 /// Those that count only while a switch is on, with that.
@@ -90,6 +93,9 @@ const REGISTRY: &[Honoured] = &[
     ("ANKA_ROOT_TOKEN", ("auth", "root_token"), Form::Same),
     ("ANKA_ENABLE_API_KEYS", ("auth", "api_keys"), Form::Flag),
     ("ANKA_API_KEYS_SESSION_TTL", ("auth", "session_ttl"), Form::Same),
+    ("ANKA_CA_CERT", ("auth", "client_ca"), Form::Same),
+    ("ANKA_ROOT_CERT", ("auth", "client_ca"), Form::Same),
+    ("ANKA_CRL", ("auth", "crl"), Form::Same),
 ];
 
 /// Names, or beginnings of names with `*`, and why they are ignored. The first that fits counts.
@@ -117,16 +123,16 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_USE_ETCD_LOGIN", "it says whether the two beside it count"),
     ("ANKA_ETCD_USERNAME", "`ANKA_USE_ETCD_LOGIN` is not on"),
     ("ANKA_ETCD_PASSWORD", "`ANKA_USE_ETCD_LOGIN` is not on"),
-    ("ANKA_CA_CERT", "this version has no TLS"),
-    ("ANKA_ROOT_CERT", "this version has no TLS"),
-    ("ANKA_CRL", "this version has no TLS"),
     ("ANKA_USE_HTTPS", "this version has no TLS"),
     ("ANKA_SERVER_*", "this version has no TLS"),
     ("ANKA_SKIP_TLS_VERIFICATION", "this version has no TLS"),
     ("ANKA_M*_TLS_VERSION", "this version has no TLS"),
     ("ANKA_CIPHER_SUITES", "this version has no TLS"),
     ("ANKA_TLS_HANDSHAKE_TIMEOUT", "this version has no TLS"),
-    ("ANKA_ENABLE_INGRESS_NGINX", "this version takes no certificates from headers"),
+    (
+        "ANKA_ENABLE_INGRESS_NGINX",
+        "certificates in headers are believed of the proxies in `trusted` of `[auth]` alone",
+    ),
     ("ANKA_API_KEYS_CLEANING_INTERVAL", "a key that has expired is refused at once"),
     ("ANKA_ENABLE_*AUTHORIZATION", "this version does not authorize"),
     ("ANKA_ENABLE_RESOURCE_MANAGEMENT", "this version does not authorize"),

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// A loop that ended by itself is started again after this long: only a panic of ours ends one.
-const RESTART: Duration = Duration::from_secs(1);
+pub(super) const RESTART: Duration = Duration::from_secs(1);
 
 /// The operations of a running controller.
 pub struct Core {

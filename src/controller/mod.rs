@@ -46,6 +46,7 @@ pub use self::core::Core;
 pub use health::Health;
 
 use crate::{
+    auth,
     config::controller::{Controller as Config, StoreKind},
     http::{self, BindError},
     store::{
@@ -53,7 +54,7 @@ use crate::{
         embedded::{EmbeddedStore, OpenError},
         etcd::EtcdStore,
     },
-    supervise::{Handle, Stop},
+    supervise::{Handle, OnEnd, Stage, Stop},
     telemetry::{Metrics, MetricsError},
 };
 
@@ -158,6 +159,13 @@ impl Controller {
     pub async fn run(self, stop: Stop) -> Result<(), ControllerError> {
         let grace = self.config.server.grace;
         let reached = self.config.server.reached_at(self.address).to_string();
+        if let Some(known) = &self.config.auth.certificates {
+            let callers = known.callers.clone();
+            let name = format!("controller {}: certificates", self.config.server.name);
+            self.tasks.start(Stage::Loops, name, OnEnd::Restart(self::core::RESTART), move |stop| {
+                auth::certificates::keep(callers.clone(), stop)
+            });
+        }
         let core = Core::start(self.config, self.store, &self.tasks, reached)?;
         let app = App { ops: core.ops, health: core.health, metrics: core.metrics, stop: stop.clone() };
         http::serve(self.listener, api::router(app)?, stop, grace).await.map_err(ControllerError::Serve)

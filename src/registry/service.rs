@@ -34,13 +34,14 @@ use super::{
 };
 use crate::{
     auth::{
-        Auth, gate,
+        Auth, certificates, gate,
         routes::{Manner, routes},
     },
     client::Login,
     clock,
     config::{
         self, BaseUrl,
+        auth::Certificates,
         registry::{Members, Role},
     },
     http::{
@@ -138,6 +139,8 @@ pub struct Registry {
     scrubber: Option<Scrubber>,
     /// Of a writer: fetches what was damaged from its peers.
     heals: Option<Fetcher>,
+    /// Whose certificates are good, if any are asked for.
+    certificates: Option<Certificates>,
     /// Shown to the other registries.
     login: Login,
     /// Makes it known to proxies.
@@ -257,6 +260,7 @@ impl Registry {
             gc,
             scrubber,
             heals,
+            certificates: config.auth.certificates,
             login,
             registration,
         })
@@ -282,6 +286,11 @@ impl Registry {
             let collector = self.app.collector.clone();
             self.tasks.start(Stage::Loops, "registry garbage", OnEnd::Restart(RESTART), move |stop| {
                 collector.clone().run(stop)
+            });
+        }
+        if let Some(known) = self.certificates {
+            self.tasks.start(Stage::Loops, "registry certificates", OnEnd::Restart(RESTART), move |stop| {
+                certificates::keep(known.callers.clone(), stop)
             });
         }
         if let Some(fetcher) = self.heals {

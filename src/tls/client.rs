@@ -5,12 +5,41 @@ use std::sync::Arc;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme,
     client::danger::HandshakeSignatureValid,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, UnixTime},
-    server::danger::{ClientCertVerified, ClientCertVerifier},
+    server::{
+        WebPkiClientVerifier,
+        danger::{ClientCertVerified, ClientCertVerifier},
+    },
 };
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::pass;
+use crate::model::Timestamp;
+
+use super::{Part, Problem, Trust, files::Reader, pass};
+
+/// What looks at certificates of these authorities, and until when their lists are good.
+pub(super) fn verifier(
+    files: &mut Reader,
+    trust: &Trust,
+    provider: Arc<CryptoProvider>,
+) -> Result<(Arc<dyn ClientCertVerifier>, Option<Timestamp>), Problem> {
+    let (roots, authorities) = files.authorities(&trust.ca)?;
+    let lists = trust.crl.as_ref().map(|crl| files.lists(crl, &authorities)).transpose()?;
+    let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let mut list_until = None;
+    if let Some((lists, until)) = lists {
+        builder = builder.with_crls(lists).enforce_revocation_expiration();
+        list_until = until;
+    }
+    let verifier = builder.build().map_err(|error| Problem {
+        part: Part::Lists,
+        name: trust.crl.as_ref().unwrap_or(&trust.ca).display().to_string(),
+        what: format!("cannot be used ({error})"),
+        right: "fetch it again from the authority".into(),
+    })?;
+    Ok((verifier, list_until))
+}
 
 /// Why a client's certificate is not good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -11,6 +11,7 @@
 //!   names          which certificate for which name
 //!   client         whether a client's certificate is good, and what is told of it
 //!   pass           what servers behind a proxy are told of it
+//!   callers        the other end of that: a certificate out of a header, looked at again
 //!   tickets        keys that a client's next connection goes on by
 //!   server         all of it, for a listener: swapped whole
 //!   upstream       the other side: whom to trust, under which name
@@ -23,6 +24,7 @@ mod kept;
 mod suites;
 mod names;
 mod client;
+mod callers;
 mod pass;
 mod tickets;
 mod server;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 
+pub use callers::{Caller, Callers, Unknown};
 pub use client::{Denied, Peer, Verify};
 pub use files::{Part, Problem};
 pub use http::Http;

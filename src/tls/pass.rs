@@ -23,6 +23,27 @@ pub(super) fn escaped(der: &[u8]) -> String {
     out
 }
 
+/// Undoes the encoding of [`escaped`], whoever has done it: PEM. Nothing if it is longer than any certificate, or not
+/// percent-encoded.
+pub(super) fn unescaped(text: &str) -> Option<Vec<u8>> {
+    /// A certificate with an RSA key of 4096 bits has a tenth of it.
+    const LONGEST: usize = 32 * 1024;
+    if text.len() > LONGEST {
+        return None;
+    }
+    let mut out = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        let digit =
+            |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        out.push(match byte {
+            b'%' => digit(bytes.next())? << 4 | digit(bytes.next())?,
+            other => other,
+        });
+    }
+    Some(out)
+}
+
 /// RFC 3986 §2.3: all but unreserved characters are encoded.
 fn push(out: &mut String, text: &str) {
     const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
@@ -56,6 +77,7 @@ mod tests {
             let text = escaped(&der);
             let plain = text.replace("%20", " ").replace("%0A", "\n").replace("%2B", "+").replace("%2F", "/").replace("%3D", "=");
             prop_assert!(!plain.contains('%'));
+            prop_assert_eq!(unescaped(&text), Some(plain.clone().into_bytes()));
             prop_assert!(plain.lines().all(|line| line.len() <= LINE));
             let body: String = plain.lines().filter(|line| !line.starts_with("--")).collect();
             prop_assert_eq!(STANDARD.decode(body).unwrap(), der);

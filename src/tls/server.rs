@@ -6,12 +6,12 @@ use std::sync::Arc;
 use rustls::{
     CommonState, ServerConfig,
     pki_types::UnixTime,
-    server::{NoServerSessionStorage, UnbufferedServerConnection, WebPkiClientVerifier},
+    server::{NoServerSessionStorage, UnbufferedServerConnection},
 };
 
 use super::{
     ClientAuth, Denied, Least, Part, Peer, Problem, ServerSetting,
-    client::Judge,
+    client::{self, Judge},
     files::Reader,
     kept::{Kept, Made},
     names::ByName,
@@ -186,30 +186,11 @@ fn load(setting: &ServerSetting, tickets: &Arc<Tickets>) -> Result<Made<Loaded>,
     }
     let (mut judge, mut list_until) = (None, None);
     if let Some(trust) = setting.client_auth.trust() {
-        let read = files.authorities(&trust.ca).and_then(|(roots, authorities)| {
-            let lists = trust.crl.as_ref().map(|crl| files.lists(crl, &authorities)).transpose()?;
-            Ok((roots, lists))
-        });
-        match read {
-            Ok((roots, lists)) => {
-                let mut builder =
-                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
-                if let Some((lists, until)) = lists {
-                    builder = builder.with_crls(lists).enforce_revocation_expiration();
-                    list_until = until;
-                }
-                match builder.build() {
-                    Ok(verifier) => {
-                        let required = matches!(setting.client_auth, ClientAuth::Required(_));
-                        judge = Some(Arc::new(Judge::new(verifier, required)));
-                    }
-                    Err(error) => problems.push(Problem {
-                        part: Part::Lists,
-                        name: trust.crl.as_ref().unwrap_or(&trust.ca).display().to_string(),
-                        what: format!("cannot be used ({error})"),
-                        right: "fetch it again from the authority".into(),
-                    }),
-                }
+        match client::verifier(&mut files, trust, provider.clone()) {
+            Ok((verifier, until)) => {
+                let required = matches!(setting.client_auth, ClientAuth::Required(_));
+                judge = Some(Arc::new(Judge::new(verifier, required)));
+                list_until = until;
             }
             Err(wrong) => problems.push(wrong),
         }

@@ -94,6 +94,10 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("controller", "mac_pool.range", "mac_pool = { manage = true }"),
     ("controller", "store.compact_every", OF_ETCD),
     ("controller", "store.quota", OF_ETCD),
+    ("controller", "auth.c", "auth = { client_ca = \"DIR/ca.pem\", trusted = [\"10.0.0.0/8\"] }"),
+    ("controller", "auth.trusted", "auth = { client_ca = \"DIR/ca.pem\", trusted = [\"10.0.0.0/8\"] }"),
+    ("registry", "auth.c", "auth = { client_ca = \"DIR/ca.pem\", trusted = [\"10.0.0.0/8\"] }"),
+    ("registry", "auth.trusted", "auth = { client_ca = \"DIR/ca.pem\", trusted = [\"10.0.0.0/8\"] }"),
     ("controller", "registries", "registries = { address = \"http://front:8089\" }"),
     ("registry", "replication", "replication = { role = \"writer\" }"),
     ("registry", "members", "members = { etcd = [\"http://10.0.1.4:2379\"] }"),
@@ -245,6 +249,8 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("proxy", "limits.body.auth-handshake", "'5MiB'"),
     ("proxy", "limits.body.registry-write", "'5MiB'"),
     ("proxy", "limits.body.registry-upload", "'5MiB'"),
+    ("*", "auth.crl", "'DIR/ca.crl'"),
+    ("*", "auth.trusted", "['10.0.1.9']"),
     ("*", "auth.root_token_file", "'DIR/admin.token'"),
     ("agent", "agent.token_file", "'DIR/admin.token'"),
     ("proxy", "service.*.token_file", "'DIR/admin.token'"),
@@ -291,7 +297,9 @@ const OTHERS: &[(&str, &str, &str)] = &[
 ];
 
 /// Keys that have no other value by themselves: one word alone so far, or one that must fit another key.
-const ALONE: [(&str, &str); 33] = [
+const ALONE: [(&str, &str); 35] = [
+    ("controller", "auth.client_ca"),
+    ("registry", "auth.client_ca"),
     ("controller", "auth.root_token"),
     ("registry", "auth.root_token"),
     ("proxy", "listener.service"),

@@ -5,11 +5,14 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/certificates.rs"]
+mod certificates;
 
 mod agents;
 mod apikeys;
 mod auth;
 mod bad_input;
+mod certified;
 mod clients;
 mod cloud;
 mod commands;

@@ -11,8 +11,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
     SerialNumber,
 };
 use time::{Duration, OffsetDateTime};
@@ -105,6 +105,30 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Made { cert: cert.pem(), key: key.serialize_pem(), der: cert.der().to_vec(), serial }
+    }
+
+    /// A client's certificate in PEM, with this subject; a name may be given twice.
+    pub fn subject(&self, names: &[(&str, &str)]) -> String {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        for (place, (kind, value)) in names.iter().enumerate() {
+            let again = names[..place].iter().any(|(before, _)| before == kind);
+            // Of each kind there is one; by its number there is another.
+            params.distinguished_name.push(
+                match (*kind, again) {
+                    ("CN", _) => DnType::CommonName,
+                    ("O", false) => DnType::OrganizationName,
+                    ("O", true) => DnType::CustomDnType(vec![2, 5, 4, 10]),
+                    ("OU", false) => DnType::OrganizationalUnitName,
+                    _ => DnType::CustomDnType(vec![2, 5, 4, 11]),
+                },
+                *value,
+            );
+        }
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        (params.not_before, params.not_after) = (in_days(-1), in_days(30));
+        params.serial_number = Some(SerialNumber::from(self.serial.fetch_add(1, Ordering::SeqCst)));
+        params.signed_by(&KeyPair::generate().unwrap(), &self.issuer).unwrap().pem()
     }
 
     /// A list of what it has revoked, good for so many days.

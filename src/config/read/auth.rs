@@ -2,13 +2,15 @@
 
 use std::{path::Path, time::Duration};
 
+use super::rules::network;
 use crate::config::{
-    auth::{Auth, RootToken},
+    auth::{Auth, Certificates, RootToken},
     proxy::Secret,
     raw::{Raw, Table},
     report::Place,
     value::{Given, Wrong, duration_in, flag, path},
 };
+use crate::tls::{Callers, Part, Trust};
 
 const HOW: &str = "`openssl rand -hex 32` makes one";
 
@@ -30,6 +32,7 @@ pub(super) fn auth<'r>(raw: &'r Raw<'r>) -> Option<Auth> {
     let api_keys = table.opt("api_keys", flag);
     let session_ttl = table.or("session_ttl", default.session_ttl, duration_in(SHORTEST_SESSION..=DAY));
     let enabled = if given { enabled? } else { false };
+    let certificates = certificates(&table)?;
     if wanted && root_token.is_none() {
         return None;
     }
@@ -38,7 +41,54 @@ pub(super) fn auth<'r>(raw: &'r Raw<'r>) -> Option<Auth> {
         table.fault("enabled", "is true, and there is no root token", right);
         return None;
     }
-    Some(Auth { enabled, root_token, api_keys: api_keys.unwrap_or(default.api_keys), session_ttl })
+    Some(Auth {
+        enabled,
+        root_token,
+        api_keys: api_keys.unwrap_or(default.api_keys),
+        session_ttl,
+        certificates,
+    })
+}
+
+/// The outer `None` is a fault, the inner one that none are asked for.
+fn certificates(table: &Table<'_>) -> Option<Option<Certificates>> {
+    let (ca, crl) = (table.opt("client_ca", path), table.opt("crl", path));
+    let trusted = table.list("trusted", network).unwrap_or_default();
+    let trusted: Vec<_> = trusted.into_iter().map(|(network, _)| network).collect();
+    if !table.has("client_ca") {
+        for key in ["crl", "trusted"] {
+            if table.has(key) {
+                table.fault(
+                    key,
+                    "means nothing without `client_ca`",
+                    "add `client_ca = \"ca.pem\"`, or delete it",
+                );
+                return None;
+            }
+        }
+        return Some(None);
+    }
+    let ca = ca?;
+    if table.has("crl") && crl.is_none() {
+        return None;
+    }
+    if trusted.is_empty() {
+        let right = "this server sees no certificates itself: add `trusted = [\"10.0.1.9\"]` with the proxies that do, and \
+                     pass them on in `Ssl-Client-Cert`";
+        table.fault("client_ca", "is given, and no proxy is trusted", right);
+        return None;
+    }
+    match Callers::load(Trust { ca, crl }) {
+        Ok(callers) => Some(Some(Certificates { callers, trusted })),
+        Err(problems) => {
+            for problem in problems {
+                let key = if problem.part == Part::Lists { "crl" } else { "client_ca" };
+                let what = format!("`{}` is `{}`, which {}", table.path_of(key), problem.name, problem.what);
+                table.fault_at(table.at(key), what, problem.right);
+            }
+            None
+        }
+    }
 }
 
 fn root_token(table: &Table<'_>) -> Option<RootToken> {
