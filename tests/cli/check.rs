@@ -35,11 +35,17 @@ fn every_key_that_a_file_shows_in_a_comment_exists_with_a_valid_value() {
     authority.leaf(&["front.example"]).write(folder.path(), "front");
     certificates::write(folder.path(), "ca.pem", &authority.cert());
     certificates::write(folder.path(), "ca.crl", &authority.list(&[], 30));
-    fs::write(folder.path().join("root.token"), "0123456789abcdef\n").unwrap();
+    certificates::write(folder.path(), "etcd-ca.pem", &authority.cert());
+    authority.leaf(&["etcd.example"]).write(folder.path(), "etcd-client");
+    for secret in ["root.token", "etcd.password"] {
+        fs::write(folder.path().join(secret), "0123456789abcdef\n").unwrap();
+    }
     for file in conf_files() {
         // Files that a config names are opened: here are some.
         let here = format!("{}/", folder.path().display());
         let text = fs::read_to_string(&file).unwrap().replace("/etc/switchyard/", &here);
+        // What is said of etcd's TLS wants members inside it.
+        let text = text.replace("\"http://10.0.1.", "\"https://10.0.1.");
         let shows_key = |line: &str| {
             line.strip_prefix("# ").and_then(|rest| rest.split_once(" = ")).is_some_and(|(key, value)| {
                 let one_line = !value.ends_with('[');

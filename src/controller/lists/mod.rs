@@ -6,6 +6,7 @@
 //! answers, and says so.
 
 mod cache;
+mod candidates;
 mod commands;
 mod changes;
 mod events;

@@ -98,6 +98,7 @@ pub(super) fn check(ask: &StartVm, count: i64) -> Result<Hardware, OpsError> {
         hw_serial: text(&ask.hw_serial),
         hw_uuid: text(&ask.hw_uuid),
         vnc_password: text(&ask.vnc_password),
+        usb_device: text(&ask.usb_device),
     })
 }
 

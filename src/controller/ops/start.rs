@@ -314,7 +314,6 @@ struct Checked {
     vcpu: Option<u32>,
     vram: Option<u64>,
     group_id: String,
-    usb_device: String,
     hardware: Hardware,
     script: Option<bytes::Bytes>,
     script_terms: ScriptRef,
@@ -379,7 +378,6 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
         vcpu: small("vcpu", ask.vcpu)?,
         vram: small("vram", ask.vram)?.map(u64::from),
         group_id: ask.group_id.clone().unwrap_or_default(),
-        usb_device: ask.usb_device.clone().unwrap_or_default(),
         hardware: hardware::check(ask, count)?,
         script: ask.startup_script.as_deref().map(scripts::decode).transpose()?.filter(|s| !s.is_empty()),
         script_terms: ScriptRef {
@@ -427,9 +425,11 @@ fn spec(
 ) -> InstanceSpec {
     let mut devices = checked.hardware.clone();
     // Those have fields of their own, as they had before there were others.
-    let Hardware { mac_address, vlan_tag, network_mode, disk, port_forwarding_override, .. } = &mut devices;
+    let Hardware { mac_address, vlan_tag, network_mode, usb_device, disk, port_forwarding_override, .. } =
+        &mut devices;
     let (mac_address, vlan_tag) = (std::mem::take(mac_address), std::mem::take(vlan_tag));
-    let (network_mode, disk) = (std::mem::take(network_mode), disk.take());
+    let (network_mode, usb_device) = (std::mem::take(network_mode), std::mem::take(usb_device));
+    let disk = disk.take();
     let port_forwarding_override = port_forwarding_override.take();
     InstanceSpec {
         template: resolved.template,
@@ -447,7 +447,7 @@ fn spec(
         vram: checked.vram,
         mac_address,
         vlan: vlan_tag,
-        usb_device: checked.usb_device.clone(),
+        usb_device,
         network_mode,
         disk,
         port_forwarding_override,

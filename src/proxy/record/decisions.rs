@@ -277,7 +277,7 @@ mod tests {
 
     fn refused(decisions: &Decisions, id: u32, most: usize) {
         let (client, answer) = (IpAddr::from([127, 0, 0, 1]), Answer::NoRoute);
-        let request = RequestId::parse(&id.to_string()).unwrap();
+        let request = RequestId::parse(id.to_string()).unwrap();
         decisions.refused("l", client, &answer, request, (most, crate::clock::now()));
     }
 

@@ -12,13 +12,14 @@ use utoipa::{
 };
 
 use crate::{
-    model::{NodeId, Progress},
+    model::{MacAddress, NodeId, Progress},
     wire::{
         cloud::{Gone, Instances, Nodes, Why},
         distribution::{Distribute, Distribution, RemovalsSent, RemoveFromNodes, Requested},
         events::Events,
         group::{GroupAsk, NodeGroups},
         image::{Image, RestartInstance, SaveImage},
+        mac::MacPool,
         node::{Confirmed, DeleteNode, Node, NodeConfig, NodeGroup, UsbCount},
         ready::Ready,
         status::{ControllerStats, ControllerStatus},
@@ -44,6 +45,7 @@ macro_rules! simple {
 
 simple! {
     NodeId, "NodeId", Type::String, "a node's id";
+    MacAddress, "MacAddress", Type::String, "a MAC address, like `0A:1B:2C:3D:4E:5F`";
     Progress, "Progress", Type::Number, "a share of something done, 0 to 1";
 }
 
@@ -307,6 +309,18 @@ fn templates(to: &mut Document) {
     to.call("get", "/api/v1/usb", "How many USB devices of each name there are")
         .ok::<BTreeMap<String, UsbCount>>("By name")
         .end();
+    to.call("get", "/api/v1/macaddr", "How many MAC addresses the pool has, or a page of them")
+        .query("count", "`true`: how many there are")
+        .query("in_use", "`true`: how many instances have; `false`: how many are free")
+        .query("limit", "A page of so many")
+        .query("last", "That begins behind this one")
+        .ok::<MacPool>("A number, or a page")
+        .end();
+    to.call("put", "/api/v1/macaddr", "Takes back what instances that are gone still have").done().end();
+    to.call("delete", "/api/v1/macaddr", "The same: the pool is a range, and has nothing to be purged of")
+        .done()
+        .end();
+    to.call("get", "/api/v1/vlan", "The VLANs of all nodes").ok::<Vec<String>>("Their ids").end();
 }
 
 fn ours(to: &mut Document) {
