@@ -122,7 +122,9 @@ impl Catalogue {
             // One without a list that counts has to be asked before it does.
             let listings = self.registries.iter().filter_map(|registry| registry.listing.as_ref());
             let oldest = listings.map(|listing| listing.sent).filter(|at| sent <= *at + valid).min();
-            self.writes.forget(|ended| oldest.is_some_and(|oldest| ended + cache < oldest));
+            let shown = |ended| oldest.is_some_and(|oldest| ended + cache < oldest);
+            self.outdate(shown);
+            self.writes.forget(shown);
         }
         debug_assert!(self.holds());
     }
@@ -321,6 +323,26 @@ impl Catalogue {
         let differing = ids.into_iter().filter(|id| !self.is_same(place, id)).cloned().collect();
         if let Some(registry) = self.registries.get_mut(place) {
             registry.differing = differing;
+        }
+    }
+
+    /// Drops versions that were asked for before they would show a write which is forgotten now, for nothing says any more
+    /// that they are old. They are asked for again.
+    fn outdate(&mut self, shown: impl Fn(Duration) -> bool) {
+        if !self.writes.any_ended(&shown) {
+            return;
+        }
+        let mut dropped = false;
+        for registry in &mut self.registries {
+            let before = registry.versions.len();
+            registry.versions.retain(|id, known| {
+                let ended = self.writes.ended(id, &shown);
+                ended.is_none_or(|ended| ended + self.ages.cache < known.sent)
+            });
+            dropped |= registry.versions.len() < before;
+        }
+        if dropped {
+            (0..self.registries.len()).for_each(|place| self.compare(place));
         }
     }
 

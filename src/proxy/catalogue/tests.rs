@@ -129,6 +129,28 @@ fn what_was_written_here_is_the_writers_until_lists_would_show_it() {
 }
 
 #[test]
+fn versions_from_before_a_write_do_not_count_when_its_mark_is_gone() {
+    let mut catalogue = both("a", "a");
+    let about = id("a");
+    catalogue.versions(0, id("a"), versions("1", ""), at(61));
+    catalogue.versions(1, id("a"), versions("1", ""), at(61));
+    assert_eq!(standing(&catalogue, "a", 61), Standing::Same);
+    let begun = catalogue.begin(About::Template(&about));
+    catalogue.end(About::Template(&about), begun, false, at(62));
+    // The replica's list does not count any more when the writer's shows the write, so nobody waits for it.
+    catalogue.listed(0, list("a"), at(93));
+    assert_eq!(catalogue.written(), Some(0));
+    catalogue.listed(1, list("a"), at(93));
+    assert!(matches!(standing(&catalogue, "a", 93), Standing::Differs { .. }));
+    assert_eq!([catalogue.wanted(0, at(93)), catalogue.wanted(1, at(93))], [[id("a")], [id("a")]]);
+    catalogue.versions(0, id("a"), versions("2", ""), at(93));
+    catalogue.versions(1, id("a"), versions("1", ""), at(93));
+    assert!(matches!(standing(&catalogue, "a", 93), Standing::Differs { .. }));
+    catalogue.versions(1, id("a"), versions("2", ""), at(94));
+    assert_eq!(standing(&catalogue, "a", 94), Standing::Same);
+}
+
+#[test]
 fn a_refused_write_leaves_no_mark() {
     let mut catalogue = both("a7", "a7");
     let about = id("a");

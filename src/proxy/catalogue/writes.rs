@@ -82,6 +82,17 @@ impl Writes {
         }
     }
 
+    /// Whether any has ended that is `shown`.
+    pub(super) fn any_ended(&self, shown: impl Fn(Duration) -> bool) -> bool {
+        self.of.values().chain([&self.any]).any(|mark| mark.ended.is_some_and(&shown))
+    }
+
+    /// When the last that bears on this template has ended, of those that are `shown`.
+    pub(super) fn ended(&self, id: &TemplateId, shown: impl Fn(Duration) -> bool) -> Option<Duration> {
+        let own = self.of.get(id).and_then(|mark| mark.ended);
+        [own, self.any.ended].into_iter().flatten().filter(|ended| shown(*ended)).max()
+    }
+
     pub(super) fn count(&self) -> Option<usize> {
         (self.any == Mark::default()).then_some(self.of.len())
     }
