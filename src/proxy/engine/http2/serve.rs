@@ -376,12 +376,13 @@ fn one(
     end: End,
     begun: Result<Begun, Refusal>,
 ) -> impl Future<Output = ()> {
-    let cut = end.is_cut();
-    let mut client = Client::new(Stream::Http2(Box::new(end)), from, worker.timers.slot());
-    // How the connection goes on is not the stream's to say; and what was not ended is reset. Boxed, for the same reason.
+    let end = Box::new(end);
     async move {
+        // By what came right behind it: this runs when all of that was taken in.
+        let cut = end.is_cut();
+        let mut client = Client::new(Stream::Http2(end), from, worker.timers.slot());
+        // How the connection goes on is not the stream's to say; and what was not ended is reset. Boxed, for the same reason.
         match begun {
-            // By what came right behind it.
             Ok(begun) if cut => exchange::gone(worker, begun),
             Ok(begun) => drop(Box::into_pin(boxed(|| exchange::run(worker, &mut client, begun))).await),
             Err(refusal) => Box::pin(respond::refuse(worker, &mut client, &Answer::Refused(refusal))).await,
