@@ -30,6 +30,19 @@ pub enum InstanceState {
 }
 
 impl InstanceState {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Scheduling,
+        Self::Pulling,
+        Self::Started,
+        Self::Stopping,
+        Self::Stopped,
+        Self::Terminating,
+        Self::Terminated,
+        Self::Error,
+        Self::Pushing,
+    ];
+
     /// The word of the APIs, logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -47,3 +47,33 @@ pub enum NodeState {
     #[serde(rename = "Drain Mode")]
     DrainMode,
 }
+
+impl NodeState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Active, Self::Offline, Self::InvalidLicense, Self::Updating, Self::Unhealthy, Self::DrainMode];
+
+    /// The word of the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "Active",
+            Self::Offline => "Offline",
+            Self::InvalidLicense => "Inactive (Invalid License)",
+            Self::Updating => "Updating",
+            Self::Unhealthy => "Unhealthy",
+            Self::DrainMode => "Drain Mode",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_read_and_written_by_its_word() {
+        for state in NodeState::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use indicatif::HumanBytes;
 
-use super::{Failure, Printer, find, state};
+use super::{Failure, Printer, find};
 use crate::{
     cli::{
         cloud::{View, or_dash},
@@ -38,8 +38,8 @@ pub(super) async fn list(args: &List, printer: Printer) -> Result<(), Failure> {
     let reach = &args.shown.reach;
     let client = reach.client()?;
     let takes = |node: &Node| {
-        let is = state(node);
-        (args.state.is_empty() || args.state.iter().any(|wanted| wanted.eq_ignore_ascii_case(&is)))
+        let is = node.state.as_str();
+        (args.state.is_empty() || args.state.iter().any(|wanted| wanted.eq_ignore_ascii_case(is)))
             && args
                 .group
                 .as_ref()
@@ -76,7 +76,7 @@ fn listed(all: &[Node]) -> String {
         let cells = [
             node.node_id.clone(),
             or_dash(&node.node_name),
-            state(node),
+            node.state.as_str().to_owned(),
             format!("{}/{}", node.vm_count, node.capacity),
             node.host_arch.as_str().to_owned(),
             HumanBytes(node.free_disk_space).to_string(),
@@ -97,7 +97,7 @@ fn page(node: &Node) -> String {
         }
     };
     line("name", node.node_name.clone());
-    line("state", state(node));
+    line("state", node.state.as_str().to_owned());
     line("host", node.ip_address.clone());
     line("machine", format!("{}, {} cores, {} GB", node.host_arch.as_str(), node.cpu_count, node.ram));
     line("VMs", format!("{} of {} run", node.vm_count, node.capacity));

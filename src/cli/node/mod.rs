@@ -64,9 +64,3 @@ async fn find(reach: &Reach, client: &Controllers, named: &str) -> Result<Node, 
         )),
     }
 }
-
-/// The word of the API.
-fn state(node: &Node) -> String {
-    let word = serde_json::to_value(node.state).ok();
-    word.and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
-}

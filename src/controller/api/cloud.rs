@@ -3,7 +3,6 @@
 
 use axum::extract::{Path, State};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::de::DeserializeOwned;
 
 use super::{
     Api,
@@ -19,7 +18,7 @@ use crate::{
             look::{From, InstanceFilter, NodeFilter},
         },
     },
-    model::{InstanceId, NodeId, Timestamp},
+    model::{InstanceId, InstanceState, NodeId, NodeState, Timestamp},
     wire::{
         cloud::{Instances, Nodes, Why},
         events::Events,
@@ -114,31 +113,31 @@ fn limit(asked: &Asked) -> Result<usize, Fail> {
     }
 }
 
+/// What a list may be asked for by its word.
+trait Word: Copy + 'static {
+    const ALL: &'static [Self];
+    fn word(self) -> &'static str;
+}
+
+impl Word for InstanceState {
+    const ALL: &'static [Self] = &Self::ALL;
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Word for NodeState {
+    const ALL: &'static [Self] = &Self::ALL;
+    fn word(self) -> &'static str {
+        self.as_str()
+    }
+}
+
 /// States by their words, in any case, several with commas between them.
-fn states<T: DeserializeOwned>(asked: &Asked) -> Result<Vec<T>, Fail> {
-    const WORDS: [&str; 15] = [
-        "Scheduling",
-        "Pulling",
-        "Started",
-        "Stopping",
-        "Stopped",
-        "Terminating",
-        "Terminated",
-        "Error",
-        "Pushing",
-        "Active",
-        "Offline",
-        "Inactive (Invalid License)",
-        "Updating",
-        "Unhealthy",
-        "Drain Mode",
-    ];
-    let of = |word: &str| {
-        let known = WORDS.iter().find(|known| known.eq_ignore_ascii_case(word));
-        known.and_then(|word| serde_json::from_value(serde_json::Value::from(*word)).ok())
-    };
+fn states<T: Word>(asked: &Asked) -> Result<Vec<T>, Fail> {
+    let of = |word: &str| T::ALL.iter().copied().find(|state| state.word().eq_ignore_ascii_case(word));
     let wrong = |word: &str| {
-        let known = WORDS.iter().filter(|word| of(word).is_some()).copied().collect::<Vec<_>>().join("`, `");
+        let known = T::ALL.iter().map(|state| state.word()).collect::<Vec<_>>().join("`, `");
         let word: String = word.chars().filter(|c| !c.is_control()).take(64).collect();
         Fail::bad(format!("`state`: there is no `{word}`; there are `{known}`"))
     };
@@ -177,7 +176,6 @@ fn first_revision<K>(cursor: Option<(i64, K)>, now: i64) -> Result<i64, Fail> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{InstanceState, NodeState};
 
     fn asked(key: &str, value: &str) -> Asked {
         Asked::of(&[(key, value)])
