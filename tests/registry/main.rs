@@ -28,6 +28,7 @@ mod soak;
 mod quotas;
 mod scrub;
 mod skopeo;
+mod library;
 mod curl;
 mod large;
 mod replication;
