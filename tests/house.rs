@@ -31,7 +31,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("config", &["wire", "telemetry", "tls"]),
     ("import", &["config"]),
     ("supervise", &["telemetry"]),
-    ("http", &["telemetry", "wire", "supervise"]),
+    ("http", &["telemetry", "wire", "supervise", "tls"]),
     ("store", &["config", "telemetry", "supervise", "tls", "wire"]),
     ("health", &["config", "telemetry", "supervise", "wire", "tls"]),
     ("auth", &["config", "wire", "http", "telemetry", "supervise", "tls"]),

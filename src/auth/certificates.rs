@@ -1,36 +1,47 @@
-//! Callers that a proxy in front knows by their certificates (`reference/authentication.md` §3.2).
+//! Callers that are known by their certificates (`reference/authentication.md` §3): those that this server sees itself, and
+//! those that a proxy in front has seen (§3.2).
 //!
-//! The headers are looked at only when the connection comes from a configured proxy, and the certificate in them is
-//! verified again: what anybody else sends is no credential.
+//! Headers are looked at only when the connection comes from a configured proxy, and the certificate in them is verified
+//! again: what anybody else sends is no credential. The certificate of a connection speaks for what its client asks itself,
+//! and never for what it passes on: a proxy's would make its every client the proxy.
 
-use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::http::HeaderMap;
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
 use super::{Refusal, Who};
 use crate::{
-    clock,
     config::auth::Certificates,
-    supervise::Stop,
-    tls::{Callers, Unknown},
+    http::Peer,
+    tls::{Caller, Unknown},
     wire::headers,
 };
 
-/// The files are looked at so often.
-const EVERY: Duration = Duration::from_secs(10);
+/// What a request has that somebody has passed on.
+const PASSED_ON: [&str; 5] =
+    ["x-forwarded-for", "forwarded", "via", headers::CLIENT_VERIFY, headers::CLIENT_CERT];
 
-/// A revocation list that ends so soon is told of, once an hour.
-const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Looks between two such words.
-const SAID: u32 = 360;
-
-/// Who it is by the headers of the proxy at `peer`.
-pub(super) fn who(known: &Certificates, fields: &HeaderMap, peer: Option<IpAddr>) -> Result<Who, Refusal> {
-    if !peer.is_some_and(|peer| known.trusted.iter().any(|network| network.contains(peer))) {
-        return Err(Refusal::Missing);
+/// Who it is by certificate; `peer` has the connection.
+pub(super) fn who(
+    known: Option<&Certificates>,
+    fields: &HeaderMap,
+    peer: Option<&Peer>,
+) -> Result<Who, Refusal> {
+    let peer = peer.ok_or(Refusal::Missing)?;
+    let address = peer.address.ip();
+    let trusted = known.filter(|known| known.trusted.iter().any(|network| network.contains(address)));
+    match (trusted, &peer.shown) {
+        (Some(known), _) if fields.contains_key(headers::CLIENT_VERIFY) => told(known, fields),
+        (_, Some(shown)) if !PASSED_ON.iter().any(|name| fields.contains_key(*name)) => {
+            looked_at(shown.caller())
+        }
+        _ => Err(Refusal::Missing),
     }
+}
+
+/// Who it is by the headers of a proxy that may say so.
+fn told(known: &Certificates, fields: &HeaderMap) -> Result<Who, Refusal> {
     let only = |name: &str| {
         let mut all = fields.get_all(name).iter();
         match (all.next(), all.next()) {
@@ -44,42 +55,15 @@ pub(super) fn who(known: &Certificates, fields: &HeaderMap, peer: Option<IpAddr>
         return Err(Refusal::Missing);
     }
     let escaped = only(headers::CLIENT_CERT)?.ok_or(Refusal::Unreadable)?;
-    match known.callers.look(escaped) {
-        Ok(caller) => Ok(Who::Certificate(Arc::new(caller))),
-        Err(why) => {
-            debug!(why = %why, "certificate from a proxy refused");
-            Err(if matches!(why, Unknown::Denied(_)) { Refusal::Wrong } else { Refusal::Unreadable })
-        }
-    }
+    looked_at(known.callers.look(escaped))
 }
 
-/// Takes what is new in the files until `stop`, and says in time when a revocation list ends.
-pub async fn keep(callers: Callers, stop: Stop) -> Result<(), Infallible> {
-    let (mut looks, mut wrong) = (0, false);
-    loop {
-        let of = callers.clone();
-        match tokio::task::spawn_blocking(move || of.refresh()).await {
-            Ok(Ok(true)) => info!("new authorities or revocation lists of callers were taken"),
-            Ok(Ok(false)) => {}
-            Ok(Err(problems)) if !wrong => {
-                for problem in &problems {
-                    error!(file = %problem.name, why = %problem.what, "authorities or revocation lists of callers cannot be used; those before are");
-                }
-            }
-            Ok(Err(_)) => {}
-            Err(gone) => error!(error = %gone, "looking at the files of callers' certificates failed"),
-        }
-        wrong = callers.trouble();
-        let ends = callers.list_until().filter(|until| clock::wall().plus(SOON) >= *until);
-        if let Some(until) = ends
-            && looks % SAID == 0
-        {
-            warn!(until = %until, "revocation list of callers' certificates ends soon or has ended; then no certificate is good");
-        }
-        looks += 1;
-        tokio::select! {
-            () = stop.requested() => return Ok(()),
-            () = tokio::time::sleep(EVERY) => {}
+fn looked_at(looked: Result<Caller, Unknown>) -> Result<Who, Refusal> {
+    match looked {
+        Ok(caller) => Ok(Who::Certificate(Arc::new(caller))),
+        Err(why) => {
+            debug!(why = %why, "certificate refused");
+            Err(if matches!(why, Unknown::Denied(_)) { Refusal::Wrong } else { Refusal::Unreadable })
         }
     }
 }

@@ -77,7 +77,7 @@ pub async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -
         request.extensions_mut().insert(Who::Anybody);
         return next.run(request).await;
     }
-    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| peer.0.0.ip());
+    let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| &peer.0);
     let who = gate.auth.asks(request.headers(), peer).await;
     match who.and_then(|who| allowed(who, request.uri().path())) {
         Ok(who) => {

@@ -6,7 +6,8 @@
 //!   routes       API keys, and the two steps by which a key's holder comes to a session
 //!   keys         what an API key is; where they are kept is the roles' own
 //!   seal         secrets and session tokens that every server of a kind can check     pure
-//!   certificates callers that a proxy in front knows by theirs
+//!   certificates callers that are known by theirs, here or at a proxy in front
+//!   files        what certificates are read from, looked at again while the server runs
 //!   rsa used     encryption to a key's holder; no secret is good twice
 //! ```
 //!
@@ -15,7 +16,8 @@
 //! becomes of a key becomes of its sessions.
 
 mod credential;
-pub mod certificates;
+mod certificates;
+pub mod files;
 pub mod gate;
 pub mod keys;
 pub mod routes;
@@ -23,10 +25,7 @@ pub mod rsa;
 pub mod seal;
 mod used;
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::http::HeaderMap;
@@ -36,6 +35,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     clock,
     config::auth::{Auth as Config, Certificates},
+    http::Peer,
     model::ApiKeyId,
     tls::Caller,
     wire::apikey::{Session, Shaken},
@@ -163,12 +163,12 @@ impl Auth {
         self.0.sessions.as_ref()
     }
 
-    /// Who asks, by what its request and the proxy at `peer` show. `Authorization` goes first, and a bad one never counts
-    /// as none.
-    async fn asks(&self, fields: &HeaderMap, peer: Option<IpAddr>) -> Result<Who, Refusal> {
-        match (credential::read(fields), &self.0.certificates) {
-            (Given::Nothing, Some(known)) if self.0.enabled => certificates::who(known, fields, peer),
-            (given, _) => self.who(given).await,
+    /// Who asks, by what its request and its connection show. `Authorization` goes first, and a bad one never counts as
+    /// none.
+    async fn asks(&self, fields: &HeaderMap, peer: Option<&Peer>) -> Result<Who, Refusal> {
+        match credential::read(fields) {
+            Given::Nothing if self.0.enabled => certificates::who(self.0.certificates.as_ref(), fields, peer),
+            given => self.who(given).await,
         }
     }
 

@@ -1,15 +1,8 @@
 //! Keys that operators may know from the design or from newer versions: refused with a word that helps.
 
 /// Keys of later versions; `*` stands for a name. A key leaves this list when its code arrives.
-const PLANNED: &[&str] = &[
-    "service.*.transfer",
-    "service.*.upstreams.public_url",
-    "storage.s3",
-    "server.tls",
-    "agent.tls",
-    "oidc",
-    "events",
-];
+const PLANNED: &[&str] =
+    &["service.*.transfer", "service.*.upstreams.public_url", "storage.s3", "agent.tls", "oidc", "events"];
 
 /// Keys that are written elsewhere.
 const MOVED: &[(&str, &str)] = &[

@@ -346,6 +346,13 @@ impl<'r> Table<'r> {
         self.list(key, read)
     }
 
+    /// As [`Table::sub`], with variables for its keys: `SWITCHYARD_SECTION_KEY`.
+    pub(super) fn sub_with_variables(&self, key: &'static str, section: &'static str) -> Table<'r> {
+        let mut table = self.sub(key);
+        table.section = Some(section);
+        table
+    }
+
     /// A table inside this one; empty if there is none.
     pub(super) fn sub(&self, key: &'static str) -> Table<'r> {
         self.known.borrow_mut().push(key);

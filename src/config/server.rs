@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Address;
-use crate::telemetry::LogFormat;
+use crate::{telemetry::LogFormat, tls};
 
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct Server {
     pub advertise: Option<Address>,
     /// Where it stands, for those.
     pub zone: Option<String>,
+    /// Everything goes inside TLS, if there is some.
+    pub tls: Option<tls::Server>,
 }
 
 impl Server {

@@ -36,6 +36,8 @@ enum Form {
     Switch,
     /// In the words of Go, in which the vendor's services read it.
     Flag,
+    /// `tls_1.2` becomes `1.2`; older ones are not spoken here.
+    Version,
 }
 
 /// A variable that sets a key of ours.
@@ -85,6 +87,19 @@ const SWITCHED: &[(&str, &[Honoured])] = &[
     ),
 ];
 
+/// Those that count only while `ANKA_USE_HTTPS` is on, and then in place of others of their names, at both roles.
+const SECURED: &[Honoured] = &[
+    ("ANKA_SERVER_CERT", (SERVER_TLS, "cert"), Form::Same),
+    ("ANKA_SERVER_KEY", (SERVER_TLS, "key"), Form::Same),
+    ("ANKA_CA_CERT", (SERVER_TLS, "client_ca"), Form::Same),
+    ("ANKA_ROOT_CERT", (SERVER_TLS, "client_ca"), Form::Same),
+    ("ANKA_CRL", (SERVER_TLS, "crl"), Form::Same),
+    ("ANKA_MIN_TLS_VERSION", (SERVER_TLS, "min_version"), Form::Version),
+];
+
+/// `[server.tls]`, as its variables have it.
+const SERVER_TLS: &str = "server_tls";
+
 const REGISTRY: &[Honoured] = &[
     ("ANKA_LISTEN_ADDR", ("server", "listen"), Form::Listen),
     ("ANKA_BASE_PATH", ("storage", "disk"), Form::Same),
@@ -123,12 +138,13 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_USE_ETCD_LOGIN", "it says whether the two beside it count"),
     ("ANKA_ETCD_USERNAME", "`ANKA_USE_ETCD_LOGIN` is not on"),
     ("ANKA_ETCD_PASSWORD", "`ANKA_USE_ETCD_LOGIN` is not on"),
-    ("ANKA_USE_HTTPS", "this version has no TLS"),
-    ("ANKA_SERVER_*", "this version has no TLS"),
-    ("ANKA_SKIP_TLS_VERIFICATION", "this version has no TLS"),
-    ("ANKA_M*_TLS_VERSION", "this version has no TLS"),
-    ("ANKA_CIPHER_SUITES", "this version has no TLS"),
-    ("ANKA_TLS_HANDSHAKE_TIMEOUT", "this version has no TLS"),
+    ("ANKA_USE_HTTPS", "it says whether those beside it count"),
+    ("ANKA_SERVER_*", "`ANKA_USE_HTTPS` is not on"),
+    ("ANKA_SKIP_TLS_VERIFICATION", "certificates of servers are always checked"),
+    ("ANKA_MIN_TLS_VERSION", "`ANKA_USE_HTTPS` is not on"),
+    ("ANKA_MAX_TLS_VERSION", "the newest version that both know is spoken"),
+    ("ANKA_CIPHER_SUITES", "use `suites` in `[server.tls]`, with IANA names"),
+    ("ANKA_TLS_HANDSHAKE_TIMEOUT", "a connection and its handshake have one limit together"),
     (
         "ANKA_ENABLE_INGRESS_NGINX",
         "certificates in headers are believed of the proxies in `trusted` of `[auth]` alone",
@@ -164,10 +180,6 @@ const IGNORED: &[(&str, &str)] = &[
 
 /// Switches that close a door, and what to do instead. Turned on, they are a fault: ignoring one would open it.
 const DOORS: &[(&str, &str)] = &[
-    (
-        "ANKA_USE_HTTPS",
-        "this version has no TLS and would answer in the clear: put a TLS proxy before it, and unset it",
-    ),
     ("ANKA_ENABLE_CONTROLLER_AUTHORIZATION", EVERYTHING),
     ("ANKA_ENABLE_REGISTRY_AUTHORIZATION", EVERYTHING),
     ("ANKA_ENABLE_AUTHORIZATION", EVERYTHING),
@@ -182,7 +194,7 @@ const NO_COUNTERPART: &str = "this version has nothing that it would set";
 
 /// For a controller.
 pub(super) fn controller(env: &Env) -> Translated {
-    let mut honoured = CONTROLLER.to_vec();
+    let mut honoured = secured(env, CONTROLLER);
     for (switch, more) in SWITCHED {
         if env.get(switch).is_some_and(on) {
             honoured.extend(*more);
@@ -206,14 +218,25 @@ const LOCAL: &str = "ANKA_LOCAL_ANKA_REGISTRY";
 
 /// For a registry.
 pub(super) fn registry(env: &Env) -> Translated {
-    translate(env, REGISTRY)
+    translate(env, &secured(env, REGISTRY))
+}
+
+/// These, and those of TLS while its switch is on.
+fn secured(env: &Env, all: &[Honoured]) -> Vec<Honoured> {
+    let mut honoured = all.to_vec();
+    if env.get("ANKA_USE_HTTPS").is_some_and(on) {
+        honoured.retain(|(name, ..)| !SECURED.iter().any(|(other, ..)| name == other));
+        honoured.extend(SECURED);
+    }
+    honoured
 }
 
 fn translate(env: &Env, honoured: &[Honoured]) -> Translated {
     let mut translated = Translated::default();
     for (variable, key, form) in honoured {
         let Some((name, text)) = read(env, variable, *form, &mut translated.faults) else { continue };
-        let path = format!("{}.{}", key.0, key.1);
+        let table = if key.0 == SERVER_TLS { "server.tls" } else { key.0 };
+        let path = format!("{table}.{}", key.1);
         let ours = super::env::variable(key.0, key.1);
         let (honoured, note) = if env.get(&ours).is_some() {
             (false, format!("`{ours}` is set too and wins"))
@@ -222,6 +245,15 @@ fn translate(env: &Env, honoured: &[Honoured]) -> Translated {
             (true, format!("sets `{path}`"))
         };
         translated.notes.push(EnvNote { variable: name.into(), honoured, text: note });
+    }
+    if let Some(variable) = Some("ANKA_USE_HTTPS").filter(|name| env.get(name).is_some_and(on)) {
+        // No key, and yet the table is wanted: without its certificate it is a fault, and never plain HTTP.
+        translated.stands.insert((SERVER_TLS, ""), stand(variable, String::new()));
+        if let Some(ca) = translated.stands.get(&(SERVER_TLS, "client_ca")) {
+            // The vendor's servers ask and do not insist: users and their browsers have none.
+            let asks = Stand { text: "optional".into(), ..ca.clone() };
+            translated.stands.insert((SERVER_TLS, "client_auth"), asks);
+        }
     }
     for (variable, right) in DOORS {
         if env.get(variable).is_some_and(on) {
@@ -271,6 +303,10 @@ fn read<'a>(env: &Env, variable: &'a str, form: Form, faults: &mut Vec<Fault>) -
         Form::Switch => on(text).to_string(),
         Form::Flag if matches!(text, "1" | "t" | "T" | "TRUE" | "True") => "true".to_owned(),
         Form::Flag if matches!(text, "0" | "f" | "F" | "FALSE" | "False") => "false".to_owned(),
+        Form::Version => match text.strip_prefix("tls_") {
+            Some("1.0" | "1.1") => "1.2".to_owned(),
+            version => version.unwrap_or(text).to_owned(),
+        },
         Form::Same | Form::Listen | Form::Flag => text.to_owned(),
     };
     Some((variable, text))
@@ -361,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_switch_that_closes_a_door_is_not_ignored() {
-        for variable in ["ANKA_ENABLE_AUTHORIZATION", "ANKA_USE_HTTPS"] {
+        for variable in ["ANKA_ENABLE_AUTHORIZATION", "ANKA_ENABLE_RESOURCE_MANAGEMENT"] {
             for on in ["true", "TRUE", "1", "yes"] {
                 assert_eq!(registry(&env(&[(variable, on)])).faults.len(), 1, "{variable}={on}");
             }
@@ -369,6 +405,28 @@ mod tests {
                 assert_eq!(controller(&env(&[(variable, off)])).faults, [], "{variable}={off}");
             }
         }
+    }
+
+    #[test]
+    fn certificates_are_the_servers_own_while_it_speaks_tls_itself_and_callers_in_headers_otherwise() {
+        let given = [
+            ("ANKA_SERVER_CERT", "/s.pem"),
+            ("ANKA_SERVER_KEY", "/s.key"),
+            ("ANKA_CA_CERT", "/ca.pem"),
+            ("ANKA_CRL", "/ca.crl"),
+            ("ANKA_MIN_TLS_VERSION", "tls_1.1"),
+        ];
+        let on = registry(&env(&[&given[..], &[("ANKA_USE_HTTPS", "true")]].concat()));
+        let of = |key| on.stands[&(SERVER_TLS, key)].text.as_str();
+        assert_eq!((of("cert"), of("key"), of("client_ca")), ("/s.pem", "/s.key", "/ca.pem"));
+        assert_eq!((of("crl"), of("min_version"), of("client_auth")), ("/ca.crl", "1.2", "optional"));
+        assert!(!on.stands.contains_key(&("auth", "client_ca")));
+        assert!(on.notes.iter().any(|note| note.text == "sets `server.tls.cert`"), "{:?}", on.notes);
+        let off = controller(&env(&given));
+        assert_eq!(off.stands[&("auth", "client_ca")].text, "/ca.pem");
+        assert!(!off.stands.keys().any(|(section, _)| *section == SERVER_TLS));
+        let alone = controller(&env(&[("ANKA_USE_HTTPS", "1")]));
+        assert!(alone.stands.keys().any(|(section, _)| *section == SERVER_TLS), "it must not serve plainly");
     }
 
     #[test]

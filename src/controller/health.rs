@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use super::standing::Findings;
 use crate::{
+    auth::files::Files,
     clock,
     http::Readiness,
     store::StoreError,
@@ -42,6 +43,7 @@ struct State {
     held_nodes: usize,
     unreadable: usize,
     store: Findings,
+    files: Option<Files>,
 }
 
 impl Health {
@@ -105,6 +107,11 @@ impl Health {
         self.with(|state| state.unreadable = count);
     }
 
+    /// The certificates that it has in use.
+    pub(super) fn set_files(&self, files: Files) {
+        self.with(|state| state.files = Some(files));
+    }
+
     /// What was found about the store's members.
     pub(super) fn set_store(&self, found: Findings) {
         self.with(|state| state.store = found);
@@ -142,6 +149,7 @@ impl Readiness for Health {
                 why.push(format!("{} records cannot be read and are left alone", state.unreadable));
             }
             why.extend(state.store.why.iter().cloned());
+            why.extend(state.files.iter().flat_map(Files::why));
             // Nobody is helped by a write that the store will refuse.
             let write = loaded && state.down.is_none() && !state.store.full;
             Ready {

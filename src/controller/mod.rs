@@ -46,7 +46,7 @@ pub use self::core::Core;
 pub use health::Health;
 
 use crate::{
-    auth,
+    auth::files::Files,
     config::controller::{Controller as Config, StoreKind},
     http::{self, BindError},
     store::{
@@ -159,15 +159,20 @@ impl Controller {
     pub async fn run(self, stop: Stop) -> Result<(), ControllerError> {
         let grace = self.config.server.grace;
         let reached = self.config.server.reached_at(self.address).to_string();
-        if let Some(known) = &self.config.auth.certificates {
-            let callers = known.callers.clone();
-            let name = format!("controller {}: certificates", self.config.server.name);
+        let tls = self.config.server.tls.clone();
+        let callers = self.config.auth.certificates.as_ref().map(|known| known.callers.clone());
+        let name = format!("controller {}: certificates", self.config.server.name);
+        let core = Core::start(self.config, self.store, &self.tasks, reached)?;
+        let files = Files::new(tls.clone(), callers, &core.metrics)?;
+        if !files.are_none() {
+            core.health.set_files(files.clone());
             self.tasks.start(Stage::Loops, name, OnEnd::Restart(self::core::RESTART), move |stop| {
-                auth::certificates::keep(callers.clone(), stop)
+                files.clone().keep(stop)
             });
         }
-        let core = Core::start(self.config, self.store, &self.tasks, reached)?;
+        let tls = tls.map(|tls| http::Secure::new(tls, &core.metrics)).transpose()?;
         let app = App { ops: core.ops, health: core.health, metrics: core.metrics, stop: stop.clone() };
-        http::serve(self.listener, api::router(app)?, stop, grace).await.map_err(ControllerError::Serve)
+        let router = api::router(app)?;
+        http::serve(self.listener, tls, router, stop, grace).await.map_err(ControllerError::Serve)
     }
 }

@@ -11,6 +11,7 @@ mod guarded;
 mod health_routes;
 mod part;
 mod request_id;
+mod secured;
 mod serve;
 
 pub use access::{AccessLog, AccessWriter};
@@ -20,4 +21,5 @@ pub use body_room::{BodyRoom, RoomError, WholeBody, linger};
 pub use health_routes::{Readiness, health_routes};
 pub use part::{Part, Parts, read, with_parts};
 pub use request_id::{RequestIdLayerState, request_id};
+pub use secured::Secure;
 pub use serve::{Peer, serve, serve_files};

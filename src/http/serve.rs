@@ -7,36 +7,63 @@ use tokio::net::TcpListener;
 
 #[cfg(target_os = "linux")]
 use super::guarded::GuardedIo;
-use super::guarded::{Guarded, PATIENCE, Patience};
-use crate::supervise::Stop;
+use super::{
+    guarded::{Guarded, PATIENCE, Patience},
+    secured::Secure,
+};
+use crate::{supervise::Stop, tls::Shown};
 
 /// Who has connected; an `axum::extract::ConnectInfo` of every request.
-#[derive(Debug, Clone, Copy)]
-pub struct Peer(pub SocketAddr);
+#[derive(Debug, Clone)]
+pub struct Peer {
+    /// From where.
+    pub address: SocketAddr,
+    /// With which certificate, where this server has TLS of its own and asks for one.
+    pub shown: Option<Shown>,
+}
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self { address, shown: None }
+    }
+}
 
 impl Connected<IncomingStream<'_, Guarded>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Guarded>) -> Self {
-        Self(*stream.remote_addr())
+        Self::from(*stream.remote_addr())
     }
 }
 
 /// Serves until `stop`, then stops accepting and lets running requests end within `grace`.
 ///
 /// Long polls must watch the same stop themselves, or they use the whole grace. A client that stops reading its
-/// answer is cut off after a minute.
-pub async fn serve(listener: TcpListener, router: Router, stop: Stop, grace: Duration) -> io::Result<()> {
-    serve_with(PATIENCE, listener, router, stop, grace).await
+/// answer is cut off after a minute. Everything goes inside TLS, where there is some.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Secure>,
+    router: Router,
+    stop: Stop,
+    grace: Duration,
+) -> io::Result<()> {
+    match tls {
+        Some(tls) => tls.serve(PATIENCE, listener, router, stop, grace).await,
+        None => serve_with(PATIENCE, listener, router, stop, grace).await,
+    }
 }
 
 /// As [`serve`]. Below `paths`, plain requests for what lies in files are answered without copying it
-/// ([`super::with_parts`]), where the system can do that.
+/// ([`super::with_parts`]), where the system can do that and there is no TLS.
 pub async fn serve_files(
     listener: TcpListener,
+    tls: Option<Secure>,
     router: Router,
     paths: &'static [&'static str],
     stop: Stop,
     grace: Duration,
 ) -> io::Result<()> {
+    if tls.is_some() {
+        return serve(listener, tls, router, stop, grace).await;
+    }
     #[cfg(target_os = "linux")]
     {
         serve_files_with(PATIENCE, listener, router, paths, stop, grace).await
@@ -44,7 +71,7 @@ pub async fn serve_files(
     #[cfg(not(target_os = "linux"))]
     {
         let _copied = paths;
-        serve(listener, router, stop, grace).await
+        serve(listener, None, router, stop, grace).await
     }
 }
 
@@ -102,7 +129,7 @@ impl axum::serve::Listener for HandedOver {
 #[cfg(target_os = "linux")]
 impl Connected<IncomingStream<'_, HandedOver>> for Peer {
     fn connect_info(stream: IncomingStream<'_, HandedOver>) -> Self {
-        Self(*stream.remote_addr())
+        Self::from(*stream.remote_addr())
     }
 }
 
@@ -117,7 +144,7 @@ async fn serve_with(
 }
 
 /// Stops accepting with the stop, and ends with the last answer.
-async fn until_stop<L>(listener: L, router: Router, stop: Stop) -> io::Result<()>
+pub(super) async fn until_stop<L>(listener: L, router: Router, stop: Stop) -> io::Result<()>
 where
     L: axum::serve::Listener<Addr: std::fmt::Debug>,
     Peer: for<'a> Connected<IncomingStream<'a, L>>,
@@ -130,7 +157,7 @@ where
 }
 
 /// Cuts what is still running at the end of the grace.
-async fn within(
+pub(super) async fn within(
     serving: impl Future<Output = io::Result<()>>,
     stop: Stop,
     grace: Duration,

@@ -313,7 +313,7 @@ impl Proxy {
         let engine = engine.run(live, metrics, records, transfers, running.ending.clone());
         // A successor answers for this process at once, whatever else waits for the stop.
         let admin_stop = StopSource::new();
-        let admin = crate::http::serve(admin, routes, admin_stop.stop(), grace);
+        let admin = crate::http::serve(admin, None, routes, admin_stop.stop(), grace);
         let beside = async {
             running.up.requested().await;
             handle.begin(link, control).await;

@@ -141,7 +141,7 @@ impl Asked {
         let forwarded = request.headers().get("x-forwarded-for").and_then(|value| value.to_str().ok());
         Self {
             id: extensions.get::<RequestIdLayerState>().map(|id| id.0.to_string()).unwrap_or_default(),
-            client: peer.map(|peer| peer.0.0.ip().to_canonical().to_string()),
+            client: peer.map(|peer| peer.0.address.ip().to_canonical().to_string()),
             forwarded_for: forwarded.map(short),
             method: request.method().clone(),
             path: short(request.uri().path()),

@@ -34,18 +34,19 @@ use super::{
 };
 use crate::{
     auth::{
-        Auth, certificates, gate,
+        Auth,
+        files::Files,
+        gate,
         routes::{Manner, routes},
     },
     client::Login,
     clock,
     config::{
         self, BaseUrl,
-        auth::Certificates,
         registry::{Members, Role},
     },
     http::{
-        AccessLog, AccessWriter, BindError, BodyRoom, bind, health_routes, request_id, serve_files,
+        AccessLog, AccessWriter, BindError, BodyRoom, Secure, bind, health_routes, request_id, serve_files,
         write_address_file,
     },
     model::{Position, full_version},
@@ -139,8 +140,10 @@ pub struct Registry {
     scrubber: Option<Scrubber>,
     /// Of a writer: fetches what was damaged from its peers.
     heals: Option<Fetcher>,
-    /// Whose certificates are good, if any are asked for.
-    certificates: Option<Certificates>,
+    /// The certificates that it has in use.
+    files: Files,
+    /// Everything goes inside it, if there is some.
+    tls: Option<Secure>,
     /// Shown to the other registries.
     login: Login,
     /// Makes it known to proxies.
@@ -211,6 +214,9 @@ impl Registry {
         let keys = Arc::new(ApiKeys::new(repositories.clone()));
         let gate = gate::Gate::new(Auth::new(&config.auth, "registry", keys), &metrics.all)?;
         let (notes, upkeep) = (Notes::default(), config.upkeep.clone());
+        let callers = config.auth.certificates.as_ref().map(|known| known.callers.clone());
+        let files = Files::new(config.server.tls.clone(), callers, &metrics.all)?;
+        let tls = config.server.tls.clone().map(|tls| Secure::new(tls, &metrics.all)).transpose()?;
         let scrubber =
             Scrubber::new(repositories.clone(), upkeep.scrub.clone(), notes.clone(), healer, &metrics.all)?;
         let scrubber = upkeep.scrub.enabled.then_some(scrubber);
@@ -227,7 +233,7 @@ impl Registry {
                 config.limits.reserve,
                 (space, condition),
                 journal,
-                notes,
+                (notes, files.clone()),
             )),
             repositories,
             name,
@@ -260,7 +266,8 @@ impl Registry {
             gc,
             scrubber,
             heals,
-            certificates: config.auth.certificates,
+            files,
+            tls,
             login,
             registration,
         })
@@ -288,9 +295,10 @@ impl Registry {
                 collector.clone().run(stop)
             });
         }
-        if let Some(known) = self.certificates {
+        if !self.files.are_none() {
+            let files = self.files;
             self.tasks.start(Stage::Loops, "registry certificates", OnEnd::Restart(RESTART), move |stop| {
-                certificates::keep(known.callers.clone(), stop)
+                files.clone().keep(stop)
             });
         }
         if let Some(fetcher) = self.heals {
@@ -339,6 +347,7 @@ impl Registry {
         tracing::info!(address = %self.address, role, "registry serves");
         serve_files(
             self.listener,
+            self.tls,
             router(self.app, self.http, self.gate, stop.clone()),
             FILES,
             stop,

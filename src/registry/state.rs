@@ -15,6 +15,7 @@ use super::{
     writer::Writes,
 };
 use crate::{
+    auth::files::Files,
     config::registry::Limits,
     http::{BodyRoom, Readiness},
     telemetry::{Metrics, MetricsError, names},
@@ -129,6 +130,8 @@ pub(super) struct Health {
     journal: Journal,
     /// What the upkeep found.
     notes: Notes,
+    /// The certificates that it has in use.
+    files: Files,
 }
 
 impl Health {
@@ -137,9 +140,9 @@ impl Health {
         reserve: u64,
         first: (Result<Space, String>, Condition),
         journal: Journal,
-        notes: Notes,
+        (notes, files): (Notes, Files),
     ) -> Self {
-        Self { name, reserve, seen: Mutex::new(first), journal, notes }
+        Self { name, reserve, seen: Mutex::new(first), journal, notes, files }
     }
 
     pub(super) fn saw(&self, space: Result<Space, String>, condition: Condition) {
@@ -189,6 +192,7 @@ impl Readiness for Health {
         if let Writes::Never(never) = self.journal.writer().writes() {
             why.push(never);
         }
+        why.extend(self.files.why());
         Ready {
             ready: read || write,
             read: Some(read),

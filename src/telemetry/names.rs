@@ -54,6 +54,10 @@ metrics! {
     HTTP_SECONDS = "switchyard_http_request_seconds" Histogram ["role"] "Time from head to answer at one of our own servers.";
     AUTH_REFUSED = "switchyard_auth_refused_total" Counter ["why"] "Requests that a controller or a registry turned away for their credential: missing, unreadable, wrong, expired, gone (its API key), forbidden (good, and not for this), not_now (503).";
     AUTH_HANDSHAKES = "switchyard_auth_handshakes_total" Counter ["end"] "Handshakes of API keys that a controller or a registry ended: done, or why not: wrong (another secret, or one that was used), expired (key or secret), gone (no such key), not_now (503).";
+    TLS_REFUSED = "switchyard_tls_refused_total" Counter ["reason"] "Connections that a controller or a registry with TLS of its own did not let in, by the reason that a proxy gives for the same.";
+    TLS_FILES_OK = "switchyard_tls_files_ok" Gauge ["of"] "1 if the certificates, keys and lists that a controller or a registry names in this table were fine when they were last looked at; at 0 those before them are in use.";
+    TLS_CERTIFICATE_UNTIL = "switchyard_tls_certificate_until_seconds" Gauge ["of"] "When the first certificate of this table of a controller or a registry ends, in seconds since 1970.";
+    TLS_LIST_UNTIL = "switchyard_tls_revocation_list_until_seconds" Gauge ["of"] "When the first revocation list of this table of a controller or a registry is too old to be believed, in seconds since 1970.";
     CONTROLLER_POLLS = "switchyard_controller_polls" Gauge ["role"] "Agents' polls that are parked at this controller now.";
     CONTROLLER_REFUSED = "switchyard_controller_refused_total" Counter ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline; and watches: streams (as many as may be are open).";
     CONTROLLER_STREAMS = "switchyard_controller_streams" Gauge [] "Watches that are open at this controller.";

@@ -86,9 +86,9 @@ impl Callers {
         kept.refresh(&paths, || load(trust))
     }
 
-    /// Whether the last look at the files has found something wrong with them.
-    pub fn trouble(&self) -> bool {
-        !self.0.kept.trouble().is_empty()
+    /// What the last look at the files has found wrong: those before them are in use.
+    pub fn trouble(&self) -> Vec<Problem> {
+        self.0.kept.trouble().clone()
     }
 
     /// When the first of the revocation lists is too old to be believed; from then on no certificate is good.
@@ -109,7 +109,7 @@ impl Callers {
     }
 }
 
-fn caller(subject: &X509Name<'_>) -> Option<Caller> {
+pub(super) fn caller(subject: &X509Name<'_>) -> Option<Caller> {
     let text = |value: &str| value.chars().filter(|c| !c.is_control()).take(NAME).collect::<String>();
     let name = subject.iter_common_name().find_map(|cn| cn.as_str().ok()).map(text)?;
     let organizations: Vec<String> =

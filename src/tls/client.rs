@@ -189,7 +189,7 @@ impl Judge {
         Ok(Peer { verify, escaped, subject: subject(leaf) })
     }
 
-    fn verify(
+    pub(super) fn verify(
         &self,
         leaf: &CertificateDer<'_>,
         rest: &[CertificateDer<'_>],

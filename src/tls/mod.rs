@@ -14,6 +14,7 @@
 //!   callers        the other end of that: a certificate out of a header, looked at again
 //!   tickets        keys that a client's next connection goes on by
 //!   server         all of it, for a listener: swapped whole
+//!   shown          for servers that have the connection themselves: who its client is, again for each request
 //!   upstream       the other side: whom to trust, under which name
 //!   http           clients of the other side that speak HTTP
 //! ```
@@ -28,6 +29,7 @@ mod callers;
 mod pass;
 mod tickets;
 mod server;
+mod shown;
 mod upstream;
 mod http;
 
@@ -41,6 +43,7 @@ pub use files::{Part, Problem};
 pub use http::Http;
 pub use server::{Asks, Facts, Server};
 pub use setting::{ClientAuth, Least, Pair, ServerSetting, Trust, UpstreamSetting};
+pub use shown::{NotSecured, SecuredStream, Shown};
 pub use suites::Suite;
 pub use tickets::TicketKey;
 pub use upstream::{Upstream, untrusting};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::{
     CommonState, ServerConfig,
-    pki_types::UnixTime,
+    pki_types::{CertificateDer, UnixTime},
     server::{NoServerSessionStorage, UnbufferedServerConnection},
 };
 
@@ -68,6 +68,8 @@ impl PartialEq for Server {
         self.0.setting == other.0.setting
     }
 }
+
+impl Eq for Server {}
 
 impl Server {
     /// Reads and checks every file. Errors hold all that is wrong.
@@ -145,10 +147,25 @@ impl Server {
         self.0.kept.now().it.judge.clone()
     }
 
+    /// What a handshake needs, and who says who the client is once it is over.
+    pub(super) fn parts(&self) -> (Arc<ServerConfig>, Asks) {
+        let Loaded { config, judge, .. } = &self.0.kept.now().it;
+        (config.clone(), Asks(judge.clone()))
+    }
+
+    /// Whether a client's certificate is good now. Not, if none are asked for.
+    pub(super) fn judge(&self, chain: &[CertificateDer<'_>]) -> Result<(), Denied> {
+        let judge = self.0.kept.now().it.judge.clone();
+        match (judge, chain.split_first()) {
+            (Some(judge), Some((leaf, rest))) => judge.verify(leaf, rest, now()),
+            _ => Err(Denied::Missing),
+        }
+    }
+
     /// Begins a handshake: its state, and who says who the client is once it is over.
     pub fn accept(&self) -> Result<(UnbufferedServerConnection, Asks), rustls::Error> {
-        let Loaded { config, judge, .. } = &self.0.kept.now().it;
-        Ok((UnbufferedServerConnection::new(config.clone())?, Asks(judge.clone())))
+        let (config, asks) = self.parts();
+        Ok((UnbufferedServerConnection::new(config)?, asks))
     }
 }
 

@@ -39,6 +39,7 @@ fn server(name: &str) -> Server {
         address_file: None,
         advertise: None,
         zone: None,
+        tls: None,
     }
 }
 

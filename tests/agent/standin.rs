@@ -133,7 +133,7 @@ impl Cloud {
             .layer(axum::extract::DefaultBodyLimit::max(4 << 20))
             .with_state(cloud.clone());
         tree.handle().start_vital(Stage::Store, "stand-in", move |stop| {
-            http::serve(listener, router, stop, Duration::ZERO)
+            http::serve(listener, None, router, stop, Duration::ZERO)
         });
         cloud
     }

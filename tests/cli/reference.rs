@@ -91,6 +91,14 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("proxy", "service.*.timeouts.floor", "service = { s = { timeouts = { floor_rate = \"4KiB/s\" } } }"),
     ("controller", "auth", "auth = { enabled = true, root_token_file = \"DIR/root.token\" }"),
     ("registry", "auth", "auth = { enabled = true, root_token_file = \"DIR/root.token\" }"),
+    ("*", "server.tls", "server = { tls = { cert = \"DIR/front.pem\", key = \"DIR/front.key\" } }"),
+    ("*", "server.tls.client_ca", ASKED),
+    ("*", "server.tls.crl", ASKED),
+    (
+        "*",
+        "server.tls.certs",
+        "server = { tls = { certs = [{ cert = \"DIR/front.pem\", key = \"DIR/front.key\" }] } }",
+    ),
     ("controller", "mac_pool.range", "mac_pool = { manage = true }"),
     ("controller", "store.compact_every", OF_ETCD),
     ("controller", "store.quota", OF_ETCD),
@@ -189,6 +197,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
 ];
 
 const OF_ETCD: &str = "store = { embedded = \"\", etcd = [\"http://10.0.1.4:2379\"] }";
+const ASKED: &str = "server = { tls = { client_auth = \"optional\", client_ca = \"DIR/ca.pem\" } }";
 const ASKING: &str = "listener = [{ tls = { client_auth = \"optional\", client_ca = \"DIR/ca.pem\" } }]";
 
 /// Another value than the default, of keys of which the reader does not say in one form what they may be.
@@ -249,6 +258,9 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("proxy", "limits.body.auth-handshake", "'5MiB'"),
     ("proxy", "limits.body.registry-write", "'5MiB'"),
     ("proxy", "limits.body.registry-upload", "'5MiB'"),
+    ("*", "server.tls.cert", "'DIR/chain.pem'"),
+    ("*", "server.tls.crl", "'DIR/ca.crl'"),
+    ("*", "server.tls.suites", "['TLS_AES_128_GCM_SHA256']"),
     ("*", "auth.crl", "'DIR/ca.crl'"),
     ("*", "auth.trusted", "['10.0.1.9']"),
     ("*", "auth.root_token_file", "'DIR/admin.token'"),
@@ -297,7 +309,17 @@ const OTHERS: &[(&str, &str, &str)] = &[
 ];
 
 /// Keys that have no other value by themselves: one word alone so far, or one that must fit another key.
-const ALONE: [(&str, &str); 35] = [
+const ALONE: [(&str, &str); 45] = [
+    ("controller", "server.tls.key"),
+    ("controller", "server.tls.certs.cert"),
+    ("controller", "server.tls.certs.key"),
+    ("controller", "server.tls.client_auth"),
+    ("controller", "server.tls.client_ca"),
+    ("registry", "server.tls.key"),
+    ("registry", "server.tls.certs.cert"),
+    ("registry", "server.tls.certs.key"),
+    ("registry", "server.tls.client_auth"),
+    ("registry", "server.tls.client_ca"),
     ("controller", "auth.client_ca"),
     ("registry", "auth.client_ca"),
     ("controller", "auth.root_token"),
@@ -380,7 +402,8 @@ impl Files {
             let text = text.replace("DIR", self.folder.path().to_str().unwrap());
             merge(&mut file, text.parse().unwrap());
         };
-        let beside = BESIDE.iter().filter(|(of, prefix, _)| *of == role && path.starts_with(prefix));
+        let beside =
+            BESIDE.iter().filter(|(of, prefix, _)| (*of == role || *of == "*") && path.starts_with(prefix));
         beside.for_each(|(.., text)| merge(text));
         if let Some(key) = path.strip_prefix("service.*.") {
             let key = key.split('.').next().unwrap();
@@ -696,7 +719,7 @@ fn the_page_names_the_keys_of_later_versions() {
     let (_, later) = page.split_once("## Keys of later versions").unwrap();
     let mut written: Vec<String> = later.split('`').skip(1).step_by(2).map(shape).collect();
     let code = fs::read_to_string(in_project("src/config/planned.rs")).unwrap();
-    let (_, list) = code.split_once("const PLANNED: &[&str] = &[").unwrap();
+    let (_, list) = code.split_once("const PLANNED: &[&str] =").unwrap();
     let (list, _) = list.split_once("];").unwrap();
     let mut known: Vec<String> = list.split('"').skip(1).step_by(2).map(str::to_owned).collect();
     written.sort();

@@ -45,6 +45,8 @@ pub(crate) struct Plan {
     pub(crate) auth: Auth,
     pub(crate) events: Events,
     pub(crate) mac_pool: MacPool,
+    /// The controllers' own TLS; they are not waited for.
+    pub(crate) tls: Option<switchyard::tls::Server>,
     /// False: the controllers have no `[registries]`.
     pub(crate) registry: bool,
     /// Instead of a real registry: some address.
@@ -64,6 +66,7 @@ impl Default for Plan {
             auth: Auth::default(),
             events: Events::default(),
             mac_pool: MacPool::default(),
+            tls: None,
             registry: true,
             registries_at: None,
             faults: Faults::new(),
@@ -101,7 +104,7 @@ impl Cloud {
         let mut apis = Vec::new();
         for number in 1..=plan.controllers {
             let config = ControllerConfig {
-                server: server(&format!("c{number}")),
+                server: Server { tls: plan.tls.clone(), ..server(&format!("c{number}")) },
                 log: Log::default(),
                 auth: plan.auth.clone(),
                 events: plan.events.clone(),
@@ -124,7 +127,7 @@ impl Cloud {
             tree.handle().start_vital(Stage::Edge, format!("controller c{number}"), |stop| role.run(stop));
         }
         let cloud = Self { apis, registry, tree, _dir: dir };
-        for api in cloud.apis.iter().filter(|_| plan.until_ready) {
+        for api in cloud.apis.iter().filter(|_| plan.until_ready && plan.tls.is_none()) {
             eventually(PATIENCE, "the controller is ready", async || {
                 let ready = api.get("/readyz").await;
                 if ready.status == 200 { Ok(()) } else { Err(ready) }
@@ -166,6 +169,7 @@ pub(crate) fn server(name: &str) -> Server {
         address_file: None,
         advertise: None,
         zone: None,
+        tls: None,
     }
 }
 

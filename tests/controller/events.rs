@@ -59,7 +59,7 @@ impl Receiver {
         let receiver = Self { manner, taken: Arc::default(), asked: Arc::default() };
         let router = Router::new().route("/events", post(take)).with_state(receiver.clone());
         tree.handle().start_vital(Stage::Store, "receiver", move |stop| {
-            http::serve(listener, router, stop, Duration::ZERO)
+            http::serve(listener, None, router, stop, Duration::ZERO)
         });
         (receiver, url)
     }

@@ -27,6 +27,7 @@ mod node;
 mod nodes;
 mod protocol_page;
 mod push;
+mod secured;
 mod store_down;
 mod store_upkeep;
 mod templates;

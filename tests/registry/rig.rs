@@ -40,6 +40,7 @@ pub(crate) fn config(dir: &Path, limits: Limits) -> Config {
             address_file: None,
             advertise: None,
             zone: None,
+            tls: None,
         },
         log: Log::default(),
         auth: Default::default(),

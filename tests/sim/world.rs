@@ -151,6 +151,7 @@ fn config(name: &str) -> Config {
             address_file: None,
             advertise: None,
             zone: None,
+            tls: None,
         },
         log: Log::default(),
         store: StoreConfig {

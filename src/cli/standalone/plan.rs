@@ -50,7 +50,15 @@ pub(super) fn reached_at(address: SocketAddr) -> SocketAddr {
 const BACK_END: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 fn server(name: String) -> Server {
-    Server { listen: BACK_END, name, grace: DEFAULT_GRACE, address_file: None, advertise: None, zone: None }
+    Server {
+        listen: BACK_END,
+        name,
+        grace: DEFAULT_GRACE,
+        address_file: None,
+        advertise: None,
+        zone: None,
+        tls: None,
+    }
 }
 
 /// A registry: the first one is the writer, the others copy from it and from those before them.

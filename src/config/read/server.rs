@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use super::tls;
 use crate::{
     config::{
         Address, DEFAULT_GRACE, Log, Server,
@@ -23,9 +24,13 @@ pub(super) fn server<'r>(raw: &'r Raw<'r>, example: &str) -> Option<Server> {
     let address_file = table.opt("address_file", path);
     let advertise = table.opt("advertise", reachable);
     let zone = table.opt("zone", name_of);
+    let secured = table.sub_with_variables("tls", "server_tls");
+    let given = secured.is_given();
+    let tls = tls::server_of(&secured, false);
     let listen = listen?;
     let name = name.unwrap_or_else(|| default_name(listen));
-    Some(Server { listen, name, grace, address_file, advertise, zone })
+    // One that was told to speak TLS must not speak plainly.
+    (tls.is_some() || !given).then_some(Server { listen, name, grace, address_file, advertise, zone, tls })
 }
 
 /// An address that others can connect to.

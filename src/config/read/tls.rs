@@ -36,10 +36,14 @@ struct Places {
 
 /// `listener.tls`, of a listener that speaks HTTP/2 or does not; `None` also when it has faults, which are noted.
 pub(super) fn server(of: &Table<'_>, http2: bool) -> Option<Server> {
-    let table = of.sub("tls");
+    server_of(&of.sub("tls"), http2)
+}
+
+/// The same in this table.
+pub(super) fn server_of(table: &Table<'_>, http2: bool) -> Option<Server> {
     let given = table.is_given();
     let mut places = Places::default();
-    let pairs = pairs(&table, given, &mut places);
+    let pairs = pairs(table, given, &mut places);
     let auth = table.or(
         "client_auth",
         Auth::Off,
@@ -50,7 +54,7 @@ pub(super) fn server(of: &Table<'_>, http2: bool) -> Option<Server> {
     (places.authorities, places.lists) = (Some(table.at("client_ca")), Some(table.at("crl")));
     let least =
         table.or("min_version", Least::Tls12, one_of(&[("1.2", Least::Tls12), ("1.3", Least::Tls13)]));
-    let suites = suites(&table, least);
+    let suites = suites(table, least);
     if !given {
         return None;
     }
@@ -77,7 +81,7 @@ pub(super) fn server(of: &Table<'_>, http2: bool) -> Option<Server> {
     match Server::load(setting) {
         Ok(server) => Some(server),
         Err(problems) => {
-            note(&table, &places, &problems, "client_ca");
+            note(table, &places, &problems, "client_ca");
             None
         }
     }

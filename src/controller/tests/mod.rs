@@ -63,6 +63,7 @@ fn config(name: &str, timeouts: Timeouts) -> Config {
             address_file: None,
             advertise: None,
             zone: None,
+            tls: None,
         },
         auth: Default::default(),
         log: Log::default(),

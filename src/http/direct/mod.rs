@@ -106,7 +106,7 @@ impl Direct {
                 Seen::Other => return Ok(Arc::into_inner(socket)),
             };
             skip(&socket, length)?;
-            request.extensions_mut().insert(ConnectInfo(Peer(peer)));
+            request.extensions_mut().insert(ConnectInfo(Peer::from(peer)));
             let head_only = request.method() == Method::HEAD;
             let mut router = self.router.clone();
             let answer: Result<Response, Infallible> = router.call(request).await;

@@ -144,7 +144,7 @@ impl About {
             what,
             since: clock::wall(),
             by: self.note.by.clone(),
-            from: Some(self.from.0.0.ip().to_canonical().to_string()),
+            from: Some(self.from.0.address.ip().to_canonical().to_string()),
             reason: self.note.reason.clone(),
             differs: false,
         };
@@ -191,7 +191,7 @@ impl About {
 
     fn tell(&self, what: What, text: &str) {
         let (upstream, by) = (self.upstream.as_deref().unwrap_or(""), self.note.by.as_deref().unwrap_or(""));
-        let (reason, from) = (self.note.reason.as_deref().unwrap_or(""), self.from.0.0);
+        let (reason, from) = (self.note.reason.as_deref().unwrap_or(""), self.from.0.address);
         tracing::info!(service.name = self.service, upstream.name = upstream, order.what = ?what, order.by = by, order.from = %from, order.reason = reason, "{text}");
     }
 

@@ -56,7 +56,7 @@ async fn route(app: &App, request: Request) -> Result<Response, OciError> {
         app,
         method: parts.method,
         headers: parts.headers,
-        peer: parts.extensions.get::<ConnectInfo<Peer>>().map(|peer| peer.0.0.ip()),
+        peer: parts.extensions.get::<ConnectInfo<Peer>>().map(|peer| peer.0.address.ip()),
         query: Query::parse(parts.uri.query().unwrap_or_default()),
     };
     let read = matches!(ask.method, Method::GET | Method::HEAD);
