@@ -49,7 +49,7 @@ pub(crate) async fn run(world: Arc<World>, n: usize) {
         if !world.is_healed() {
             match chance {
                 // Its network is cut, often for longer than a node may be silent; what runs goes on.
-                0..35 => tokio::time::sleep(Duration::from_millis(agent.rng.random_range(500..30_000))).await,
+                0..35 => tokio::time::sleep(Duration::from_millis(agent.rng.random_range(500..20_000))).await,
                 // It dies and its VMs with it; the journal remains.
                 35..45 => agent.restart().await,
                 _ => {}
@@ -169,6 +169,8 @@ impl Agent {
             let claim = Claim { node_id: self.id.clone(), instance: instance.clone(), attempt };
             let key = (instance.clone(), attempt);
             match has {
+                // Not now: it may be offered the same once more before it claims this.
+                Has::Offer if !self.world.is_healed() && self.rng.random_bool(0.15) => {}
                 Has::Offer => match self.call(|ops| async move { ops.claim(claim).await }).await {
                     Some(Ok(granted)) if granted.granted => {
                         self.vms.insert(key, Has::Claimed);

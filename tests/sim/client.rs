@@ -14,17 +14,20 @@ use crate::world::{CAPACITY, NODES, World};
 /// Longer than any operation may take.
 const ANSWER: Duration = Duration::from_millis(4500);
 
+/// More instances than one batch holds.
+const LARGE: i64 = 50;
+
 pub(crate) async fn run(world: Arc<World>, n: usize) {
     let mut rng = world.rng(100 + n as u64);
     let mut mine: Vec<InstanceId> = Vec::new();
     let mut round = 0;
     while !world.stop().is_requested() {
-        tokio::time::sleep(Duration::from_millis(rng.random_range(10..1500))).await;
+        let pause = if world.is_healed() { 10..150 } else { 10..1500 };
+        tokio::time::sleep(Duration::from_millis(rng.random_range(pause))).await;
         let room = (CAPACITY as usize * NODES) / 4;
         if !world.is_healed() && mine.len() < room + 2 && rng.random_bool(0.6) {
             round += 1;
-            // Sometimes more than one batch holds.
-            let count = if rng.random_bool(0.05) { 70 } else { rng.random_range(1..4) };
+            let count = if world.large && rng.random_ratio(1, 8) { LARGE } else { rng.random_range(1..4) };
             let key = format!("client-{n}-{round}");
             if let Some(ids) = start(&world, &mut rng, &key, count).await {
                 mine.extend(ids);

@@ -9,7 +9,7 @@ use std::{
 use switchyard::{
     controller::records::{self, InstanceRecord, Phase},
     model::{InstanceId, InstanceState, NodeId},
-    store::{Event, Range, WatchItem, keys::Keys, page::read_prefix},
+    store::{Event, KeyValue, Range, Revision, WatchItem, keys::Keys, page::read_prefix},
 };
 
 use crate::world::{CAPACITY, World};
@@ -111,53 +111,66 @@ fn judge(world: &World, before: &InstanceRecord, next: &InstanceRecord) {
     }
 }
 
-async fn all(world: &World) -> BTreeMap<InstanceId, InstanceRecord> {
-    let page = read_prefix(&*world.store, PREFIX, 500).await.unwrap();
-    let records = page.kvs.iter().map(|kv| records::decode::<InstanceRecord>(&kv.value).unwrap());
-    records.map(|record| (record.id.clone(), record)).collect()
+/// All instances as the store has them. What has not changed since it was read last is not read again.
+#[derive(Default)]
+struct Look {
+    read: BTreeMap<String, (Revision, InstanceRecord)>,
+}
+
+impl Look {
+    async fn all(&mut self, world: &World) -> impl Iterator<Item = &InstanceRecord> {
+        let page = read_prefix(&*world.store, PREFIX, 500).await.unwrap();
+        let mut before = std::mem::take(&mut self.read);
+        for KeyValue { key, value, mod_revision, .. } in page.kvs {
+            let known = before.remove(&key).filter(|(revision, _)| *revision == mod_revision);
+            self.read.insert(key, known.unwrap_or_else(|| (mod_revision, records::decode(&value).unwrap())));
+        }
+        self.read.values().map(|(_, record)| record)
+    }
+
+    /// What still waits, and why.
+    async fn waits(&mut self, world: &World) -> Vec<String> {
+        let wanted = world.wanted.lock().unwrap().clone();
+        let (mut waits, mut there) = (Vec::new(), BTreeSet::new());
+        for record in self.all(world).await {
+            let ended = matches!(record.state(), InstanceState::Started | InstanceState::Error);
+            if !wanted.contains(&record.id) {
+                waits.push(format!("{} is still {:?}", record.id, record.phase));
+            } else if !ended {
+                waits.push(format!("{} is {:?}: {}", record.id, record.phase, record.message));
+            }
+            there.insert(record.id.clone());
+        }
+        waits.extend(wanted.difference(&there).map(|id| format!("{id} is not there")));
+        waits
+    }
 }
 
 /// Completes when every acknowledged instance that nobody terminated has come to an end of its way.
 pub(crate) async fn settled(world: &World) {
-    loop {
+    let mut look = Look::default();
+    while !look.waits(world).await.is_empty() {
         tokio::time::sleep(Duration::from_millis(500)).await;
-        if waiting(world).await.is_empty() {
-            return;
-        }
     }
 }
 
 /// What still waits, and why.
 pub(crate) async fn waiting(world: &World) -> String {
-    let now = all(world).await;
-    let wanted = world.wanted.lock().unwrap().clone();
-    let mut waits = Vec::new();
-    for id in &wanted {
-        match now.get(id) {
-            None => waits.push(format!("{id} is not there")),
-            Some(record) => match record.state() {
-                InstanceState::Started | InstanceState::Error => {}
-                state => waits.push(format!("{id} is {state:?}: {:?} {}", record.phase, record.message)),
-            },
-        }
-    }
-    let ended = now.values().filter(|record| !wanted.contains(&record.id));
-    waits.extend(ended.map(|record| format!("{} is still {:?}", record.id, record.phase)));
-    waits.join("; ")
+    Look::default().waits(world).await.join("; ")
 }
 
 /// Nothing is there that nobody was told of, and the queue says what the instances say.
 pub(crate) async fn compare(world: &World) {
-    let now = all(world).await;
+    let mut look = Look::default();
+    let now: Vec<_> = look.all(world).await.collect();
     let acknowledged = world.acknowledged.lock().unwrap().clone();
-    for id in now.keys().filter(|id| !acknowledged.contains(*id)) {
-        world.breaks(format!("{id} was made and nobody was told of it"));
+    for record in now.iter().filter(|record| !acknowledged.contains(&record.id)) {
+        world.breaks(format!("{} was made and nobody was told of it", record.id));
     }
     let keys = Keys::new("main");
     let queue = world.store.range(Range::prefix("/switchyard/main/queue/")).await.unwrap();
     let queued: BTreeSet<String> = queue.kvs.into_iter().map(|kv| kv.key).collect();
-    let waiting =
-        now.values().filter(|record| record.is_queued()).map(|record| keys.queued_start(&record.id));
+    let waiting = now.iter().filter(|record| record.is_queued()).map(|record| keys.queued_start(&record.id));
     let waiting: BTreeSet<String> = waiting.collect();
     if queued != waiting {
         world.breaks(format!("the queue has {queued:?}, the instances say {waiting:?}"));

@@ -20,7 +20,6 @@ use switchyard::{
     model::{Attempt, InstanceId, NodeId},
     store::{
         Store,
-        embedded::EmbeddedStore,
         faulty::{Faults, Faulty},
     },
     supervise::{Stop, StopSource, Tree},
@@ -28,10 +27,13 @@ use switchyard::{
 
 use tokio::time::Instant;
 
-use crate::{agent, chaos, client, observer};
+use crate::{agent, chaos, client, memory::MemoryStore, observer};
 
-/// How long everything may go wrong.
-const CHAOS: Duration = Duration::from_secs(20);
+/// How long everything may go wrong, from and to: many short runs meet more than a few long ones do.
+const CHAOS: (u64, u64) = (3_000, 12_000);
+
+/// Of so many runs one has starts of more instances than one batch holds: each of them costs as much as a whole run.
+const LARGE: u32 = 8;
 
 /// How long the healed cluster may take until nothing waits any more: the longest timeout a few times.
 const SETTLE: Duration = Duration::from_secs(90);
@@ -64,6 +66,8 @@ pub(crate) struct World {
     /// Nothing goes wrong any more.
     healed: AtomicBool,
     pub(crate) done: StopSource,
+    /// Clients ask for more at once than one batch holds, now and then.
+    pub(crate) large: bool,
     began: Instant,
     /// Changes of instances that were seen.
     pub(crate) steps: AtomicU64,
@@ -175,12 +179,18 @@ fn config(name: &str) -> Config {
     }
 }
 
-/// Runs one seed; answers what was broken.
-pub(crate) async fn run(seed: u64) -> Vec<String> {
-    let memory = std::path::Path::new("/dev/shm");
-    let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+/// What a run was.
+pub(crate) struct Told {
+    pub(crate) broken: Vec<String>,
+    pub(crate) acknowledged: usize,
+    pub(crate) begun: usize,
+    pub(crate) changes: u64,
+}
+
+/// Runs one seed.
+pub(crate) async fn run(seed: u64) -> Told {
     let ground = Tree::new();
-    let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(dir.path(), ground.handle()).await.unwrap());
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::open(Some(seed), &ground.handle()));
     let mut rng = StdRng::seed_from_u64(seed);
     let places = (0..rng.random_range(2..=3)).map(|n| Place {
         name: format!("c{n}"),
@@ -198,6 +208,7 @@ pub(crate) async fn run(seed: u64) -> Vec<String> {
         acknowledged: Mutex::default(),
         healed: AtomicBool::new(false),
         done: StopSource::new(),
+        large: rng.random_ratio(1, LARGE),
         began: clock::now(),
         steps: AtomicU64::new(0),
     });
@@ -209,7 +220,8 @@ pub(crate) async fn run(seed: u64) -> Vec<String> {
     (0..NODES).for_each(|n| handle.finish(format!("node {n}"), agent::run(world.clone(), n)));
     (0..CLIENTS).for_each(|n| handle.finish(format!("client {n}"), client::run(world.clone(), n)));
 
-    chaos::run(&world, clock::now() + CHAOS).await;
+    let bad = Duration::from_millis(rng.random_range(CHAOS.0..CHAOS.1));
+    chaos::run(&world, clock::now() + bad).await;
     (0..count).for_each(|n| world.places()[n].faults.heal());
     for n in 0..count {
         if world.places()[n].ops.is_none() {
@@ -229,5 +241,10 @@ pub(crate) async fn run(seed: u64) -> Vec<String> {
         world.kill(n).await;
     }
     ground.shut_down(Duration::from_secs(5)).await;
-    lock(&world.broken).clone()
+    Told {
+        broken: lock(&world.broken).clone(),
+        acknowledged: lock(&world.acknowledged).len(),
+        begun: lock(&world.begun).len(),
+        changes: world.steps.load(Ordering::SeqCst),
+    }
 }
