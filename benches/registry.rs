@@ -1,4 +1,5 @@
-//! What the registry's lists cost from a warm process: 1,000 templates of 100 tags. `cargo bench --bench registry`.
+//! What the registry's lists cost from a warm process: 1,000 templates of 100 tags, on a directory of its own and on one that
+//! other registries may write to. `cargo bench --bench registry`.
 
 use std::{hint::black_box, sync::Arc, time::Duration};
 
@@ -39,9 +40,9 @@ async fn manifests(content: &dyn Content) -> Vec<(Digest, Stored)> {
     made
 }
 
-async fn filled(dir: &std::path::Path, tree: &Tree) -> Repositories {
+async fn filled(dir: &std::path::Path, tree: &Tree, shared: bool) -> Repositories {
     let settings = disk::DiskSettings {
-        shared: false,
+        shared,
         path: dir.to_owned(),
         name: "r1".into(),
         reserve: 0,
@@ -51,7 +52,9 @@ async fn filled(dir: &std::path::Path, tree: &Tree) -> Repositories {
         uploads_per_client: None,
         verify_every: Duration::from_secs(3600),
     };
-    let content: Arc<dyn Content> = Arc::new(disk::Disk::open(settings).await.expect("an empty directory"));
+    let disk = disk::Disk::open(settings).await.expect("an empty directory");
+    disk.settle().await;
+    let content: Arc<dyn Content> = Arc::new(disk);
     let manifests = manifests(content.as_ref()).await;
     for template in 0..TEMPLATES {
         let name = RepositoryName::parse(format!("mac/template-{template}")).expect("a name");
@@ -66,6 +69,9 @@ async fn filled(dir: &std::path::Path, tree: &Tree) -> Repositories {
         }
         content.restore(catalogue).await.expect("room for a catalogue");
     }
+    if shared {
+        return Repositories::new(content.clone(), Journal::without_log(content, &tree.handle()));
+    }
     let (log, writer) = (Log::in_memory().expect("a log"), Writer::new(Duration::ZERO, Writes::Taken));
     let opening = Opening::Writer("r1");
     let journal =
@@ -74,12 +80,17 @@ async fn filled(dir: &std::path::Path, tree: &Tree) -> Repositories {
 }
 
 fn lists(c: &mut Criterion) {
+    on(c, false, "1,000 templates of 100 tags");
+    on(c, true, "1,000 templates of 100 tags, shared");
+}
+
+fn on(c: &mut Criterion, shared: bool, what: &str) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let dir = tempfile::tempdir().expect("a directory");
     let tree = Tree::new();
     let _running = runtime.enter();
-    let all = runtime.block_on(filled(dir.path(), &tree));
-    let mut group = c.benchmark_group("1,000 templates of 100 tags");
+    let all = runtime.block_on(filled(dir.path(), &tree, shared));
+    let mut group = c.benchmark_group(what);
     group.sample_size(20);
     group.bench_function("the list of templates", |b| {
         b.iter(|| {

@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, TryStreamExt};
 
 use super::{
-    CHUNK, Catalogue, ChunkList, Content, ContentError, FillError, Pulls,
+    CHUNK, Catalogue, ChunkList, Content, ContentError, FillError, Pulls, Shown,
     disk::{Disk, DiskSettings, OpenError},
     files::faulty::{ERRORS, Faults, Plan, World},
 };
@@ -182,6 +182,7 @@ enum Op {
     Link,
     Unlink,
     Publish,
+    Together,
     Restore,
     Remove,
     Expire,
@@ -194,7 +195,7 @@ enum Op {
 }
 
 impl Op {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::Put,
         Self::Upload,
         Self::Commit,
@@ -203,6 +204,7 @@ impl Op {
         Self::Link,
         Self::Unlink,
         Self::Publish,
+        Self::Together,
         Self::Restore,
         Self::Remove,
         Self::Expire,
@@ -253,6 +255,7 @@ impl Op {
             Self::Link => content.link(&repository("new"), &Digest::of(MANIFEST)).await,
             Self::Unlink => content.unlink(&name, &Digest::of(MANIFEST)).await,
             Self::Publish => content.publish(catalogue(&name, 2, &["two"])).await.map(drop),
+            Self::Together => together(content).await,
             Self::Restore => content.restore(catalogue(&name, 7, &["two"])).await.map(drop),
             Self::Remove => content.remove(&name).await,
             Self::Expire => content.expire_uploads().await.map(drop),
@@ -305,6 +308,11 @@ impl Op {
             Self::Link => content.linked(&repository("new"), &Digest::of(MANIFEST)).await.unwrap(),
             Self::Unlink => !content.linked(&name, &Digest::of(MANIFEST)).await.unwrap(),
             Self::Publish | Self::Restore => tags().await.is_some_and(|tags| tags == ["two"]),
+            Self::Together => {
+                let all = changed();
+                let seen = futures_util::future::join_all(all.iter().map(|next| is_shown(content, next)));
+                seen.await.into_iter().all(|seen| seen)
+            }
             Self::Remove => tags().await.is_none_or(|tags| tags.is_empty()),
             // Nothing is old enough.
             Self::Expire => content.received(&name, &given.session).await.unwrap() == 1000,
@@ -316,6 +324,36 @@ impl Op {
             Self::TakeAway => !content.linked(&name, &Digest::of(MANIFEST)).await.unwrap(),
         }
     }
+}
+
+/// The next generations of three repositories, of which two are new.
+fn changed() -> [Catalogue; 3] {
+    [("a/b", 2), ("c", 1), ("new", 1)].map(|(name, number)| catalogue(&repository(name), number, &["two"]))
+}
+
+async fn is_shown(content: &dyn Content, next: &Catalogue) -> bool {
+    let now = content.catalogue(&next.name).await;
+    now.is_ok_and(|now| now.is_some_and(|now| now.generation == next.generation))
+}
+
+/// Those that are not shown yet.
+async fn together(content: &dyn Content) -> Result<(), ContentError> {
+    let mut next = Vec::new();
+    for one in changed() {
+        if !is_shown(content, &one).await {
+            next.push(Arc::new(one));
+        }
+    }
+    let staged = content.stage(next.clone()).await?;
+    for one in next.iter().filter(|_| !content.is_shared()) {
+        assert!(!is_shown(content, one).await, "`{}` is shown before it was asked for", one.name);
+    }
+    let Shown { count, error, unsure } = content.show(staged).await;
+    assert_eq!(count == next.len(), error.is_none(), "{error:?}");
+    for (at, one) in next.iter().enumerate().filter(|_| !content.is_shared()) {
+        assert_eq!(is_shown(content, one).await, at < count, "`{}`, number {at} of {count}", one.name);
+    }
+    error.or(unsure).map_or(Ok(()), Err)
 }
 
 /// Everything that is visible is whole: each blob is what its name says and has its list, each tag has its manifest.

@@ -22,6 +22,10 @@ pub trait Inspect {
     /// Replaces a blob's chunk list.
     async fn relist(&self, blob: &Digest, list: &ChunkList) -> Result<(), ContentError>;
 
+    /// Chunk lists whose blob is not where they are, as paths; with `remove`, those are gone then. To be asked while nothing
+    /// is moved or deleted, as under the lease of [`super::Duty::Garbage`]: a push that is being made has its list first.
+    async fn orphans(&self, remove: bool) -> Result<Vec<String>, ContentError>;
+
     /// Paths below the storage that are not the storage's own.
     async fn strangers(&self) -> Result<Vec<String>, ContentError>;
 }

@@ -15,6 +15,7 @@ mod files;
 mod conformance;
 pub mod inspect;
 pub mod lease;
+pub mod staged;
 pub mod trash;
 pub mod disk;
 mod shared;
@@ -36,6 +37,10 @@ pub use chunks::{CHUNK, ChunkList, Hashed, Hasher, chunk_count, chunk_range};
 pub use fill::{Fill, FillError};
 pub use inspect::Inspect;
 pub use lease::{Duty, Lease, Leases, SILENCE};
+pub use staged::{Shown, Staged};
+
+#[cfg(test)]
+pub(super) use files::faulty::{ERRORS, Faults, Plan, World};
 pub use trash::Trash;
 
 /// Why content could not be read or written.
@@ -280,6 +285,15 @@ pub trait Content: Trash + Inspect + Leases + Send + Sync + 'static {
 
     /// Makes the next generation visible, durably; [`ContentError::Conflict`] if it is not the next any more.
     async fn publish(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError>;
+
+    /// Writes newer generations of several repositories where nobody sees them, durably, beside each other, for
+    /// [`Content::show`]; all of them or none. [`ContentError::Conflict`] if there is one already that is as new. What lies
+    /// between what there is and such a generation is its caller's to know; where others publish, too, it must be the next.
+    async fn stage(&self, next: Vec<Arc<Catalogue>>) -> Result<Staged, ContentError>;
+
+    /// Makes what was staged visible, durably, one after the other as it was given: what comes behind one that could not be
+    /// shown is not shown either.
+    async fn show(&self, staged: Staged) -> Shown;
 
     /// Makes this the newest catalogue of its repository, durably, whatever was there, damaged or newer.
     ///

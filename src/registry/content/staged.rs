@@ -22,8 +22,10 @@ pub(super) struct One {
 pub struct Shown {
     /// So many are visible, from the first one on.
     pub count: usize,
-    /// Why the next one is not; when all are, why it is not known that they are durable.
+    /// Why the next one is not.
     pub error: Option<ContentError>,
+    /// Why it is not known that those which are visible are durable.
+    pub unsure: Option<ContentError>,
 }
 
 impl Drop for Staged {

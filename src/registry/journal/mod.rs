@@ -1,9 +1,12 @@
 //! The one way in which what a registry shows comes to change: into the log first, then into the catalogue.
 //!
-//! Changes come from the APIs (at the writer) or from another registry's log (at a replica), and go one after the
-//! other through one task, so that a client that leaves cannot leave half of one behind, nor a blob of which nobody was told. What a kill left between
-//! the two steps is made good when the journal is opened: [`turn`] does the steps, this file is the handle.
+//! Changes come from the APIs (at the writer) or from another registry's log (at a replica), and go through one task in
+//! one order, so that a client that leaves cannot leave half of one behind, nor a blob of which nobody was told. Those that wait
+//! at the same time are made together ([`group`]). What a kill left between the two steps is made good when the journal is
+//! opened: [`turn`] does the steps, this file is the handle.
 
+mod ahead;
+mod group;
 mod plain;
 mod turn;
 
@@ -25,6 +28,8 @@ use crate::{
     supervise::{Handle, Stage},
     wire::replication::{BlobRef, Change, Entry, Epoch},
 };
+use ahead::Ahead;
+use group::Ask;
 use plain::Plain;
 pub use turn::blob_ref;
 use turn::{Order, Received, Turn};
@@ -119,8 +124,18 @@ pub struct Draft {
     pub digest: Option<Digest>,
     /// What must be here before it may be seen.
     pub blobs: Vec<BlobRef>,
-    /// The next generation.
-    pub next: Catalogue,
+    /// The next generation. The journal says at which position.
+    pub next: Arc<Catalogue>,
+}
+
+/// A change that waits for its turn. Dropping it does not take the change back.
+pub struct Queued(oneshot::Receiver<Result<Pending, JournalError>>);
+
+impl Queued {
+    /// Waits until the change is made, whole and durable; it may be acknowledged when [`Pending::acknowledged`] says so.
+    pub async fn made(self) -> Result<Pending, JournalError> {
+        self.0.await.map_err(|_| JournalError::Stopping)?
+    }
 }
 
 /// What the journal is opened as.
@@ -143,6 +158,7 @@ pub struct Journal {
     writer: Writer,
     at: watch::Sender<At>,
     orders: mpsc::Sender<Order>,
+    ahead: Ahead,
     /// [`LEASED`] is noted.
     leased: Arc<AtomicBool>,
 }
@@ -160,8 +176,9 @@ impl Journal {
         let nothing =
             At { position: Position::ZERO, mark: Mark::ZERO, shown: Position::ZERO, claim: Claim::New };
         let (log, at) = (Arc::new(log), watch::Sender::new(nothing));
-        let journal = Self { content, log: Some(log.clone()), writer, at, orders, leased: Arc::default() };
-        let turn = Turn::new(journal.content.clone(), log, journal.writer.clone(), journal.at.clone());
+        let (ahead, leased) = (Ahead::default(), Arc::default());
+        let turn = Turn::new(content.clone(), log.clone(), writer.clone(), at.clone(), ahead.clone());
+        let journal = Self { content, log: Some(log), writer, at, orders, ahead, leased };
         turn.open(opening).await?;
         tasks.finish_at(Stage::Store, "registry journal", move |stop| turn.run(queue, stop));
         Ok(journal)
@@ -179,7 +196,8 @@ impl Journal {
         let writer = Writer::new(std::time::Duration::ZERO, Writes::Taken);
         let plain = Plain::new(content.clone(), writer.clone());
         tasks.finish_at(Stage::Store, "registry journal", move |stop| plain.run(queue, stop));
-        Self { content, log: None, writer, at: watch::Sender::new(at), orders, leased: Arc::default() }
+        let (at, ahead, leased) = (watch::Sender::new(at), Ahead::default(), Arc::default());
+        Self { content, log: None, writer, at, orders, ahead, leased }
     }
 
     /// Where it stands now.
@@ -207,12 +225,39 @@ impl Journal {
         self.order(|reply| Order::Reign(name, above, reply)).await
     }
 
-    /// Makes a change, whole and durable; it may be acknowledged when [`Pending::acknowledged`] says so.
-    /// [`ContentError::Conflict`] if the repository has another generation by now.
+    /// The newest generation that was decided, made or not: a change that is decided on it is made behind it, or not at
+    /// all. Who tells anybody of what it has waits until it is made.
+    pub async fn newest(&self, repository: &RepositoryName) -> Result<Option<Arc<Catalogue>>, JournalError> {
+        match self.ahead.newest(repository) {
+            Some(newest) => Ok(Some(newest)),
+            None => Ok(self.content.catalogue(repository).await?),
+        }
+    }
+
+    /// Whether changes of one repository may wait behind each other. Where no log is kept, the storage takes one at a time.
+    pub fn queues(&self) -> bool {
+        self.log.is_some()
+    }
+
+    /// Asks for a change. [`ContentError::Conflict`] in the end if the repository has another generation by then than the
+    /// one that it was decided on.
+    ///
+    /// Cancelled, it was not asked for.
+    pub async fn queue(&self, draft: Draft) -> Result<Queued, JournalError> {
+        let place = self.orders.reserve().await.map_err(|_| JournalError::Stopping)?;
+        let (reply, answer) = oneshot::channel();
+        if self.queues() {
+            self.ahead.decided(draft.next.clone());
+        }
+        place.send(Order::Change(Ask::Commit(Box::new(draft), reply)));
+        Ok(Queued(answer))
+    }
+
+    /// Makes a change, whole and durable, as [`Journal::queue`] and [`Queued::made`] do.
     ///
     /// Cancelling the wait does not take the change back.
     pub async fn commit(&self, draft: Draft) -> Result<Pending, JournalError> {
-        self.order(|reply| Order::Commit(Box::new(draft), reply)).await
+        self.queue(draft).await?.made().await
     }
 
     /// Makes a whole upload a blob, gives it to its repository, and announces it.
@@ -231,7 +276,7 @@ impl Journal {
     /// Gives a blob that is here to a repository, and announces that, so that replicas fetch it already.
     pub async fn give(&self, repository: &RepositoryName, blob: &Digest) -> Result<Position, JournalError> {
         let (repository, blob) = (repository.clone(), *blob);
-        self.order(|reply| Order::Give(repository, blob, reply)).await
+        self.order(|reply| Order::Change(Ask::Give(repository, blob, reply))).await
     }
 
     /// Takes a blob from a repository, and tells replicas to do the same. Its caller makes sure that nothing which the

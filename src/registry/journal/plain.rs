@@ -8,8 +8,11 @@ use std::sync::Arc;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::mpsc;
 
-use super::turn::{Order, Received};
 use super::{Draft, JournalError};
+use super::{
+    group::Ask,
+    turn::{Order, Received},
+};
 use crate::{
     model::{Digest, Position, RepositoryName},
     registry::{
@@ -50,12 +53,14 @@ impl Plain {
     /// Whoever asked may be gone: what was done stays done.
     async fn take(self, order: Order) {
         match order {
-            Order::Commit(draft, reply) => drop(reply.send(self.commit(*draft).await)),
+            Order::Change(Ask::Commit(draft, reply)) => drop(reply.send(self.commit(*draft).await)),
             Order::Receive(Received { repository: _, mut upload, blob, reply }) => {
                 let received = upload.commit(&blob).await;
                 drop(reply.send(received.map(|_| Position::ZERO).map_err(JournalError::from)));
             }
-            Order::Give(repository, blob, reply) => drop(reply.send(self.give(&repository, &blob).await)),
+            Order::Change(Ask::Give(repository, blob, reply)) => {
+                drop(reply.send(self.give(&repository, &blob).await));
+            }
             Order::Withdraw(repository, blob, reply) => {
                 drop(reply.send(self.withdraw(&repository, &blob).await));
             }
@@ -74,7 +79,7 @@ impl Plain {
 
     async fn commit(&self, draft: Draft) -> Result<Pending, JournalError> {
         self.writer.check()?;
-        self.content.publish(draft.next).await?;
+        self.content.publish(Arc::unwrap_or_clone(draft.next)).await?;
         Ok(self.writer.appended(Position::ZERO))
     }
 

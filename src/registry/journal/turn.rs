@@ -3,23 +3,28 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::RangeInclusive,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
-use super::{At, BATCH, Claim, DIVERGED, Draft, JournalError, Opening, ROLE};
+use super::{
+    At, BATCH, Claim, DIVERGED, JournalError, Opening, ROLE,
+    ahead::Ahead,
+    group::{Ask, GROUP},
+};
 use crate::{
     clock,
     model::{Digest, Mark, Position, RepositoryName},
     registry::{
         content::{CHUNK, Catalogue, Content, ContentError, Upload},
         log::{Log, LogError, history::History},
-        writer::{Pending, Writer, Writes},
+        writer::{Writer, Writes},
     },
     supervise::Stop,
     wire::replication::{BlobRef, Change, Entry, Epoch, Patch, Role},
@@ -52,11 +57,41 @@ async fn whole(received: Received) -> Whole {
     Whole { repository, blob, made, reply }
 }
 
+impl Whole {
+    /// What is to be done with it, if it is a blob.
+    fn asked(self) -> Option<Ask> {
+        let Self { repository, blob, made, reply } = self;
+        match made {
+            Ok(_) => Some(Ask::Give(repository, blob, reply)),
+            Err(error) => {
+                drop(reply.send(Err(error.into())));
+                None
+            }
+        }
+    }
+}
+
+/// What waits already and can be made together with this one, up to an order that cannot, which is next.
+fn gather(first: Ask, queue: &mut mpsc::Receiver<Order>, uploads: &mut Uploads) -> (Vec<Ask>, Option<Order>) {
+    let mut asked = vec![first];
+    while asked.len() < GROUP {
+        match uploads.next().now_or_never() {
+            Some(Some(whole)) => asked.extend(whole.asked()),
+            Some(None) | None => match queue.try_recv() {
+                Ok(Order::Change(ask)) => asked.push(ask),
+                Ok(Order::Receive(received)) => uploads.push(Box::pin(self::whole(received))),
+                Ok(other) => return (asked, Some(other)),
+                Err(_) => break,
+            },
+        }
+    }
+    (asked, None)
+}
+
 /// What is asked of the task.
 pub(super) enum Order {
-    Commit(Box<Draft>, Reply<Pending>),
+    Change(Ask),
     Receive(Received),
-    Give(RepositoryName, Digest, Reply<Position>),
     Withdraw(RepositoryName, Digest, Reply<Position>),
     Apply(Vec<(Entry, Bytes)>, Reply<Position>),
     Restore(Box<Catalogue>, Reply<()>),
@@ -67,12 +102,13 @@ pub(super) enum Order {
 }
 
 pub(super) struct Turn {
-    content: Arc<dyn Content>,
-    log: Arc<Log>,
-    writer: Writer,
-    at: watch::Sender<At>,
-    /// A change that is in the log, could not be shown, and could not be taken back yet.
-    stuck: Mutex<Option<Position>>,
+    pub(super) content: Arc<dyn Content>,
+    pub(super) log: Arc<Log>,
+    pub(super) writer: Writer,
+    pub(super) at: watch::Sender<At>,
+    pub(super) ahead: Ahead,
+    /// Changes that are in the log, could not be shown, and could not be taken back yet.
+    stuck: Mutex<Option<RangeInclusive<Position>>>,
 }
 
 impl Turn {
@@ -81,8 +117,9 @@ impl Turn {
         log: Arc<Log>,
         writer: Writer,
         at: watch::Sender<At>,
+        ahead: Ahead,
     ) -> Self {
-        Self { content, log, writer, at, stuck: Mutex::default() }
+        Self { content, log, writer, at, ahead, stuck: Mutex::default() }
     }
 
     /// Takes orders until the registry stops and nobody asks any more.
@@ -92,10 +129,10 @@ impl Turn {
             let order = tokio::select! {
                 biased;
                 // First, for each of them has been waited for already.
-                Some(whole) = uploads.next() => {
-                    self.arrived(whole).await;
-                    continue;
-                }
+                Some(whole) = uploads.next() => match whole.asked() {
+                    Some(ask) => Some(Order::Change(ask)),
+                    None => continue,
+                },
                 order = queue.recv() => order,
                 () = stop.requested() => None,
                 () = tokio::time::sleep(RETRY), if self.is_stuck() => {
@@ -103,11 +140,23 @@ impl Turn {
                     continue;
                 }
             };
-            let Some(order) = order else { break };
-            self.take(order, &mut uploads).await;
+            let next = match order {
+                Some(Order::Change(ask)) => {
+                    let (asked, next) = gather(ask, &mut queue, &mut uploads);
+                    self.together(asked).await;
+                    next
+                }
+                Some(other) => Some(other),
+                None => break,
+            };
+            if let Some(next) = next {
+                self.take(next, &mut uploads).await;
+            }
         }
         while let Some(whole) = uploads.next().await {
-            self.arrived(whole).await;
+            if let Some(ask) = whole.asked() {
+                self.together(vec![ask]).await;
+            }
         }
         // What is in the log and not shown is made good by the next start, or it would never be.
         let all = self.at.borrow().position == self.log.head().0;
@@ -116,22 +165,11 @@ impl Turn {
         }
     }
 
-    async fn arrived(&self, Whole { repository, blob, made, reply }: Whole) {
-        let given = match made {
-            Ok(_) => self.give(repository, blob).await,
-            Err(error) => Err(error.into()),
-        };
-        drop(reply.send(given));
-    }
-
     /// Whoever asked may be gone: what was done stays done.
     async fn take(&self, order: Order, uploads: &mut Uploads) {
         match order {
-            Order::Commit(draft, reply) => drop(reply.send(self.commit(*draft).await)),
+            Order::Change(ask) => self.together(vec![ask]).await,
             Order::Receive(received) => uploads.push(Box::pin(whole(received))),
-            Order::Give(repository, blob, reply) => {
-                drop(reply.send(self.give(repository, blob).await));
-            }
             Order::Withdraw(repository, blob, reply) => {
                 drop(reply.send(self.withdraw(repository, blob).await));
             }
@@ -239,7 +277,7 @@ impl Turn {
         Ok(())
     }
 
-    fn entry(&self, prev: Position, position: Position, change: Change) -> Entry {
+    pub(super) fn entry(&self, prev: Position, position: Position, change: Change) -> Entry {
         Entry {
             position,
             prev,
@@ -253,68 +291,22 @@ impl Turn {
         }
     }
 
-    async fn commit(&self, draft: Draft) -> Result<Pending, JournalError> {
-        self.writer.check()?;
-        let Draft { change, digest, blobs, mut next } = draft;
-        let repository = next.name.clone();
-        let before = self.content.catalogue(&repository).await?;
-        if next.generation != before.as_ref().map_or(0, |before| before.generation) + 1 {
-            return Err(ContentError::Conflict { repository }.into());
-        }
-        let (prev, _) = self.log.head();
-        let position = prev.next();
-        next.changed = position;
-        let empty = Catalogue::new(repository.clone());
-        let patch = next.since(before.as_deref().unwrap_or(&empty));
-        let entry = Entry {
-            repository: Some(repository.clone()),
-            digest,
-            blobs,
-            patch: Some(patch),
-            ..self.entry(prev, position, change)
-        };
-        self.append(entry).await?;
-        // Told as shown before anybody can be shown it: a list never shows more than it says.
-        let before = self.showing(position);
-        if let Err(error) = self.content.publish(next).await {
-            let there = self.content.catalogue(&repository).await;
-            if there.is_ok_and(|there| there.is_some_and(|there| there.changed == position)) {
-                // It is shown, and the log has it: only whether it is durable is not known.
-                tracing::warn!(%repository, error = %error, "catalogue may not be durable, and is written again");
-                if let Err(again) = self.make_good().await {
-                    tracing::error!(error = %again, "catalogue could not be written again");
-                    let why =
-                        format!("`{repository}` cannot be made durable: {again}; restart it to make it good");
-                    self.writer.set_writes(Writes::NotNow(why));
-                    return Err(error.into());
-                }
-            } else {
-                self.at.send_modify(|at| at.shown = before);
-                self.take_back(position).await;
-                return Err(error.into());
-            }
-        }
-        // Counted as waiting before anybody can see it.
-        let pending = self.writer.appended(position);
-        self.advance(position, true);
-        Ok(pending)
-    }
-
     /// Puts an entry into the log. One of which it is not known whether it lasted is taken out again.
     async fn append(&self, entry: Entry) -> Result<(), JournalError> {
         let (position, line) = (entry.position, line(&entry)?);
         let appended = self.blocking(move |log| log.append(&[(entry, line)])).await;
         if appended.is_err() {
-            self.take_back(position).await;
+            self.take_back(position..=position).await;
         }
         appended
     }
 
-    /// The change could not be shown: it is taken out of the log, or else nothing is written until it is.
-    async fn take_back(&self, position: Position) {
-        if let Err(error) = self.blocking(move |log| log.take_back(position)).await {
+    /// The newest changes could not be shown: they are taken out of the log, or else nothing is written until they are.
+    pub(super) async fn take_back(&self, entries: RangeInclusive<Position>) {
+        let (range, position) = (entries.clone(), *entries.start());
+        if let Err(error) = self.blocking(move |log| log.take_back(range)).await {
             tracing::error!(%position, error = %error, "change could not be taken back; no writes are taken until it is");
-            *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = Some(position);
+            *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = Some(entries);
             let why = format!(
                 "change {position} could not be made and is still in its log ({error}); it is tried again"
             );
@@ -322,13 +314,21 @@ impl Turn {
         }
     }
 
-    fn is_stuck(&self) -> bool {
+    pub(super) fn is_stuck(&self) -> bool {
         self.stuck.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     async fn take_back_again(&self) {
-        let Some(position) = *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) else { return };
-        match self.blocking(move |log| log.take_back(position)).await {
+        let stuck = self.stuck.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(entries) = stuck else { return };
+        let position = *entries.start();
+        let taken = self.blocking(move |log| log.take_back(entries)).await;
+        // What of them could be shown was perhaps not durable.
+        let good = match taken {
+            Ok(()) => self.make_good().await,
+            Err(error) => Err(error),
+        };
+        match good {
             Ok(()) => {
                 *self.stuck.lock().unwrap_or_else(PoisonError::into_inner) = None;
                 tracing::info!(%position, "change taken back, writes are taken again");
@@ -336,26 +336,6 @@ impl Turn {
             }
             Err(error) => tracing::debug!(%position, error = %error, "change could still not be taken back"),
         }
-    }
-
-    async fn give(&self, repository: RepositoryName, digest: Digest) -> Result<Position, JournalError> {
-        self.writer.check()?;
-        let (prev, _) = self.log.head();
-        let Some(blob) = blob_ref(self.content.as_ref(), &digest).await? else {
-            // Gone again already: there is nothing to announce.
-            return Ok(prev);
-        };
-        self.content.link(&repository, &digest).await?;
-        let position = prev.next();
-        let entry = Entry {
-            repository: Some(repository),
-            digest: Some(digest),
-            blobs: vec![blob],
-            ..self.entry(prev, position, Change::Blob)
-        };
-        self.append(entry).await?;
-        self.advance(position, false);
-        Ok(position)
     }
 
     /// Told first: a kill in between leaves the blob here, and who asked, unanswered, asks again.
@@ -370,7 +350,7 @@ impl Turn {
         };
         self.append(entry).await?;
         if let Err(error) = self.content.unlink(&repository, &digest).await {
-            self.take_back(position).await;
+            self.take_back(position..=position).await;
             return Err(error.into());
         }
         self.advance(position, false);
@@ -393,7 +373,7 @@ impl Turn {
 
     /// Applies what the last entries say and the catalogues do not show yet. A catalogue that does not lead there
     /// (it is damaged, or lacks a change in between) is left as it is, and told at the end.
-    async fn make_good(&self) -> Result<(), JournalError> {
+    pub(super) async fn make_good(&self) -> Result<(), JournalError> {
         let entries = self.blocking(Log::unapplied).await?;
         let mut next: BTreeMap<RepositoryName, Catalogue> = BTreeMap::new();
         let mut broken = None;
@@ -445,7 +425,7 @@ impl Turn {
     }
 
     /// A change is about to be shown. Tells what was the newest one before.
-    fn showing(&self, position: Position) -> Position {
+    pub(super) fn showing(&self, position: Position) -> Position {
         let before = self.at.borrow().shown;
         self.at.send_if_modified(|at| {
             at.shown = at.shown.max(position);
@@ -477,7 +457,7 @@ impl Turn {
         Ok(newest)
     }
 
-    async fn blocking<T: Send + 'static>(
+    pub(super) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Log) -> Result<T, LogError> + Send + 'static,
     ) -> Result<T, JournalError> {
@@ -531,7 +511,7 @@ fn patched(
     Ok(catalogue)
 }
 
-fn line(entry: &Entry) -> Result<Bytes, LogError> {
+pub(super) fn line(entry: &Entry) -> Result<Bytes, LogError> {
     let text = serde_json::to_vec(entry).map_err(|error| LogError::Damaged(error.to_string()))?;
     Ok(text.into())
 }

@@ -17,6 +17,7 @@ mod file;
 pub mod history;
 
 use std::{
+    ops::RangeInclusive,
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
@@ -173,13 +174,16 @@ impl Log {
         })
     }
 
-    /// Takes the newest entry back, if it is there at all: its change could not be made, and nobody has seen it.
-    pub fn take_back(&self, position: Position) -> Result<(), LogError> {
+    /// Takes the newest entries back, all of these that are there at all: their changes could not be made, and nobody has
+    /// seen them.
+    pub fn take_back(&self, entries: RangeInclusive<Position>) -> Result<(), LogError> {
         self.on(|database| {
             let write = database.begin_write().map_err(failed("begin a change"))?;
             {
                 let mut table = write.open_table(ENTRIES).map_err(failed("open its entries"))?;
-                table.remove(key(position)).map_err(failed("take an entry back"))?;
+                table
+                    .retain_in(key(*entries.start())..=key(*entries.end()), |_, _| false)
+                    .map_err(failed("take an entry back"))?;
             }
             write.commit().map_err(failed("take an entry back"))?;
             self.set_history(file::prepare(database)?);

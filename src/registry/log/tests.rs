@@ -35,7 +35,7 @@ fn change(prev: Position, position: Position) -> (Entry, Bytes) {
 enum Step {
     Append(u8),
     Reign,
-    TakeBack,
+    TakeBack(u8),
     Compact { keep: u8, needed: u8 },
     Reopen,
 }
@@ -44,7 +44,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (1..5u8).prop_map(Step::Append),
         1 => Just(Step::Reign),
-        1 => Just(Step::TakeBack),
+        1 => (1..4u8).prop_map(Step::TakeBack),
         1 => (1..6u8, 0..40u8).prop_map(|(keep, needed)| Step::Compact { keep, needed }),
         1 => Just(Step::Reopen),
     ];
@@ -121,12 +121,15 @@ proptest! {
                 }
                 Step::Reign => model.append(&log, &[model.head().0.next_epoch()]),
                 // A reign's first entry is never taken back: it is the only one that has no change to fail.
-                Step::TakeBack if model.head().0.seq > 1 && model.all.len() > model.gone + 1 => {
-                    log.take_back(model.head().0).unwrap();
-                    model.all.pop();
+                Step::TakeBack(count) => {
+                    let most = (model.head().0.seq as usize - 1).min(model.all.len() - model.gone - 1);
+                    let left = model.all.len() - most.min(count.into());
+                    if let Some((from, ..)) = model.all.get(left) {
+                        log.take_back(*from..=model.head().0).unwrap();
+                    }
+                    model.all.truncate(left);
                     model.applied = model.applied.min(model.all.len());
                 }
-                Step::TakeBack => {}
                 Step::Compact { keep, needed } => {
                     let needed = model.all.get(usize::from(needed)).map_or(model.head().0, |one| one.0);
                     let there = model.all.len() - model.gone;

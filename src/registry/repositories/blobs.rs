@@ -18,7 +18,8 @@ impl Repositories {
         if !self.content().linked(repository, blob).await? {
             return Err(RepositoryError::NoBlob { repository: repository.clone(), blob: *blob });
         }
-        if let Some(catalogue) = self.content().catalogue(repository).await? {
+        // A push whose client left holds nothing any more, and may still be made.
+        if let Some(catalogue) = self.journal().newest(repository).await? {
             for (manifest, stored) in &catalogue.manifests {
                 let parsed = self.parsed(manifest, stored.size).await?;
                 if parsed.blobs().any(|part| part.digest == *blob) {

@@ -196,20 +196,36 @@ impl Parsed {
                 None => {}
             }
         }
+        let children = self.missing_children(catalogue)?;
+        missing.extend(children.into_iter().filter(|child| told.insert(*child)));
+        if missing.is_empty() { Ok(()) } else { Err(ManifestFault::Missing(missing).into()) }
+    }
+
+    /// The manifests that it lists must be in the repository, with the size it says.
+    pub(super) fn check_children(&self, catalogue: Option<&Catalogue>) -> Result<(), ManifestFault> {
+        let missing = self.missing_children(catalogue)?;
+        if missing.is_empty() { Ok(()) } else { Err(ManifestFault::Missing(missing)) }
+    }
+
+    /// Each once.
+    fn missing_children(&self, catalogue: Option<&Catalogue>) -> Result<Vec<Digest>, ManifestFault> {
+        let (mut missing, mut told) = (Vec::new(), HashSet::new());
         for child in &self.children {
             let stored = catalogue.and_then(|catalogue| catalogue.manifests.get(&child.digest));
             match stored {
                 Some(stored) if stored.size == child.size => {}
                 Some(stored) => {
-                    let fault =
-                        ManifestFault::Size { digest: child.digest, said: child.size, has: stored.size };
-                    return Err(fault.into());
+                    return Err(ManifestFault::Size {
+                        digest: child.digest,
+                        said: child.size,
+                        has: stored.size,
+                    });
                 }
                 None if told.insert(child.digest) => missing.push(child.digest),
                 None => {}
             }
         }
-        if missing.is_empty() { Ok(()) } else { Err(ManifestFault::Missing(missing).into()) }
+        Ok(missing)
     }
 }
 

@@ -17,7 +17,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::Mutex as TurnMutex;
+use tokio::sync::{Mutex as TurnMutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::{
     apikeys::is_hidden,
@@ -36,9 +36,9 @@ pub use templates::{Broken, Templates};
 
 use manifest::Cache;
 use pulls::PullTimes;
-use templates::Summaries;
+use templates::{Summaries, derived_id};
 
-/// Turns for changes, so that pushes to one repository queue instead of repeating each other's work.
+/// Turns for changes: pushes to one repository go beside each other, whatever takes something away goes alone.
 const TURNS: usize = 64;
 
 /// Attempts at one change while others are faster. Our own wait their turn, so more than one is rare.
@@ -178,7 +178,9 @@ struct Inner {
     pulls: PullTimes,
     /// Taken while a repository gets its template id, so that no two get the same.
     naming: TurnMutex<()>,
-    turns: Vec<TurnMutex<()>>,
+    turns: Vec<RwLock<()>>,
+    /// Taken from the look at a catalogue to the place in the queue for what was decided on it.
+    deciding: Vec<TurnMutex<()>>,
     broken: Mutex<Vec<Broken>>,
 }
 
@@ -193,7 +195,8 @@ impl Repositories {
             ids: Mutex::default(),
             pulls: PullTimes::default(),
             naming: TurnMutex::default(),
-            turns: (0..TURNS).map(|_| TurnMutex::default()).collect(),
+            turns: (0..TURNS).map(|_| RwLock::default()).collect(),
+            deciding: (0..TURNS).map(|_| TurnMutex::default()).collect(),
             broken: Mutex::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -289,7 +292,7 @@ impl Repositories {
         bytes: Bytes,
     ) -> Result<Taken, RepositoryError> {
         let (pending, digest, subject) = self.publish(repository, reference, media_type, bytes).await?;
-        // The turn is over: a reader that is slow to confirm holds up this push alone.
+        // The turn is over: a reader that is slow to confirm holds up this push, and nothing that waits for it to be over.
         Ok(Taken { digest, subject, position: pending.acknowledged().await })
     }
 
@@ -314,7 +317,8 @@ impl Repositories {
         let parsed = Arc::new(Parsed::read(&bytes)?);
         let media_type = parsed.named(media_type)?;
         manifest::check_media_type(&media_type)?;
-        let _turn = self.turn(repository).await;
+        // Nothing that it needs is taken away while this holds it.
+        let _beside = self.beside(repository).await;
         let before = self.content().catalogue(repository).await?;
         parsed.check_needs(self.content(), repository, before.as_deref()).await?;
         let facts = self.facts(repository, &parsed).await?;
@@ -327,7 +331,9 @@ impl Repositories {
             children: parsed.children.iter().map(|child| child.digest).collect(),
             pushed: 0,
         };
-        self.check_bounds(repository, before.as_deref(), digest, reference).await?;
+        if before.is_none() {
+            self.check_room().await?;
+        }
         let unnamed = before.as_ref().is_none_or(|before| before.template.is_none());
         let (_naming, id) = if unnamed && matches!(reference, Reference::Tag(_)) {
             let naming = self.inner.naming.lock().await;
@@ -340,13 +346,17 @@ impl Repositories {
             digest: Some(digest),
             blobs: self.needed(repository, digest, &parsed).await?,
         };
-        let (pending, ()) = self
-            .change_in_turn(repository, about, |catalogue| {
+        let (pending, before, ()) = self
+            .change_in_turn(repository, about, On::Decided, |catalogue| {
+                check_bounds(catalogue, digest, reference)?;
+                parsed.check_children(Some(catalogue))?;
                 let now = clock::wall().unix_seconds();
                 catalogue.add(digest, Stored { pushed: now, ..stored.clone() });
                 if let Reference::Tag(tag) = reference {
                     catalogue.tag(tag.clone(), digest, now);
-                    catalogue.template = catalogue.template.take().or_else(|| id.clone());
+                    // It has lost its id since that was looked for, if there is none now.
+                    let new = || id.clone().unwrap_or_else(|| derived_id(repository));
+                    catalogue.template = Some(catalogue.template.take().unwrap_or_else(new));
                     // What was set by hand corrected an older push.
                     catalogue.arch = catalogue.arch.filter(|_| facts.arch.is_none());
                 }
@@ -376,31 +386,13 @@ impl Repositories {
         Ok(needed)
     }
 
-    /// Everything that a push can grow has a bound.
-    async fn check_bounds(
-        &self,
-        repository: &RepositoryName,
-        before: Option<&Catalogue>,
-        digest: Digest,
-        reference: &Reference,
-    ) -> Result<(), RepositoryError> {
-        let bound = |what: String| Err(RepositoryError::Bound { what });
-        let Some(before) = before else {
-            let there = self.content().repositories().await?.len();
-            return if there < REPOSITORIES {
-                Ok(())
-            } else {
-                bound(format!("there are {there} repositories"))
-            };
-        };
-        let new_tag = matches!(reference, Reference::Tag(tag) if !before.tags.contains_key(tag));
-        if before.manifests.len() >= MANIFESTS && !before.manifests.contains_key(&digest) {
-            return bound(format!("`{repository}` has {MANIFESTS} manifests"));
+    /// For one repository more.
+    async fn check_room(&self) -> Result<(), RepositoryError> {
+        let there = self.content().repositories().await?.len();
+        if there < REPOSITORIES {
+            return Ok(());
         }
-        if before.tags.len() >= MANIFESTS && new_tag {
-            return bound(format!("`{repository}` has {MANIFESTS} tags"));
-        }
-        Ok(())
+        Err(RepositoryError::Bound { what: format!("there are {there} repositories") })
     }
 
     /// Removes a tag, or a manifest with every tag that points to it.
@@ -446,10 +438,14 @@ impl Repositories {
         Ok(parsed)
     }
 
-    async fn turn(&self, repository: &RepositoryName) -> tokio::sync::MutexGuard<'_, ()> {
-        let sum =
-            repository.as_str().bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into()));
-        self.inner.turns[sum % TURNS].lock().await
+    /// For what takes something away: nothing else changes the repository meanwhile.
+    async fn turn(&self, repository: &RepositoryName) -> RwLockWriteGuard<'_, ()> {
+        self.inner.turns[turn_of(repository)].write().await
+    }
+
+    /// For pushes, beside each other. Who asked for a turn is not overtaken.
+    async fn beside(&self, repository: &RepositoryName) -> RwLockReadGuard<'_, ()> {
+        self.inner.turns[turn_of(repository)].read().await
     }
 
     /// Changes a catalogue: all of it, or nothing. Tells where in the log, once the change may be acknowledged.
@@ -459,34 +455,75 @@ impl Repositories {
         about: About,
         decide: impl FnMut(&mut Catalogue) -> Result<T, RepositoryError>,
     ) -> Result<(Position, T), RepositoryError> {
-        let (pending, answer) = {
+        let (pending, _, answer) = {
             let _turn = self.turn(repository).await;
-            self.change_in_turn(repository, about, decide).await?
+            self.change_in_turn(repository, about, On::Made, decide).await?
         };
         Ok((pending.acknowledged().await, answer))
     }
 
+    /// Tells also what it was decided on. Changes of one repository that are decided on each other are made together.
     async fn change_in_turn<T>(
         &self,
         repository: &RepositoryName,
         about: About,
+        on: On,
         mut decide: impl FnMut(&mut Catalogue) -> Result<T, RepositoryError>,
-    ) -> Result<(Pending, T), RepositoryError> {
+    ) -> Result<(Pending, Option<Arc<Catalogue>>, T), RepositoryError> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let now = self.content().catalogue(repository).await?;
-            let mut next = now.map_or_else(|| Catalogue::new(repository.clone()), |now| (*now).clone());
+            let deciding = self.inner.deciding[turn_of(repository)].lock().await;
+            let now = match on {
+                On::Decided => self.journal().newest(repository).await?,
+                On::Made => self.content().catalogue(repository).await?,
+            };
+            let mut next = match &now {
+                Some(now) => (**now).clone(),
+                None => Catalogue::new(repository.clone()),
+            };
             let answer = decide(&mut next)?;
             next.generation += 1;
             let About { change, digest, blobs } = about.clone();
-            match self.journal().commit(Draft { change, digest, blobs, next }).await {
-                Ok(pending) => return Ok((pending, answer)),
+            let queued = self.journal().queue(Draft { change, digest, blobs, next: next.into() }).await?;
+            let deciding = (!self.journal().queues()).then_some(deciding);
+            let made = queued.made().await;
+            drop(deciding);
+            match made {
+                Ok(pending) => return Ok((pending, now, answer)),
                 Err(JournalError::Content(ContentError::Conflict { .. })) if attempt < ATTEMPTS => {}
                 Err(error) => return Err(error.into()),
             }
         }
     }
+}
+
+fn turn_of(repository: &RepositoryName) -> usize {
+    repository.as_str().bytes().fold(0usize, |sum, b| sum.wrapping_mul(31).wrapping_add(b.into())) % TURNS
+}
+
+/// Everything that a push can grow has a bound.
+fn check_bounds(before: &Catalogue, digest: Digest, reference: &Reference) -> Result<(), RepositoryError> {
+    let bound = |what: &str| {
+        Err(RepositoryError::Bound { what: format!("`{}` has {MANIFESTS} {what}", before.name) })
+    };
+    let new_tag = matches!(reference, Reference::Tag(tag) if !before.tags.contains_key(tag));
+    if before.manifests.len() >= MANIFESTS && !before.manifests.contains_key(&digest) {
+        return bound("manifests");
+    }
+    if before.tags.len() >= MANIFESTS && new_tag {
+        return bound("tags");
+    }
+    Ok(())
+}
+
+/// What a change is decided on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum On {
+    /// The newest that was decided: it is made behind that, or decided anew.
+    Decided,
+    /// The newest that was made: what is decided may be told at once.
+    Made,
 }
 
 /// What the log says of a change beside the change itself.

@@ -373,7 +373,7 @@ fn still(catalogue: &Catalogue, id: &TemplateId) -> Result<(), RepositoryError> 
 }
 
 /// The id of a repository that carries none.
-fn derived_id(repository: &RepositoryName) -> TemplateId {
+pub(super) fn derived_id(repository: &RepositoryName) -> TemplateId {
     let derived = uuid::Uuid::new_v5(&NAMESPACE, repository.as_str().as_bytes()).to_string();
     TemplateId::parse(derived).unwrap_or_else(|_| TemplateId::random())
 }

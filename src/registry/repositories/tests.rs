@@ -61,7 +61,7 @@ async fn a_delete_that_waited_does_not_take_the_template_that_came_instead() {
             catalogue.clear();
             Ok(())
         };
-        all.change_in_turn(&name, About::plain(Change::Cleared), clear).await.unwrap();
+        all.change_in_turn(&name, About::plain(Change::Cleared), On::Made, clear).await.unwrap();
         drop(turn);
         // Whoever waits first goes first: the push goes around the turn, as another server's would.
         let mut next = (*all.content().catalogue(&name).await.unwrap().unwrap()).clone();
@@ -80,6 +80,30 @@ async fn a_delete_that_waited_does_not_take_the_template_that_came_instead() {
         all.change(&name, About::plain(Change::Cleared), clear).await.unwrap();
         push("old").await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn pushes_beside_each_other_and_deletes_between_them_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (all, _tree) = repositories(dir.path()).await;
+    let name = RepositoryName::parse("busy").unwrap();
+    let (all, name) = (&all, &name);
+    let push = |n: usize| async move {
+        let tag = Reference::Tag(Tag::parse(format!("t{n}")).unwrap());
+        let text = format!(r#"{{"annotations":{{"n":"{n}"}}}}"#);
+        let taken = all.put(name, &tag, None, Bytes::from(text)).await.unwrap();
+        // What was acknowledged can be taken away at once.
+        if n.is_multiple_of(4) {
+            all.delete(name, &Reference::Digest(taken.digest)).await.unwrap();
+        }
+    };
+    futures_util::future::join_all((0..24).map(push)).await;
+    let catalogue = all.catalogue(name).await.unwrap();
+    let wanted: BTreeSet<Tag> =
+        (0..24).filter(|n| n % 4 != 0).map(|n| Tag::parse(format!("t{n}")).unwrap()).collect();
+    assert_eq!(catalogue.tags.keys().cloned().collect::<BTreeSet<_>>(), wanted);
+    assert_eq!((catalogue.generation, catalogue.manifests.len()), (30, 18));
+    assert!(catalogue.template.is_some());
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The last look of a push: once its tag is visible, and before it is acknowledged.
 
-use super::{About, ManifestFault, Parsed, Reference, Repositories, RepositoryError};
+use super::{About, ManifestFault, On, Parsed, Reference, Repositories, RepositoryError};
 use crate::{
     model::{Digest, RepositoryName},
     registry::content::Catalogue,
@@ -12,7 +12,7 @@ impl Repositories {
     /// here on every collection sees the reference. If a collection was faster than a push that took longer than both
     /// graces, the manifest is taken back and the push refused.
     ///
-    /// Called with the repository's turn; `before` is what it held before.
+    /// Called beside other pushes; `before` is what the repository held just before this one.
     pub(super) async fn check_again(
         &self,
         repository: &RepositoryName,
@@ -37,7 +37,7 @@ impl Repositories {
         tracing::error!(%repository, %reference, blob = %gone,
             "what a manifest needs was collected before its push ended; the manifest is taken back");
         let about = About { digest: Some(digest), ..About::plain(Change::Removed) };
-        let taken_back = self.change_in_turn(repository, about, |catalogue| {
+        let taken_back = self.change_in_turn(repository, about, On::Decided, |catalogue| {
             if let Reference::Tag(tag) = reference
                 && catalogue.tags.get(tag).is_some_and(|version| version.digest == digest)
             {

@@ -13,7 +13,10 @@ use crate::{
     http::BodyRoom,
     model::{Arch, Tag, TemplateId},
     registry::{content::Which, query::Query, repositories::RepositoryError, state::App},
-    wire::{lenient, template},
+    wire::{
+        lenient,
+        template::{self, RevertTemplate},
+    },
 };
 
 /// Largest body of this API: a few short fields.
@@ -78,16 +81,8 @@ pub(super) async fn arch(State(app): State<App>, RawQuery(query): RawQuery, body
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct Asked {
-    #[serde(deserialize_with = "lenient::text")]
-    id: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    tag: Option<String>,
-    #[serde(deserialize_with = "lenient::text")]
-    tag_name: Option<String>,
-    #[serde(deserialize_with = "lenient::integer")]
-    version: Option<i64>,
-    #[serde(deserialize_with = "lenient::integer")]
-    number: Option<i64>,
+    #[serde(flatten)]
+    version: RevertTemplate,
     #[serde(deserialize_with = "lenient::text")]
     arch: Option<String>,
 }
@@ -105,16 +100,16 @@ impl Asked {
         };
         let query = Query::parse(query.as_deref().unwrap_or_default());
         for (key, field) in [
-            ("id", &mut asked.id),
-            ("tag", &mut asked.tag),
-            ("tag_name", &mut asked.tag_name),
+            ("id", &mut asked.version.id),
+            ("tag", &mut asked.version.tag),
+            ("tag_name", &mut asked.version.tag_name),
             ("arch", &mut asked.arch),
         ] {
             if let Some(given) = query.get(key) {
                 *field = Some(given.to_owned());
             }
         }
-        for (key, field) in [("version", &mut asked.version), ("number", &mut asked.number)] {
+        for (key, field) in [("version", &mut asked.version.version), ("number", &mut asked.version.number)] {
             if let Some(given) = query.get(key) {
                 let number = given.trim().parse();
                 *field = Some(number.map_err(|_| Fail::bad(format!("{key} is not a whole number")))?);
@@ -124,19 +119,20 @@ impl Asked {
     }
 
     pub(super) fn id(&self) -> Result<TemplateId, Fail> {
-        let id = self.id.as_deref().ok_or_else(|| Fail::bad("id is missing"))?;
+        let id = self.version.id.as_deref().ok_or_else(|| Fail::bad("id is missing"))?;
         // What cannot be an id is not the id of anything.
         TemplateId::parse(id).map_err(|_| Fail::not_found())
     }
 
     /// By tag, else by number, else the newest.
     pub(super) fn which(&self) -> Result<Which, Fail> {
-        if let Some(tag) = self.tag.as_deref().or(self.tag_name.as_deref()) {
+        if let Some(tag) = self.version.tag.as_deref().or(self.version.tag_name.as_deref()) {
             let wrong = |_| Fail::bad(format!("Did not find any versions with tag {}", tag.escape_debug()));
             // No tag has a space: one was a plus before somebody in between decoded it as forms are.
             return Tag::parse(tag.replace(' ', "+")).map(Which::Tag).map_err(wrong);
         }
-        Ok(self.version.or(self.number).map_or(Which::Newest, Which::Number))
+        let number = self.version.version.or(self.version.number);
+        Ok(number.map_or(Which::Newest, Which::Number))
     }
 }
 

@@ -127,7 +127,7 @@ async fn commit(server: &Rc<Server>, repository: &RepositoryName, order: Order) 
         server.world.trace(|| format!("{} takes {position} back", server.name()));
         server.world.engine.sleep(server.world.engine.ms(0, 400)).await;
         server.shows_no_more(newest);
-        server.log().take_back(position).unwrap();
+        server.log().take_back(position..=position).unwrap();
         return None;
     }
     server.put(next);

@@ -9,8 +9,8 @@ use super::{Disk, filling, reading, uploads};
 use crate::{
     model::{Algorithm, Digest, RepositoryName, TemplateId},
     registry::content::{
-        BlobBody, Catalogue, ChunkList, Condition, Content, ContentError, Fill, FillError, Pulls, Space,
-        Swept, Upload, files::full_or,
+        BlobBody, Catalogue, ChunkList, Condition, Content, ContentError, Fill, FillError, Pulls, Shown,
+        Space, Staged, Swept, Upload, files::full_or,
     },
     wire::replication::BlobRef,
 };
@@ -206,6 +206,14 @@ impl Content for Disk {
 
     async fn publish(&self, next: Catalogue) -> Result<Arc<Catalogue>, ContentError> {
         self.writing(move |disk| disk.records.publish(next)).await
+    }
+
+    async fn stage(&self, next: Vec<Arc<Catalogue>>) -> Result<Staged, ContentError> {
+        self.stage_all(next).await
+    }
+
+    async fn show(&self, staged: Staged) -> Shown {
+        self.show_all(staged).await
     }
 
     async fn restore(&self, whole: Catalogue) -> Result<Arc<Catalogue>, ContentError> {

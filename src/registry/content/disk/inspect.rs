@@ -1,9 +1,12 @@
 //! Blobs as they lie on the disk, and a place for those that are bad.
 
 use std::{
+    collections::BTreeSet,
+    ffi::OsStr,
     io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -72,6 +75,18 @@ impl Inspect for Disk {
         .await
     }
 
+    async fn orphans(&self, remove: bool) -> Result<Vec<String>, ContentError> {
+        self.writing(move |disk| {
+            let found =
+                disk.blobs.orphans(disk.idle).map_err(ContentError::io("look for lists of chunks"))?;
+            for list in found.iter().filter(|_| remove) {
+                disk.blobs.files.remove(list).map_err(ContentError::io("remove a list of chunks"))?;
+            }
+            Ok(found.into_iter().map(|path| path.display().to_string()).collect())
+        })
+        .await
+    }
+
     async fn strangers(&self) -> Result<Vec<String>, ContentError> {
         self.reading(|disk| {
             let mut found = Vec::new();
@@ -136,6 +151,39 @@ impl Blobs {
         }
         self.files.sync_dir(&dir)?;
         Ok(moved)
+    }
+
+    /// Where others push, one that is young may be of a blob that is about to come.
+    fn orphans(&self, age: Duration) -> io::Result<Vec<PathBuf>> {
+        let mut dirs = vec![self.trash.clone()];
+        for algorithm in Algorithm::ALL {
+            let root = self.root.join(algorithm.word());
+            dirs.extend((0..=255u8).map(|part| root.join(hex::encode([part]))));
+        }
+        let mut found = Vec::new();
+        for dir in dirs {
+            let entries = match self.files.list(&dir) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                entries => entries?,
+            };
+            let names: BTreeSet<_> = entries.iter().map(std::fs::DirEntry::file_name).collect();
+            for entry in &entries {
+                let name = entry.file_name();
+                let blob = name.to_str().and_then(|name| name.strip_suffix(".chunks"));
+                let Some(blob) = blob.filter(|blob| Digest::from_hex(blob).is_some()) else { continue };
+                if names.contains(OsStr::new(blob)) || self.files.is_there(&dir.join(blob))? {
+                    continue;
+                }
+                let is_old = || {
+                    let modified = self.files.look(&entry.path())?.modified()?;
+                    Ok::<_, io::Error>(modified.elapsed().is_ok_and(|since| since > age))
+                };
+                if !self.shared || is_old()? {
+                    found.push(entry.path());
+                }
+            }
+        }
+        Ok(found)
     }
 
     fn strangers(&self, found: &mut Vec<PathBuf>) -> io::Result<()> {

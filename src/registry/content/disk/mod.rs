@@ -39,6 +39,7 @@ mod reading;
 mod records;
 mod session;
 mod space;
+mod staging;
 mod trail;
 mod trash;
 mod uploads;
@@ -225,7 +226,7 @@ impl Disk {
 
     /// With calls that misbehave.
     #[cfg(test)]
-    pub(super) async fn open_faulty(
+    pub(in crate::registry) async fn open_faulty(
         settings: DiskSettings,
         faults: &Arc<super::files::faulty::Faults>,
     ) -> Result<Self, OpenError> {

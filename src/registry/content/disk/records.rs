@@ -138,14 +138,45 @@ impl Records {
         if let Some(shared) = &self.shared {
             return shared.catalogues.publish(&self.dir(&repository).join(GENERATIONS), next);
         }
-        let now = match self.catalogue(&repository)? {
-            Some(catalogue) => catalogue.generation,
-            None => self.unknown_yet(&repository)?,
-        };
-        if next.generation != now + 1 {
+        if next.generation != self.generation(&repository)? + 1 {
             return Err(ContentError::Conflict { repository });
         }
         self.write(next)
+    }
+
+    /// What there is by now must be older. With the repository's shard held.
+    pub(super) fn check_newer(&self, next: &Catalogue) -> Result<(), ContentError> {
+        if next.generation > self.generation(&next.name)? {
+            return Ok(());
+        }
+        Err(ContentError::Conflict { repository: next.name.clone() })
+    }
+
+    /// The one that counts; zero if there is none. With the repository's shard held.
+    fn generation(&self, repository: &RepositoryName) -> Result<u64, ContentError> {
+        match self.catalogue(repository)? {
+            Some(catalogue) => Ok(catalogue.generation),
+            None => self.unknown_yet(repository),
+        }
+    }
+
+    /// The file of a catalogue.
+    pub(super) fn path(&self, repository: &RepositoryName) -> PathBuf {
+        self.dir(repository).join(CATALOGUE)
+    }
+
+    /// Whether this is what the file says.
+    pub(super) fn is_there(&self, next: &Catalogue) -> bool {
+        let there = read_one(&self.files, &self.path(&next.name), &next.name);
+        matches!(there, Some(Ok(there)) if *there == *next)
+    }
+
+    /// Shows what was written.
+    pub(super) fn hold(&self, shown: Vec<Arc<Catalogue>>) {
+        let mut held = lock(&self.held);
+        for next in shown {
+            held.insert(next.name.clone(), Ok(next));
+        }
     }
 
     /// Whatever was there; but what another repository has, on a storage that folds case, stays.
@@ -225,10 +256,13 @@ impl Records {
     /// A first generation never replaces a file: one that the start could not reach, or that a name written
     /// in other case leads to, is taken for what it is. Tells the generation that counts, with its shard held.
     fn unknown_yet(&self, repository: &RepositoryName) -> Result<u64, ContentError> {
-        let Some(there) = read_one(&self.files, &self.dir(repository).join(CATALOGUE), repository) else {
-            return Ok(0);
+        let text = match self.files.read(&self.path(repository)) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
+            // Of this moment: nothing is known of it, and the next one looks again.
+            Err(source) => return Err(ContentError::Io { what: "look for a catalogue", source }),
         };
-        lock(&self.held).insert(repository.clone(), there);
+        lock(&self.held).insert(repository.clone(), parse(&text, repository));
         Ok(self.catalogue(repository)?.map_or(0, |catalogue| catalogue.generation))
     }
 
@@ -453,11 +487,13 @@ fn read_one(files: &Files, path: &Path, repository: &RepositoryName) -> Option<H
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
         Err(error) => return Some(Err(error.to_string())),
     };
-    Some(match serde_json::from_slice::<Catalogue>(&text) {
-        Err(error) => Err(error.to_string()),
-        Ok(catalogue) => match catalogue.fault(repository) {
-            Some(why) => Err(why),
-            None => Ok(Arc::new(catalogue)),
-        },
-    })
+    Some(parse(&text, repository))
+}
+
+fn parse(text: &[u8], repository: &RepositoryName) -> Held {
+    let catalogue: Catalogue = serde_json::from_slice(text).map_err(|error| error.to_string())?;
+    match catalogue.fault(repository) {
+        Some(why) => Err(why),
+        None => Ok(Arc::new(catalogue)),
+    }
 }

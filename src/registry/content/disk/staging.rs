@@ -33,20 +33,18 @@ impl Disk {
             let (shown, error) = disk.records.rename_all(staged);
             Ok((shown, error.map(|error| disk.room.explain(error))))
         });
-        let (shown, mut error) = match renamed.await {
+        let (shown, error) = match renamed.await {
             Ok(renamed) => renamed,
-            Err(error) => return Shown { count: 0, error: Some(error) },
+            Err(error) => return Shown { count: 0, error: Some(error), unsure: None },
         };
         let dirs = shown.iter().map(|one| self.inner.records.dir(&one.name));
         let synced = dirs.map(|dir: PathBuf| {
             self.writing(move |disk| disk.files.sync_dir(&dir).map_err(full_or("publish a catalogue")))
         });
-        for synced in join_all(synced).await {
-            error = error.or(synced.err());
-        }
+        let unsure = join_all(synced).await.into_iter().find_map(Result::err);
         let count = shown.len();
         self.inner.records.hold(shown);
-        Shown { count, error }
+        Shown { count, error, unsure }
     }
 
     /// Where others change them, too, each is given its number when it is shown.
@@ -54,10 +52,10 @@ impl Disk {
         for (count, one) in staged.each.iter().enumerate() {
             let next = (*one.next).clone();
             if let Err(error) = self.writing(move |disk| disk.records.publish(next)).await {
-                return Shown { count, error: Some(error) };
+                return Shown { count, error: Some(error), unsure: None };
             }
         }
-        Shown { count: staged.each.len(), error: None }
+        Shown { count: staged.each.len(), error: None, unsure: None }
     }
 }
 
@@ -68,7 +66,7 @@ impl Records {
         }
         {
             let _order = lock(self.shard(&next.name));
-            self.check_next(&next)?;
+            self.check_newer(&next)?;
         }
         let text = serde_json::to_vec(&*next)
             .map_err(|error| ContentError::Damaged { what: "catalogue".into(), why: error.to_string() })?;
@@ -83,7 +81,7 @@ impl Records {
         let mut shown = Vec::with_capacity(staged.each.len());
         for one in &mut staged.each {
             let _order = lock(self.shard(&one.next.name));
-            if let Err(error) = self.check_next(&one.next) {
+            if let Err(error) = self.check_newer(&one.next) {
                 return (shown, Some(error));
             }
             let Some(file) = one.file.take() else { continue };

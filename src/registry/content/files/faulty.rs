@@ -14,7 +14,7 @@ use rustix::io::Errno;
 use super::{Call, Files};
 
 /// What the system says when something goes wrong.
-pub(in crate::registry::content) const ERRORS: [Errno; 5] =
+pub(in crate::registry) const ERRORS: [Errno; 5] =
     [Errno::NOSPC, Errno::IO, Errno::ROFS, Errno::MFILE, Errno::ACCESS];
 
 /// How long a client of a network file system believes what it knows of a directory.
@@ -22,7 +22,7 @@ const BELIEVED: Duration = Duration::from_secs(3);
 
 /// What goes wrong, counted in calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::registry::content) enum Plan {
+pub(in crate::registry) enum Plan {
     /// Nothing.
     Sound,
     /// This call fails; `done`: although it was done.
@@ -33,14 +33,14 @@ pub(in crate::registry::content) enum Plan {
 
 /// One directory as all its clients change it, on a clock that the test moves.
 #[derive(Default)]
-pub(in crate::registry::content) struct World {
+pub(in crate::registry) struct World {
     now: Mutex<Duration>,
     /// By whom a name was made last, and when.
     made: Mutex<HashMap<PathBuf, (u32, Duration)>>,
 }
 
 /// One client's view and faults.
-pub(in crate::registry::content) struct Faults {
+pub(in crate::registry) struct Faults {
     world: Arc<World>,
     client: u32,
     /// Believes what it knows even when a directory is opened anew.
@@ -56,7 +56,7 @@ struct State {
 }
 
 impl World {
-    pub(in crate::registry::content) fn pass(&self, time: Duration) {
+    pub(in crate::registry) fn pass(&self, time: Duration) {
         *lock(&self.now) += time;
     }
 
@@ -68,7 +68,7 @@ impl World {
     }
 
     /// A client of it.
-    pub(in crate::registry::content) fn client(self: &Arc<Self>, client: u32, deaf: bool) -> Arc<Faults> {
+    pub(in crate::registry) fn client(self: &Arc<Self>, client: u32, deaf: bool) -> Arc<Faults> {
         let state = State { plan: Plan::Sound, calls: 0, asked: HashMap::new() };
         Arc::new(Faults { world: self.clone(), client, deaf, state: Mutex::new(state) })
     }
@@ -76,7 +76,7 @@ impl World {
 
 impl Faults {
     /// From now on; calls are counted from 0 again.
-    pub(in crate::registry::content) fn plan(&self, plan: Plan) {
+    pub(in crate::registry) fn plan(&self, plan: Plan) {
         let mut state = lock(&self.state);
         (state.plan, state.calls) = (plan, 0);
     }
@@ -86,7 +86,7 @@ impl Faults {
     }
 
     /// Calls since the last plan.
-    pub(in crate::registry::content) fn calls(&self) -> u64 {
+    pub(in crate::registry) fn calls(&self) -> u64 {
         lock(&self.state).calls
     }
 
@@ -145,7 +145,7 @@ impl Faults {
 }
 
 impl Files {
-    pub(in crate::registry::content) fn faulty(tmp: &Path, faults: &Arc<Faults>) -> Self {
+    pub(in crate::registry) fn faulty(tmp: &Path, faults: &Arc<Faults>) -> Self {
         Self { tmp: tmp.into(), faults: Some(faults.clone()) }
     }
 }

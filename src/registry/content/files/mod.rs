@@ -4,7 +4,7 @@
 //! may go wrong (`faulty`). Bytes that are read from an open file do not pass here, only those that are written.
 
 #[cfg(test)]
-pub(super) mod faulty;
+pub(in crate::registry) mod faulty;
 
 use std::{
     fs::{self, DirEntry, File, Metadata, OpenOptions},
@@ -242,6 +242,18 @@ impl Files {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+
+    /// Writes a file of which nobody knows yet, durably; tells where it is.
+    pub(super) fn write_beside(&self, bytes: &[u8]) -> io::Result<PathBuf> {
+        let beside = self.beside();
+        let write = || {
+            self.write(&beside, bytes)?;
+            let file = self.open(&beside)?;
+            self.sync(&file)
+        };
+        write().inspect_err(|_| self.forget(&beside))?;
+        Ok(beside)
     }
 
     /// Writes a file whole, synced if it must survive a power cut, and renames it into place.

@@ -11,12 +11,29 @@ use crate::{
     wire::replication::Entry,
 };
 
+/// The newest change of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Newest {
+    /// The generation that it makes.
+    pub(super) to: u64,
+    /// Where it stands.
+    pub(super) at: Position,
+    /// From this generation on the changes came with the last append, and may not be shown yet.
+    unapplied: Option<u64>,
+}
+
+impl Newest {
+    /// Whether a catalogue of this generation is older, and all that it lacks is made good by the next start.
+    pub(super) fn is_made_good(&self, generation: u64) -> bool {
+        generation < self.to && self.unapplied.is_some_and(|first| generation + 1 >= first)
+    }
+}
+
 /// The log, and what it says of each repository.
 pub(super) struct History {
     log: Log,
     pub(super) head: Position,
-    /// The newest generation, where it was made, and whether it may not be shown yet.
-    pub(super) changes: BTreeMap<RepositoryName, (u64, Position, bool)>,
+    pub(super) changes: BTreeMap<RepositoryName, Newest>,
 }
 
 impl History {
@@ -26,12 +43,15 @@ impl History {
         let mut changes = BTreeMap::new();
         each(&log, |entry| {
             if let (Some(repository), Some(patch)) = (entry.repository, entry.patch) {
-                changes.insert(repository, (patch.generation, entry.position, false));
+                changes
+                    .insert(repository, Newest { to: patch.generation, at: entry.position, unapplied: None });
             }
         })?;
         for entry in log.unapplied()? {
             if let (Some(repository), Some(patch)) = (entry.repository, entry.patch) {
-                changes.insert(repository, (patch.generation, entry.position, true));
+                let first = changes.get(&repository).and_then(|newest: &Newest| newest.unapplied);
+                let unapplied = Some(first.unwrap_or(patch.generation));
+                changes.insert(repository, Newest { to: patch.generation, at: entry.position, unapplied });
             }
         }
         Ok(Self { head: log.history().head, log, changes })
@@ -40,7 +60,7 @@ impl History {
     /// The newest generation of a catalogue, from this one on: `None` if the log does not have every change in between. One that is
     /// new begins at the repository's first change.
     pub(super) fn newest(&self, from: &Catalogue) -> Result<Option<Catalogue>, LogError> {
-        let Some((to, ..)) = self.changes.get(&from.name) else { return Ok(None) };
+        let Some(Newest { to, .. }) = self.changes.get(&from.name) else { return Ok(None) };
         let mut now = from.clone();
         let mut whole = true;
         each(&self.log, |entry| {
@@ -69,4 +89,25 @@ fn each(log: &Log, mut told: impl FnMut(Entry)) -> Result<(), LogError> {
         after = upto;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalogue_that_lacks_changes_of_the_last_append_alone_is_made_good() {
+        let newest = |unapplied| Newest { to: 7, at: Position { epoch: 1, seq: 9 }, unapplied };
+        for (unapplied, generation, good) in [
+            (None, 6, false),
+            (Some(7), 6, true),
+            (Some(7), 5, false),
+            (Some(5), 4, true),
+            (Some(5), 6, true),
+            (Some(5), 3, false),
+            (Some(5), 7, false),
+        ] {
+            assert_eq!(newest(unapplied).is_made_good(generation), good, "{unapplied:?} {generation}");
+        }
+    }
 }

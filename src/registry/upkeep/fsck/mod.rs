@@ -28,7 +28,7 @@ use crate::{
     telemetry::chain,
     wire::upkeep::{Checked, Finding, Trouble},
 };
-use history::History;
+use history::{History, Newest};
 
 /// Tags that a finding names.
 const TAGS: usize = 20;
@@ -113,6 +113,7 @@ async fn look_through(
     look.blobs(told).await?;
     look.missing();
     look.given().await?;
+    look.orphans().await?;
     look.strangers().await?;
     match history {
         Some(history) => look.log(history, &catalogues),
@@ -180,16 +181,15 @@ impl Look<'_> {
                 Ok(Some(there)) => (**there).clone(),
                 _ => Catalogue::new(name.clone()),
             };
-            let behind =
-                history.and_then(|history| history.changes.get(&name)).filter(|(to, _, unapplied)| {
-                    there.generation < *to && !(*unapplied && there.generation + 1 == *to)
-                });
+            let behind = history
+                .and_then(|history| history.changes.get(&name))
+                .filter(|newest| there.generation < newest.to && !newest.is_made_good(there.generation));
             let why = match &found {
                 Err(error) => Some(error.to_string()),
-                Ok(None) => behind.map(|(to, at, _)| {
+                Ok(None) => behind.map(|Newest { to, at, .. }| {
                     format!("it is not here, and the log has a change at {at} that makes generation {to}")
                 }),
-                Ok(Some(there)) => behind.map(|(to, at, _)| {
+                Ok(Some(there)) => behind.map(|Newest { to, at, .. }| {
                     let there = there.generation;
                     format!("it is generation {there}, and the log has a change at {at} that makes generation {to}")
                 }),
@@ -410,6 +410,22 @@ impl Look<'_> {
         Ok(())
     }
 
+    /// Lists of chunks without their blobs: harmless, and nobody's to delete but ours.
+    async fn orphans(&mut self) -> Result<(), FsckError> {
+        let repaired = self.repair;
+        for list in self.content.orphans(repaired).await? {
+            let found = self.found(
+                Trouble::Leftover,
+                list,
+                "a list of chunks whose blob is not beside it: a kill, or another registry, came between the two when the blob \
+                 was moved or deleted",
+            );
+            found.remedy = "`--repair` removes it".into();
+            (found.harmless, found.repaired) = (true, repaired);
+        }
+        Ok(())
+    }
+
     async fn strangers(&mut self) -> Result<(), FsckError> {
         for path in self.content.strangers().await? {
             self.note(
@@ -453,9 +469,10 @@ impl Look<'_> {
                         .into();
                 continue;
             }
-            let Some((generation, at, unapplied)) = newest.changes.get(&catalogue.name) else { continue };
-            // More than one behind is told of where it is mended.
-            if *unapplied && catalogue.generation + 1 == *generation {
+            let Some(change) = newest.changes.get(&catalogue.name) else { continue };
+            let Newest { to: generation, at, .. } = change;
+            // What is further behind is told of where it is mended.
+            if change.is_made_good(catalogue.generation) {
                 self.note(
                     Trouble::Log,
                     what,

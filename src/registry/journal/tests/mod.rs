@@ -1,5 +1,7 @@
 // The two steps of a change, cut off between them in every way.
 
+mod together;
+
 use super::*;
 use crate::{
     model::{Algorithm, Tag},
@@ -12,7 +14,11 @@ use crate::{
 };
 
 async fn disk(dir: &std::path::Path) -> Arc<dyn Content> {
-    let settings = DiskSettings {
+    Arc::new(Disk::open(settings(dir)).await.unwrap())
+}
+
+fn settings(dir: &std::path::Path) -> DiskSettings {
+    DiskSettings {
         path: dir.join("content"),
         shared: false,
         name: "r1".into(),
@@ -22,8 +28,7 @@ async fn disk(dir: &std::path::Path) -> Arc<dyn Content> {
         upload_age: std::time::Duration::from_secs(7 * 24 * 3600),
         uploads_per_client: None,
         verify_every: std::time::Duration::from_secs(3600),
-    };
-    Arc::new(Disk::open(settings).await.unwrap())
+    }
 }
 
 /// A journal in this directory, until the tree is shut down.
@@ -32,7 +37,15 @@ async fn open(dir: &std::path::Path, opening: Opening<'_>) -> (Journal, Arc<dyn 
 }
 
 async fn over(dir: &std::path::Path, log: Log, opening: Opening<'_>) -> (Journal, Arc<dyn Content>, Tree) {
-    let (tree, content) = (Tree::new(), disk(dir).await);
+    with(disk(dir).await, log, opening).await
+}
+
+async fn with(
+    content: Arc<dyn Content>,
+    log: Log,
+    opening: Opening<'_>,
+) -> (Journal, Arc<dyn Content>, Tree) {
+    let tree = Tree::new();
     let writer = Writer::new(Default::default(), Writes::Taken);
     let journal = Journal::open(content.clone(), log, writer, opening, &tree.handle()).await.unwrap();
     (journal, content, tree)
@@ -49,7 +62,11 @@ fn name() -> RepositoryName {
 
 /// The next generation, with one more tag.
 fn next(before: Option<&Catalogue>, tag: &str) -> Draft {
-    let mut next = before.cloned().unwrap_or_else(|| Catalogue::new(name()));
+    next_of(name(), before, tag)
+}
+
+fn next_of(name: RepositoryName, before: Option<&Catalogue>, tag: &str) -> Draft {
+    let mut next = before.cloned().unwrap_or_else(|| Catalogue::new(name));
     let digest = Digest::of(tag.as_bytes());
     next.add(
         digest,
@@ -57,7 +74,7 @@ fn next(before: Option<&Catalogue>, tag: &str) -> Draft {
     );
     next.tag(Tag::parse(tag).unwrap(), digest, 1);
     next.generation += 1;
-    Draft { change: Change::Published, digest: Some(digest), blobs: Vec::new(), next }
+    Draft { change: Change::Published, digest: Some(digest), blobs: Vec::new(), next: next.into() }
 }
 
 async fn push(journal: &Journal, content: &Arc<dyn Content>, tag: &str) -> Result<Position, JournalError> {
