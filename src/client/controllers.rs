@@ -117,7 +117,7 @@ impl Controllers {
         )
     }
 
-    /// Every instance.
+    /// Every instance, in one answer; [`Controllers::instances_like`] reads pages where there are some.
     pub async fn instances(&self) -> Result<Vec<ListedVm>, ClientError> {
         Ok(self.again::<Option<_>>(&get("/api/v1/vm", &[])).await?.unwrap_or_default())
     }
@@ -130,17 +130,7 @@ impl Controllers {
     /// Why an instance is where it is; nothing when there is none. A controller of the vendor's gives an answer that is
     /// [`ClientError::Strange`].
     pub async fn why(&self, id: &str) -> Result<Option<Why>, ClientError> {
-        let url = self.base.join(&format!("/switchyard/v1/instances/{}/why", segment(id)));
-        let asked = self.login.shown(self.http.get(&url)).timeout(self.timeout).send().await;
-        let response = asked.map_err(|source| ClientError::transport(&url, source))?;
-        let status = response.status().as_u16();
-        let bytes = answer::read_bounded(&url, response, ANSWER).await?;
-        if status != 200 {
-            return found(templates::read::<Why>(&url, status, &bytes));
-        }
-        let strange =
-            |error: serde_json::Error| ClientError::Strange { url: url.clone(), why: error.to_string() };
-        serde_json::from_slice(&bytes).map(Some).map_err(strange)
+        found(self.bare_once(&format!("/switchyard/v1/instances/{}/why", segment(id)), &[]).await)
     }
 
     /// Changes name, external id or metadata.
@@ -159,7 +149,7 @@ impl Controllers {
         self.gone(&delete("/api/v1/vm", json(&ask))).await
     }
 
-    /// Every node.
+    /// Every node, in one answer.
     pub async fn nodes(&self) -> Result<Vec<Node>, ClientError> {
         Ok(self.again::<Option<_>>(&get("/api/v1/node", &[])).await?.unwrap_or_default())
     }
@@ -240,6 +230,38 @@ impl Controllers {
                 answered => return answered.map(drop),
             }
         }
+    }
+
+    /// Asks our own API, whose answers have no envelope, until it is answered for good, or the patience is over.
+    pub(super) async fn bare<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, ClientError> {
+        let until = clock::now() + self.patience;
+        loop {
+            match self.bare_once(path, query).await {
+                Err(error) if error.may_pass() && pause(until).await => {}
+                answered => return answered,
+            }
+        }
+    }
+
+    async fn bare_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+    ) -> Result<T, ClientError> {
+        let url = self.base.join(path);
+        let asked = self.login.shown(self.http.get(&url).query(query)).timeout(self.timeout).send().await;
+        let response = asked.map_err(|source| ClientError::transport(&url, source))?;
+        let status = response.status().as_u16();
+        let bytes = answer::read_bounded(&url, response, ANSWER).await?;
+        if status != 200 {
+            return templates::read(&url, status, &bytes);
+        }
+        serde_json::from_slice(&bytes)
+            .map_err(|error| ClientError::Strange { url: url.clone(), why: error.to_string() })
     }
 
     async fn once<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ClientError> {

@@ -22,6 +22,7 @@ mod distribution;
 mod groups;
 mod images;
 mod instances;
+mod listing;
 mod macs;
 mod node;
 mod nodes;

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{Failure, Printer, find};
 use crate::{
     cli::cloud::{Told, usage},
+    client::InstancesLike,
     clock,
     wire::node::{CapacityMode, NodeConfig},
 };
@@ -170,15 +171,14 @@ async fn empty(args: &Drain, ids: &[String], printer: Printer) -> Result<(), Fai
     let reach = &args.told.reach;
     let client = reach.client()?;
     let until = clock::now() + args.wait_timeout;
+    let node = if let [one] = ids { Some(one.clone()) } else { None };
+    let like = InstancesLike { node, ..InstancesLike::default() };
     let mut told: Option<(usize, tokio::time::Instant)> = None;
     loop {
         // What a node has is told by the instances: it counts those that run, and one that is about to counts as well.
-        let all = client.instances().await.map_err(|error| reach.failure(&error))?;
+        let all = client.instances_like(&like).await.map_err(|error| reach.failure(&error))?;
         let gone = |state: crate::model::InstanceState| state == crate::model::InstanceState::Terminated;
-        let left = all
-            .iter()
-            .filter(|listed| ids.contains(&listed.vm.node_id) && !gone(listed.vm.instance_state))
-            .count();
+        let left = all.iter().filter(|vm| ids.contains(&vm.node_id) && !gone(vm.instance_state)).count();
         if left == 0 {
             return Ok(());
         }

@@ -8,6 +8,7 @@ use crate::{
         cloud::{View, or_dash},
         table::table,
     },
+    client::NodesLike,
     wire::node::{CapacityMode, Node},
 };
 
@@ -37,19 +38,8 @@ pub(super) struct Show {
 pub(super) async fn list(args: &List, printer: Printer) -> Result<(), Failure> {
     let reach = &args.shown.reach;
     let client = reach.client()?;
-    let takes = |node: &Node| {
-        let is = node.state.as_str();
-        (args.state.is_empty() || args.state.iter().any(|wanted| wanted.eq_ignore_ascii_case(is)))
-            && args
-                .group
-                .as_ref()
-                .is_none_or(|group| node.groups.iter().any(|of| of.id == *group || of.name == *group))
-    };
-    let look = async || {
-        let mut all = client.nodes().await.map_err(|error| reach.failure(&error))?;
-        all.retain(takes);
-        Ok(all)
-    };
+    let like = NodesLike { states: args.state.clone(), group: args.group.clone(), name: None };
+    let look = async || client.nodes_like(&like).await.map_err(|error| reach.failure(&error));
     let show = |all: &Vec<Node>| {
         args.shown.output.print(printer, all, || listed(all))?;
         if all.is_empty() {

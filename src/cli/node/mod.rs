@@ -8,7 +8,10 @@ use super::{
     cloud::{Reach, usage},
     role,
 };
-use crate::{client::Controllers, wire::node::Node};
+use crate::{
+    client::{Controllers, NodesLike},
+    wire::node::Node,
+};
 
 /// Arguments of `node`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +51,7 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
 
 /// The node with this id, or else with this name.
 async fn find(reach: &Reach, client: &Controllers, named: &str) -> Result<Node, Failure> {
-    let mut all = client.nodes().await.map_err(|error| reach.failure(&error))?;
+    let mut all = client.nodes_like(&NodesLike::default()).await.map_err(|error| reach.failure(&error))?;
     if let Some(at) = all.iter().position(|node| node.node_id == named) {
         return Ok(all.swap_remove(at));
     }

@@ -6,12 +6,12 @@ use crate::{
         cloud::{View, or_dash},
         table::table,
     },
-    client::ClientError,
+    client::{ClientError, InstancesLike},
     clock,
     model::{InstanceState, Timestamp},
     wire::{
         cloud,
-        vm::{ListedVm, Vm, VmInfo},
+        vm::{Vm, VmInfo},
     },
 };
 
@@ -29,7 +29,7 @@ pub(super) struct List {
     /// Those on this node
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
-    /// Those of this template, by its id
+    /// Those of this template, by its id (at our controllers by its name, too)
     #[arg(long, value_name = "ID")]
     template: Option<String>,
     /// Those that were started for this group
@@ -63,30 +63,20 @@ pub(super) struct Why {
     shown: View,
 }
 
-impl List {
-    fn takes(&self, listed: &ListedVm) -> bool {
-        let vm = &listed.vm;
-        let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|wanted| wanted == text);
-        let state = vm.instance_state.as_str();
-        (self.state.is_empty() || self.state.iter().any(|wanted| wanted.eq_ignore_ascii_case(state)))
-            && is(&self.node, &vm.node_id)
-            && is(&self.template, &vm.vmid)
-            && is(&self.group, &vm.group_id)
-            && is(&self.external_id, &vm.external_id)
-            && is(&self.name, &vm.name)
-    }
-}
-
 pub(super) async fn list(args: &List, printer: Printer) -> Result<(), Failure> {
     let reach = &args.shown.reach;
     let client = reach.client()?;
-    let look = async || {
-        let mut all = client.instances().await.map_err(|error| reach.failure(&error))?;
-        all.retain(|listed| args.takes(listed));
-        Ok(all)
+    let like = InstancesLike {
+        states: args.state.clone(),
+        node: args.node.clone(),
+        template: args.template.clone(),
+        group: args.group.clone(),
+        external_id: args.external_id.clone(),
+        name: args.name.clone(),
     };
-    let show = |all: &Vec<ListedVm>| {
-        let shown: Vec<&Vm> = all.iter().map(|listed| &listed.vm).collect();
+    let look = async || client.instances_like(&like).await.map_err(|error| reach.failure(&error));
+    let show = |all: &Vec<Vm>| {
+        let shown: Vec<&Vm> = all.iter().collect();
         if args.ids {
             shown.iter().for_each(|vm| printer.data(&vm.instance_id));
             return Ok(());
