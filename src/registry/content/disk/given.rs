@@ -72,10 +72,12 @@ impl Records {
         self.dir(repository).join(TAKEN).join(blob.hex())
     }
 
-    /// Whether a name is there, its directory asked anew.
+    /// Whether a name is there, every directory on the way to it asked anew: another registry may have made the trash just now.
     fn is_there_anew(&self, path: &Path) -> io::Result<bool> {
-        let Some(dir) = path.parent() else { return Ok(false) };
-        Ok(is_there(self.files.refresh(dir))? && self.files.is_there(path)?)
+        match &self.shared {
+            Some(shared) => shared.catalogues.ledger().find_anew(path),
+            None => self.files.is_there(path),
+        }
     }
 
     /// Of a link in its place and in the trash the time in its place counts.

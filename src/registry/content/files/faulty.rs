@@ -114,10 +114,18 @@ impl Faults {
             let now = self.world.now();
             lock(&self.state).asked.insert(path.to_owned(), now);
         }
+        let made = |made| {
+            let mut all = lock(&self.world.made);
+            match made {
+                Some(made) => all.insert(path.to_owned(), made),
+                None => all.remove(path),
+            }
+        };
+        // Its time is from before: who asks while it is made must not count as one who asked too early, for it may see it.
+        let before = (call == Call::Make).then(|| made(Some((self.client, self.world.now()))));
         let done = work();
-        if call == Call::Make && done.is_ok() {
-            let now = self.world.now();
-            lock(&self.world.made).insert(path.to_owned(), (self.client, now));
+        if let (Some(before), Err(_)) = (before, &done) {
+            made(before);
         }
         match fails {
             Some(error) => Err(error.into()),
