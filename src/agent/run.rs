@@ -140,6 +140,10 @@ async fn say_all(node: &Arc<Node>) -> Result<bool, ClientError> {
     for news in &news {
         node.vms.told(news);
     }
+    if node.vms.has_untold() {
+        // What is too long for a heartbeat.
+        node.vms.news.notify_one();
+    }
     let known = heard.known;
     node.hear(heard);
     if known && !node.in_touch.send_replace(true) {
@@ -165,7 +169,7 @@ async fn join(node: &Arc<Node>, home: &Home) -> Result<(), ClientError> {
     Ok(())
 }
 
-/// Tells each change at once. What is not answered goes along with the next heartbeat.
+/// Tells each change at once. What is not answered goes along with the next heartbeat, or is reported after it.
 async fn reports(node: &Arc<Node>) {
     let ending = node.ending.stop();
     loop {
@@ -173,7 +177,7 @@ async fn reports(node: &Arc<Node>) {
             () = ending.requested() => return,
             () = node.vms.news.notified() => {}
         }
-        // Before the first heartbeat nobody may know the node; that heartbeat tells everything.
+        // Before the first heartbeat nobody may know the node; that heartbeat tells nearly everything, and asks for the rest.
         if !*node.in_touch.borrow() {
             continue;
         }

@@ -37,10 +37,11 @@ const PROGRESS: Duration = Duration::from_secs(1);
 /// an order to stop is repeated until then.
 const ABSENT: usize = 10_000;
 
-/// Script output that goes along with a heartbeat; the report of the change itself carries all of it.
+/// Script output that goes along with a heartbeat. What is longer is left to the report of the change itself: cut, it could come
+/// behind the report and take its place.
 const BRIEF: usize = 64 * 1024;
 
-/// All script output of one heartbeat together. More: each gets its share. Controllers refuse bodies of more than
+/// All script output of one heartbeat together; more than that is left to reports as well. Controllers refuse bodies of more than
 /// 4 MiB, and in JSON each of these bytes may take six; a heartbeat that is too long would be so for ever.
 const BRIEFS: usize = 256 * 1024;
 
@@ -410,8 +411,7 @@ impl Vms {
     /// All that there is, for a heartbeat.
     pub(super) fn all(&self) -> Vec<News> {
         let inner = self.lock();
-        let untold = |vm: &&Vm| vm.listed() && vm.script.is_some() && vm.told < vm.change;
-        let share = BRIEF.min(BRIEFS / 2 / inner.vms.values().filter(untold).count().max(1));
+        let mut room = BRIEFS;
         let vms = inner.vms.values().filter(|vm| vm.listed()).map(|vm| {
             let mut news = News { vm: vm.show(), change: vm.change };
             if vm.told >= vm.change {
@@ -421,8 +421,20 @@ impl Vms {
                     // With it, controllers take something to be left that may be looked at.
                     news.vm.info = None;
                 }
-            } else if let Some(script) = &mut news.vm.script {
-                shorten(script, share);
+                return news;
+            }
+            let length =
+                news.vm.script.as_ref().map_or(0, |script| script.stdout.len() + script.stderr.len());
+            match room.checked_sub(length) {
+                Some(left) if length <= BRIEF => room = left,
+                _ => {
+                    news.vm.script = None;
+                    if matches!(news.vm.phase, VmPhase::Running | VmPhase::Failed) {
+                        // Nobody is to see the end of its start without the result: its report tells both.
+                        news = News { change: 0, ..news };
+                        news.vm.phase = VmPhase::Starting;
+                    }
+                }
             }
             news
         });
@@ -437,6 +449,11 @@ impl Vms {
         let vms = vms.map(|vm| News { vm: vm.show(), change: vm.change });
         let absent = inner.absent.iter().filter(|(_, (_, told))| !told);
         vms.chain(absent.map(|(instance, (attempt, _))| self::absent(instance, *attempt))).collect()
+    }
+
+    /// Whether something waits to be told in a report.
+    pub(super) fn has_untold(&self) -> bool {
+        self.lock().vms.values().any(|vm| vm.listed() && vm.told < vm.change)
     }
 
     /// The controllers have answered for this.
