@@ -171,7 +171,7 @@ fn over(snapshot: &Held, now: tokio::time::Instant, id: u128) -> Box<Ctx> {
         what: None,
         transfer: None,
         current: None,
-        attempts: vec![note],
+        attempts: smallvec::smallvec![note],
         connect: None,
         first_byte: Some(now),
         passed: Some(200),

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ::http::Method;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
@@ -210,8 +211,8 @@ pub struct Ctx {
     pub what: Option<What>,
     /// The attempt under way.
     pub current: Option<Current>,
-    /// Attempts so far.
-    pub attempts: Vec<Note>,
+    /// Attempts so far; nearly every request has one.
+    pub attempts: SmallVec<[Note; 1]>,
     /// How long the last connect took.
     pub connect: Option<Duration>,
     /// The head of the answer went out.

@@ -68,6 +68,7 @@ mod source;
 mod role;
 
 use ::http::Method;
+use smallvec::SmallVec;
 
 use self::{
     affinity::cookie_for,
@@ -174,7 +175,7 @@ fn admit(arrival: Arrival, head: &Head<'_>) -> (Box<Ctx>, Result<Vec<u8>, Answer
         what: None,
         current: None,
         // Nearly no request needs a second one.
-        attempts: Vec::with_capacity(1),
+        attempts: SmallVec::new(),
         connect: None,
         first_byte: None,
         passed: None,

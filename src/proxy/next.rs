@@ -70,7 +70,9 @@ pub(super) async fn next_upstream(
     let snapshot = ctx.snapshot.clone();
     let service = ctx.service.and_then(|place| snapshot.services.get(place));
     let service = service.ok_or(NoNext::Answer(Answer::NoRoute))?;
-    match choose_now(ctx, service, clock::now(), mover, None) {
+    // One that has just begun has looked at the clock.
+    let now = if ctx.attempts.is_empty() { ctx.started } else { clock::now() };
+    match choose_now(ctx, service, now, mover, None) {
         Ok(rank) => {
             count_wait(ctx, service, metrics, outcome(rank));
             Ok(())

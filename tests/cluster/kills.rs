@@ -29,7 +29,7 @@ use crate::{
 
 /// Kills, one or two at once.
 fn rounds() -> usize {
-    scaled(50, 500)
+    scaled(30, 500)
 }
 
 /// Each with tags of its own.

@@ -47,7 +47,7 @@ impl Which {
         };
         let service = one.names.as_ref().map(|names| names.service.as_str());
         let there = |name: &String| one.attempts.iter().any(|note| upstream(one, note) == name);
-        is(&self.listener, Some(&one.listener))
+        is(&self.listener, one.listener.as_deref())
             && is(&self.service, service)
             && self.status.is_none_or(|status| one.status == Some(status))
             && self.upstream.as_ref().is_none_or(there)
@@ -94,7 +94,7 @@ fn show(one: &Decision, now: Instant, wall: Timestamp) -> Shown {
     Shown {
         request: one.request.as_str().into(),
         at: wall.minus(now.saturating_duration_since(one.ended) + one.took),
-        listener: one.listener.to_string(),
+        listener: one.listener.as_deref().unwrap_or_default().to_owned(),
         client: one.client.to_string(),
         method: method.unwrap_or_default().into(),
         path: path.unwrap_or_default().into(),

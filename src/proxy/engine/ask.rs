@@ -78,11 +78,14 @@ pub(super) struct Progress {
     pub(super) received: u64,
     /// The steps know that something was sent.
     told: bool,
+    /// It has had no turn yet: who begins it has looked at the clock.
+    begins: bool,
 }
 
 impl Progress {
     pub(super) fn begin(now: Instant) -> Self {
-        Self { sending: true, whole: false, touched: now, until: None, scanned: 0, received: 0, told: false }
+        let (sending, whole, told, begins) = (true, false, false, true);
+        Self { sending, whole, touched: now, until: None, scanned: 0, received: 0, told, begins }
     }
 }
 
@@ -169,7 +172,8 @@ impl Asking<'_> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {
-        let now = clock::now();
+        let begins = std::mem::take(&mut self.progress.begins);
+        let now = if begins { self.progress.touched } else { clock::now() };
         if self.progress.sending
             && let Poll::Ready(ended) = self.poll_send(cx, now)
         {

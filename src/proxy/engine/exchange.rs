@@ -572,6 +572,7 @@ mod tests {
         });
         assert!(size_of::<From>() <= 240, "where it comes from: {}", size_of::<From>());
         assert!(run <= 2048, "an exchange: {run}");
-        assert!(size_of::<Ctx>() <= 896, "what a request carries: {}", size_of::<Ctx>());
+        // A size that the allocator has; what is beyond would take a quarter more.
+        assert!(size_of::<Ctx>() <= 1024, "what a request carries: {}", size_of::<Ctx>());
     }
 }

@@ -120,16 +120,22 @@ pub(super) struct Pump {
 impl Pump {
     /// A request's body, which goes on framed as it comes, behind `head`, to which each attempt adds; one that ends with
     /// its stream goes on in chunks. `keep`: it may have to be sent again; `most`: longer than that it may not be.
+    #[inline(always)]
     pub(super) fn request(head: Vec<u8>, framing: Framing, keep: bool, most: u64) -> Self {
         let to = if framing == Framing::UntilClose { Framing::Chunked } else { framing };
-        Self { shared: head.len(), lead: head, most, ..Self::new(framing, to, keep, false) }
+        let mut pump = Self::new(framing, to, keep, false);
+        (pump.shared, pump.lead, pump.most) = (head.len(), head, most);
+        pump
     }
 
     /// The body of an answer; `trailers`: they may go on.
+    #[inline(always)]
     pub(super) fn answer(from: Framing, to: Framing, trailers: bool) -> Self {
         Self::new(from, to, false, trailers)
     }
 
+    // Inlined, so that it is made where it stays.
+    #[inline(always)]
     fn new(from: Framing, to: Framing, keep: bool, trailers: bool) -> Self {
         let decode = match from {
             Framing::Length(length) => Decode::Length(length),

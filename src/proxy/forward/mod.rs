@@ -229,8 +229,11 @@ pub fn is_upgrade(given: &Fields<'_>) -> bool {
     given.has("upgrade") && given.lists("connection", "upgrade") && !given.lists("upgrade", "h2c")
 }
 
-/// Names and values have no line ends in them: they were parsed, or are ids and addresses.
+/// Names and values have no line ends in them: they were parsed, or are ids and addresses. Inlined, for of most names the length
+/// is known where they are written, and then nothing is called to copy them.
+#[inline(always)]
 fn line(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
     for part in [name.as_bytes(), b": ", value, b"\r\n"] {
         out.extend_from_slice(part);
     }

@@ -5,7 +5,7 @@
 //! they would be all over the heap, and in no cache when their time is up, which cost a small request 2 % of its CPU.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     sync::{Arc, Weak},
     time::Duration,
 };
@@ -39,8 +39,17 @@ const NAMES: usize = 64;
 pub struct Text<A: Array<Item = u8>>(SmallVec<A>);
 
 impl<A: Array<Item = u8>> Text<A> {
-    fn of(text: &str) -> Self {
-        Self(SmallVec::from_slice(text.as_bytes()))
+    fn none() -> Self {
+        Self(SmallVec::new())
+    }
+
+    fn set(&mut self, text: &str) {
+        self.0.clear();
+        if self.0.spilled() {
+            // What was long once is not kept for what is short.
+            self.0 = SmallVec::new();
+        }
+        self.0.extend_from_slice(text.as_bytes());
     }
 
     /// The text.
@@ -66,6 +75,12 @@ struct Ring {
     kept: Vec<Decision>,
     /// Place of the one that the next takes, once there is no more room.
     oldest: usize,
+    known: Known,
+}
+
+/// What things are called, once for all decisions of a thread.
+#[derive(Debug, Default)]
+struct Known {
     /// A service that is gone must not live on for its name.
     services: Vec<(Weak<Service>, Arc<Names>)>,
     listeners: Vec<Arc<str>>,
@@ -90,7 +105,7 @@ pub struct Decision {
     /// How long it took.
     pub took: Duration,
     /// The listener.
-    pub listener: Arc<str>,
+    pub listener: Option<Arc<str>>,
     /// The service, once routed.
     pub names: Option<Arc<Names>>,
     /// Who has sent it.
@@ -124,8 +139,7 @@ impl Decisions {
     pub fn keep(&self, ctx: Box<Ctx>, most: usize, now: Instant) {
         self.0.own(|ring| {
             if ring.has_room(most) {
-                let decision = ring.taken(ctx, now);
-                ring.put(decision, most);
+                ring.next(most, now, |place, names| place.take(ctx, now, names));
             }
         });
     }
@@ -143,27 +157,14 @@ impl Decisions {
             if !ring.has_room(most) {
                 return;
             }
-            let listener = ring.listener(listener);
-            let decision = Decision {
-                request: Text::of(request.as_str()),
-                ended: now,
-                took: Duration::ZERO,
-                listener,
-                names: None,
-                client: client.to_canonical(),
-                target: None,
-                class: RouteClass::ControllerApi,
-                status: Some(answer.status()),
-                ours: Some(Box::new(answer.clone())),
-                end: None,
-                held: Duration::ZERO,
-                connect: None,
-                first_byte: None,
-                position: None,
-                stale: None,
-                attempts: SmallVec::new(),
-            };
-            ring.put(decision, most);
+            ring.next(most, now, |place, names| {
+                *place = Decision::none(now);
+                place.request.set(request.as_str());
+                names.of_listener(listener, &mut place.listener);
+                place.client = client.to_canonical();
+                place.status = Some(answer.status());
+                place.ours = Some(Box::new(answer.clone()));
+            });
         });
     }
 
@@ -192,16 +193,17 @@ impl Ring {
         most > 0
     }
 
-    /// In the place of the oldest if there are as many as are kept: that one is dropped where it lies, for to be moved first
-    /// it would be read whole, and it is in no cache any more.
-    fn put(&mut self, decision: Decision, most: usize) {
+    /// Lets `fill` make the next one, in the place of the oldest if there are as many as are kept: moved there it would be
+    /// written twice, and that place is in no cache any more.
+    fn next(&mut self, most: usize, now: Instant, fill: impl FnOnce(&mut Decision, &mut Known)) {
         if self.kept.len() < most {
             // More are kept since a reload.
             self.kept.rotate_left(self.oldest);
-            self.oldest = 0;
-            self.kept.push(decision);
-        } else if let Some(place) = self.kept.get_mut(self.oldest) {
-            *place = decision;
+            self.oldest = self.kept.len();
+            self.kept.push(Decision::none(now));
+        }
+        if let Some(place) = self.kept.get_mut(self.oldest) {
+            fill(place, &mut self.known);
             self.oldest = (self.oldest + 1) % self.kept.len();
         }
     }
@@ -211,55 +213,92 @@ impl Ring {
         let (latest, before) = self.kept.split_at(self.oldest.min(self.kept.len()));
         latest.iter().rev().chain(before.iter().rev())
     }
+}
 
-    fn taken(&mut self, ctx: Box<Ctx>, now: Instant) -> Decision {
-        let status = ctx.status();
-        let listener = self.listener(ctx.listener_name());
-        let names = ctx.service().map(|service| self.names(service));
-        let path: &str = &ctx.path;
-        let cut = if path.len() > PATH { path.char_indices().nth(PATH) } else { None };
-        let path = Text::of(cut.and_then(|(end, _)| path.get(..end)).unwrap_or(path));
-        let before = ctx.attempts.len().saturating_sub(ATTEMPTS);
-        let attempts = ctx.attempts.into_iter().skip(before).collect();
-        let ours = ctx.ours.map(Box::new);
-        Decision {
+impl Decision {
+    fn none(now: Instant) -> Self {
+        Self {
+            request: Text::none(),
             ended: now,
-            took: now.saturating_duration_since(ctx.started),
-            listener,
-            names,
-            client: ctx.client.ip,
-            target: Some((ctx.method, path)),
-            class: ctx.route.class,
-            status,
-            position: ctx.said.position.filter(|_| ours.is_none()),
-            ours,
-            end: Some(ctx.end),
-            held: ctx.held,
-            connect: ctx.connect,
-            first_byte: ctx.first_byte.map(|first| first.saturating_duration_since(ctx.started)),
-            stale: ctx.stale,
-            attempts,
-            request: Text::of(ctx.request.as_str()),
+            took: Duration::ZERO,
+            listener: None,
+            names: None,
+            client: Ipv4Addr::UNSPECIFIED.into(),
+            target: None,
+            class: RouteClass::ControllerApi,
+            status: None,
+            ours: None,
+            end: None,
+            held: Duration::ZERO,
+            connect: None,
+            first_byte: None,
+            position: None,
+            stale: None,
+            attempts: SmallVec::new(),
         }
     }
 
-    fn listener(&mut self, name: &str) -> Arc<str> {
+    /// Becomes the decision about a request that is over. Whatever it was made of before is used again.
+    fn take(&mut self, ctx: Box<Ctx>, now: Instant, known: &mut Known) {
+        self.request.set(ctx.request.as_str());
+        self.ended = now;
+        self.took = now.saturating_duration_since(ctx.started);
+        known.of_listener(ctx.listener_name(), &mut self.listener);
+        match ctx.service() {
+            Some(service) => known.of_service(service, &mut self.names),
+            None => self.names = None,
+        }
+        self.client = ctx.client.ip;
+        let path: &str = &ctx.path;
+        let cut = if path.len() > PATH { path.char_indices().nth(PATH) } else { None };
+        let path = cut.and_then(|(end, _)| path.get(..end)).unwrap_or(path);
+        let (method, text) = self.target.get_or_insert_with(|| (Method::GET, Text::none()));
+        text.set(path);
+        self.class = ctx.route.class;
+        self.status = ctx.status();
+        self.position = ctx.said.position.filter(|_| ctx.ours.is_none());
+        self.end = Some(ctx.end);
+        self.held = ctx.held;
+        self.connect = ctx.connect;
+        self.first_byte = ctx.first_byte.map(|first| first.saturating_duration_since(ctx.started));
+        self.stale = ctx.stale;
+        self.attempts = ctx.attempts;
+        if self.attempts.len() > ATTEMPTS {
+            let before = self.attempts.len() - ATTEMPTS;
+            self.attempts.drain(..before);
+            self.attempts.shrink_to_fit();
+        }
+        *method = ctx.method;
+        self.ours = ctx.ours.map(Box::new);
+    }
+}
+
+impl Known {
+    /// Makes `is` the name of this listener. It nearly always is already, and then nothing is counted.
+    fn of_listener(&mut self, name: &str, is: &mut Option<Arc<str>>) {
         if let Some(known) = self.listeners.iter().find(|known| known.as_ref() == name) {
-            return known.clone();
+            if !is.as_ref().is_some_and(|is| Arc::ptr_eq(is, known)) {
+                *is = Some(known.clone());
+            }
+            return;
         }
         if self.listeners.len() >= NAMES {
             self.listeners.retain(|known| Arc::strong_count(known) > 1);
         }
         let new: Arc<str> = name.into();
         self.listeners.push(new.clone());
-        new
+        *is = Some(new);
     }
 
-    fn names(&mut self, service: &Arc<Service>) -> Arc<Names> {
+    /// Makes `are` the names of this service and its upstreams, in the same way.
+    fn of_service(&mut self, service: &Arc<Service>, are: &mut Option<Arc<Names>>) {
         let known =
             |(known, _): &&(Weak<Service>, Arc<Names>)| std::ptr::eq(known.as_ptr(), Arc::as_ptr(service));
         if let Some((_, names)) = self.services.iter().find(known) {
-            return names.clone();
+            if !are.as_ref().is_some_and(|are| Arc::ptr_eq(are, names)) {
+                *are = Some(names.clone());
+            }
+            return;
         }
         if self.services.len() >= NAMES {
             self.services.retain(|(service, _)| service.strong_count() > 0);
@@ -267,7 +306,7 @@ impl Ring {
         let upstreams = service.upstreams.iter().map(|upstream| upstream.name.to_string()).collect();
         let names = Arc::new(Names { service: service.name.to_string(), upstreams });
         self.services.push((Arc::downgrade(service), names.clone()));
-        names
+        *are = Some(names);
     }
 }
 
@@ -303,8 +342,12 @@ mod tests {
     #[test]
     fn a_text_is_the_same_whether_it_has_room_in_its_place_or_not() {
         for text in ["", "ab", "abcd", "abcde", "a client's own id that is longer than a UUID"] {
-            let kept: Text<[u8; 4]> = Text::of(text);
-            assert_eq!(kept.as_str(), text);
+            let mut kept: Text<[u8; 4]> = Text::none();
+            for before in ["", "xyz", "longer than it has room for"] {
+                kept.set(before);
+                kept.set(text);
+                assert_eq!(kept.as_str(), text, "after {before:?}");
+            }
         }
     }
 }
