@@ -12,10 +12,11 @@ import shutil
 import statistics
 import sys
 import time
+import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from machine import LOOPBACK, Machine, Process, ServeError, describe, first_line, get, wait_until_serving
+from machine import LOOPBACK, Machine, Process, ServeError, describe, first_line, wait_until_serving
 from report import plain, table
 
 HEARTBEAT = 5.0  # As our agents do.
@@ -179,10 +180,11 @@ class Cloud:
         return self.machine.start(name or role, command, self.machine.all_cpus)
 
     def etcd_numbers(self) -> dict[str, float]:
-        _, text = get(self.etcd_port, "/metrics")
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{self.etcd_port}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
         wanted = ("etcd_debugging_mvcc_current_revision", "etcd_server_proposals_committed_total",
                   "etcd_debugging_lease_renewed_total", "etcd_mvcc_db_total_size_in_use_in_bytes")
-        return {name: float(re.search(rf"^{name} (\S+)$", text.decode(), re.MULTILINE).group(1)) for name in wanted}
+        return {name: float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE).group(1)) for name in wanted}
 
     async def template(self) -> str:
         """One small template; its id."""
@@ -329,6 +331,7 @@ async def measure(cloud: Cloud, args: argparse.Namespace) -> None:
         for name, value in row.items():
             rows.setdefault(name, []).append(plain(value))
         print(f"{columns[-1]}: {time.monotonic() - began:.0f} s; faults: {measuring.seen.faults or 'none'}", file=sys.stderr, flush=True)
+        print("  " + "; ".join(f"{name} {plain(value)}" for name, value in row.items()), file=sys.stderr, flush=True)
     for task in measuring.tasks:
         task.cancel()
     print(table(["", *columns], [[name, *values] for name, values in rows.items()]))

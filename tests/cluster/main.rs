@@ -40,6 +40,7 @@ mod chaos;
 mod cohorts_agree;
 mod contract;
 mod controller_dies;
+mod controllers_away;
 mod discovery;
 mod disk_full;
 mod etcd_faults;

@@ -7,3 +7,5 @@ pub mod rank;
 pub mod room;
 pub(super) mod dispatch;
 pub(super) mod reserve;
+#[cfg(test)]
+mod starving;
