@@ -6,9 +6,9 @@
 use std::{hint::black_box, time::Duration};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use switchyard::auth::{
-    rsa::{self, PublicKey},
-    seal::Sealer,
+use switchyard::{
+    auth::seal::Sealer,
+    tls::rsa::{self, PublicKey},
 };
 
 const NOW: u64 = 1_790_000_000;

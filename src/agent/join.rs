@@ -80,9 +80,7 @@ pub async fn join(config: &agent::Agent) -> Result<Joining, AgentError> {
         return Err(AgentError::Unconnected { checks });
     }
     if !registry.is_empty() {
-        let fault =
-            registry_fault(&registry, config.request_timeout, Login::with(config.authorization.as_ref()))
-                .await;
+        let fault = registry_fault(&registry, config.request_timeout, login(config)).await;
         checks.push(Check { what: "registry", address: registry, fault });
     }
 
@@ -134,7 +132,12 @@ pub(super) fn wish(config: &agent::Agent) -> NodeWish {
 pub(super) fn api(config: &agent::Agent) -> Result<AgentApi, AgentError> {
     let limits = Limits { dial: config.dial_timeout, request: config.request_timeout };
     let api = AgentApi::new(config.controllers.clone(), limits).map_err(AgentError::Http)?;
-    Ok(api.with_login(Login::with(config.authorization.as_ref())))
+    Ok(api.with_login(login(config)))
+}
+
+/// What it shows of itself.
+pub(super) fn login(config: &agent::Agent) -> Login {
+    config.api_key.as_ref().map_or_else(|| Login::with(config.authorization.as_ref()), Login::key)
 }
 
 async fn registry_fault(address: &str, timeout: Duration, login: Login) -> Option<String> {

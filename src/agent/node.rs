@@ -10,6 +10,7 @@ use super::{
     driver::Driver,
     facts,
     facts::Own,
+    join::login,
     journal::{Entry, Journal},
     templates::Cache,
     vms::Vms,
@@ -35,6 +36,8 @@ pub(super) struct Node {
     /// Made at each start.
     pub(super) session: String,
     pub(super) api: AgentApi,
+    /// What it shows to registries.
+    login: Login,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) cache: Cache,
     pub(super) vms: Vms,
@@ -70,6 +73,7 @@ impl Node {
         journal: Journal,
     ) -> Self {
         Self {
+            login: login(&config),
             config,
             id,
             session: uuid::Uuid::new_v4().to_string(),
@@ -192,7 +196,7 @@ impl Node {
 
     /// What this agent shows of itself.
     pub(super) fn login(&self) -> Login {
-        Login::with(self.config.authorization.as_ref())
+        self.login.clone()
     }
 
     /// The registry's address that a task names, else the one last heard of.

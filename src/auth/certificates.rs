@@ -22,17 +22,25 @@ use crate::{
 const PASSED_ON: [&str; 5] =
     ["x-forwarded-for", "forwarded", "via", headers::CLIENT_VERIFY, headers::CLIENT_CERT];
 
-/// Who it is by certificate; `peer` has the connection.
+/// Who it is by certificate; `peer` has the connection. `signed`: what is said of the client is a proxy's word.
 pub(super) fn who(
     known: Option<&Certificates>,
     fields: &HeaderMap,
     peer: Option<&Peer>,
+    signed: bool,
 ) -> Result<Who, Refusal> {
     let peer = peer.ok_or(Refusal::Missing)?;
     let address = peer.address.ip();
-    let trusted = known.filter(|known| known.trusted.iter().any(|network| network.contains(address)));
+    let trusted = known.filter(|known| {
+        // Without a list the signature alone says it; a config has one or the other.
+        (known.trusted.is_empty() && known.signed.is_some())
+            || known.trusted.iter().any(|network| network.contains(address))
+    });
     match (trusted, &peer.shown) {
-        (Some(known), _) if fields.contains_key(headers::CLIENT_VERIFY) => told(known, fields),
+        (Some(known), _) if fields.contains_key(headers::CLIENT_VERIFY) => match (&known.signed, signed) {
+            (Some(_), false) => Err(Refusal::Unsigned),
+            _ => told(known, fields),
+        },
         (_, Some(shown)) if !PASSED_ON.iter().any(|name| fields.contains_key(*name)) => {
             looked_at(shown.caller())
         }

@@ -1,12 +1,8 @@
 //! What a request's `Authorization` says. Pure; nothing here knows what is good.
 
 use axum::http::{HeaderMap, header};
-use base64::{
-    Engine as _, alphabet,
-    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
-};
 
-use crate::wire::apikey::Session;
+use crate::{tls::rsa::decode, wire::apikey::Session};
 
 /// Longest `Authorization` that is looked at. Longer: unreadable.
 const LONGEST: usize = 24 * 1024;
@@ -53,25 +49,10 @@ fn session(text: &str) -> Option<Given> {
     serde_json::from_slice(&decode(text)?).ok().map(Given::Session)
 }
 
-/// Base64 in either alphabet, padded or not, with blanks in it that some tools put there.
-pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
-    const ANY: GeneralPurpose = GeneralPurpose::new(
-        &alphabet::STANDARD,
-        GeneralPurposeConfig::new()
-            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-            .with_decode_allow_trailing_bits(false),
-    );
-    let plain = |byte: u8| match byte {
-        b'-' => b'+',
-        b'_' => b'/',
-        other => other,
-    };
-    let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).map(plain).collect();
-    ANY.decode(text).ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use base64::Engine as _;
+
     use super::*;
 
     fn given(lines: &[&str]) -> Given {

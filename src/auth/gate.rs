@@ -11,7 +11,7 @@ use axum::{
 };
 use prometheus::IntCounterVec;
 
-use super::{Auth, Refusal, Who};
+use super::{Auth, Refusal, Who, signed::Signed};
 use crate::{
     http::{Peer, linger},
     telemetry::{Metrics, MetricsError, names},
@@ -64,6 +64,11 @@ impl Gate {
         &self.auth
     }
 
+    /// Counts one that was turned away.
+    pub(super) fn refused(&self, why: &str) {
+        self.refused.with_label_values(&[why]).inc();
+    }
+
     /// Counts the end of a handshake.
     pub(super) fn handshake(&self, end: &str) {
         self.handshakes.with_label_values(&[end]).inc();
@@ -78,7 +83,8 @@ pub async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -
         return next.run(request).await;
     }
     let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| &peer.0);
-    let who = gate.auth.asks(request.headers(), peer).await;
+    let signed = request.extensions().get::<Signed>().is_some();
+    let who = gate.auth.asks(request.headers(), peer, signed).await;
     match who.and_then(|who| allowed(who, request.uri().path())) {
         Ok(who) => {
             request.extensions_mut().insert(who);
@@ -88,7 +94,7 @@ pub async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -
             response
         }
         Err(refusal) => {
-            gate.refused.with_label_values(&[refusal.label()]).inc();
+            gate.refused(refusal.label());
             let oci = is_oci(request.uri().path());
             linger(request).await;
             refused(&refusal, oci)

@@ -6,9 +6,10 @@ use async_trait::async_trait;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-use super::{rsa::PublicKey, seal::Generation};
+use super::seal::Generation;
 use crate::{
     model::{ApiKeyId, Timestamp},
+    tls::rsa::PublicKey,
     wire::apikey::{ApiKeyAsk, ApiKeyShown},
 };
 

@@ -3,12 +3,13 @@
 //! ```text
 //!   credential   what a request's `Authorization` says                                pure
 //!   gate         before every handler of both roles: in, 401 or 403                   the only door
+//!   signed       before that: what a proxy says of its clients, and whether it was a proxy that says it
 //!   routes       API keys, and the two steps by which a key's holder comes to a session
 //!   keys         what an API key is; where they are kept is the roles' own
 //!   seal         secrets and session tokens that every server of a kind can check     pure
 //!   certificates callers that are known by theirs, here or at a proxy in front
 //!   files        what certificates are read from, looked at again while the server runs
-//!   rsa used     encryption to a key's holder; no secret is good twice
+//!   used         no secret is good twice; what is encrypted to a key's holder is [`crate::tls::rsa`]'s
 //! ```
 //!
 //! Knows neither role; both put the one gate before their routes. No secret is in a log, an error or a metric. No session
@@ -21,8 +22,8 @@ pub mod files;
 pub mod gate;
 pub mod keys;
 pub mod routes;
-pub mod rsa;
 pub mod seal;
+pub mod signed;
 mod used;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,7 +38,7 @@ use crate::{
     config::auth::{Auth as Config, Certificates},
     http::Peer,
     model::ApiKeyId,
-    tls::Caller,
+    tls::{Caller, signed::SigningKey},
     wire::apikey::{Session, Shaken},
 };
 use credential::Given;
@@ -88,6 +89,8 @@ pub enum Refusal {
     Expired,
     /// Its key is gone, or is another one by now.
     Gone,
+    /// It says whose certificate a proxy has seen, and no proxy has signed that.
+    Unsigned,
     /// Its credential is good, and not for this.
     Forbidden,
     /// Nobody can say now: why.
@@ -103,6 +106,7 @@ impl Refusal {
             Self::Wrong => "wrong",
             Self::Expired => "expired",
             Self::Gone => "gone",
+            Self::Unsigned => "unsigned",
             Self::Forbidden => "forbidden",
             Self::NotNow(_) => "not_now",
         }
@@ -159,15 +163,22 @@ impl Auth {
         self.0.enabled
     }
 
+    /// The key with which proxies sign, if they have to.
+    fn signing(&self) -> Option<&SigningKey> {
+        Some(&self.0.certificates.as_ref()?.signed.as_ref()?.key)
+    }
+
     fn sessions(&self) -> Option<&Sessions> {
         self.0.sessions.as_ref()
     }
 
     /// Who asks, by what its request and its connection show. `Authorization` goes first, and a bad one never counts as
     /// none.
-    async fn asks(&self, fields: &HeaderMap, peer: Option<&Peer>) -> Result<Who, Refusal> {
+    async fn asks(&self, fields: &HeaderMap, peer: Option<&Peer>, signed: bool) -> Result<Who, Refusal> {
         match credential::read(fields) {
-            Given::Nothing if self.0.enabled => certificates::who(self.0.certificates.as_ref(), fields, peer),
+            Given::Nothing if self.0.enabled => {
+                certificates::who(self.0.certificates.as_ref(), fields, peer, signed)
+            }
             given => self.who(given).await,
         }
     }

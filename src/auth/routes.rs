@@ -19,12 +19,12 @@ use super::{
     Refusal, Sessions, Who,
     gate::{Gate, refused},
     keys::{ApiKey, KeysError, id_of},
-    rsa,
 };
 use crate::{
     clock,
     http::{BodyRoom, RoomError},
     model::ApiKeyId,
+    tls::rsa,
     wire::{
         apikey::{ApiKeyAsk, Handshake, split},
         envelope::{BodyFirst, Envelope, Status},

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use async_trait::async_trait;
 
 use super::*;
-use crate::{config::auth::RootToken, wire::apikey::ApiKeyAsk};
+use crate::{config::auth::RootToken, tls::rsa, wire::apikey::ApiKeyAsk};
 
 #[derive(Default)]
 struct Memory(Mutex<BTreeMap<ApiKeyId, Arc<ApiKey>>>);

@@ -45,6 +45,12 @@ struct Settings {
     /// A file with the root token in it, for controllers and registries that ask for one
     #[arg(long, value_name = "FILE")]
     token_file: Option<String>,
+    /// The API key by which it signs in, for controllers and registries that ask for a credential
+    #[arg(long, value_name = "ID")]
+    api_key_id: Option<String>,
+    /// A file with the private half of that key
+    #[arg(long, value_name = "FILE")]
+    api_key_file: Option<String>,
     /// Directory for templates, VMs, the journal and the node's id
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
@@ -98,6 +104,8 @@ impl Settings {
         let all = [
             ("URL", "controllers", &self.controllers),
             ("--token-file", "token_file", &self.token_file),
+            ("--api-key-id", "api_key_id", &self.api_key_id),
+            ("--api-key-file", "api_key_file", &self.api_key_file),
             ("--data", "data", &self.data),
             ("--driver", "driver", &self.driver),
             ("--name", "name", &self.name),

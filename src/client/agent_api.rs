@@ -184,8 +184,7 @@ impl AgentApi {
         url: &str,
         request: reqwest::RequestBuilder,
     ) -> Result<T, ClientError> {
-        let response =
-            self.login.shown(request).send().await.map_err(|source| ClientError::transport(url, source))?;
+        let response = self.login.send(url, request).await?;
         let status = response.status().as_u16();
         let bytes = answer::read_bounded(url, response, ANSWER).await?;
         read(url, status, &bytes)

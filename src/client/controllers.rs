@@ -15,8 +15,11 @@ use crate::{
     config::BaseUrl,
     wire::{
         cloud::Why,
+        command::{Order, ShownCommand},
+        distribution::Requested,
         group::{GroupAsk, NodeGroups},
         headers::IDEMPOTENCY_KEY,
+        image::Image,
         node::{DeleteNode, Node, NodeConfig, NodeGroup},
         vm::{ListedVm, StartVm, TerminateVm, UpdateVm, Vm},
     },
@@ -42,6 +45,29 @@ pub struct Controllers {
     timeout: Duration,
     patience: Duration,
     login: Login,
+}
+
+/// What is asked of a saving.
+#[derive(Debug, Clone, Serialize)]
+pub struct SaveAsk<'a> {
+    /// The instance.
+    pub id: &'a str,
+    /// The new version's tag.
+    pub tag: &'a str,
+    /// The template that gets it.
+    pub target_vm_id: Option<&'a str>,
+    /// Or a new one of this name.
+    pub new_template_name: Option<&'a str>,
+    /// Shown with it.
+    pub description: Option<&'a str>,
+    /// Suspend rather than stop.
+    pub suspend: bool,
+    /// Base64; runs in the VM before.
+    pub script: Option<String>,
+    /// Nothing is done if that fails.
+    pub cancel_on_script_failure: bool,
+    /// Take the newest version back before.
+    pub revert_before_push: bool,
 }
 
 /// A call that can be made again.
@@ -154,6 +180,48 @@ impl Controllers {
         Ok(self.again::<Option<_>>(&get("/api/v1/node", &[])).await?.unwrap_or_default())
     }
 
+    /// Has an instance's VM stopped and started again. Asked once, if the first may have been heard: a second one could find
+    /// the first done.
+    pub async fn restart(&self, id: &str, usb_device: Option<&str>) -> Result<(), ClientError> {
+        let mut body = serde_json::json!({ "instance_id": id });
+        if let Some(device) = usb_device {
+            body["usb_device"] = device.into();
+        }
+        self.heard::<Nothing>(&post("/api/v1/rpc/vm/restart", Some(body))).await.map(drop)
+    }
+
+    /// The last restart of an instance that its node was told of, if any. The vendor's controllers do not say.
+    pub async fn last_restart(
+        &self,
+        node: &str,
+        instance: &str,
+    ) -> Result<Option<ShownCommand>, ClientError> {
+        let query = [("node", node)];
+        let call = get("/switchyard/v1/nodes/commands", &query);
+        let all: Vec<ShownCommand> = match self.again::<Option<_>>(&call).await {
+            Ok(all) => all.unwrap_or_default(),
+            Err(error) if error.may_pass() => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        let of = |order: &Order| matches!(order, Order::Restart(vm) if vm.instance.to_string() == instance);
+        Ok(all.into_iter().filter(|one| of(&one.order)).max_by_key(|one| one.created))
+    }
+
+    /// Has an instance saved as a version of a template; the id of the request. Asked once, like a restart.
+    pub async fn save(&self, ask: &SaveAsk<'_>) -> Result<String, ClientError> {
+        let mut body = json(ask);
+        if let Value::Object(keys) = &mut body {
+            keys.retain(|_, value| !value.is_null());
+        }
+        let requested: Requested = self.heard(&post("/api/v1/image", Some(body))).await?;
+        Ok(requested.request_id)
+    }
+
+    /// How a saving stands; nothing when there is none.
+    pub async fn image(&self, id: &str) -> Result<Option<Image>, ClientError> {
+        found(self.again(&get("/api/v1/image", &[("id", id)])).await)
+    }
+
     /// Changes a node's settings.
     pub async fn configure(&self, ask: &NodeConfig) -> Result<(), ClientError> {
         self.again::<Nothing>(&post("/api/v1/node/config", Some(json(ask)))).await.map(drop)
@@ -201,6 +269,18 @@ impl Controllers {
     pub async fn templates(&self) -> Result<Vec<BTreeMap<String, Value>>, ClientError> {
         let call = get("/api/v1/registry/vm", &[("apiVer", "v1")]);
         Ok(self.again::<Option<_>>(&call).await?.unwrap_or_default())
+    }
+
+    /// Asks until it was heard, or the patience is over.
+    async fn heard<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ClientError> {
+        let until = clock::now() + self.patience;
+        loop {
+            match self.once(call).await {
+                Err(error @ (ClientError::Unreachable { .. } | ClientError::Refused { .. }))
+                    if error.may_pass() && pause(until).await => {}
+                answered => return answered,
+            }
+        }
     }
 
     /// Asks until it is answered for good, or the patience is over.
@@ -253,8 +333,8 @@ impl Controllers {
         query: &[(&str, &str)],
     ) -> Result<T, ClientError> {
         let url = self.base.join(path);
-        let asked = self.login.shown(self.http.get(&url).query(query)).timeout(self.timeout).send().await;
-        let response = asked.map_err(|source| ClientError::transport(&url, source))?;
+        let asked = self.http.get(&url).query(query).timeout(self.timeout);
+        let response = self.login.send(&url, asked).await?;
         let status = response.status().as_u16();
         let bytes = answer::read_bounded(&url, response, ANSWER).await?;
         if status != 200 {
@@ -273,8 +353,7 @@ impl Controllers {
         if let Some(key) = call.key {
             asked = asked.header(IDEMPOTENCY_KEY, key);
         }
-        let response =
-            self.login.shown(asked).send().await.map_err(|source| ClientError::transport(&url, source))?;
+        let response = self.login.send(&url, asked).await?;
         let status = response.status().as_u16();
         let bytes = answer::read_bounded(&url, response, ANSWER).await?;
         templates::read(&url, status, &bytes)

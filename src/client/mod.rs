@@ -17,7 +17,7 @@ mod webhook;
 
 pub use admin::Admin;
 pub use agent_api::{AgentApi, ControllerStatus, Limits};
-pub use controllers::Controllers;
+pub use controllers::{Controllers, SaveAsk};
 pub use error::ClientError;
 pub use failover::{Failover, http_client};
 pub use login::Login;

@@ -234,10 +234,7 @@ impl Replication {
         edit: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, ClientError> {
         let client = self.http.client().map_err(|source| ClientError::transport(url, source))?;
-        edit(self.login.shown(client.request(method, url)))
-            .send()
-            .await
-            .map_err(|source| ClientError::transport(url, source))
+        self.login.send(url, edit(client.request(method, url))).await
     }
 
     /// The whole body, if it is at most `most` bytes long and never stands still for longer than the idle limit.

@@ -124,8 +124,7 @@ impl Templates {
     ) -> Result<T, ClientError> {
         let url = self.base.join(path);
         // The timeout covers the body as well.
-        let answer = self.login.shown(asked).timeout(self.timeout).send().await;
-        let response = answer.map_err(|source| ClientError::transport(&url, source))?;
+        let response = self.login.send(&url, asked.timeout(self.timeout)).await?;
         let status = response.status().as_u16();
         let bytes = answer::read_bounded(&url, response, ANSWER).await?;
         read(&url, status, &bytes)

@@ -3,7 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use super::{BaseUrl, Log, proxy::Secret};
-use crate::{model::NodeId, wire::node::CapacityMode};
+use crate::{
+    model::{ApiKeyId, NodeId},
+    wire::node::CapacityMode,
+};
 
 /// Everything an agent is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,10 +47,21 @@ pub struct Agent {
     pub start_timeout: Duration,
     /// What its calls to controllers and registries show, as `Authorization`.
     pub authorization: Option<Secret>,
+    /// Or the API key by which it signs in.
+    pub api_key: Option<ApiKey>,
     /// `[log]`.
     pub log: Log,
     /// Limit for a stop.
     pub grace: Duration,
+}
+
+/// An API key and where its private half is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Which.
+    pub id: ApiKeyId,
+    /// Its private half, in PEM or as its base64 alone.
+    pub file: PathBuf,
 }
 
 /// How much of the disk stays free.

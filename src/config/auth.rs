@@ -1,11 +1,15 @@
 //! `[auth]`: who may use a controller or a registry.
 
-use std::{io::Read, path::Path, time::Duration};
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{proxy::Network, vendor::Secret};
-use crate::tls::Callers;
+use crate::tls::{Callers, signed::SigningKey};
 
 /// Who may come in. The default asks nobody for anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +31,31 @@ pub struct Auth {
 pub struct Certificates {
     /// Whose are good.
     pub callers: Callers,
-    /// Proxies that may say so.
+    /// Proxies that may say so; empty: whoever signs.
     pub trusted: Vec<Network>,
+    /// They must sign what they say, with this.
+    pub signed: Option<Signing>,
+}
+
+/// A key with which proxies sign what they say of their clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signing {
+    /// It.
+    pub key: SigningKey,
+    /// What it was read from.
+    pub file: PathBuf,
+}
+
+impl Signing {
+    /// Out of a file with one line. What is wrong with it does not show it.
+    pub fn read(file: &Path) -> Result<Self, String> {
+        let failed = |error: std::io::Error| format!("cannot be read ({error})");
+        let mut text = String::new();
+        // Bounded also if it is no file that ends.
+        let source = std::fs::File::open(file).map_err(failed)?;
+        source.take(4096).read_to_string(&mut text).map_err(failed)?;
+        Ok(Self { key: SigningKey::parse(&text)?, file: file.to_owned() })
+    }
 }
 
 impl Default for Auth {

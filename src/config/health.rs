@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use crate::tls::signed::SigningKey;
+
 /// `[service.NAME.health]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Health {
@@ -57,6 +59,8 @@ pub struct HttpProbe {
     pub json: Vec<(String, serde_json::Value)>,
     /// What the body must contain.
     pub text: Option<String>,
+    /// The key with which the service signs; its probes do too.
+    pub sign: Option<SigningKey>,
 }
 
 impl Default for HttpProbe {
@@ -69,6 +73,7 @@ impl Default for HttpProbe {
             status: vec![200],
             json: Vec::new(),
             text: None,
+            sign: None,
         }
     }
 }

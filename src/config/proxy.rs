@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 pub use super::vendor::{Lists, Secret, Vendor};
 use super::{
     Address, BaseUrl, Etcd, Log,
+    auth::Signing,
     bounds::{BodyCaps, Bounds},
 };
 use crate::{
@@ -279,6 +280,8 @@ pub struct Service {
     pub reads: Reads,
     /// `token_file`: what the proxy's own questions to our registries show, as `Authorization`.
     pub authorization: Option<Secret>,
+    /// `sign_key_file`: what is said of clients is signed with it.
+    pub sign: Option<Signing>,
     /// What is special about the vendor's registries.
     pub vendor: Vendor,
     /// Probing.
@@ -513,6 +516,7 @@ impl Service {
             writer: None,
             reads: Reads::default(),
             authorization: None,
+            sign: None,
             vendor: Vendor::default(),
             health: Health::default(),
             passive: Passive::default(),

@@ -3,7 +3,7 @@
 use std::{fmt::Display, pin::pin};
 
 use http::{
-    Request,
+    HeaderValue, Request,
     header::{CONNECTION, HOST, USER_AGENT},
 };
 use http_body_util::{BodyExt, Empty};
@@ -15,10 +15,11 @@ use hyper_util::rt::TokioIo;
 use tokio::{io::AsyncWriteExt, net::TcpStream};
 use tokio_rustls::TlsConnector;
 
-use super::probe::{AGENT, BODY, method};
+use super::probe::{AGENT, BODY, method, signature};
 use crate::{
     config::{Address, proxy::HttpProbe},
     tls::Upstream,
+    wire::headers,
 };
 
 /// Connects, and sends `opening` if there is one. The error says why not.
@@ -65,6 +66,9 @@ async fn ask(
         .map_err(|error| error.to_string())?;
     for (name, value) in &wanted.headers {
         request.headers_mut().insert(name, value.clone());
+    }
+    if let Some(signature) = signature(wanted).and_then(|text| HeaderValue::try_from(text).ok()) {
+        request.headers_mut().insert(headers::SIGNATURE, signature);
     }
     let mut asked = pin!(async {
         let mut answer = sender.send_request(request).await.map_err(|error| error.to_string())?;

@@ -8,13 +8,14 @@ use serde_json::Value;
 
 use super::{direct, verdict::Found};
 use crate::{
+    clock,
     config::{
         Address, BaseUrl,
         proxy::{HttpProbe, ProbeKind, ProbeMethod},
     },
     model::proxy_protocol::{self, Version},
-    tls::{Http, Upstream},
-    wire::{envelope, ready::Ready},
+    tls::{Http, Upstream, signed::Request},
+    wire::{envelope, headers, ready::Ready},
 };
 
 /// Bytes of an answer that are looked at. A longer one is not one of ours and speaks for all classes.
@@ -110,6 +111,9 @@ impl Probe {
         for (name, value) in &wanted.headers {
             request = request.header(name, value);
         }
+        if let Some(signature) = signature(wanted) {
+            request = request.header(headers::SIGNATURE, signature);
+        }
         let mut answer = match request.send().await {
             Ok(answer) => answer,
             // It has a watch of its own, which may be the first to strike.
@@ -136,6 +140,14 @@ fn cause(error: &reqwest::Error) -> String {
         innermost = source;
     }
     if error.is_connect() { format!("cannot connect: {innermost}") } else { innermost.to_string() }
+}
+
+/// Its signature, if the service signs: a server whose clock is another, or whose key, says so before a client meets it.
+pub(super) fn signature(wanted: &HttpProbe) -> Option<String> {
+    let (method, target) = (method(wanted), wanted.path.as_str());
+    let seconds = u64::try_from(clock::wall().unix_seconds()).unwrap_or(0);
+    let of = Request { method: method.as_str(), target };
+    Some(wanted.sign.as_ref()?.sign(of, seconds, |_, _| {}))
 }
 
 /// The method of a probe.

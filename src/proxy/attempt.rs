@@ -1,6 +1,6 @@
 //! What became of an attempt, and what must be noted of it.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::time::Instant;
 
@@ -25,6 +25,7 @@ use crate::{
     config::proxy::Balance,
     health::Access,
     model::{Position, RouteClass},
+    tls::signed::SigningKey,
     wire::{headers, ready::SUPPORTS_IDEMPOTENCY},
 };
 
@@ -79,9 +80,42 @@ pub(super) fn sent(ctx: &mut Ctx) {
     vendor::sent(ctx);
 }
 
+/// The key with which the attempt under way is signed, and the time that its upstream will believe.
+pub(super) fn signing(ctx: &Ctx) -> Option<(&SigningKey, u64)> {
+    let key = ctx.service()?.sign.as_ref()?;
+    let upstream = ctx.current.as_ref()?.under_way.upstream()?;
+    let seconds = clock::wall().unix_seconds() + upstream.ahead.load(Ordering::Relaxed);
+    Some((key, u64::try_from(seconds).unwrap_or(0)))
+}
+
+/// Whether a signature was refused for its time, and another of the time that the upstream says may be believed. No
+/// upstream is given one for a time that is far away.
+fn is_of_another_time(ctx: &Ctx, status: u16, fields: &Fields<'_>) -> bool {
+    const FARTHEST: i64 = 600;
+    let said = || fields.text(headers::TIME)?.parse::<i64>().ok();
+    let (425, Some(theirs), true) = (status, said(), ctx.service().is_some_and(|of| of.sign.is_some()))
+    else {
+        return false;
+    };
+    let ahead = theirs.saturating_sub(clock::wall().unix_seconds());
+    let Some(upstream) = ctx.current.as_ref().and_then(|current| current.under_way.upstream()) else {
+        return false;
+    };
+    let known = upstream.ahead.load(Ordering::Relaxed);
+    let new = ahead.abs() <= FARTHEST && ahead.abs_diff(known) > 2;
+    if new {
+        upstream.ahead.store(ahead, Ordering::Relaxed);
+        tracing::warn!(upstream.name = %upstream.name, seconds = ahead, "its clock is ahead of ours; signatures are of its time from now on");
+    }
+    new
+}
+
 /// Step 8, on the way back: takes in what the head of an answer says. An event, if it may not be passed on.
 pub(super) fn received(ctx: &mut Ctx, status: u16, fields: &Fields<'_>) -> Option<Event> {
     passive::answered(ctx, status, fields);
+    if is_of_another_time(ctx, status, fields) {
+        return Some(Event::OtherTime);
+    }
     // Nothing is known by positions, so there is nothing to take in.
     let follow = ctx.service()?.follow.clone();
     let position = |name: &str| -> Option<Position> { fields.text(name)?.parse().ok() };
@@ -194,6 +228,10 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
             ctx.tried.absent(current.place);
             ctx.sends = ctx.sends.saturating_sub(1);
             "not-here"
+        }
+        Event::OtherTime => {
+            ctx.tried.unsent(current.place);
+            "other-time"
         }
     };
     let by_key = (ctx.route.creates && current.keyed).then_some(SUPPORTS_IDEMPOTENCY);

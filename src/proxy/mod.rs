@@ -74,8 +74,8 @@ use self::{
     affinity::cookie_for,
     answer::Answer,
     attempt::{
-        answer_until, broke_off, connected, failed, is_retry_status, passed_on, received, sent, waits_on,
-        whole,
+        answer_until, broke_off, connected, failed, is_retry_status, passed_on, received, sent, signing,
+        waits_on, whole,
     },
     boxed::boxed,
     ctx::{Arrival, Ctx, End, Protocol},

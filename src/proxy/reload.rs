@@ -290,6 +290,7 @@ pub(super) fn service(
         zoned: shares.iter().any(|share| share.local) && shares.iter().any(|share| !share.local),
         shares,
         tls: tls.clone(),
+        sign: config.sign.as_ref().map(|sign| sign.key.clone()),
         turn: Default::default(),
         line,
         pins: old.map(|old| old.pins.clone()).unwrap_or_default(),

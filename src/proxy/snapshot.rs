@@ -6,7 +6,7 @@ use std::{
     ops::Deref,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -200,6 +200,8 @@ pub struct Service {
     pub retry_budget: RetryBudget,
     /// What connections to them are wrapped in.
     pub tls: Option<tls::Upstream>,
+    /// What is said of clients is signed with it.
+    pub sign: Option<tls::signed::SigningKey>,
     /// In config order.
     pub upstreams: Vec<Arc<Upstream>>,
     /// What traffic says of them; goes on over a reload.
@@ -397,6 +399,8 @@ pub struct Upstream {
     pub room: Arc<Room>,
     /// What an operator has said of it.
     pub ordered: OfUpstream,
+    /// Seconds that its clock was ahead of ours, when it last said that it did not believe a signature's time.
+    pub ahead: AtomicI64,
     outstanding: Apart<AtomicU64>,
 }
 
@@ -428,6 +432,7 @@ impl Upstream {
             speed,
             room,
             ordered: OfUpstream::default(),
+            ahead: AtomicI64::new(0),
             outstanding,
         }
     }

@@ -38,6 +38,7 @@ use crate::{
         files::Files,
         gate,
         routes::{Manner, routes},
+        signed,
     },
     client::Login,
     clock,
@@ -431,7 +432,8 @@ fn router(app: App, http: HttpMetrics, door: gate::Gate, stop: Stop) -> Router {
             "/metrics",
             get(move || async move { ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], metrics.metrics_text()) }),
         )
-        .layer(middleware::from_fn_with_state(door, gate::admit))
+        .layer(middleware::from_fn_with_state(door.clone(), gate::admit))
+        .layer(middleware::from_fn_with_state(door, signed::look))
         .layer(middleware::from_fn_with_state(http, measure))
         .layer(middleware::from_fn(request_id))
 }

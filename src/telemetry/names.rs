@@ -52,7 +52,7 @@ metrics! {
     BUILD_INFO = "switchyard_build_info" Gauge ["role", "version"] "1, with the role and the version of this process.";
     HTTP_REQUESTS = "switchyard_http_requests_total" Counter ["role", "status"] "Requests answered by one of our own servers (not the proxy), by status class.";
     HTTP_SECONDS = "switchyard_http_request_seconds" Histogram ["role"] "Time from head to answer at one of our own servers.";
-    AUTH_REFUSED = "switchyard_auth_refused_total" Counter ["why"] "Requests that a controller or a registry turned away for their credential: missing, unreadable, wrong, expired, gone (its API key), forbidden (good, and not for this), not_now (503).";
+    AUTH_REFUSED = "switchyard_auth_refused_total" Counter ["why"] "Requests that a controller or a registry turned away for their credential: missing, unreadable, wrong, expired, gone (its API key), unsigned (a proxy's word without its signature, or with another), other_time (a signature of another time), forbidden (good, and not for this), not_now (503).";
     AUTH_HANDSHAKES = "switchyard_auth_handshakes_total" Counter ["end"] "Handshakes of API keys that a controller or a registry ended: done, or why not: wrong (another secret, or one that was used), expired (key or secret), gone (no such key), not_now (503).";
     TLS_REFUSED = "switchyard_tls_refused_total" Counter ["reason"] "Connections that a controller or a registry with TLS of its own did not let in, by the reason that a proxy gives for the same.";
     TLS_FILES_OK = "switchyard_tls_files_ok" Gauge ["of"] "1 if the certificates, keys and lists that a controller or a registry names in this table were fine when they were last looked at; at 0 those before them are in use.";

@@ -11,12 +11,14 @@
 //!   names          which certificate for which name
 //!   client         whether a client's certificate is good, and what is told of it
 //!   pass           what servers behind a proxy are told of it
+//!   signed         that nobody but such a proxy says it
 //!   callers        the other end of that: a certificate out of a header, looked at again
 //!   tickets        keys that a client's next connection goes on by
 //!   server         all of it, for a listener: swapped whole
 //!   shown          for servers that have the connection themselves: who its client is, again for each request
 //!   upstream       the other side: whom to trust, under which name
 //!   http           clients of the other side that speak HTTP
+//!   rsa            keys of callers that sign in by theirs
 //! ```
 
 mod setting;
@@ -27,11 +29,13 @@ mod names;
 mod client;
 mod callers;
 mod pass;
+pub mod signed;
 mod tickets;
 mod server;
 mod shown;
 mod upstream;
 mod http;
+pub mod rsa;
 
 use std::sync::Arc;
 

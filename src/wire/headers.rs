@@ -20,6 +20,10 @@ pub const PREFIX: &str = "switchyard-";
 pub const CLIENT_VERIFY: &str = "ssl-client-verify";
 /// The client's certificate, only if it is good: PEM, percent-encoded.
 pub const CLIENT_CERT: &str = "ssl-client-cert";
+/// What a proxy says of its client, signed.
+pub const SIGNATURE: &str = "switchyard-signature";
+/// The server's time, in seconds since 1970, with an answer to a signature of another time.
+pub const TIME: &str = "switchyard-time";
 /// On every answer of a proxy's admin listener: the version of its API. Whoever was asked without it is something else.
 pub const ADMIN: &str = "switchyard-admin";
 /// Who answers for the request: proxy-made error answers carry it, upstream answers do not.

@@ -35,6 +35,7 @@ impl World {
         let cloud = Cloud::start(&outside).await;
         let config = Config {
             authorization: None,
+            api_key: None,
             controllers: vec![cloud.url().parse().unwrap()],
             driver: Driver::Process(ProcessDriver {
                 program: Some(PathBuf::from(BINARY)),

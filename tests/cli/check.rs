@@ -37,8 +37,8 @@ fn every_key_that_a_file_shows_in_a_comment_exists_with_a_valid_value() {
     certificates::write(folder.path(), "ca.crl", &authority.list(&[], 30));
     certificates::write(folder.path(), "etcd-ca.pem", &authority.cert());
     authority.leaf(&["etcd.example"]).write(folder.path(), "etcd-client");
-    for secret in ["root.token", "etcd.password"] {
-        fs::write(folder.path().join(secret), "0123456789abcdef\n").unwrap();
+    for secret in ["root.token", "etcd.password", "sign.key"] {
+        fs::write(folder.path().join(secret), "0123456789abcdef0123456789abcdef\n").unwrap();
     }
     for file in conf_files() {
         // Files that a config names are opened: here are some.

@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, fs};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use switchyard::config::{Env, Fault, Loaded, load};
 use toml::{Table, Value};
 
@@ -107,6 +108,8 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("registry", "auth.c", "auth = { client_ca = \"DIR/ca.pem\", trusted = [\"10.0.0.0/8\"] }"),
     ("registry", "auth.trusted", "auth = { client_ca = \"DIR/ca.pem\", trusted = [\"10.0.0.0/8\"] }"),
     ("controller", "registries", "registries = { address = \"http://front:8089\" }"),
+    ("*", "auth.proxy_key_file", "auth = { client_ca = \"DIR/ca.pem\", trusted = [\"10.0.0.0/8\"] }"),
+    ("agent", "agent.api_key", "agent = { api_key_id = \"node\", api_key_file = \"DIR/node.key\" }"),
     ("registry", "replication", "replication = { role = \"writer\" }"),
     ("registry", "members", "members = { etcd = [\"http://10.0.1.4:2379\"] }"),
     (
@@ -265,6 +268,9 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("*", "auth.trusted", "['10.0.1.9']"),
     ("*", "auth.root_token_file", "'DIR/admin.token'"),
     ("agent", "agent.token_file", "'DIR/admin.token'"),
+    ("agent", "agent.api_key_id", "'other'"),
+    ("proxy", "service.*.sign_key_file", "'DIR/sign.key'"),
+    ("*", "auth.proxy_key_file", "'DIR/sign.key'"),
     ("proxy", "service.*.token_file", "'DIR/admin.token'"),
     ("controller", "store.embedded", "'/srv/other'"),
     ("controller", "events.url", "'http://hooks:8080/x'"),
@@ -309,7 +315,8 @@ const OTHERS: &[(&str, &str, &str)] = &[
 ];
 
 /// Keys that have no other value by themselves: one word alone so far, or one that must fit another key.
-const ALONE: [(&str, &str); 45] = [
+const ALONE: [(&str, &str); 46] = [
+    ("agent", "agent.api_key_file"),
     ("controller", "server.tls.key"),
     ("controller", "server.tls.certs.cert"),
     ("controller", "server.tls.certs.key"),
@@ -388,6 +395,9 @@ impl Files {
         certificates::write(folder.path(), "ca.pem", &authority.cert());
         certificates::write(folder.path(), "ca.crl", &authority.list(&[], 30));
         fs::copy(folder.path().join("front.pem"), folder.path().join("chain.pem")).unwrap();
+        let (private, _) = switchyard::tls::rsa::generate().unwrap();
+        fs::write(folder.path().join("node.key"), BASE64_STANDARD.encode(private)).unwrap();
+        fs::write(folder.path().join("sign.key"), "0123456789abcdef0123456789abcdef\n").unwrap();
         fs::write(folder.path().join("token"), "secret\n").unwrap();
         fs::write(folder.path().join("admin.token"), ADMIN_TOKEN).unwrap();
         fs::write(folder.path().join("root.token"), "fedcba9876543210\n").unwrap();

@@ -7,6 +7,8 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/certificates.rs"]
+mod certificates;
 #[path = "../proxy/raw.rs"]
 #[allow(
     dead_code,
@@ -54,6 +56,7 @@ mod mixed_versions;
 mod parked_polls;
 mod proxies_die;
 mod replica_dies;
+mod secured;
 mod slow_followers;
 mod standalone;
 mod tools;

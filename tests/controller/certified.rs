@@ -46,7 +46,7 @@ async fn a_proxys_word_counts_only_if_it_is_named_and_the_certificate_is_good_he
     let callers = Callers::load(Trust { ca: file, crl: Some(crl) }).unwrap();
     let plan = |from: &str, bits: u8| {
         let trusted = vec![Network { address: from.parse().unwrap(), bits }];
-        let certificates = Some(Certificates { callers: callers.clone(), trusted });
+        let certificates = Some(Certificates { callers: callers.clone(), trusted, signed: None });
         Plan { auth: Auth { certificates, ..asked() }, ..Plan::default() }
     };
     let cloud = Cloud::planned(plan("127.0.0.1", 32)).await;

@@ -90,7 +90,7 @@ async fn a_certificate_of_the_connection_is_a_credential_of_its_client_alone_and
     let tls = files.server(ClientAuth::Optional(files.trust()));
     let trusted = vec![Network { address: "127.0.0.0".parse().unwrap(), bits: 8 }];
     let callers = Callers::load(files.trust()).unwrap();
-    let auth = Auth { certificates: Some(Certificates { callers, trusted }), ..asked() };
+    let auth = Auth { certificates: Some(Certificates { callers, trusted, signed: None }), ..asked() };
     let cloud = Cloud::planned(Plan { auth, tls: Some(tls.clone()), ..Plan::default() }).await;
     ready(&files, &cloud, &[]).await;
     let ask = async |more: &[String]| curl(&files, &cloud, STATUS, more).await;

@@ -74,7 +74,7 @@ fn forwarded(head: &[u8], framing: Framing) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     forward::request(parsed.method?, &Target { path, query }, &fields, &about, &mut out);
     let host = about.host.is_empty().then_some("upstream");
-    forward::attempt(&Attempt { host, left: None, key: None }, &mut out);
+    forward::attempt(&Attempt { host, left: None, key: None, sign: None }, &mut out);
     believable(&out);
     Some(out)
 }

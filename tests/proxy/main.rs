@@ -50,6 +50,7 @@ mod orders;
 mod passive;
 mod proxy_protocol;
 mod shown;
+mod signed;
 mod slow;
 mod steps;
 mod streaming;

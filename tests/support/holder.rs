@@ -57,7 +57,8 @@ impl Holder {
         String::from_utf8(secret).expect("a text")
     }
 
-    fn key(&self) -> PathBuf {
+    /// The file that its private half is in.
+    pub fn key(&self) -> PathBuf {
         self.dir.path().join("key")
     }
 }

@@ -200,6 +200,7 @@ pub(super) fn agent(number: u16, data: &Data, controllers: SocketAddr, auth: &Au
         vm_prefix: "mgmtManaged".into(),
         start_timeout: Duration::from_secs(90),
         authorization: shown(auth),
+        api_key: None,
         log: Log::default(),
         grace: DEFAULT_GRACE,
     }

@@ -1,5 +1,6 @@
 //! `switchyard vm …`: instances started, looked at, changed and terminated, over a controller or a front of some.
 
+mod again;
 mod change;
 mod look;
 mod start;
@@ -27,6 +28,10 @@ enum Command {
     Why(look::Why),
     /// Change the label, the free text or the metadata of an instance
     Update(change::Update),
+    /// Stop an instance's VM and start it again, on its node
+    Restart(again::Restart),
+    /// Save an instance's VM as a version of a template
+    Save(again::Save),
     /// Delete instances
     #[command(visible_alias = "rm")]
     Terminate(change::Terminate),
@@ -39,6 +44,8 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
         Command::Show(args) => role::once(look::show(args, printer))?,
         Command::Why(args) => role::once(look::why(args, printer))?,
         Command::Update(args) => role::once(change::update(args, printer))?,
+        Command::Restart(args) => role::once(again::restart(args, printer))?,
+        Command::Save(args) => role::once(again::save(args, printer))?,
         Command::Terminate(args) => role::once(change::terminate(args, printer))?,
     }
 }

@@ -239,7 +239,7 @@ fn ask(args: &Start, vmid: String, tag: Option<String>) -> Result<StartVm, Failu
 }
 
 /// A script, as it travels.
-fn script(path: &Path) -> Result<String, Failure> {
+pub(super) fn script(path: &Path) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     let read = if path == Path::new("-") {
         std::io::stdin().take(SCRIPT + 1).read_to_end(&mut bytes)

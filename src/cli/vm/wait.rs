@@ -25,6 +25,20 @@ pub(super) struct Patience {
     quiet: bool,
 }
 
+impl Patience {
+    /// The longest that is waited.
+    pub(super) fn longest(&self) -> Duration {
+        self.wait_timeout
+    }
+
+    /// Says what is waited for.
+    pub(super) fn note(&self, printer: Printer, id: &str, what: &str) {
+        if !self.quiet {
+            printer.note(format!("{id}: {what}"));
+        }
+    }
+}
+
 /// What became of an instance that is waited for.
 #[derive(Debug, Clone, PartialEq)]
 enum Is {

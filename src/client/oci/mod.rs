@@ -242,8 +242,7 @@ impl Oci {
         digest: &Digest,
         request: reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, PullError> {
-        let response = self.login.shown(request).send().await;
-        let response = response.map_err(|source| ClientError::transport(url, source))?;
+        let response = self.login.send(url, request).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(response);

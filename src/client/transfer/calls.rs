@@ -205,8 +205,8 @@ impl Calls {
     async fn send(&self, url: &str, request: RequestBuilder, within: Duration) -> Result<Response, Failed> {
         let silent = |_| ClientError::Silent { url: url.to_owned(), within };
         let sent =
-            tokio::time::timeout(within.min(DAY), self.login.shown(request).send()).await.map_err(silent)?;
-        let response = sent.map_err(|source| ClientError::transport(url, source))?;
+            tokio::time::timeout(within.min(DAY), self.login.send(url, request)).await.map_err(silent)?;
+        let response = sent?;
         if response.status().is_success() {
             return Ok(response);
         }
@@ -216,7 +216,9 @@ impl Calls {
         let words = tokio::time::timeout(SMALL, read).await;
         let message = said(&words.ok().and_then(Result::ok).unwrap_or_default());
         let error = ClientError::Refused { url: url.to_owned(), status, message };
-        Err(Failed { wait: wait.map(Duration::from_secs), ..Failed::from(error) })
+        // A session that has ended is made anew by the next try.
+        let anew = status == 401 && self.login.signs_in();
+        Err(Failed { wait: wait.map(Duration::from_secs), anew, ..Failed::from(error) })
     }
 
     /// Where to go on: a path of this registry alone, for nobody else is to get what is sent.

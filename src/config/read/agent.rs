@@ -5,13 +5,14 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use super::server;
 use crate::{
     config::{
-        agent::{Agent, Driver, ProcessDriver, Reserve},
+        agent::{Agent, ApiKey, Driver, ProcessDriver, Reserve},
         raw::{Raw, Table},
         value::{
             Given, Wrong, base_url, bytes, duration, duration_in, flag, named, one_of, path, text, time,
             whole,
         },
     },
+    tls::rsa::PrivateKey,
     wire::node::CapacityMode,
 };
 
@@ -65,6 +66,7 @@ pub(in crate::config) fn agent<'r>(raw: &'r Raw<'r>) -> Option<Agent> {
         vm_prefix: table.or("vm_prefix", VM_PREFIX.to_owned(), vm_prefix),
         start_timeout: table.or("start_timeout", START_TIMEOUT, time),
         authorization: table.opt("token_file", super::auth::shown),
+        api_key: api_key(&table)?,
         log,
         grace,
     };
@@ -76,6 +78,30 @@ pub(in crate::config) fn agent<'r>(raw: &'r Raw<'r>) -> Option<Agent> {
         }
     }
     Some(Agent { controllers: controllers.into_iter().map(|(url, _)| url).collect(), ..agent })
+}
+
+/// The outer `None` is a fault, the inner one that there is none.
+#[expect(clippy::option_option, reason = "wrong, and not there")]
+fn api_key(table: &Table<'_>) -> Option<Option<ApiKey>> {
+    let id = table.opt("api_key_id", named);
+    let file = table.opt("api_key_file", |given| {
+        let file = path(given)?;
+        let right = "name a file with the private half of the key, as the server gave it away or `openssl genrsa` made it";
+        PrivateKey::read_file(&file)
+            .map_err(|why| Wrong::new(format!("is `{}`, which {why}", file.display()), right))?;
+        Ok(file)
+    });
+    match (table.has("api_key_id"), table.has("api_key_file")) {
+        (false, false) => return Some(None),
+        (true, false) => table.missing("api_key_file", "api_key_file = \"/etc/switchyard/node.key\""),
+        (false, true) => table.missing("api_key_id", "api_key_id = \"node\""),
+        (true, true) if table.has("token_file") => {
+            table.fault("token_file", "is given beside an API key", "delete one of them: it signs in by one");
+            return None;
+        }
+        (true, true) => {}
+    }
+    Some(Some(ApiKey { id: id?, file: file? }))
 }
 
 fn driver(table: &Table<'_>) -> Driver {

@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use super::rules::network;
 use crate::config::{
-    auth::{Auth, Certificates, RootToken},
+    auth::{Auth, Certificates, RootToken, Signing},
     proxy::Secret,
     raw::{Raw, Table},
     report::Place,
@@ -55,8 +55,9 @@ fn certificates(table: &Table<'_>) -> Option<Option<Certificates>> {
     let (ca, crl) = (table.opt("client_ca", path), table.opt("crl", path));
     let trusted = table.list("trusted", network).unwrap_or_default();
     let trusted: Vec<_> = trusted.into_iter().map(|(network, _)| network).collect();
+    let signed = table.opt("proxy_key_file", signing);
     if !table.has("client_ca") {
-        for key in ["crl", "trusted"] {
+        for key in ["crl", "trusted", "proxy_key_file"] {
             if table.has(key) {
                 table.fault(
                     key,
@@ -72,14 +73,17 @@ fn certificates(table: &Table<'_>) -> Option<Option<Certificates>> {
     if table.has("crl") && crl.is_none() {
         return None;
     }
-    if trusted.is_empty() {
-        let right = "this server sees no certificates itself: add `trusted = [\"10.0.1.9\"]` with the proxies that do, and \
-                     pass them on in `Ssl-Client-Cert`";
+    if table.has("proxy_key_file") && signed.is_none() {
+        return None;
+    }
+    if trusted.is_empty() && signed.is_none() {
+        let right = "add `trusted = [\"10.0.1.9\"]` with the proxies that pass certificates on in `Ssl-Client-Cert`, or \
+                     `proxy_key_file`, the key with which they sign them";
         table.fault("client_ca", "is given, and no proxy is trusted", right);
         return None;
     }
     match Callers::load(Trust { ca, crl }) {
-        Ok(callers) => Some(Some(Certificates { callers, trusted })),
+        Ok(callers) => Some(Some(Certificates { callers, trusted, signed })),
         Err(problems) => {
             for problem in problems {
                 let key = if problem.part == Part::Lists { "crl" } else { "client_ca" };
@@ -112,6 +116,15 @@ fn root_token(table: &Table<'_>) -> Option<RootToken> {
 fn of_file(file: &Path) -> Result<RootToken, Wrong> {
     RootToken::read(file).map_err(|why| {
         let right = format!("name a file with one line; {HOW}");
+        Wrong::new(format!("is `{}`, which {why}", file.display()), right)
+    })
+}
+
+/// A file with the key by which proxies sign. No fault shows any of it.
+pub(super) fn signing(given: &Given<'_>) -> Result<Signing, Wrong> {
+    let file = path(given)?;
+    Signing::read(&file).map_err(|why| {
+        let right = format!("name a file with one line, the same at proxies and servers; {HOW}");
         Wrong::new(format!("is `{}`, which {why}", file.display()), right)
     })
 }

@@ -76,6 +76,8 @@ fn http(table: &Table<'_>) -> HttpProbe {
         status: status.map_or(default.status, |all| all.into_iter().map(|(status, _)| status).collect()),
         json: json(&table.sub("json")),
         text: table.opt("text", wanted_text),
+        // Of the service's, which knows it.
+        sign: None,
     };
     if http.method == Head {
         for key in ["json", "text"] {

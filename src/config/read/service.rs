@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{choosing, health, replicas, vendor};
 use crate::{
     config::{
-        proxy::{Freshness, Hold, Kind, Reads, RetryBudget, Secret, Service, Upstream},
+        proxy::{Freshness, Hold, Kind, ProbeKind, Reads, RetryBudget, Secret, Service, Upstream},
         raw::{Raw, Table},
         report::Place,
         value::{Given, Wrong, address, duration_in, flag, fraction, named, one_of, status, whole},
@@ -65,7 +65,11 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
     let vendor = vendor::read(table, kind, reads, upstreams.as_deref());
     let proxy_protocol = proxy_protocol(table, reads);
     let tls = super::tls::upstream(table);
-    let health = health::health(&table.sub("health"), table.has("tls"));
+    let sign = table.opt("sign_key_file", super::auth::signing);
+    let mut health = health::health(&table.sub("health"), table.has("tls"));
+    if let ProbeKind::Http(probe) = &mut health.kind {
+        probe.sign = sign.as_ref().map(|sign| sign.key.clone());
+    }
     let passive = health::passive(table);
     let timeouts = super::timeouts::timeouts(&table.sub("timeouts"));
     let attempts = table.or("attempts", Service::ATTEMPTS, whole(1..=10));
@@ -90,6 +94,7 @@ fn service(table: &Table<'_>, name: ServiceName) -> Option<(Service, Vec<Place>)
         writer,
         reads,
         authorization,
+        sign,
         vendor,
         health,
         passive,

@@ -43,6 +43,7 @@ pub(super) fn written(service: &Service, from: &Path) -> Keys {
         .with("health", health(&service.health, service.tls.is_some()))
         .with("passive", passive(&service.passive))
         .with("timeouts", timeouts(&service.timeouts))
+        .maybe("sign_key_file", service.sign.as_ref().map(|sign| path(from, &sign.file)))
         .maybe("tls", service.tls.as_ref().map(|tls| self::tls(tls.setting(), from)))
         .maybe("discovery", service.discovery.as_ref().map(|discovery| self::discovery(discovery, from)))
         .unless_empty("upstreams", upstreams.collect::<Node>())

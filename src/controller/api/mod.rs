@@ -49,6 +49,7 @@ use crate::{
     auth::{
         Auth, gate as entry,
         routes::{Manner, routes},
+        signed,
     },
     http::{BodyRoom, health_routes, request_id},
     model,
@@ -196,7 +197,7 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .merge(routes(&door, Manner::Controller, "/api/v1/apikey"))
         .method_not_allowed_fallback(gate::wrong_method)
         .fallback(gate::unknown_route)
-        .layer(from_fn_with_state(door, entry::admit))
+        .layer(from_fn_with_state(door.clone(), entry::admit))
         .layer(from_fn_with_state(api.clone(), gate::in_time))
         .layer(from_fn_with_state(api.clone(), gate::admit))
         .layer(from_fn_with_state(api.clone(), gate::watch))
@@ -207,7 +208,8 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/openapi", get(openapi::page))
         .with_state(api.clone());
     let health = health_routes(Arc::new(api.app.health.clone()));
-    Ok(gated.merge(ungated).merge(health).layer(from_fn(request_id)))
+    let all = gated.merge(ungated).merge(health);
+    Ok(all.layer(from_fn_with_state(door, signed::look)).layer(from_fn(request_id)))
 }
 
 async fn metrics(State(api): State<Api>) -> impl IntoResponse {

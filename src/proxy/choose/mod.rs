@@ -130,6 +130,11 @@ impl Tried {
         self.sent.push(place);
     }
 
+    /// It has refused to look at it, and may be asked again at once.
+    pub fn unsent(&mut self, place: usize) {
+        self.sent.retain(|sent| *sent != place);
+    }
+
     /// It answered with an error for which another one is asked.
     pub fn answered(&mut self, place: usize) {
         self.answered.push(place);

@@ -235,7 +235,9 @@ impl Exchange {
     async fn forward(&mut self, worker: &Worker, client: &mut Client, head: Vec<u8>) -> After {
         let route = self.ctx.route;
         let meter = self.ctx.service().and_then(|service| forward::meter(route, Way::Up, service.timeouts));
-        let keep = route.repeatable || route.creates;
+        // What is signed may have to be signed again.
+        let signs = self.ctx.service().is_some_and(|service| service.sign.is_some());
+        let keep = route.repeatable || route.creates || signs;
         let mut body = Pump::request(head, self.framing, keep, self.ctx.body_cap());
         body.measure(meter);
         let after = loop {
@@ -404,6 +406,7 @@ impl Exchange {
             host: address.as_deref(),
             left: ctx.left(now),
             key: ctx.key.as_deref().filter(|_| ctx.key_made && current.is_some_and(|current| current.keyed)),
+            sign: proxy::signing(ctx),
         };
         forward::attempt(&attempt, out);
     }

@@ -19,6 +19,7 @@ use crate::{
     config::proxy::{Hold, UpstreamTimeouts},
     health::Access,
     model::{RequestId, RouteClass, TraceParent},
+    tls::signed::{self, SigningKey},
     wire::headers,
 };
 
@@ -193,6 +194,8 @@ pub struct Attempt<'a> {
     pub left: Option<Duration>,
     /// The key of ours that makes a repeated create harmless.
     pub key: Option<&'a str>,
+    /// What is said of the client is signed with this, at this time (seconds since 1970).
+    pub sign: Option<(&'a SigningKey, u64)>,
 }
 
 /// Fields that concern one connection only (RFC 9110 §7.6.1, and what older peers add), or that are written anew:
@@ -319,6 +322,7 @@ fn is_written(name: &str) -> bool {
         16 => is("x-forwarded-host"),
         17 => is("x-forwarded-proto"),
         19 => is(headers::DEADLINE),
+        20 => is(headers::SIGNATURE),
         _ => false,
     }
 }
@@ -354,7 +358,27 @@ pub fn attempt(of: &Attempt<'_>, out: &mut Vec<u8>) {
     if let Some(key) = of.key {
         line(out, headers::IDEMPOTENCY_KEY, key.as_bytes());
     }
+    if let Some(signature) = of.sign.and_then(|(key, seconds)| signature(key, seconds, out)) {
+        line(out, headers::SIGNATURE, signature.as_bytes());
+    }
     out.extend_from_slice(b"\r\n");
+}
+
+/// Signs what a head says of the client, over the request line as it goes out.
+fn signature(key: &SigningKey, seconds: u64, head: &[u8]) -> Option<String> {
+    let mut lines = head.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let (method, rest) = std::str::from_utf8(lines.next()?).ok()?.split_once(' ')?;
+    let (target, _) = rest.rsplit_once(' ')?;
+    let named = |wanted: &str, line: &[u8]| {
+        line.get(..wanted.len()).is_some_and(|name| name.eq_ignore_ascii_case(wanted.as_bytes()))
+    };
+    Some(key.sign(signed::Request { method, target }, seconds, |wanted, take| {
+        for line in lines.clone().filter(|line| named(wanted, line)) {
+            if let Some(value) = line[wanted.len()..].strip_prefix(b": ") {
+                take(value);
+            }
+        }
+    }))
 }
 
 /// What the head of an answer depends on, besides its own fields.

@@ -38,7 +38,10 @@ fn sent_over(lines: &[(&str, &str)], trusted: bool, secured: Option<&Secured>) -
     };
     let mut out = Vec::new();
     request("GET", &Target { path: "/a".into(), query: "?b" }, &given, &about, &mut out);
-    attempt(&Attempt { host: None, left: Some(Duration::from_millis(4200)), key: None }, &mut out);
+    attempt(
+        &Attempt { host: None, left: Some(Duration::from_millis(4200)), key: None, sign: None },
+        &mut out,
+    );
     let text = String::from_utf8(out).unwrap();
     let mut lines = text.strip_suffix("\r\n\r\n").unwrap().split("\r\n");
     assert_eq!(lines.next(), Some("GET /a?b HTTP/1.1"));

@@ -27,7 +27,12 @@ pub(super) fn event(event: Event, class: RouteClass) -> Option<Failure> {
     match event {
         Event::ConnectFailed => Some(Failure::Connect),
         Event::NoAnswer(what) => broke_off(what, class),
-        Event::BadStatus(_) | Event::BrokeOff | Event::BlobBrokeOff | Event::Behind | Event::NotHere => None,
+        Event::BadStatus(_)
+        | Event::BrokeOff
+        | Event::BlobBrokeOff
+        | Event::Behind
+        | Event::NotHere
+        | Event::OtherTime => None,
     }
 }
 

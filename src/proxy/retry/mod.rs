@@ -19,6 +19,8 @@ pub enum Event {
     Behind,
     /// A registry that may not have everything does not have what was asked for; nothing of it was passed on.
     NotHere,
+    /// The upstream's clock is another, so it did not believe the signature's time, and has done nothing.
+    OtherTime,
 }
 
 impl Event {
@@ -139,6 +141,8 @@ pub enum Because {
     NotHere,
     /// Another registry has the rest of it.
     BrokeOff,
+    /// It is signed with the time of the upstream now.
+    OtherTime,
 }
 
 impl Because {
@@ -158,6 +162,7 @@ impl Because {
             Self::Behind => "behind",
             Self::NotHere => "not-here",
             Self::BrokeOff => "broke-off",
+            Self::OtherTime => "other-time",
         }
     }
 }
@@ -193,6 +198,9 @@ pub fn verdict(case: &Case) -> Verdict {
             Verdict::Again(Because::NotHere)
         }
         Event::NotHere => Verdict::Refuse,
+        // Nothing was done there, whatever the route is.
+        Event::OtherTime if may_send => Verdict::Again(Because::OtherTime),
+        Event::OtherTime => Verdict::PassOn,
     }
 }
 

@@ -1,7 +1,7 @@
-//! RSA keys of API keys: made here or by clients, 2048 to 4096 bits; what is sent to a key's holder is encrypted to it
+//! RSA, for API keys: made here or by clients, 2048 to 4096 bits; what is sent to a key's holder is encrypted to it
 //! by OAEP with SHA-256.
 
-use std::sync::Arc;
+use std::{fs::File, io::Read, path::Path, sync::Arc};
 
 use aws_lc_rs::{
     encoding::{AsDer, PublicKeyX509Der},
@@ -10,7 +10,10 @@ use aws_lc_rs::{
     signature::KeyPair as _,
 };
 
-use super::credential::decode;
+use base64::{
+    Engine as _, alphabet,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
 
 /// Sizes that are taken, in bits. A smaller key can be broken, a larger one costs every handshake more.
 const BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
@@ -78,6 +81,15 @@ impl PrivateKey {
         OaepPrivateDecryptingKey::new(key).map(Self).map_err(|_| WHAT)
     }
 
+    /// Out of a file, as [`PrivateKey::read`]. Blocks while it reads.
+    pub fn read_file(file: &Path) -> Result<Self, String> {
+        let mut text = String::new();
+        // Bounded also if it is no file that ends.
+        let read = File::open(file).and_then(|file| file.take(LONGEST as u64 + 1).read_to_string(&mut text));
+        read.map_err(|error| format!("cannot be read ({error})"))?;
+        Self::read(&text).map_err(str::to_owned)
+    }
+
     /// Undoes [`PublicKey::encrypt`].
     pub fn decrypt(&self, sealed: &[u8]) -> Result<Vec<u8>, Failed> {
         let mut out = vec![0; self.0.min_output_size()];
@@ -127,6 +139,23 @@ fn bytes_of(text: &str) -> Option<Vec<u8>> {
     }
     let body: String = text.lines().map(str::trim).filter(|line| !line.starts_with("-----")).collect();
     decode(&body).filter(|bytes| !bytes.is_empty())
+}
+
+/// Base64 in either alphabet, padded or not, with blanks in it that some tools put there.
+pub fn decode(text: &str) -> Option<Vec<u8>> {
+    const ANY: GeneralPurpose = GeneralPurpose::new(
+        &alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+            .with_decode_allow_trailing_bits(false),
+    );
+    let plain = |byte: u8| match byte {
+        b'-' => b'+',
+        b'_' => b'/',
+        other => other,
+    };
+    let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).map(plain).collect();
+    ANY.decode(text).ok()
 }
 
 #[cfg(test)]
