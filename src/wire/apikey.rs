@@ -8,6 +8,7 @@ use super::lenient;
 use crate::model::Timestamp;
 
 /// What is asked about a key; the query may give the same.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
 pub struct ApiKeyAsk {
@@ -47,6 +48,7 @@ pub fn split(text: &str) -> Vec<String> {
 }
 
 /// A key as it is shown.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiKeyShown {
     /// Its id.
@@ -60,6 +62,7 @@ pub struct ApiKeyShown {
 }
 
 /// The body of both steps of the handshake.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Handshake {
     /// The key's id.
@@ -71,6 +74,7 @@ pub struct Handshake {
 }
 
 /// The answer to the second step: plain JSON, no envelope.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shaken {
     /// The key's id.
@@ -80,6 +84,7 @@ pub struct Shaken {
 }
 
 /// A session, as clients send it back: with its keys in any order, and others beside them.
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Session {

@@ -31,3 +31,5 @@ pub mod apikey;
 pub mod image;
 pub mod upkeep;
 pub mod handover;
+#[cfg(test)]
+pub(crate) mod document;

@@ -2,20 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
-use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{
-        RefOr, Schema,
-        schema::{ObjectBuilder, Type},
-    },
-};
+use serde_json::{Value, json};
+use utoipa::{ToSchema, openapi::schema::Type};
 
 use crate::{
     model::{MacAddress, NodeId, Progress},
     wire::{
+        apikey::{ApiKeyAsk, ApiKeyShown, Handshake, Shaken},
         cloud::{Gone, Instances, Nodes, Why},
         distribution::{Distribute, Distribution, RemovalsSent, RemoveFromNodes, Requested},
+        document::{Call, Document, plain, text},
         events::Events,
         group::{GroupAsk, NodeGroups},
         image::{Image, RestartInstance, SaveImage},
@@ -28,72 +24,14 @@ use crate::{
     },
 };
 
-macro_rules! simple {
-    ($($type:ty, $name:literal, $kind:expr, $about:literal;)*) => {$(
-        impl PartialSchema for $type {
-            fn schema() -> RefOr<Schema> {
-                ObjectBuilder::new().schema_type($kind).description(Some($about)).into()
-            }
-        }
-        impl ToSchema for $type {
-            fn name() -> std::borrow::Cow<'static, str> {
-                $name.into()
-            }
-        }
-    )*};
-}
-
-simple! {
-    NodeId, "NodeId", Type::String, "a node's id";
-    MacAddress, "MacAddress", Type::String, "a MAC address, like `0A:1B:2C:3D:4E:5F`";
-    Progress, "Progress", Type::Number, "a share of something done, 0 to 1";
-}
-
-/// Paths and schemas.
-#[derive(Default)]
-pub(super) struct Document {
-    pub(super) paths: Map<String, Value>,
-    pub(super) schemas: Map<String, Value>,
-}
-
-/// One call, while it is put together.
-struct Call<'d> {
-    of: &'d mut Document,
-    path: &'static str,
-    method: &'static str,
-    operation: Value,
-}
-
-fn text() -> Value {
-    json!({ "type": "string" })
+plain! {
+    NodeId, "NodeId", Type::String, None, "a node's id";
+    MacAddress, "MacAddress", Type::String, None, "a MAC address, like `0A:1B:2C:3D:4E:5F`";
+    Progress, "Progress", Type::Number, None, "a share of something done, 0 to 1";
 }
 
 fn object() -> Value {
     json!({ "type": "object" })
-}
-
-impl Document {
-    fn call<'d>(&'d mut self, method: &'static str, path: &'static str, summary: &str) -> Call<'d> {
-        let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-        let parameter = |name| json!({ "name": name, "in": "path", "required": true, "schema": text() });
-        let parameters: Vec<Value> = names.map(parameter).collect();
-        let operation = json!({ "summary": summary, "parameters": parameters, "responses": {} });
-        Call { of: self, path, method, operation }
-    }
-
-    /// A reference to the schema of a type; it and those that it names are there then.
-    fn schema<T: ToSchema>(&mut self) -> Value {
-        let mut found = vec![(T::name().into_owned(), T::schema())];
-        T::schemas(&mut found);
-        for (name, schema) in found {
-            // Links of the docs lead nowhere here.
-            let text = serde_json::to_string(&schema).unwrap().replace("[`", "`").replace("`]", "`");
-            let schema: Value = serde_json::from_str(&text).unwrap();
-            let before = self.schemas.insert(name.clone(), schema.clone());
-            assert!(before.is_none_or(|before| before == schema), "two schemas are called {name}");
-        }
-        json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
-    }
 }
 
 /// The vendor's envelope around this.
@@ -105,49 +43,60 @@ fn envelope(body: Option<Value>) -> Value {
     json!({ "type": "object", "required": ["status", "message"], "properties": properties })
 }
 
-impl Call<'_> {
+/// The words of this API.
+trait Words: Sized {
+    fn query(self, name: &str, about: &str) -> Self;
+    fn query_of(self, name: &str, about: &str, schema: Value) -> Self;
+    /// A page of a list of ours.
+    fn paged(self) -> Self;
+    fn header(self, name: &str, about: &str) -> Self;
+    fn body<T: ToSchema>(self) -> Self;
+    fn ok<T: ToSchema>(self, about: &str) -> Self;
+    fn list<T: ToSchema>(self, about: &str) -> Self;
+    /// One with `id`, else all of them.
+    fn one_or_all<One: ToSchema, All: ToSchema>(self, about: &str) -> Self;
+    fn done(self) -> Self;
+    fn bare<T: ToSchema>(self, about: &str) -> Self;
+    /// That is all of it; what any call may be answered is added.
+    fn end(self);
+}
+
+impl Words for Call<'_> {
     fn query(self, name: &str, about: &str) -> Self {
         self.query_of(name, about, text())
     }
 
-    fn query_of(mut self, name: &str, about: &str, schema: Value) -> Self {
-        let parameters = self.operation["parameters"].as_array_mut().unwrap();
-        parameters.push(json!({ "name": name, "in": "query", "description": about, "schema": schema }));
-        self
+    fn query_of(self, name: &str, about: &str, schema: Value) -> Self {
+        self.parameter("query", name, about, schema)
     }
 
-    /// A page of a list of ours.
     fn paged(self) -> Self {
         let bounds = json!({ "type": "integer", "minimum": 1, "maximum": 1000, "default": 100 });
         self.query_of("limit", "So many at most", bounds).query("cursor", "`next` of the page before")
     }
 
-    fn header(mut self, name: &str, about: &str) -> Self {
-        let parameters = self.operation["parameters"].as_array_mut().unwrap();
-        parameters.push(json!({ "name": name, "in": "header", "description": about, "schema": text() }));
-        self
+    fn header(self, name: &str, about: &str) -> Self {
+        self.parameter("header", name, about, text())
     }
 
     fn body<T: ToSchema>(mut self) -> Self {
-        let schema = self.of.schema::<T>();
-        self.operation["requestBody"] = json!({ "content": { "application/json": { "schema": schema } } });
-        self
+        let schema = self.schema::<T>();
+        self.takes(schema, None)
     }
 
-    fn ok<T: ToSchema>(self, about: &str) -> Self {
-        let schema = self.of.schema::<T>();
+    fn ok<T: ToSchema>(mut self, about: &str) -> Self {
+        let schema = self.schema::<T>();
         self.answer(200, about, "application/json", envelope(Some(schema)))
     }
 
-    fn list<T: ToSchema>(self, about: &str) -> Self {
-        let schema = self.of.schema::<T>();
+    fn list<T: ToSchema>(mut self, about: &str) -> Self {
+        let schema = self.schema::<T>();
         let schema = json!({ "type": "array", "items": schema });
         self.answer(200, about, "application/json", envelope(Some(schema)))
     }
 
-    /// One with `id`, else all of them.
-    fn one_or_all<One: ToSchema, All: ToSchema>(self, about: &str) -> Self {
-        let (one, all) = (self.of.schema::<One>(), self.of.schema::<All>());
+    fn one_or_all<One: ToSchema, All: ToSchema>(mut self, about: &str) -> Self {
+        let (one, all) = (self.schema::<One>(), self.schema::<All>());
         let schema = json!({ "oneOf": [one, { "type": "array", "items": all }] });
         self.answer(200, about, "application/json", envelope(Some(schema)))
     }
@@ -156,19 +105,11 @@ impl Call<'_> {
         self.answer(200, "It is done, or will be", "application/json", envelope(None))
     }
 
-    fn bare<T: ToSchema>(self, about: &str) -> Self {
-        let schema = self.of.schema::<T>();
+    fn bare<T: ToSchema>(mut self, about: &str) -> Self {
+        let schema = self.schema::<T>();
         self.answer(200, about, "application/json", schema)
     }
 
-    fn answer(mut self, status: u16, about: &str, kind: &str, schema: Value) -> Self {
-        let answer = &mut self.operation["responses"][status.to_string()];
-        answer["description"] = about.into();
-        answer["content"][kind]["schema"] = schema;
-        self
-    }
-
-    /// That is all of it; what any call may be answered is added.
     fn end(self) {
         let failed =
             |call: Self, status, about: &str| call.answer(status, about, "application/json", envelope(None));
@@ -176,18 +117,6 @@ impl Call<'_> {
         let call = failed(call, 401, "A credential is asked for");
         let call = failed(call, 503, "Not now: `Retry-After` says when to ask again");
         call.put();
-    }
-
-    /// That is all of it, and nobody is asked who calls.
-    fn open(mut self) {
-        self.operation["security"] = json!([]);
-        self.put();
-    }
-
-    fn put(self) {
-        let methods = self.of.paths.entry(self.path).or_insert_with(|| json!({}));
-        let before = methods.as_object_mut().unwrap().insert(self.method.to_owned(), self.operation);
-        assert_eq!(before, None, "{} {}", self.method, self.path);
     }
 }
 
@@ -404,9 +333,10 @@ fn agents(to: &mut Document) {
         ("/switchyard/v1/giveback", "A node cannot do what it has claimed"),
         ("/switchyard/v1/leave", "A node leaves"),
     ] {
-        let mut call = to.call("post", path, about);
-        call.operation["requestBody"] = json!({ "content": { "application/json": { "schema": object() } } });
-        call.answer(200, "Done, or done before", "application/json", object()).end();
+        to.call("post", path, about)
+            .takes(object(), None)
+            .answer(200, "Done, or done before", "application/json", object())
+            .end();
     }
     let number = json!({ "type": "integer", "minimum": 0 });
     to.call("get", "/switchyard/v1/tasks", "A node waits for what it is to do")
@@ -421,34 +351,29 @@ fn agents(to: &mut Document) {
 /// API keys and the handshake: `docs/authentication.md` is their page.
 fn keys(to: &mut Document) {
     const PATH: &str = "/api/v1/apikey";
-    let body = json!({ "content": { "application/json": { "schema": object() } } });
-    let listed = envelope(Some(json!({ "type": "array", "items": object() })));
+    let shown = to.schema::<ApiKeyShown>();
+    let one_or_all = json!({ "oneOf": [shown, { "type": "array", "items": shown }] });
     to.call("get", PATH, "API keys")
         .query("id", "This one")
-        .answer(200, "Without secrets", "application/json", listed)
+        .answer(200, "Without secrets", "application/json", envelope(Some(one_or_all)))
         .end();
     for (method, about) in
         [("post", "Makes an API key"), ("put", "Changes an API key"), ("delete", "Deletes an API key")]
     {
-        let mut call = to.call(method, PATH, about);
-        call.operation["requestBody"] = body.clone();
         let of = if method == "post" { Some(text()) } else { None };
-        call.answer(
-            200,
-            "It is done; a new private key is shown this once",
-            "application/json",
-            envelope(of),
-        )
-        .end();
+        to.call(method, PATH, about)
+            .body::<ApiKeyAsk>()
+            .answer(200, "It is done; a new private key is shown this once", "application/json", envelope(of))
+            .end();
     }
-    for (path, about) in [
-        ("/tap/v1/hand", "Begins a session of an API key: a secret that its key opens"),
-        ("/tap/v1/shake", "Shows the secret; answers a session"),
-    ] {
-        let mut call = to.call("post", path, about);
-        call.operation["requestBody"] = body.clone();
-        call.answer(200, "The next step", "application/json", object()).open();
-    }
+    to.call("post", "/tap/v1/hand", "Begins a session of an API key: a secret that its key opens")
+        .body::<Handshake>()
+        .answer(200, "Base64 of the secret, encrypted to the key", "text/plain", text())
+        .open();
+    to.call("post", "/tap/v1/shake", "Shows the secret; answers a session")
+        .body::<Handshake>()
+        .bare::<Shaken>("A session: its `data`, as base64, is what calls show")
+        .open();
 }
 
 fn server(to: &mut Document) {

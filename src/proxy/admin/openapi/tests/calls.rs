@@ -1,12 +1,9 @@
 //! What can be asked: the table that becomes the paths of the document.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use utoipa::{
-    PartialSchema, ToSchema,
-    openapi::{
-        RefOr, Schema,
-        schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type},
-    },
+    ToSchema,
+    openapi::schema::{KnownFormat, SchemaFormat, Type},
 };
 
 use crate::{
@@ -14,6 +11,7 @@ use crate::{
     wire::{
         config::Config,
         decisions::Decisions,
+        document::{Call, Document, plain},
         explain::{Ask, Explained},
         handover::{Process, Upgraded},
         listeners::Listeners,
@@ -25,86 +23,35 @@ use crate::{
     },
 };
 
-/// These are texts on the wire.
-macro_rules! texts {
-    ($($type:ty, $name:literal, $format:expr, $about:literal;)*) => {$(
-        impl PartialSchema for $type {
-            fn schema() -> RefOr<Schema> {
-                let text = ObjectBuilder::new().schema_type(Type::String).format($format);
-                text.description(Some($about)).into()
-            }
-        }
-        impl ToSchema for $type {
-            fn name() -> std::borrow::Cow<'static, str> {
-                $name.into()
-            }
-        }
-    )*};
+plain! {
+    Timestamp, "Timestamp", Type::String, Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)), "RFC 3339";
+    Position, "Position", Type::String, None, "`epoch.seq`: a point in the writer's log";
+    RepositoryName, "RepositoryName", Type::String, None, "the repository of a template";
+    Digest, "Digest", Type::String, None, "`sha256:` or `sha512:`, and hexadecimal digits";
 }
 
-texts! {
-    Timestamp, "Timestamp", Some(SchemaFormat::KnownFormat(KnownFormat::DateTime)), "RFC 3339";
-    Position, "Position", None, "`epoch.seq`: a point in the writer's log";
-    RepositoryName, "RepositoryName", None, "the repository of a template";
-    Digest, "Digest", None, "`sha256:` or `sha512:`, and hexadecimal digits";
+/// The words of this API.
+trait Words: Sized {
+    fn query(self, name: &str, about: &str, schema: Value) -> Self;
+    fn body<T: ToSchema>(self, required: bool) -> Self;
+    fn json<T: ToSchema>(self, status: u16, about: &str) -> Self;
+    fn text(self, status: u16, about: &str) -> Self;
+    /// That is all of it; who has no token is told so.
+    fn end(self);
 }
 
-/// Paths and schemas.
-#[derive(Default)]
-pub(super) struct Document {
-    pub(super) paths: Map<String, Value>,
-    pub(super) schemas: Map<String, Value>,
-}
-
-/// One call, while it is put together.
-struct Call<'d> {
-    of: &'d mut Document,
-    path: &'static str,
-    method: &'static str,
-    operation: Value,
-}
-
-impl Document {
-    fn call<'d>(&'d mut self, method: &'static str, path: &'static str, summary: &str) -> Call<'d> {
-        let names = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
-        let parameter =
-            |name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
-        let parameters: Vec<Value> = names.map(parameter).collect();
-        let operation = json!({ "summary": summary, "parameters": parameters, "responses": {} });
-        Call { of: self, path, method, operation }
-    }
-
-    /// A reference to the schema of a type; it and those that it names are there then.
-    fn schema<T: ToSchema>(&mut self) -> Value {
-        let mut found = vec![(T::name().into_owned(), T::schema())];
-        T::schemas(&mut found);
-        for (name, schema) in found {
-            // Links of the docs lead nowhere here.
-            let text = serde_json::to_string(&schema).unwrap().replace("[`", "`").replace("`]", "`");
-            let schema: Value = serde_json::from_str(&text).unwrap();
-            let before = self.schemas.insert(name.clone(), schema.clone());
-            assert!(before.is_none_or(|before| before == schema), "two schemas are called {name}");
-        }
-        json!({ "$ref": format!("#/components/schemas/{}", T::name()) })
-    }
-}
-
-impl Call<'_> {
-    fn query(mut self, name: &str, about: &str, schema: Value) -> Self {
-        let parameters = self.operation["parameters"].as_array_mut().unwrap();
-        parameters.push(json!({ "name": name, "in": "query", "description": about, "schema": schema }));
-        self
+impl Words for Call<'_> {
+    fn query(self, name: &str, about: &str, schema: Value) -> Self {
+        self.parameter("query", name, about, schema)
     }
 
     fn body<T: ToSchema>(mut self, required: bool) -> Self {
-        let schema = self.of.schema::<T>();
-        self.operation["requestBody"] =
-            json!({ "required": required, "content": { "application/json": { "schema": schema } } });
-        self
+        let schema = self.schema::<T>();
+        self.takes(schema, Some(required))
     }
 
-    fn json<T: ToSchema>(self, status: u16, about: &str) -> Self {
-        let schema = self.of.schema::<T>();
+    fn json<T: ToSchema>(mut self, status: u16, about: &str) -> Self {
+        let schema = self.schema::<T>();
         self.answer(status, about, "application/json", schema)
     }
 
@@ -112,33 +59,13 @@ impl Call<'_> {
         self.answer(status, about, "text/plain", json!({ "type": "string" }))
     }
 
-    fn answer(mut self, status: u16, about: &str, kind: &str, schema: Value) -> Self {
-        let answer = &mut self.operation["responses"][status.to_string()];
-        answer["description"] = about.into();
-        answer["content"][kind]["schema"] = schema;
-        self
-    }
-
-    /// That is all of it; who has no token is told so.
     fn end(self) {
         let closed = self.text(401, "The token is missing or wrong");
-        let closed = match closed.method {
+        let closed = match closed.method() {
             "get" => closed,
             _ => closed.text(403, "A page of another site asks: nothing was changed"),
         };
         closed.put();
-    }
-
-    /// That is all of it; nobody is asked for a token.
-    fn open(mut self) {
-        self.operation["security"] = json!([]);
-        self.put();
-    }
-
-    fn put(self) {
-        let methods = self.of.paths.entry(self.path).or_insert_with(|| json!({}));
-        let before = methods.as_object_mut().unwrap().insert(self.method.to_owned(), self.operation);
-        assert_eq!(before, None, "{} {}", self.method, self.path);
     }
 }
 

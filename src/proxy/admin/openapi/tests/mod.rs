@@ -7,10 +7,10 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde_json::{Value, json};
 
 use super::DOCUMENT;
-use crate::model::OURS;
+use crate::{model::OURS, wire::document::Document};
 
 fn document() -> Value {
-    let calls::Document { paths, schemas } = calls::all();
+    let Document { paths, schemas } = calls::all();
     json!({
         "openapi": "3.1.0",
         "info": {
