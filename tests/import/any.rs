@@ -212,3 +212,18 @@ fn what_is_too_large_or_deep_is_refused() {
     let all = nginx::import("x", "include a; include b;", &|name| Ok(vec![(name.to_owned(), large.clone())]));
     assert_eq!(all, Err(ImportError::Large));
 }
+
+#[test]
+fn of_two_blocks_at_one_address_the_second_is_left_out_and_that_is_said() {
+    let block = "http { upstream u { server 10.0.0.9:80; } server { listen 80; proxy_pass http://u; } }\n";
+    for text in [block.repeat(2), format!("{block}{}", block.replacen("http", "stream", 1))] {
+        let imported = nginx::import("x.conf", &text, &|_| Err("not there".into())).unwrap();
+        is_config(&imported.config);
+        assert_eq!(imported.config.matches("0.0.0.0:80").count(), 1, "{}", imported.config);
+        let said: Vec<String> = imported.report.notes().map(|note| format!("{note:?}")).collect();
+        assert!(
+            said.iter().any(|note| note.contains("an earlier `http` or `stream` listens there")),
+            "{said:?}"
+        );
+    }
+}

@@ -28,6 +28,16 @@ impl Walk {
                 .flat_map(|(place, server)| server.listens.iter().map(move |listen| (place, server, listen)))
                 .filter(|(_, _, listen)| listen.bind == bind)
                 .collect();
+            if self.plan.listeners.iter().any(|listener| listener.bind.iter().any(|taken| taken == bind)) {
+                for (place, ..) in here {
+                    if let Some(of) = outcomes.get_mut(place) {
+                        of.push(lost(format!(
+                            "left out at {bind}: an earlier `http` or `stream` listens there"
+                        )));
+                    }
+                }
+                continue;
+            }
             self.front(bind, &here, &mut outcomes);
         }
         for (server, outcomes) in servers.iter().zip(outcomes) {
