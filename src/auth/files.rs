@@ -1,7 +1,7 @@
 //! The files of certificates that a controller or a registry has in use: looked at again and again, so that renewed ones are
 //! taken without anybody asking, and what ends soon is said in time: in the log, in `/readyz` and as metrics.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use prometheus::IntGaugeVec;
 use tracing::{error, info, warn};
@@ -11,16 +11,10 @@ use crate::{
     model::Timestamp,
     supervise::Stop,
     telemetry::{Metrics, MetricsError, names},
-    tls::{Callers, Problem, Server},
+    tls::{self, Callers, Problem, Server},
 };
 
-/// The files are looked at so often.
-const EVERY: Duration = Duration::from_secs(5);
-
-/// What ends so soon is told of; in the log once a day.
-const SOON: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Looks between two such words.
+/// Looks, one every [`tls::LOOK`], between two words in the log about what ends soon: a day.
 const SAID: u32 = 24 * 3600 / 5;
 
 /// The tables that name files, as metrics and sentences call them.
@@ -146,7 +140,7 @@ impl Files {
             looks = looks.wrapping_add(1);
             tokio::select! {
                 () = stop.requested() => return Ok(()),
-                () = tokio::time::sleep(EVERY) => {}
+                () = tokio::time::sleep(tls::LOOK) => {}
             }
         }
     }
@@ -162,7 +156,7 @@ impl Files {
                 }
                 Ok(false) => {}
                 Err(problems) if !before => {
-                    let faults = text(&problems);
+                    let faults = tls::in_words(&problems);
                     error!(
                         tls.of = of,
                         faults, "new certificates, keys or lists were refused, the old ones serve on"
@@ -180,7 +174,7 @@ impl Files {
 fn sentences(one: &Standing, now: Timestamp) -> Vec<String> {
     let mut all = Vec::new();
     if !one.trouble.is_empty() {
-        all.push(format!("{}: new certificates were refused: {}", one.of, text(&one.trouble)));
+        all.push(format!("{}: new certificates were refused: {}", one.of, tls::in_words(&one.trouble)));
     }
     all.extend(ending(one, now));
     all
@@ -188,7 +182,7 @@ fn sentences(one: &Standing, now: Timestamp) -> Vec<String> {
 
 /// What of it ends soon, or has ended.
 fn ending(one: &Standing, now: Timestamp) -> Vec<String> {
-    let soon = |until: &Timestamp| *until < now.plus(SOON);
+    let soon = |until: &Timestamp| tls::ends_soon(*until, now);
     let certificate = one
         .certificate_until
         .filter(soon)
@@ -201,12 +195,10 @@ fn ending(one: &Standing, now: Timestamp) -> Vec<String> {
     certificate.into_iter().chain(list).collect()
 }
 
-fn text(problems: &[Problem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::tls::Part;
 

@@ -1,13 +1,12 @@
 //! Looks at the files of certificates, keys and revocation lists again and again, so that renewed ones are taken
 //! without anybody asking, and says in time what will end.
 //!
-//! They are read whole and compared by what is in them, every [`LOOK`]: no notification of a file system reaches
+//! They are read whole and compared by what is in them, every [`tls::LOOK`]: no notification of a file system reaches
 //! through every mount, and tools renew files in every way there is. What is wrong leaves in use what was before.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
 use tracing::{error, info, warn};
@@ -16,20 +15,14 @@ use super::snapshot::{Live, Snapshot};
 use crate::{
     clock,
     model::Timestamp,
-    tls::{Facts, Problem},
+    tls::{self, Facts, Problem},
 };
-
-/// How often files are looked at.
-const LOOK: Duration = Duration::from_secs(5);
-
-/// So long before something ends it is said, once a day.
-const AHEAD: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Looks until it is dropped.
 pub(super) async fn watch(live: Arc<Live>) {
     let mut watcher = Watcher::default();
     loop {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(tls::LOOK).await;
         let snapshot = live.load();
         // Reading blocks, and may for long where files are far away.
         let looked = tokio::task::spawn_blocking(move || {
@@ -83,7 +76,7 @@ impl Watcher {
                 }
             }
             Err(problems) => {
-                let faults = text(&problems);
+                let faults = tls::in_words(&problems);
                 if self.faults.get(of) != Some(&faults) {
                     error!(
                         tls.of = of,
@@ -112,16 +105,13 @@ pub(super) fn ending(facts: Facts, now: Timestamp) -> impl Iterator<Item = (&'st
     let all = [("certificate", Some(facts.certificate_until)), ("revocation list", facts.list_until)];
     all.into_iter()
         .filter_map(move |(what, until)| Some((what, until?)))
-        .filter(move |(_, u)| *u < now.plus(AHEAD))
-}
-
-/// All of it in one line.
-pub(super) fn text(problems: &[Problem]) -> String {
-    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+        .filter(move |(_, u)| tls::ends_soon(*u, now))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -1,6 +1,6 @@
 //! From files to certificates, keys and lists, and to what is wrong with them.
 
-use std::{fs, io::Read, path::Path, sync::Arc};
+use std::{fs, io::Read, path::Path, sync::Arc, time::Duration};
 
 use rustls::{
     RootCertStore,
@@ -47,6 +47,19 @@ pub struct Problem {
     pub what: String,
     /// What would be right.
     pub right: String,
+}
+
+/// All of them in one line.
+pub fn in_words(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// Files that are in use are looked at so often, for renewed ones.
+pub const LOOK: Duration = Duration::from_secs(5);
+
+/// Whether it is to be said now that something ends then, or has ended: a week before.
+pub fn ends_soon(until: Timestamp, now: Timestamp) -> bool {
+    until < now.plus(Duration::from_secs(7 * 24 * 3600))
 }
 
 /// What tells the contents of files from any other.

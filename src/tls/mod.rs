@@ -43,7 +43,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use callers::{Caller, Callers, Unknown};
 pub use client::{Denied, Peer, Verify};
-pub use files::{Part, Problem};
+pub use files::{LOOK, Part, Problem, ends_soon, in_words};
 pub use http::Http;
 pub use server::{Asks, Facts, Server};
 pub use setting::{ClientAuth, Least, Pair, ServerSetting, Trust, UpstreamSetting};

@@ -5,7 +5,7 @@ use crate::{
         bounds::{By, Rate},
         proxy::{self, Does, ListenerLimits},
     },
-    proxy::{certificates, role::Handle, snapshot::Snapshot},
+    proxy::{role::Handle, snapshot::Snapshot},
     tls::{self, ClientAuth, Least},
     wire::listeners as wire,
 };
@@ -88,7 +88,7 @@ fn secured(tls: &tls::Server) -> wire::Tls {
         }
         .into(),
         lists_until: tls.facts().list_until,
-        refused: certificates::text(&tls.trouble()),
+        refused: tls::in_words(&tls.trouble()),
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
         certificates,
         snapshot::{Live, Snapshot},
     },
-    tls::{Problem, Server},
+    tls::{self, Problem, Server},
     wire::ready::Ready,
 };
 
@@ -41,7 +41,7 @@ fn secured(snapshot: &Snapshot) -> Vec<String> {
     let mut why = Vec::new();
     let mut refused = |of: String, problems: Vec<Problem>| {
         if !problems.is_empty() {
-            why.push(format!("{of}: new certificates were refused: {}", certificates::text(&problems)));
+            why.push(format!("{of}: new certificates were refused: {}", tls::in_words(&problems)));
         }
     };
     for listener in &snapshot.listeners {

@@ -20,6 +20,7 @@ use crate::{
         role::Handle,
         snapshot::Snapshot,
     },
+    tls,
 };
 
 /// Rates are over so many looks.
@@ -109,12 +110,12 @@ fn of_certificates(snapshot: &Snapshot) -> Vec<Certificates> {
             of: format!("listener {}", listener.name),
             until: Some(facts.certificate_until),
             ending: certificates::ending(facts, now).collect(),
-            refused: certificates::text(&tls.trouble()),
+            refused: tls::in_words(&tls.trouble()),
         })
     });
     let services = snapshot.services.iter().filter_map(|service| {
         let tls = service.tls.as_ref()?;
-        let refused = certificates::text(&tls.trouble());
+        let refused = tls::in_words(&tls.trouble());
         Some(Certificates {
             of: format!("service {}", service.name),
             until: None,
