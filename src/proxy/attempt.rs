@@ -243,7 +243,8 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
         time_left: ctx.left(now).is_none_or(|left| !left.is_zero()),
         body_at_hand,
         keyed: current.keyed,
-        other: another(ctx, &service, by_key, current.place),
+        // Of some that start anew together, one is ready before its probe has said so.
+        other: another(ctx, &service, by_key, current.place, true),
         status_spent: ctx.before.is_some(),
     };
     let mut verdict = retry::verdict(&case);
@@ -310,7 +311,7 @@ pub(super) fn answer_until(ctx: &Ctx, now: Instant) -> Option<Instant> {
 pub(super) fn waits_on(ctx: &Ctx) -> bool {
     let (Some(service), Some(current)) = (ctx.service(), &ctx.current) else { return true };
     let keyed = ctx.route.creates && current.keyed;
-    !another(ctx, service, keyed.then_some(SUPPORTS_IDEMPOTENCY), current.place)
+    !another(ctx, service, keyed.then_some(SUPPORTS_IDEMPOTENCY), current.place, false)
 }
 
 /// Whether this status is one that the service wants tried elsewhere.

@@ -287,8 +287,15 @@ fn asked(want: &Want, chosen: &Chosen, look: &Look, session: bool) -> Asked {
     }
 }
 
-/// Whether another upstream than this one could take the request now.
-pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str>, than: usize) -> bool {
+/// Whether another upstream than this one could take the request now. With `whoever` one that fails its probes will do where
+/// the choice would take it too.
+pub(super) fn another(
+    ctx: &Ctx,
+    service: &Service,
+    ability: Option<&'static str>,
+    than: usize,
+    whoever: bool,
+) -> bool {
     let look = ctx.look(service);
     let want = Want { ability: ability.or(ctx.ability), ..ctx.want(service, &look) };
     let draw = Draw { turn: 0, chance: 0 };
@@ -296,6 +303,8 @@ pub(super) fn another(ctx: &Ctx, service: &Service, ability: Option<&'static str
     let looks = Looks { lane: Lane::of(ctx.route), place: None, may_wait, first: false, now };
     let mut candidates = Candidates::new();
     found(ctx, service, &verdicts, &look, looks, |_| false, &mut candidates);
-    choose::next(&candidates, &want, &ctx.tried, service.balance, false, draw)
+    let hold = forward::hold(ctx.route, service.hold);
+    let desperate = whoever && (ctx.hold_over || is_hopeless(ctx, &candidates, &want, hold, now));
+    choose::next(&candidates, &want, &ctx.tried, service.balance, desperate, draw)
         .is_ok_and(|chosen| chosen.place != than)
 }

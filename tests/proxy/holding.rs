@@ -154,6 +154,26 @@ fn when_nothing_has_passed_for_long_upstreams_are_tried_without_waiting() {
 }
 
 #[test]
+fn of_upstreams_that_start_anew_together_the_one_that_is_ready_answers() {
+    // Their probes have not come by yet: both were away, and one of them has not loaded what it needs.
+    let starting =
+        Upstream::start(|_| "HTTP/1.1 503 Soon\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n".into());
+    let ready = Upstream::start(|_| ok("ready"));
+    for upstream in [&starting, &ready] {
+        upstream.says(500, "broken");
+    }
+    let mut config = front::config(Kind::Controller, &[starting.address, ready.address]);
+    config.services[0].hold.read = Duration::from_millis(200);
+    let front = Front::start(config);
+    // The first of them was held, the others are not.
+    for _ in 0..8 {
+        let answer = front.get("/api/v1/vm");
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "ready"));
+    }
+    assert!(starting.count() > 0, "both were asked");
+}
+
+#[test]
 fn a_plain_connect_is_a_probe_too() {
     let upstream = Upstream::start(|_| ok("fine"));
     upstream.says(500, "broken");

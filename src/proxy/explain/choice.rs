@@ -130,7 +130,7 @@ pub(super) fn of(ctx: Box<Ctx>) -> (Option<Choice>, Option<Course>) {
         let mut tried = Tried::default();
         tried.sent(chosen.place);
         let want = Want { ability: keyed.then_some(SUPPORTS_IDEMPOTENCY), ..want };
-        scene.pick(&want, &tried, false).ok().filter(|(other, _)| other.place != chosen.place)
+        scene.pick(&want, &tried, desperate).ok().filter(|(other, _)| other.place != chosen.place)
     });
     let course = course::of(&scene, keyed, instead.is_some());
     let may_repeat = ctx.route.repeatable || keyed;
