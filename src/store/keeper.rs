@@ -84,9 +84,8 @@ impl KeptLease {
             }
             let sent = clock::boot();
             match store.lease_keep_alive(lease).await {
-                Ok(LeaseState::Alive { ttl_seconds }) => {
-                    let ttl = Duration::from_secs(ttl_seconds.unsigned_abs()).min(TTL);
-                    self.held.send_replace(Some(Held { lease, until: sent + ttl }));
+                Ok(LeaseState::Alive) => {
+                    self.held.send_replace(Some(Held { lease, until: sent + TTL }));
                     wait = TTL / 3;
                 }
                 Ok(LeaseState::Gone) => {

@@ -7,11 +7,8 @@ pub struct LeaseId(pub i64);
 /// What a keep-alive found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaseState {
-    /// Renewed; this many seconds from when the renewal was *sent* are safe to count on.
-    Alive {
-        /// The full time again.
-        ttl_seconds: i64,
-    },
+    /// Renewed: the time that it was granted for, counted from when the renewal was *sent*, is safe to count on.
+    Alive,
     /// Run out or revoked; its keys are deleted.
     Gone,
 }

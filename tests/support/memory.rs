@@ -444,7 +444,7 @@ impl Store for MemoryStore {
             match state.leases.get_mut(&lease) {
                 Some(lease) if lease.ends > now => {
                     lease.ends = now + Duration::from_secs(lease.ttl_seconds.into());
-                    Ok(LeaseState::Alive { ttl_seconds: lease.ttl_seconds.into() })
+                    Ok(LeaseState::Alive)
                 }
                 // Gone means that its keys are, too.
                 _ => {

@@ -127,7 +127,7 @@ pub(super) fn template(template: &Template) -> Template {
 
 /// One node.
 pub(super) fn node(view: NodeView) -> Node {
-    let NodeView { record, state, vm_count, vcpu_count, vram, groups, usb_devices } = view;
+    let NodeView { record, state, heard, vm_count, vcpu_count, vram, groups, usb_devices } = view;
     let (facts, settings) = (record.facts, record.settings);
     Node {
         node_id: record.id.into(),
@@ -153,8 +153,8 @@ pub(super) fn node(view: NodeView) -> Node {
         anka_disk_usage: facts.disk_used,
         host_arch: facts.host_arch,
         templates: facts.templates,
-        last_updated: record.reported,
-        timestamp: record.reported.unix_seconds(),
+        last_updated: heard,
+        timestamp: heard.unix_seconds(),
         agent_version: facts.agent_version,
     }
 }

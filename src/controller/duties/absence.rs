@@ -35,7 +35,7 @@ async fn nodes(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
             cache.node(&node).map(|item| (item.record.as_ref().clone(), item.mod_revision, item.newer))
         });
         let Some((record, revision, false)) = seen else { continue };
-        let next = NodeRecord { absence: Some(decision), ..record };
+        let next = NodeRecord { reported: ops.heard(&record, false), absence: Some(decision), ..record };
         // Only if it has no presence at this very moment: a report in between is heard.
         let draft = Draft::new(&key)
             .at(&key, revision)

@@ -33,10 +33,10 @@ const UNKNOWN_VM_THRESHOLD: usize = 30;
 /// alone: that may have been written down before the node had it.
 const MISSING_FOR: Duration = Duration::from_secs(10);
 
-/// A node's record is written at least so often while it reports: `last_updated` is read by people and tools.
-const REPORT_EVERY: Duration = Duration::from_secs(60);
+/// Changes of numbers that no reader would notice are written at most so often.
+const TRIFLES_EVERY: Duration = Duration::from_secs(600);
 
-/// Changes of mere numbers are written at most so often.
+/// Changes of mere numbers that one would are written at most so often.
 const NUMBERS_EVERY: Duration = Duration::from_secs(15);
 
 /// Templates of a node that are remembered; more would not fit a record. Those left out only cost their bonus.
@@ -188,7 +188,7 @@ impl Ops {
         match presence {
             Some(now) if now.session == session => {
                 let state = self.inner.store.lease_keep_alive(LeaseId(now.lease)).await?;
-                Ok(matches!(state, LeaseState::Alive { .. }))
+                Ok(state == LeaseState::Alive)
             }
             Some(now) if now.former.iter().any(|former| former == session) => Err(second_agent(node)),
             _ => Ok(false),
@@ -461,16 +461,13 @@ fn keep_end(text: &mut String) {
     }
 }
 
-/// Whether a report is worth a write now: something that matters at once, numbers now and then, all the rest rarely.
+/// Whether a report is worth a write now: something that matters at once, numbers now and then, all the rest rarely, and
+/// what says nothing new never. That the node is there its presence says ([`Ops::heard`]).
 fn worth_writing(record: &NodeRecord, facts: &NodeFacts, since: Duration) -> bool {
-    if record.absence.is_some() || since >= REPORT_EVERY {
-        return true;
-    }
-    let (old, new) = (solid(&record.facts), solid(facts));
-    if old != new {
-        return true;
-    }
-    since >= NUMBERS_EVERY && coarse(&record.facts) != coarse(facts)
+    let news = || solid(&record.facts) != solid(facts);
+    let numbers = || since >= NUMBERS_EVERY && coarse(&record.facts) != coarse(facts);
+    let trifles = || since >= TRIFLES_EVERY && record.facts != *facts;
+    record.absence.is_some() || news() || numbers() || trifles()
 }
 
 /// The facts without what changes by itself all the time.

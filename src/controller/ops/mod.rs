@@ -213,7 +213,12 @@ impl Ops {
 
     /// Whether the node has been silent for so long that the API calls it offline.
     fn is_offline(&self, node: &NodeId) -> bool {
-        lock(&self.inner.hearing).silent_for(node, clock::boot()) >= self.inner.config.timeouts.node_active
+        self.silent_for(node) >= self.inner.config.timeouts.node_active
+    }
+
+    /// How long the node has been silent for sure.
+    fn silent_for(&self, node: &NodeId) -> Duration {
+        lock(&self.inner.hearing).silent_for(node, clock::boot())
     }
 
     /// Nothing is decided before the cache was loaded once.

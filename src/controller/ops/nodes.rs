@@ -1,13 +1,16 @@
 //! Nodes: list, show, configure, delete.
 
+use std::time::Duration;
+
 use super::{Ops, OpsError};
 use crate::{
+    clock,
     controller::{
         lists::{Cache, Item, Seen},
         records::{self, Absence, NodeRecord, Phase},
         writes::{Draft, Outcome, Patience, RACES},
     },
-    model::{NodeId, NodeState},
+    model::{NodeId, NodeState, Timestamp},
     store::Consistency,
     wire::{
         events::Action,
@@ -22,6 +25,8 @@ pub struct NodeView {
     pub record: NodeRecord,
     /// What the API says of it.
     pub state: NodeState,
+    /// When it was last heard.
+    pub heard: Timestamp,
     /// Running VMs.
     pub vm_count: u32,
     /// Their virtual processors.
@@ -76,6 +81,7 @@ impl Ops {
         };
         NodeView {
             state,
+            heard: self.heard(record, present),
             vm_count,
             vcpu_count: info().map(|info| info.cpu_cores).sum(),
             vram: info().map(|info| megabytes(&info.ram)).sum(),
@@ -83,6 +89,22 @@ impl Ops {
             usb_devices: super::usb::of_node(cache, record),
             record: record.clone(),
         }
+    }
+
+    /// When a node was last heard, as well as it is known: not each report is written down. A presence outlives the last
+    /// one by little; of a silent node it is known for how long it has been silent at least.
+    pub(in crate::controller) fn heard(&self, record: &NodeRecord, present: bool) -> Timestamp {
+        let silent = match (present, record.absence) {
+            (true, _) => Duration::ZERO,
+            // Its record has it from when that was decided.
+            (false, Some(_)) => return record.reported,
+            (false, None) => match self.silent_for(&record.id) {
+                // Nothing can be heard, or not yet.
+                Duration::ZERO => return record.reported,
+                silent => silent,
+            },
+        };
+        record.reported.max(clock::wall().minus(silent))
     }
 
     /// Changes a node's settings.

@@ -37,7 +37,8 @@ pub struct NodeRecord {
     pub facts: NodeFacts,
     /// When it was first seen.
     pub joined: Timestamp,
-    /// Its last report that was written down; not each one is.
+    /// Its last report that was written down, for one that says nothing new is not; of a silent node when it was last
+    /// heard.
     pub reported: Timestamp,
     /// It is taken to be gone, or would be.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -113,6 +113,16 @@ async fn an_idle_heartbeat_writes_nothing_and_takes_no_lease() {
     })
     .await;
     let lease = || world.ops(0).lists().peek(|cache| cache.presence(&node.id).unwrap().record.lease);
+    // Its last report that said something new is of long ago.
+    let key = Keys::new("main").node(&node.id);
+    let kept = world.store.get(&key, Consistency::Linearizable).await.unwrap().kv.unwrap();
+    let mut record: serde_json::Value = serde_json::from_slice(&kept.value).unwrap();
+    let long_ago = "2001-01-01T00:00:00Z";
+    *record.get_mut("reported").unwrap() = long_ago.into();
+    put(&world, key, record.to_string()).await;
+    let told = || async { world.ops(0).node(&node.id).await.unwrap().value };
+    until("the cache has it", || async { told().await.record.reported.to_string().starts_with("2001") })
+        .await;
     let before = (revision(&world).await, lease());
     for n in 0..50 {
         // What changes by itself is no news.
@@ -121,6 +131,25 @@ async fn an_idle_heartbeat_writes_nothing_and_takes_no_lease() {
         node.beat(world.ops(0), &[running]).await.unwrap();
     }
     assert_eq!((revision(&world).await, lease()), before);
+    let (told, now) = (told().await, clock::wall());
+    assert!(told.record.reported.to_string().starts_with("2001"), "{}", told.record.reported);
+    assert!(now.since(told.heard) < Duration::from_secs(60), "it is present: {} of {now}", told.heard);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_node_that_fell_silent_was_last_heard_before_that() {
+    let world = World::new(1).await;
+    let node = world.node("n1", 2).await;
+    let present = world.ops(0).node(&node.id).await.unwrap().value;
+    assert_eq!(present.record.absence, None);
+    let told = || async { world.ops(0).node(&node.id).await.unwrap().value };
+    until("it is given up", || async { told().await.record.absence.is_some() }).await;
+    let (told, now) = (told().await, clock::wall());
+    assert_eq!(told.heard, told.record.reported);
+    assert!(told.heard >= present.record.reported, "{} and {}", told.heard, present.record.reported);
+    let silent = now.since(told.heard);
+    assert!(silent >= timeouts().instance_active && silent < PATIENCE, "{silent:?}");
     world.end().await;
 }
 

@@ -47,7 +47,7 @@ impl Leases {
             Some(lease) if lease.ends <= now => None,
             Some(lease) => {
                 lease.ends = now + Duration::from_secs(lease.ttl_seconds.into());
-                Some(LeaseState::Alive { ttl_seconds: lease.ttl_seconds.into() })
+                Some(LeaseState::Alive)
             }
         }
     }
@@ -91,7 +91,7 @@ mod tests {
         let at = Duration::from_secs;
         leases.begin(id, 10, at(100));
         assert_eq!(leases.over(at(109)), (vec![], Some(at(110))));
-        assert_eq!(leases.keep_alive(id, at(109)), Some(LeaseState::Alive { ttl_seconds: 10 }));
+        assert_eq!(leases.keep_alive(id, at(109)), Some(LeaseState::Alive));
         assert!(leases.take_if_over(id, at(118)).is_none(), "renewed meanwhile");
         assert_eq!(leases.over(at(119)), (vec![id], None));
         assert_eq!(leases.keep_alive(id, at(119)), None);

@@ -182,18 +182,11 @@ impl Store for EtcdStore {
         self.repeatable(Consistency::Linearizable, 0, |client| {
             let mut leases = client.lease_client();
             Box::pin(async move {
-                // Opens the stream and waits for the first answer on it.
-                let (mut keeper, mut answers) = match leases.keep_alive(lease.0).await {
-                    Ok(stream) => stream,
-                    Err(Error::LeaseKeepAliveError(_)) => return Ok(LeaseState::Gone),
-                    Err(error) => return Err(error),
-                };
-                // The crate swallows the first answer and with it the time; the second one tells it.
-                keeper.keep_alive().await?;
-                match answers.message().await? {
-                    Some(answer) if answer.ttl() > 0 => Ok(LeaseState::Alive { ttl_seconds: answer.ttl() }),
-                    Some(_) => Ok(LeaseState::Gone),
-                    None => Err(Error::LeaseKeepAliveError("stream ended".to_owned())),
+                // Opens a stream, renews over it and waits for the answer. One renewal is all that the stream is for.
+                match leases.keep_alive(lease.0).await {
+                    Ok(_) => Ok(LeaseState::Alive),
+                    Err(Error::LeaseKeepAliveError(_)) => Ok(LeaseState::Gone),
+                    Err(error) => Err(error),
                 }
             })
         })
