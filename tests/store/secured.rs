@@ -68,7 +68,7 @@ async fn who_shows_a_good_certificate_and_trusts_the_right_authority_comes_in() 
     let setting = UpstreamSetting { ca: Some(folder.join("other.pem")), ..UpstreamSetting::default() };
     let distrusts = store(urls.clone(), Some(Upstream::load(setting).unwrap()), None).await;
     let error = put(&distrusts, "/k/b").await.unwrap_err();
-    assert!(matches!(&error, StoreError::Unavailable { why } if why.contains("certificate")), "{error}");
+    assert!(error.may_pass() && error.to_string().contains("certificate"), "{error}");
     for shown in [None, Some("stranger")] {
         let refused = store(urls.clone(), Some(inside(folder, shown)), None).await;
         let error = put(&refused, "/k/b").await.unwrap_err();

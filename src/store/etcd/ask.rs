@@ -27,7 +27,11 @@ impl EtcdStore {
     }
 
     pub(super) fn late(&self) -> StoreError {
-        StoreError::Unknown { why: format!("no answer within {:?}", self.request_timeout) }
+        StoreError::Unknown { why: self.no_answer() }
+    }
+
+    fn no_answer(&self) -> String {
+        format!("no answer within {:?}", self.request_timeout)
     }
 
     /// Asks members until one has answered, for something that may be done twice.
@@ -103,6 +107,8 @@ impl EtcdStore {
         call: impl Fn(&Client) -> Call<T> + Send + Sync,
     ) -> Result<T, StoreError> {
         let deadline = clock::now() + self.request_timeout;
+        // What the last member that was asked to the end has said.
+        let mut said = None;
         loop {
             let mut last = self.late();
             for member in self.members.order() {
@@ -121,10 +127,18 @@ impl EtcdStore {
                         return Ok(answer);
                     }
                     Ok(Err(error)) => self.meaning(member, &error, 0),
-                    Err(_) => self.late(),
+                    Err(_) => match said {
+                        None => self.late(),
+                        Some(said) => {
+                            StoreError::Unknown { why: format!("{}; before that: {said}", self.no_answer()) }
+                        }
+                    },
                 };
-                match last {
-                    StoreError::Unavailable { .. } => self.members.avoid(member),
+                match &last {
+                    StoreError::Unavailable { why } => {
+                        said = Some(why.clone());
+                        self.members.avoid(member);
+                    }
                     StoreError::Unknown { .. } => {
                         self.members.avoid(member);
                         return Err(last);
