@@ -23,6 +23,7 @@ use crate::{
         eventually::eventually,
         image::Image,
         lives::{self, Lives},
+        network::{self, Side},
         scale::scaled,
         seed,
         vms::Vms,
@@ -34,19 +35,34 @@ const CLIENTS: usize = 4;
 const SETTLED: Duration = Duration::from_secs(60);
 
 /// What goes wrong.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     Killed,
     Paused,
-    /// The leader is heard by nobody and hears all: it goes on to believe for a while.
+    /// The leader and the other members do not reach each other; clients reach all of them.
     Partitioned,
+    /// The leader is heard by nobody and hears all.
+    Mute,
+    /// The leader hears nobody and is heard by all: it goes on to believe for a while.
+    Deaf,
+    /// The leader is cut off from members and clients alike.
+    Alone,
     Compacted,
     Defragmented,
     Full,
 }
 
-const FAULTS: [Fault; 6] =
-    [Fault::Killed, Fault::Paused, Fault::Partitioned, Fault::Compacted, Fault::Defragmented, Fault::Full];
+const FAULTS: [Fault; 9] = [
+    Fault::Killed,
+    Fault::Paused,
+    Fault::Partitioned,
+    Fault::Mute,
+    Fault::Deaf,
+    Fault::Alone,
+    Fault::Compacted,
+    Fault::Defragmented,
+    Fault::Full,
+];
 
 /// What clients were told: each key's instance, and which of them were to end.
 #[derive(Debug, Default)]
@@ -57,7 +73,11 @@ struct Told {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_an_etcd_member_does_no_start_is_lost_doubled_or_on_two_nodes() {
+    let this = "etcd_faults::whatever_an_etcd_member_does_no_start_is_lost_doubled_or_on_two_nodes";
     let _turn = turn().await;
+    if !network::inside("faults of etcd, partitions among them", this) {
+        return;
+    }
     lives::check();
     let mut chance = seed::chance();
     let timeouts = "[timeouts]\nnode_active = \"5s\"\ninstance_active = \"5s\"\npoll = \"1s\"\nclaim = \"1s\"\n\
@@ -65,7 +85,7 @@ async fn whatever_an_etcd_member_does_no_start_is_lost_doubled_or_on_two_nodes()
     let plan = Plan {
         etcd: 3,
         etcd_more: vec!["--quota-backend-bytes=67108864"],
-        partitions: true,
+        apart: true,
         agents: 3,
         capacity: 100,
         controller: timeouts.into(),
@@ -204,10 +224,23 @@ async fn strike(cloud: &mut Cloud, fault: Fault, template: &str, chance: &mut St
             cloud.etcd.thaw(leader);
             cloud.etcd.healthy_again(leader).await;
         }
-        Fault::Partitioned => {
-            cloud.etcd.cut_off(leader);
-            tokio::time::sleep(lasts).await;
-            cloud.etcd.join_again(leader);
+        Fault::Partitioned | Fault::Mute | Fault::Deaf | Fault::Alone => {
+            let (network, it) = (cloud.etcd.network(), Side::Machine(leader));
+            for other in network.sides().filter(|side| *side != it) {
+                if other == Side::Here && fault != Fault::Alone {
+                    continue;
+                }
+                if fault != Fault::Deaf {
+                    network.cut(it, other);
+                }
+                if fault != Fault::Mute {
+                    network.cut(other, it);
+                }
+            }
+            // Else nothing was cut.
+            cloud.etcd.another_leads(leader).await;
+            tokio::time::sleep(lasts / 2).await;
+            cloud.etcd.network().heal();
             cloud.etcd.healthy_again(leader).await;
         }
         Fault::Compacted => {

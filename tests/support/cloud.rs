@@ -26,8 +26,8 @@ pub struct Plan {
     pub etcd: usize,
     /// More arguments for etcd's members.
     pub etcd_more: Vec<&'static str>,
-    /// Whether a member of etcd can be cut off from the others.
-    pub partitions: bool,
+    /// Whether each member of etcd is a machine of its own, whose wires can be cut; inside a namespace only.
+    pub apart: bool,
     pub controllers: usize,
     pub agents: usize,
     /// VMs per agent.
@@ -49,7 +49,7 @@ impl Default for Plan {
         Self {
             etcd: 1,
             etcd_more: Vec::new(),
-            partitions: false,
+            apart: false,
             controllers: 2,
             agents: 2,
             capacity: 4,
@@ -133,9 +133,9 @@ impl Cloud {
     /// Nor does it wait until the proxy finds its upstreams well.
     pub async fn start_unproven(name: &str, plan: &Plan) -> Self {
         let place = Place::new(name);
-        let etcd = match plan.partitions {
+        let etcd = match plan.apart {
             false => Etcd::start_with(plan.etcd, &plan.etcd_more).await,
-            true => Etcd::start_wired(plan.etcd, &plan.etcd_more).await,
+            true => Etcd::start_apart(plan.etcd, &plan.etcd_more).await,
         };
         let (controllers_front, registries_front) = (place.address(), place.address());
 

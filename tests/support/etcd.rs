@@ -12,7 +12,7 @@
 
 use std::{
     fs::File,
-    net::{SocketAddr, TcpListener},
+    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     time::Duration,
@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use switchyard::{clock, config::BaseUrl};
 use tempfile::TempDir;
 
-use super::relay::{Relay, Wire};
+use super::network::{self, Network, Side};
 
 /// How long a cluster may take to start or to find a leader; generous, since other builds share the machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,7 +35,7 @@ const TRIES: usize = 10;
 /// A running etcd of one or several members.
 pub struct Etcd {
     members: Vec<Member>,
-    wires: Vec<Relay>,
+    network: Option<Network>,
     http: reqwest::Client,
     // Behind the members, so that their processes are gone when it is deleted.
     _dir: TempDir,
@@ -43,15 +43,22 @@ pub struct Etcd {
 
 struct Member {
     name: String,
+    command: Vec<String>,
     arguments: Vec<String>,
     log: PathBuf,
     url: String,
-    /// Where the other members reach it.
-    peer: SocketAddr,
     /// Inside TLS.
     secure: Option<String>,
     child: Option<Child>,
     frozen: bool,
+}
+
+/// Where a member is to be.
+struct Home {
+    host: Ipv4Addr,
+    /// For clients and for the other members.
+    ports: (u16, u16),
+    command: Vec<String>,
 }
 
 impl Etcd {
@@ -63,7 +70,7 @@ impl Etcd {
     /// The same, with more arguments for every member, like `--quota-backend-bytes=16777216`.
     pub async fn start_with(members: usize, more: &[&str]) -> Self {
         for _ in 0..TRIES {
-            let mut etcd = Self::prepare(members, more);
+            let mut etcd = Self::prepare(on_loopback(members), more);
             for member in &mut etcd.members {
                 member.spawn();
             }
@@ -75,42 +82,28 @@ impl Etcd {
         panic!("etcd did not start on {TRIES} choices of ports");
     }
 
-    /// The same, with a wire before each member by which the others reach it, so that it can be cut off.
-    pub async fn start_wired(members: usize, more: &[&str]) -> Self {
-        for _ in 0..TRIES {
-            let mut etcd = Self::prepare(members, more);
-            let mut there = Vec::new();
-            for member in &etcd.members {
-                let wire = Relay::to(member.peer).await;
-                there.push((format!("http://{}", member.peer), format!("http://{}", wire.address())));
-                etcd.wires.push(wire);
-            }
-            for member in &mut etcd.members {
-                for argument in &mut member.arguments {
-                    let told = ["--initial-cluster=", "--initial-advertise-peer-urls="];
-                    if told.iter().any(|option| argument.starts_with(option)) {
-                        for (at, by) in &there {
-                            *argument = argument.replace(at, by);
-                        }
-                    }
-                }
-                member.spawn();
-            }
-            if etcd.wait_ready().await {
-                return etcd;
-            }
+    /// The same, each member on a machine of its own: wires between them can be cut. Inside a namespace only
+    /// ([`network::inside`]).
+    pub async fn start_apart(members: usize, more: &[&str]) -> Self {
+        let network = Network::new(members);
+        let places = (0..members).map(|n| Home {
+            host: network::address(Side::Machine(n)),
+            // Nobody else has ports there.
+            ports: (2379, 2380),
+            command: network::on_machine(n, "etcd"),
+        });
+        let mut etcd = Self::prepare(places.collect(), more);
+        etcd.network = Some(network);
+        for member in &mut etcd.members {
+            member.spawn();
         }
-        panic!("etcd did not start on {TRIES} choices of ports");
+        assert!(etcd.wait_ready().await, "a member has ended");
+        etcd
     }
 
-    /// The others no longer reach this member, nor hear it; it hears them. Of one that is wired.
-    pub fn cut_off(&self, member: usize) {
-        self.wires[member].set(Wire::Cut);
-    }
-
-    /// They reach it again.
-    pub fn join_again(&self, member: usize) {
-        self.wires[member].set(Wire::Whole);
+    /// The network of members that are apart.
+    pub fn network(&self) -> &Network {
+        self.network.as_ref().expect("its members are apart")
     }
 
     /// The same, with a second door that is inside TLS: `folder` has `etcd.pem`, `etcd.key` and `ca.pem`, from which
@@ -125,7 +118,7 @@ impl Etcd {
         ];
         let all: Vec<&str> = tls.iter().map(String::as_str).chain(more.iter().copied()).collect();
         for _ in 0..TRIES {
-            let mut etcd = Self::prepare(members, &all);
+            let mut etcd = Self::prepare(on_loopback(members), &all);
             for member in &mut etcd.members {
                 member.add_secure_door();
                 member.spawn();
@@ -137,21 +130,18 @@ impl Etcd {
         panic!("etcd did not start on {TRIES} choices of ports");
     }
 
-    fn prepare(count: usize, more: &[&str]) -> Self {
+    fn prepare(homes: Vec<Home>, more: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("switchyard-etcd-").tempdir().expect("a temp dir");
-        let ports: Vec<(u16, u16)> = {
-            let held: Vec<_> = (0..count * 2).map(|_| free_port()).collect();
-            held.chunks(2).map(|pair| (pair[0].0, pair[1].0)).collect()
-        };
+        let peer_of = |home: &Home| format!("http://{}:{}", home.host, home.ports.1);
         let peers: Vec<String> =
-            ports.iter().enumerate().map(|(n, (_, peer))| format!("m{n}=http://127.0.0.1:{peer}")).collect();
-        let members = ports
-            .iter()
+            homes.iter().enumerate().map(|(n, home)| format!("m{n}={}", peer_of(home))).collect();
+        let members = homes
+            .into_iter()
             .enumerate()
-            .map(|(n, (client, peer_port))| {
+            .map(|(n, home)| {
                 let name = format!("m{n}");
-                let url = format!("http://127.0.0.1:{client}");
-                let peer = format!("http://127.0.0.1:{peer_port}");
+                let url = format!("http://{}:{}", home.host, home.ports.0);
+                let peer = peer_of(&home);
                 let mut arguments = vec![
                     format!("--name={name}"),
                     format!("--data-dir={}", dir.path().join(&name).display()),
@@ -167,8 +157,16 @@ impl Etcd {
                 ];
                 arguments.extend(more.iter().map(|m| (*m).to_owned()));
                 let log = dir.path().join(format!("{name}.log"));
-                let peer = SocketAddr::from(([127, 0, 0, 1], *peer_port));
-                Member { name, arguments, log, url, peer, secure: None, child: None, frozen: false }
+                Member {
+                    name,
+                    command: home.command,
+                    arguments,
+                    log,
+                    url,
+                    secure: None,
+                    child: None,
+                    frozen: false,
+                }
             })
             .collect();
         let http = reqwest::Client::builder()
@@ -177,7 +175,7 @@ impl Etcd {
             .pool_max_idle_per_host(0)
             .build()
             .expect("a client");
-        Self { members, wires: Vec::new(), http, _dir: dir }
+        Self { members, network: None, http, _dir: dir }
     }
 
     /// False when a member ended by itself (a port was taken); panics with the logs when it merely takes too long.
@@ -339,6 +337,31 @@ impl Etcd {
         (0..self.len()).find(|n| *n != leader && self.members[*n].runs()).expect("a running follower")
     }
 
+    /// Returns when another member than this one, which is not asked, says that it leads.
+    pub async fn another_leads(&self, than: usize) {
+        let deadline = clock::now() + PATIENCE;
+        loop {
+            for (_, member) in
+                self.members.iter().enumerate().filter(|(n, member)| *n != than && member.runs())
+            {
+                if self.standing(member).await.is_some_and(|(id, leader)| id == leader) {
+                    return;
+                }
+            }
+            assert!(clock::now() < deadline, "nobody leads instead:\n{}", self.log(than));
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The id of a member and of whom it takes for the leader.
+    async fn standing(&self, member: &Member) -> Option<(String, String)> {
+        let url = format!("{}/v3/maintenance/status", member.url);
+        let answer = self.http.post(url).body("{}").send().await.ok()?;
+        let status: serde_json::Value = answer.json().await.ok()?;
+        let text = |value: &serde_json::Value| value.as_str().map(str::to_owned);
+        Some((text(&status["header"]["member_id"])?, text(&status["leader"])?))
+    }
+
     async fn leader_now(&self) -> Option<usize> {
         let mut ids = vec![String::new(); self.len()];
         let mut leaders = Vec::new();
@@ -346,11 +369,9 @@ impl Etcd {
             if !member.runs() {
                 continue;
             }
-            let url = format!("{}/v3/maintenance/status", member.url);
-            let answer = self.http.post(url).body("{}").send().await.ok()?;
-            let status: serde_json::Value = answer.json().await.ok()?;
-            ids[n] = status["header"]["member_id"].as_str()?.to_owned();
-            leaders.push(status["leader"].as_str()?.to_owned());
+            let (id, leader) = self.standing(member).await?;
+            ids[n] = id;
+            leaders.push(leader);
         }
         let leader = leaders.first()?;
         if leaders.iter().any(|l| l != leader) {
@@ -367,8 +388,9 @@ impl Member {
 
     fn spawn(&mut self) {
         let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
-        let child = Command::new("etcd")
-            .args(&self.arguments)
+        let (program, before) = self.command.split_first().expect("a program");
+        let child = Command::new(program)
+            .args(before.iter().chain(&self.arguments))
             // Settings of the machine must not leak in, and 3.4 on arm64 wants to be asked twice.
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
@@ -418,6 +440,17 @@ impl Drop for Member {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// So many members on loopback, with ports that nobody listens on just now.
+fn on_loopback(members: usize) -> Vec<Home> {
+    let held: Vec<_> = (0..members).map(|_| (free_port(), free_port())).collect();
+    let home = |((client, _), (peer, _)): &((u16, TcpListener), (u16, TcpListener))| Home {
+        host: Ipv4Addr::LOCALHOST,
+        ports: (*client, *peer),
+        command: vec!["etcd".to_owned()],
+    };
+    held.iter().map(home).collect()
 }
 
 /// A port nobody listens on, and the listener that holds it until etcd is about to bind.

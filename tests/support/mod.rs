@@ -17,6 +17,7 @@ pub mod image;
 pub mod lives;
 pub mod load;
 pub mod namespaces;
+pub mod network;
 pub mod not_run;
 pub mod outside;
 pub mod place;
