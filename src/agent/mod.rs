@@ -34,7 +34,7 @@ mod settle;
 mod templates;
 mod vms;
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 pub use error::AgentError;
 pub use join::{Check, Joining, Leaving, join, leave};
@@ -72,6 +72,13 @@ impl Agent {
     /// The node.
     pub fn node_id(&self) -> &NodeId {
         &self.node.id
+    }
+
+    /// Lets the agent be replaced when controllers ask for it: its process is `program`, and when what this gives is requested,
+    /// the agent is to be stopped and the program that is there then begun in its place. To be called once, early.
+    pub fn replaceable(&self, program: PathBuf) -> Stop {
+        self.node.program.get_or_init(|| commands::Program::new(program));
+        self.node.replaced.stop()
     }
 
     /// Works until told to stop. Joins by itself when the node has no record. Controllers and registries out

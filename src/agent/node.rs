@@ -1,12 +1,12 @@
 //! What the loops and the workers of one agent share.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use tokio::sync::{Notify, RwLock, watch};
 use tracing::{error, info};
 
 use super::{
-    commands::Commands,
+    commands::{Commands, Program},
     driver::Driver,
     facts,
     facts::Own,
@@ -60,6 +60,10 @@ pub(super) struct Node {
     pub(super) pause: super::pause::Pause,
     /// The agent is stopping.
     pub(super) ending: StopSource,
+    /// What this process is, if it can be replaced.
+    pub(super) program: OnceLock<Program>,
+    /// Another program is to go on in its place.
+    pub(super) replaced: StopSource,
 }
 
 impl Node {
@@ -91,6 +95,8 @@ impl Node {
             gate: RwLock::new(()),
             pause: super::pause::Pause::default(),
             ending: StopSource::new(),
+            program: OnceLock::new(),
+            replaced: StopSource::new(),
         }
     }
 
@@ -108,7 +114,7 @@ impl Node {
             settings.as_ref().map_or(config, |s| (s.capacity, s.capacity_mode, s.drain_mode));
         // By resources the controllers know what fits; there is always a place.
         let capacity = if mode == CapacityMode::Resource { BY_RESOURCES } else { capacity };
-        if drained || self.pause.holds() || self.commands.pulls() {
+        if drained || self.pause.holds() || self.commands.hold_starts() {
             0
         } else {
             capacity.saturating_sub(self.vms.used())

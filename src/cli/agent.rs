@@ -1,6 +1,6 @@
 //! `switchyard agent join|run|leave`, with the flags that operators know from the vendor's agent.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{cell::Cell, path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
 
@@ -11,7 +11,8 @@ use super::{
 use crate::{
     agent::{self, Agent, AgentError},
     config::{self, Env, EnvNote, Flag, agent::Agent as Config},
-    supervise::Stage,
+    proxy::handover::Program,
+    supervise::{Stage, Stop},
     telemetry,
 };
 
@@ -152,23 +153,49 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
 struct Running<'a> {
     settings: &'a Settings,
     config: Config,
+    outdated: Stop,
+    /// Set when the newer program may begin.
+    become_it: &'a Cell<bool>,
 }
 
 impl Hooks for Running<'_> {
     fn reload(&mut self) {
         role::checked_only(self.settings.load(), &self.config);
     }
+
+    async fn outdated(&self) {
+        self.outdated.requested().await;
+    }
+
+    fn become_it(&mut self) {
+        self.become_it.set(true);
+    }
 }
 
 fn work(settings: &Settings, printer: Printer) -> Result<(), Failure> {
+    // Early: later the file may be another one.
+    let program = Program::of_process()
+        .map_err(|error| Failure::runtime("it is not known which program this is", &error))?;
+    let become_it = Cell::new(false);
     let (config, notes) = settings.checked(printer)?;
     let setting = Setting { log: config.log.clone(), notes, grace: config.grace, threads: None };
     role::run(&setting, printer, async |tree| {
         let agent =
             Agent::open(config.clone(), tree.handle()).await.map_err(|error| failed("run", &error))?;
+        let outdated = agent.replaceable(program.path().to_owned());
         let name = format!("agent {}", agent.node_id());
         tree.handle().start_vital(Stage::Edge, name, |stop| agent.run(stop));
-        Ok((tree, Running { settings, config }))
+        Ok((tree, Running { settings, config, outdated, become_it: &become_it }))
+    })?;
+    if !become_it.get() {
+        return Ok(());
+    }
+    // Comes back only if it could not.
+    let error = program.become_it();
+    let path = program.path().display().to_string();
+    Err(Failure::Runtime {
+        error: format!("the newer agent `{path}` could not be begun: {error}"),
+        hint: Some("start it again: nothing was lost".into()),
     })
 }
 

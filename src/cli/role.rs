@@ -43,6 +43,14 @@ pub(super) trait Hooks {
         std::future::pending()
     }
 
+    /// Completes when this process is to become the program that is on the disk now.
+    fn outdated(&self) -> impl Future<Output = ()> {
+        std::future::pending()
+    }
+
+    /// Everything has ended in order, so that it may become that.
+    fn become_it(&mut self) {}
+
     /// How long the end may take, if that is not what it was at the start.
     fn patience(&self) -> Option<Duration> {
         None
@@ -139,6 +147,7 @@ where
                 break End::Failed(Failure::Runtime { error: ended.to_string(), hint: None });
             }
             by = hooks.replaced() => break End::Replaced(by),
+            () = hooks.outdated() => break End::Outdated,
             signal = asked.recv() => match signal {
                 Some(Signal::Stop) | None => break End::Stop,
                 Some(signal) => act(&mut hooks, signal),
@@ -156,6 +165,14 @@ where
                 "replaced, and ends with its last connection"
             );
         }
+        // Under the same pid, which is ready again when it says so.
+        End::Outdated => {
+            match NotifyState::monotonic_usec_now() {
+                Ok(now) => announce(&[NotifyState::Reloading, now]),
+                Err(error) => warn!(%error, "the service manager was not told that another program goes on"),
+            }
+            info!(grace.seconds = patience.as_secs_f64(), "another program is to go on");
+        }
         End::Stop | End::Failed(_) => {
             announce(&[NotifyState::Stopping]);
             info!(grace.seconds = patience.as_secs_f64(), "stopping");
@@ -170,7 +187,12 @@ where
         stop_asked(&mut asked).await;
     };
     tokio::select! {
-        () = tree.shut_down(patience + LAST_WORDS) => info!("stopped"),
+        () = tree.shut_down(patience + LAST_WORDS) => {
+            info!("stopped");
+            if matches!(end, End::Outdated) {
+                hooks.become_it();
+            }
+        }
         () = hurried => {
             warn!("stopped at once, on a second signal");
             printer.note("stopped at once: what was running is cut");
@@ -178,7 +200,7 @@ where
     }
     match end {
         End::Failed(failure) => Err(failure),
-        End::Stop | End::Replaced(_) => Ok(()),
+        End::Stop | End::Replaced(_) | End::Outdated => Ok(()),
     }
 }
 
@@ -196,6 +218,7 @@ fn act(hooks: &mut impl Hooks, signal: Signal) {
 enum End {
     Stop,
     Replaced(u32),
+    Outdated,
     Failed(Failure),
 }
 

@@ -49,10 +49,21 @@ pub struct Agent {
     pub authorization: Option<Secret>,
     /// Or the API key by which it signs in.
     pub api_key: Option<ApiKey>,
+    /// How a newer program of it is installed, if it is to do that.
+    pub update: Option<Update>,
     /// `[log]`.
     pub log: Log,
     /// Limit for a stop.
     pub grace: Duration,
+}
+
+/// What installs a newer program: `[agent.update]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Update {
+    /// A program and its arguments.
+    pub command: Vec<String>,
+    /// It is ended after so long.
+    pub timeout: Duration,
 }
 
 /// An API key and where its private half is.

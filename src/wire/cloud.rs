@@ -152,7 +152,7 @@ pub struct NodeWhy {
     pub node_name: String,
     /// Nothing is in the way.
     pub fits: bool,
-    /// `other-node`, `architecture`, `group`, `usb`, `silent`, `drained`, `full`, `pulling` and so on; empty when it fits.
+    /// `other-node`, `architecture`, `group`, `usb`, `silent`, `drained`, `full`, `updating`, `pulling` and so on; empty when it fits.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The same in words.

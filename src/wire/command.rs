@@ -38,6 +38,8 @@ pub enum Order {
     Restart(RestartVm),
     /// Make a version of a template of a VM, which is stopped for it.
     Save(Box<SaveVm>),
+    /// Have the newest program of this node's agent installed, and go on as that.
+    Update,
     /// Something that a newer controller wants and this program does not know: it fails, and says so.
     #[serde(other)]
     Unknown,
@@ -51,6 +53,7 @@ impl Order {
             Self::Remove(_) => "remove",
             Self::Restart(_) => "restart",
             Self::Save(_) => "save",
+            Self::Update => "update",
             Self::Unknown => "unknown",
         }
     }
@@ -58,15 +61,23 @@ impl Order {
     /// Whether it may be begun once more when an agent went away in its middle.
     pub fn may_be_repeated(&self) -> bool {
         match self {
-            Self::Pull(_) | Self::Remove(_) | Self::Unknown => true,
+            Self::Pull(_) | Self::Remove(_) | Self::Update | Self::Unknown => true,
             Self::Restart(_) | Self::Save(_) => false,
+        }
+    }
+
+    /// Whether a node takes no starts while it does this.
+    pub fn holds_starts(&self) -> bool {
+        match self {
+            Self::Pull(_) | Self::Update => true,
+            Self::Remove(_) | Self::Restart(_) | Self::Save(_) | Self::Unknown => false,
         }
     }
 
     /// The instance that it is about, if it is about one.
     pub fn instance(&self) -> Option<&InstanceId> {
         match self {
-            Self::Pull(_) | Self::Remove(_) | Self::Unknown => None,
+            Self::Pull(_) | Self::Remove(_) | Self::Update | Self::Unknown => None,
             Self::Restart(order) => Some(&order.instance),
             Self::Save(order) => Some(&order.instance),
         }
@@ -74,7 +85,7 @@ impl Order {
 }
 
 /// The words of all orders that this program knows.
-pub const KNOWN: [&str; 4] = ["pull", "remove", "restart", "save"];
+pub const KNOWN: [&str; 5] = ["pull", "remove", "restart", "save", "update"];
 
 /// A version of a template and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,6 +266,7 @@ mod tests {
             Order::Remove(RemoveTemplate { template: TemplateId::parse("t").unwrap() }),
             Order::Restart(RestartVm { instance, attempt: 1, usb_device: String::new() }),
             Order::Save(Box::new(save)),
+            Order::Update,
         ];
         assert_eq!(orders.each_ref().map(Order::word), KNOWN);
         for order in orders {

@@ -6,7 +6,10 @@ use switchyard::{clock, model::InstanceId, wire::agent::OnScriptFailure};
 
 use crate::{
     standin::{Held, SOON},
-    support::{eventually::eventually, process::Process},
+    support::{
+        eventually::eventually,
+        process::{BINARY, Process},
+    },
     world::{World, script},
 };
 
@@ -15,6 +18,11 @@ const CLAIM_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A child process that runs the agent of a world.
 pub(crate) fn agent(world: &World, more: &str) -> Process {
+    agent_by(world, BINARY, more)
+}
+
+/// The same, by a program that becomes the product.
+pub(crate) fn agent_by(world: &World, program: &str, more: &str) -> Process {
     let text = format!(
         "[agent]\ncontrollers = [\"{}\"]\ndriver = \"process\"\ndata = \"{}\"\nnode_id = \"node-1\"\ncapacity = 2\n\
          heartbeat = \"300ms\"\nreserve = \"1MB\"\nhost = \"10.20.30.41\"\n{more}\n",
@@ -22,7 +30,7 @@ pub(crate) fn agent(world: &World, more: &str) -> Process {
         world.config.data.display(),
     );
     let config = world.place.write("agent.toml", &text);
-    Process::start(&world.place, "agent", &["agent", "run", "-c", &config.display().to_string()])
+    Process::start_by(&world.place, "agent", program, &["agent", "run", "-c", &config.display().to_string()])
 }
 
 /// Kills the agent as soon as `reached`, starts it again, and waits for the instance to be up.

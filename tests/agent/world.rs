@@ -36,6 +36,7 @@ impl World {
         let config = Config {
             authorization: None,
             api_key: None,
+            update: None,
             controllers: vec![cloud.url().parse().unwrap()],
             driver: Driver::Process(ProcessDriver {
                 program: Some(PathBuf::from(BINARY)),

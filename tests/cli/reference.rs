@@ -110,6 +110,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ("controller", "registries", "registries = { address = \"http://front:8089\" }"),
     ("*", "auth.proxy_key_file", "auth = { client_ca = \"DIR/ca.pem\", trusted = [\"10.0.0.0/8\"] }"),
     ("agent", "agent.api_key", "agent = { api_key_id = \"node\", api_key_file = \"DIR/node.key\" }"),
+    ("agent", "agent.update.timeout", "agent = { update = { command = [\"true\"] } }"),
     ("registry", "replication", "replication = { role = \"writer\" }"),
     ("registry", "members", "members = { etcd = [\"http://10.0.1.4:2379\"] }"),
     (
@@ -295,6 +296,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("agent", "agent.process.start_delay", "'5s'"),
     ("agent", "agent.process.pull_delay", "'5s'"),
     ("agent", "agent.process.usb_devices", "['iPhone']"),
+    ("agent", "agent.update.command", "['/usr/local/sbin/update']"),
     ("agent", "agent.process.vanish_after", "'5s'"),
     ("proxy", "service.*.discovery.server_name", "'ci.example'"),
     ("proxy", "service.*.discovery.username", "'other'"),

@@ -6,6 +6,7 @@
 
 mod restart;
 mod save;
+mod update;
 mod work;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tracing::{info, warn};
 
+pub(super) use update::Program;
 pub(super) use work::work;
 
 use crate::{
@@ -66,6 +68,7 @@ enum Lane {
     Disk,
     Restart,
     Save,
+    Update,
 }
 
 impl Lane {
@@ -74,6 +77,7 @@ impl Lane {
             Order::Pull(_) | Order::Remove(_) | Order::Unknown => Self::Disk,
             Order::Restart(_) => Self::Restart,
             Order::Save(_) => Self::Save,
+            Order::Update => Self::Update,
         }
     }
 }
@@ -181,10 +185,10 @@ impl Commands {
         }
     }
 
-    /// Whether a template is being brought here by a command: starts have to wait.
-    pub(super) fn pulls(&self) -> bool {
-        let pulls = |held: &Held| held.state == CommandState::Running && matches!(held.order, Order::Pull(_));
-        self.lock().all.values().any(pulls)
+    /// Whether starts have to wait for a command: a template is being brought here, or the agent is being replaced.
+    pub(super) fn hold_starts(&self) -> bool {
+        let holds = |held: &Held| held.state == CommandState::Running && held.order.holds_starts();
+        self.lock().all.values().any(holds)
     }
 
     /// The first that waits in this lane; it is under way from now on.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Due, Lane, restart::restart, save::save};
+use super::{Due, Lane, restart::restart, save::save, update::update};
 use crate::{
     agent::{node::Node, templates},
     config::agent::Driver as DriverConfig,
@@ -12,7 +12,12 @@ use crate::{
 
 /// Until the agent stops.
 pub(in crate::agent) async fn work(node: &Arc<Node>) {
-    tokio::join!(in_lane(node, Lane::Disk), in_lane(node, Lane::Restart), in_lane(node, Lane::Save));
+    tokio::join!(
+        in_lane(node, Lane::Disk),
+        in_lane(node, Lane::Restart),
+        in_lane(node, Lane::Save),
+        in_lane(node, Lane::Update),
+    );
 }
 
 async fn in_lane(node: &Arc<Node>, lane: Lane) {
@@ -54,6 +59,7 @@ async fn carry_out(node: &Arc<Node>, due: &mut Due) -> Result<(), String> {
             Order::Remove(order) => remove(node, order.template.clone()).await,
             Order::Restart(order) => restart(node, order).await,
             Order::Save(order) => save(node, id, order).await,
+            Order::Update => update(node, id).await,
             Order::Unknown => Err("this agent does not know this command; install a newer one".into()),
         }
     };

@@ -201,6 +201,7 @@ pub(super) fn agent(number: u16, data: &Data, controllers: SocketAddr, auth: &Au
         start_timeout: Duration::from_secs(90),
         authorization: shown(auth),
         api_key: None,
+        update: None,
         log: Log::default(),
         grace: DEFAULT_GRACE,
     }

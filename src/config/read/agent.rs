@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use super::server;
 use crate::{
     config::{
-        agent::{Agent, ApiKey, Driver, ProcessDriver, Reserve},
+        agent::{Agent, ApiKey, Driver, ProcessDriver, Reserve, Update},
         raw::{Raw, Table},
         value::{
             Given, Wrong, base_url, bytes, duration, duration_in, flag, named, one_of, path, text, time,
@@ -25,6 +25,10 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// A package is fetched and unpacked.
+const UPDATE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Below what a controller gives a command of which nothing is heard (`timeouts.command`).
+const LONGEST_UPDATE: Duration = Duration::from_secs(3000);
 /// Instance names begin with it; the vendor's word, so that operators' scripts keep finding them.
 const VM_PREFIX: &str = "mgmtManaged";
 /// Of the disk, kept free when pulling.
@@ -67,6 +71,7 @@ pub(in crate::config) fn agent<'r>(raw: &'r Raw<'r>) -> Option<Agent> {
         start_timeout: table.or("start_timeout", START_TIMEOUT, time),
         authorization: table.opt("token_file", super::auth::shown),
         api_key: api_key(&table)?,
+        update: update(&table),
         log,
         grace,
     };
@@ -78,6 +83,21 @@ pub(in crate::config) fn agent<'r>(raw: &'r Raw<'r>) -> Option<Agent> {
         }
     }
     Some(Agent { controllers: controllers.into_iter().map(|(url, _)| url).collect(), ..agent })
+}
+
+fn update(table: &Table<'_>) -> Option<Update> {
+    let table = table.sub("update");
+    let command = table.has("command").then(|| {
+        let example = "command = [\"/usr/local/sbin/update-agent\"]";
+        let word = |given: &Given<'_>| match text(given)? {
+            "" => Err(Wrong::new("is empty", "delete it, or write what it was to be")),
+            word => Ok(word.to_owned()),
+        };
+        table.need_list("command", example, word)
+    });
+    let timeout = table.or("timeout", UPDATE_TIMEOUT, duration_in(Duration::from_secs(1)..=LONGEST_UPDATE));
+    let command = command.flatten()?.into_iter().map(|(word, _)| word).collect();
+    Some(Update { command, timeout })
 }
 
 /// The outer `None` is a fault, the inner one that there is none.

@@ -39,13 +39,10 @@ pub(super) async fn configure(
     Ok(Empty)
 }
 
-/// Agents are never replaced from here (nobody's agent is of this program's making but ours, and operators install that):
-/// taken, so that scripts which ask for it go on.
-pub(super) async fn update() -> Empty {
-    tracing::info!(
-        "agents were asked to update themselves; they do not do that, install the new program on the nodes"
-    );
-    Empty
+/// Has every agent install its newest program and go on as that.
+pub(super) async fn update(State(api): State<Api>) -> Result<Empty, Fail> {
+    api.app.ops.update_agents().await?;
+    Ok(Empty)
 }
 
 /// An operator says that the nodes whose silence was taken to be our own fault are really gone.

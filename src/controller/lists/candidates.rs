@@ -10,6 +10,7 @@ use crate::{
         },
     },
     model::NodeId,
+    wire::command::Order,
 };
 
 impl Cache {
@@ -17,11 +18,14 @@ impl Cache {
     pub fn candidate<'a>(&'a self, node: &'a NodeRecord) -> Candidate<'a> {
         let pulls =
             |item: &Item<InstanceRecord>| matches!(item.record.phase, Phase::Claimed { pulling: true, .. });
+        let holding = self.commands().holding_starts(&node.id);
         Candidate {
             node,
             present: self.presence.contains_key(&node.id) && node.absence.is_none(),
             taken: self.taken(&node.id),
-            pulling: self.on_node(&node.id).any(|(_, item)| pulls(item)) || self.commands().pulls(&node.id),
+            pulling: self.on_node(&node.id).any(|(_, item)| pulls(item))
+                || matches!(holding, Some(Order::Pull(_))),
+            updating: matches!(holding, Some(Order::Update)),
             room: room::limit(node).map(|limit| {
                 let on_node = self.on_node(&node.id).map(|(_, item)| item.record.as_ref());
                 Room { sizes: &self.sizes, limit, taken: self.sizes.taken(on_node, node, limit) }

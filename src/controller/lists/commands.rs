@@ -121,11 +121,10 @@ impl Commands {
         self.count
     }
 
-    /// Whether the node brings a template to its disk now, without a start.
-    pub fn pulls(&self, node: &NodeId) -> bool {
-        self.open(node).any(|item| {
-            item.record.state == CommandState::Running && matches!(item.record.order, Order::Pull(_))
-        })
+    /// What the node does now for which its starts wait, without one.
+    pub fn holding_starts(&self, node: &NodeId) -> Option<&Order> {
+        let running = self.open(node).filter(|item| item.record.state == CommandState::Running);
+        running.map(|item| &item.record.order).find(|order| order.holds_starts())
     }
 
     /// A distribution.
@@ -211,7 +210,7 @@ mod tests {
                     let node: NodeId = format!("n{node}").parse().unwrap();
                     let open = all.iter().filter(|one| one.node == node && !one.state.is_over());
                     prop_assert_eq!(commands.open(&node).count(), open.clone().count());
-                    prop_assert_eq!(commands.pulls(&node), open.clone().any(|one| one.state == CommandState::Running));
+                    prop_assert_eq!(commands.holding_starts(&node).is_some(), open.clone().any(|one| one.state == CommandState::Running));
                     prop_assert_eq!(commands.open_nodes().any(|one| *one == node), open.count() > 0);
                 }
                 for of in 1..3u8 {

@@ -1,6 +1,6 @@
 //! What nodes are to do beside starts: given, told, noted, and ended when nothing comes of it.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, sync::Arc};
 
 use super::{Ops, OpsError, heartbeat::brief, lock, poll::TOLD_AGAIN};
 use crate::{
@@ -60,20 +60,46 @@ impl Ops {
         });
         let nodes = nodes.await?.value?;
         all_known(&named, nodes.iter().map(|node| &node.id))?;
-        let id = CommandId::random();
         let order = Order::Remove(RemoveTemplate { template: template.clone() });
-        let now = clock::wall();
+        let id = self.give_all(&nodes, &order).await?;
+        tracing::info!(command.id = %id, template.id = %template, nodes = nodes.len(), "template is to be removed from nodes");
+        let node_ids: Vec<NodeId> = nodes.iter().map(|node| node.id.clone()).collect();
+        Ok(RemovalsSent { requests_sent: node_ids.len(), node_ids })
+    }
+
+    /// Has every node's agent replaced by the newest program that its own update command installs. A node that has yet to
+    /// do that is not asked once more.
+    ///
+    /// # Errors
+    /// `TooMany`, `Unavailable`.
+    pub async fn update_agents(&self) -> Result<(), OpsError> {
+        self.loaded()?;
+        let nodes = self.inner.lists.read(|cache| {
+            let asked = |id: &NodeId| {
+                cache.commands().open(id).any(|item| matches!(item.record.order, Order::Update))
+            };
+            let nodes: Vec<_> =
+                cache.nodes().filter(|(id, _)| !asked(id)).map(|(_, item)| item.record.clone()).collect();
+            room_for(cache, nodes.iter().map(|node| &node.id)).map(|()| nodes)
+        });
+        let nodes = nodes.await?.value?;
+        let id = self.give_all(&nodes, &Order::Update).await?;
+        tracing::info!(command.id = %id, nodes = nodes.len(), "agents are to be replaced");
+        Ok(())
+    }
+
+    /// One command for each of these nodes, all with the same id.
+    async fn give_all(&self, nodes: &[Arc<NodeRecord>], order: &Order) -> Result<CommandId, OpsError> {
+        let (id, now) = (CommandId::random(), clock::wall());
         for some in nodes.chunks(BATCH) {
             let Some(first) = some.first() else { break };
             let mut draft = Draft::new(self.inner.keys.command(&first.id, &id));
             for node in some {
-                draft = self.draft_command(draft, node, &id, &order, None, now)?;
+                draft = self.draft_command(draft, node, &id, order, None, now)?;
             }
             self.inner.writes.commit(draft, Patience::new()).await?;
         }
-        tracing::info!(command.id = %id, template.id = %template, nodes = nodes.len(), "template is to be removed from nodes");
-        let node_ids: Vec<NodeId> = nodes.iter().map(|node| node.id.clone()).collect();
-        Ok(RemovalsSent { requests_sent: node_ids.len(), node_ids })
+        Ok(id)
     }
 
     /// The commands of a node, or of all; those that are over as long as they are kept.

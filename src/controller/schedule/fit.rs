@@ -43,6 +43,8 @@ pub struct Candidate<'a> {
     pub taken: u32,
     /// It pulls a template: it takes nothing else meanwhile.
     pub pulling: bool,
+    /// Its agent is being replaced: it takes nothing meanwhile.
+    pub updating: bool,
     /// What is free there; none where VMs are counted.
     pub room: Option<Room<'a>>,
     /// The USB device that the start asks for is another VM's there.
@@ -77,6 +79,8 @@ pub enum Misfit {
     Drained,
     /// It has no place left.
     Full,
+    /// Its agent is being replaced.
+    Updating,
     /// It pulls a template.
     Pulling,
     /// It has the USB device that was asked for, and another VM has it.
@@ -99,6 +103,7 @@ impl Misfit {
             Self::Silent => "silent",
             Self::Drained => "drained",
             Self::Full => "full",
+            Self::Updating => "updating",
             Self::Pulling => "pulling",
             Self::UsbBusy => "usb-busy",
         }
@@ -121,6 +126,9 @@ impl Misfit {
             Self::Drained => "it takes no starts: drain mode".into(),
             Self::Full => {
                 format!("it has no room: {} of {} places are taken", candidate.taken, settings.capacity)
+            }
+            Self::Updating => {
+                "its agent is being replaced by a newer one, and takes nothing meanwhile".into()
             }
             Self::Pulling => "it is pulling a template, and takes nothing else meanwhile".into(),
             Self::UsbBusy => format!("its USB device `{}` is another VM's", spec.usb_device),
@@ -159,6 +167,9 @@ pub fn takes_starts(candidate: Candidate<'_>) -> Result<(), Misfit> {
     };
     if full {
         return Err(Misfit::Full);
+    }
+    if candidate.updating {
+        return Err(Misfit::Updating);
     }
     if candidate.pulling {
         return Err(Misfit::Pulling);
@@ -222,6 +233,10 @@ pub fn why_waiting<'a>(
         (Some(Misfit::Drained), Some(node)) => format!("node `{node}` takes no starts: drain mode"),
         (Some(Misfit::Full), None) => "no node that could run it has room".into(),
         (Some(Misfit::Full), Some(node)) => format!("node `{node}` has no room"),
+        (Some(Misfit::Updating), None) => {
+            "no node that could run it is free: its agent is being replaced".into()
+        }
+        (Some(Misfit::Updating), Some(node)) => format!("the agent of node `{node}` is being replaced"),
         (Some(Misfit::Pulling), None) => "no node that could run it is free: pulling a template".into(),
         (Some(Misfit::Pulling), Some(node)) => format!("node `{node}` is pulling a template"),
         (Some(Misfit::UsbBusy), _) => format!("USB device `{}` is another VM's", spec.usb_device),
@@ -310,7 +325,15 @@ mod tests {
     }
 
     fn free(node: &NodeRecord) -> Candidate<'_> {
-        Candidate { node, present: true, taken: 0, pulling: false, room: None, usb_busy: false }
+        Candidate {
+            node,
+            present: true,
+            taken: 0,
+            pulling: false,
+            updating: false,
+            room: None,
+            usb_busy: false,
+        }
     }
 
     #[test]
@@ -347,6 +370,7 @@ mod tests {
             (spec(), Some(free(&drained)), "drain mode"),
             (spec(), Some(Candidate { taken: 2, ..plain }), "has room"),
             (spec(), Some(Candidate { pulling: true, ..plain }), "pulling a template"),
+            (spec(), Some(Candidate { updating: true, ..plain }), "its agent is being replaced"),
             (InstanceSpec { usb_device: "iPad".into(), ..spec() }, Some(plain), "soon"),
             (
                 InstanceSpec { usb_device: "iPad".into(), ..spec() },

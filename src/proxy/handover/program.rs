@@ -27,6 +27,17 @@ impl Program {
         };
         Ok(Self { path, arguments: arguments.collect() })
     }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Has this process become it, under the same pid. Comes back only if that fails.
+    pub fn become_it(&self) -> io::Error {
+        use std::os::unix::process::CommandExt;
+        std::process::Command::new(&self.path).args(&self.arguments).exec()
+    }
 }
 
 /// As it was called, so that a link that is set to a newer version leads there.
