@@ -6,6 +6,8 @@
 //!   journal        every VM that was begun here (journal.rs)
 //!   cache/         pulled templates, their layers, downloads (templates.rs)
 //!   vms/           a directory for each VM (driver/)
+//!   saves/         what is left to do of savings of VMs (saves.rs)
+//!   updated        the last update that this agent began anew for (commands/update.rs)
 //! ```
 
 use std::{

@@ -30,6 +30,7 @@ mod node;
 mod pause;
 mod recover;
 mod run;
+mod saves;
 mod settle;
 mod templates;
 mod vms;
@@ -39,7 +40,14 @@ use std::{path::PathBuf, sync::Arc};
 pub use error::AgentError;
 pub use join::{Check, Joining, Leaving, join, leave};
 
-use self::{driver::process::Process, home::Home, journal::Journal, node::Node, templates::Cache};
+use self::{
+    driver::process::Process,
+    home::Home,
+    journal::Journal,
+    node::{Disk, Node},
+    saves::Saves,
+    templates::Cache,
+};
 use crate::{
     config,
     model::NodeId,
@@ -65,7 +73,10 @@ impl Agent {
         let cache = Cache::open(home.join("cache"), config.reserve)?;
         let journal_path = home.join("journal");
         let journal = Journal::open(&journal_path).map_err(AgentError::data(journal_path))?;
-        let node = Node::new(config, identity.node_id, must_join, api, Arc::new(driver), cache, journal);
+        let saves = home.join("saves");
+        let disk =
+            Disk { cache, journal, saves: Saves::open(saves.clone()).map_err(AgentError::data(saves))? };
+        let node = Node::new(config, identity.node_id, must_join, api, Arc::new(driver), disk);
         Ok(Self { node: Arc::new(node), home })
     }
 

@@ -12,6 +12,7 @@ use super::{
     facts::Own,
     join::login,
     journal::{Entry, Journal},
+    saves::Saves,
     templates::Cache,
     vms::Vms,
 };
@@ -29,6 +30,13 @@ use crate::{
 /// Most VMs of a node whose room is counted by resources.
 const BY_RESOURCES: u32 = 1000;
 
+/// What an agent keeps.
+pub(super) struct Disk {
+    pub(super) cache: Cache,
+    pub(super) journal: Journal,
+    pub(super) saves: Saves,
+}
+
 /// One agent's parts.
 pub(super) struct Node {
     pub(super) config: Config,
@@ -43,6 +51,8 @@ pub(super) struct Node {
     pub(super) vms: Vms,
     pub(super) commands: Commands,
     pub(super) journal: Arc<Mutex<Journal>>,
+    /// Savings that a later run can go on with.
+    pub(super) saves: Saves,
     /// Whether the last report was answered: only then are tasks taken and claims sent.
     pub(super) in_touch: watch::Sender<bool>,
     /// The newest settings seen.
@@ -73,9 +83,9 @@ impl Node {
         must_join: bool,
         api: AgentApi,
         driver: Arc<dyn Driver>,
-        cache: Cache,
-        journal: Journal,
+        disk: Disk,
     ) -> Self {
+        let Disk { cache, journal, saves } = disk;
         Self {
             login: login(&config),
             config,
@@ -87,6 +97,7 @@ impl Node {
             vms: Vms::default(),
             commands: Commands::default(),
             journal: Arc::new(Mutex::new(journal)),
+            saves,
             in_touch: watch::Sender::new(false),
             settings: watch::Sender::new(None),
             registry: Mutex::default(),

@@ -1,6 +1,6 @@
 //! Taking up what an earlier run left: what the journal says × what the driver finds, before anything is told.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use tracing::{error, info, warn};
 
@@ -12,7 +12,7 @@ use super::{
     settle::ended,
     vms::Vm,
 };
-use crate::wire::agent::VmPhase;
+use crate::wire::{agent::VmPhase, command::Order};
 
 /// A start that ended so often with its agent is given up.
 const CUT_OFF: u32 = 3;
@@ -23,11 +23,13 @@ pub(super) async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
         let journal = node.journal.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         (journal.entries().cloned().collect(), journal.is_whole())
     };
-    let mut known = std::collections::BTreeSet::new();
+    let (mut known, mut saved) = (BTreeSet::new(), BTreeSet::new());
     for entry in entries {
         let mut vm = Vm::new(entry.task.clone());
         let key = vm.key();
         let found = node.driver.inspect(&key).await?;
+        // Without its files there is nothing to save.
+        let saving = node.saves.of(&key).filter(|_| found != Found::Nothing);
         vm.begun = true;
         vm.message = entry.message.clone();
         vm.info = entry.info.clone();
@@ -50,6 +52,16 @@ pub(super) async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
                     }
                     Err(why) => fail(node, &mut vm, &why).await,
                 }
+            }
+            VmPhase::Running if let Some(saving) = saving => {
+                vm.pin = Some(node.cache.pin(vm.task.manifest));
+                vm.seen = Seen::Running;
+                if found == Found::Stopped {
+                    vm.info = vm.info.take().map(|info| ended(info, "stopped"));
+                }
+                info!(vm = %key, command.id = %saving.id, "a saving is gone on with");
+                node.commands.resume(saving.id, Order::Save(Box::new(saving.order)), saving.script);
+                saved.insert(key.to_string());
             }
             VmPhase::Running if found == Found::Running => {
                 vm.pin = Some(node.cache.pin(vm.task.manifest));
@@ -80,6 +92,7 @@ pub(super) async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
         known.insert(key);
         node.vms.restore(vm);
     }
+    node.saves.keep(|name| saved.contains(name));
     for key in node.driver.list().await? {
         if !known.contains(&key) {
             warn!(vm = %key, "a vm that the journal does not know was removed");

@@ -302,8 +302,8 @@ async fn watch(node: &Arc<Node>) {
             () = tokio::time::sleep(LOOK) => {}
         }
         for (key, seen) in node.vms.running() {
-            // One that starts is watched by whoever starts it.
-            if matches!(seen, Seen::Granted | Seen::Booted) {
+            // One that starts is watched by whoever starts it; one that is saved is to be stopped.
+            if matches!(seen, Seen::Granted | Seen::Booted) || node.commands.saves(&key) {
                 continue;
             }
             match node.driver.inspect(&key).await {
@@ -393,6 +393,13 @@ async fn say_goodbye(node: &Arc<Node>) {
     for (key, seen) in node.vms.running() {
         if seen == Seen::Granted && matches!(node.driver.inspect(&key).await, Ok(Found::Nothing)) {
             // Not begun: the next run goes on with it.
+            continue;
+        }
+        if seen == Seen::Running && node.saves.of(&key).is_some() {
+            // The next run goes on with what is on the disk.
+            if let Err(error) = node.driver.stop(&key).await {
+                error!(vm = %key, error = %with_causes(&error), "vm could not be stopped");
+            }
             continue;
         }
         if let Err(error) = node.driver.delete(&key).await {

@@ -305,6 +305,7 @@ impl One {
 
     async fn delete(&mut self) -> Result<(), GivenUp> {
         self.clear_away().await?;
+        self.node.saves.forget(&self.key);
         self.node.vms.change(&self.key, |vm| {
             vm.pin = None;
             vm.info = vm.info.take().map(|info| ended(info, "deleted"));

@@ -19,7 +19,7 @@ use switchyard::{
 
 use crate::{
     standin::SOON,
-    support::eventually::eventually,
+    support::{eventually::eventually, relay::Relay},
     world::{World, script},
 };
 
@@ -27,6 +27,8 @@ use crate::{
 pub(crate) struct Cloud {
     pub(crate) controller: String,
     pub(crate) registry: String,
+    /// Between nodes and the registry.
+    pub(crate) wire: Relay,
     pub(crate) http: reqwest::Client,
 }
 
@@ -59,12 +61,14 @@ impl Cloud {
             members: None,
         };
         let role = Registry::open(config, tree.handle()).await.unwrap();
-        let registry = format!("http://{}", role.address());
+        let role_address = role.address();
+        let registry = format!("http://{role_address}");
         tree.handle().start_vital(Stage::Store, "registry", |stop| role.run(stop));
 
         let address: switchyard::config::BaseUrl = registry.parse().unwrap();
-        let registries =
-            Registries { node_address: address.clone(), address, timeout: Duration::from_secs(5) };
+        let wire = Relay::to(role_address).await;
+        let node_address = format!("http://{}", wire.address()).parse().unwrap();
+        let registries = Registries { node_address, address, timeout: Duration::from_secs(5) };
         let config = controller::Controller {
             auth: Default::default(),
             server: server("c1"),
@@ -84,7 +88,7 @@ impl Cloud {
         let controller = format!("http://{}", role.address());
         tree.handle().start_vital(Stage::Edge, "controller", |stop| role.run(stop));
         let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(30)).build().unwrap();
-        Self { controller, registry, http }
+        Self { controller, registry, wire, http }
     }
 
     /// Pushes a template by the OCI API; its id.

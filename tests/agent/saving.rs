@@ -1,7 +1,10 @@
 //! Restarts and saved images by a real agent, as the product's own controller asks for them.
 
+use std::time::Duration;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use reqwest::Method;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
@@ -9,7 +12,7 @@ use crate::{
     kill,
     real::Cloud,
     standin::SOON,
-    support::eventually::eventually,
+    support::{eventually::eventually, relay::Wire},
 };
 
 impl Cloud {
@@ -186,6 +189,106 @@ async fn a_saving_whose_agent_is_killed_is_not_done_twice() {
     let shown = cloud.saved(&image, "error").await;
     assert!(shown["error"]["Message"].is_string(), "{shown}");
     cloud.is(&id, "Error").await;
+    agent.kill();
+    end(world, tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_saving_goes_on_where_its_agent_went_away_and_sends_nothing_twice() {
+    const SIZE: usize = 8_000_000;
+    let (world, tree, cloud) = prepare("save-goes-on").await;
+    let mut agent = kill::agent(&world, "");
+    let template = cloud.push("sonoma", &[b"base"]).await;
+    for (tag, by) in [("killed", Signal::KILL), ("stopped", Signal::TERM)] {
+        let id = cloud.started(&template, &format!("yes {tag} | head -c {SIZE} > big.img")).await;
+        cloud.wire.set(Wire::Narrow(6_000_000));
+        let before = cloud.wire.carried();
+        let script = STANDARD.encode("echo flushed");
+        let ask = json!({ "id": id, "tag": tag, "target_vm_id": template, "script": script });
+        let image = cloud.save(ask).await;
+        eventually(SOON, "most of it to be sent", || async {
+            let sent = cloud.wire.carried() - before;
+            if sent > 5_000_000 { Ok(()) } else { Err(sent) }
+        })
+        .await;
+        agent.signal(by);
+        agent.ended(SOON).await;
+        cloud.wire.set(Wire::Whole);
+        let before = cloud.wire.carried();
+        agent.spawn();
+        let shown = cloud.saved(&image, "done").await;
+        let again = cloud.wire.carried() - before;
+        assert!(again < 5_000_000, "{again} bytes were sent after {tag}");
+        assert_eq!(shown["script_result"]["stdout"], "flushed\n", "of the run before");
+        cloud.is(&id, "Terminated").await;
+        let layers = cloud.layers("sonoma", tag).await;
+        let (name, text) = layers.last().unwrap();
+        assert!(name == "big.img" && text.len() == SIZE && text.starts_with(tag), "{name}: {}", text.len());
+    }
+
+    // A terminate goes before what another run had begun.
+    let id = cloud.started(&template, "true").await;
+    cloud.wire.set(Wire::Dark);
+    let image = cloud.save(json!({ "id": id, "tag": "never", "target_vm_id": template })).await;
+    let saves = world.config.data.join("saves");
+    let left = || std::fs::read_dir(&saves).unwrap().count();
+    eventually(SOON, "it to be written down", || async { if left() == 1 { Ok(()) } else { Err(left()) } })
+        .await;
+    agent.kill();
+    agent.spawn();
+    cloud.last_command("running").await;
+    cloud.call(Method::DELETE, "/api/v1/vm", Some(json!({ "id": id }))).await;
+    cloud.is(&id, "Terminated").await;
+    cloud.saved(&image, "error").await;
+    eventually(SOON, "nothing to be left", || async { if left() == 0 { Ok(()) } else { Err(left()) } }).await;
+    agent.kill();
+    end(world, tree).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_at_any_moment_of_a_saving_saves_the_vm_or_says_why_not_and_takes_no_more_back() {
+    let (world, tree, cloud) = prepare("save-any").await;
+    let mut agent = kill::agent(&world, "");
+    let template = cloud.push("sonoma", &[b"base"]).await;
+    let tags = async || {
+        let shown = cloud.call(Method::GET, &format!("/api/v1/registry/vm?id={template}"), None).await;
+        let versions = shown["body"]["versions"].as_array().cloned().unwrap_or_default();
+        versions.iter().map(|one| one["tag"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // The newest is taken back each time: the first must stay, however often that is begun.
+    let mut newest = "zero".to_owned();
+    let id = cloud.started(&template, "true").await;
+    let image = cloud.save(json!({ "id": id, "tag": newest, "target_vm_id": template })).await;
+    cloud.saved(&image, "done").await;
+    let mut done = 0;
+    for (round, pause) in [5, 40, 80, 130, 200].into_iter().enumerate() {
+        let id = cloud.started(&template, "echo built > tool.img").await;
+        let tag = format!("round-{round}");
+        let ask = json!({ "id": id, "tag": tag, "target_vm_id": template, "revert_before_push": true });
+        let image = cloud.save(ask).await;
+        // Not waiting for something: the moment of the kill is what varies.
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+        agent.kill();
+        agent.spawn();
+        let shown = eventually(SOON, "the saving to end", || async {
+            let path = format!("/api/v1/image?id={image}");
+            let shown = cloud.call(Method::GET, &path, None).await["body"].clone();
+            if shown["status"] == "pending" { Err(shown.to_string()) } else { Ok(shown) }
+        })
+        .await;
+        if shown["status"] == "done" {
+            newest = tag;
+            done += 1;
+            cloud.is(&id, "Terminated").await;
+        } else {
+            assert!(shown["error"]["Message"].as_str().is_some_and(|why| !why.is_empty()), "{shown}");
+            cloud.is(&id, "Error").await;
+            cloud.call(Method::DELETE, "/api/v1/vm", Some(json!({ "id": id }))).await;
+            cloud.is(&id, "Terminated").await;
+        }
+        assert_eq!(tags().await, ["v1", newest.as_str()], "after round {round}: {shown}");
+    }
+    assert!(done > 0, "none went on");
     agent.kill();
     end(world, tree).await;
 }

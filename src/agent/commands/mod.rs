@@ -2,7 +2,8 @@
 //!
 //! The controllers have each command until its end is noted, so nothing of it is kept here over a restart: it is told
 //! again, and what can be repeated is simply begun again; what cannot is begun only once the controllers have heard that it
-//! is here, so that they never tell it to another run of this agent.
+//! is here, so that they never tell it to another run of this agent. A saving whose VM was stopped for it is the exception:
+//! the next run names it by itself, and goes on with it (`saves.rs`).
 
 mod restart;
 mod save;
@@ -20,6 +21,7 @@ use tracing::{info, warn};
 pub(super) use update::Program;
 pub(super) use work::work;
 
+use super::driver::VmKey;
 use crate::{
     model::{CommandId, Progress},
     wire::{
@@ -125,6 +127,23 @@ impl Commands {
             self.work.notify_waiters();
         }
         new
+    }
+
+    /// Takes up one that an earlier run was in the middle of.
+    pub(super) fn resume(&self, id: CommandId, order: Order, script: Option<ScriptResult>) {
+        self.take(vec![Command { id: id.clone(), order }]);
+        if let Some(script) = script {
+            self.script(&id, script);
+        }
+    }
+
+    /// Whether a VM is being saved, or is to be: stopped, it has not vanished then.
+    pub(super) fn saves(&self, vm: &VmKey) -> bool {
+        let of = |held: &Held| match &held.order {
+            Order::Save(order) => order.instance == vm.instance && order.attempt == vm.attempt,
+            _ => false,
+        };
+        self.lock().all.values().any(|held| of(held) && held.state != CommandState::Failed)
     }
 
     /// The controllers have no use for these any more: over, canceled or never heard of.

@@ -14,6 +14,7 @@ use crate::{
         driver::{ScriptSpec, VmKey},
         join::with_causes,
         node::Node,
+        saves::Saving,
         settle::{One, ended},
     },
     client::{
@@ -47,7 +48,16 @@ const FILES: usize = 4096;
 pub(super) async fn save(node: &Arc<Node>, id: &CommandId, order: &SaveVm) -> Result<(), String> {
     let vm = Seized::take(node, VmKey { instance: order.instance.clone(), attempt: order.attempt }).await?;
     let one = One::new(node.clone(), vm.key.clone());
-    run_script(node, id, order, &vm).await?;
+    // Of an earlier run that came as far as the stop; the script has run then.
+    let mut saving = match node.saves.of(&vm.key).filter(|saving| saving.id == *id) {
+        Some(saving) => saving,
+        None => {
+            let script = run_script(node, id, order, &vm).await?;
+            let saving = Saving::new(id.clone(), order.clone(), script);
+            node.saves.put(&saving).map_err(unwritten)?;
+            saving
+        }
+    };
     let stopped = tokio::time::timeout(STOP, vm.unless_unwanted(node.driver.stop(&vm.key))).await;
     let pushed = match stopped {
         Ok(stopped) => match stopped? {
@@ -56,7 +66,7 @@ pub(super) async fn save(node: &Arc<Node>, id: &CommandId, order: &SaveVm) -> Re
                     // Said here, so that its end is none that nobody had asked for.
                     vm.info = vm.info.take().map(|info| ended(info, "stopped"));
                 });
-                vm.unless_unwanted(push(node, id, order, &vm.key)).await?
+                vm.unless_unwanted(push(node, &mut saving, &vm.key)).await?
             }
             Err(error) => Err(format!("the VM could not be stopped: {}", with_causes(&error))),
         },
@@ -72,15 +82,21 @@ pub(super) async fn save(node: &Arc<Node>, id: &CommandId, order: &SaveVm) -> Re
         Err(why) => {
             let why = format!("its image could not be saved: {why}");
             one.fail(why.clone(), Left::Stopped).await;
+            node.saves.forget(&vm.key);
             Err(why)
         }
     }
 }
 
 /// Runs the script that comes before; the VM is as it was when this fails.
-async fn run_script(node: &Arc<Node>, id: &CommandId, order: &SaveVm, vm: &Seized<'_>) -> Result<(), String> {
+async fn run_script(
+    node: &Arc<Node>,
+    id: &CommandId,
+    order: &SaveVm,
+    vm: &Seized<'_>,
+) -> Result<Option<ScriptResult>, String> {
     if order.script.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let body = BASE64_STANDARD
         .decode(order.script.as_bytes())
@@ -97,10 +113,11 @@ async fn run_script(node: &Arc<Node>, id: &CommandId, order: &SaveVm, vm: &Seize
         (false, 0) if result.errors.is_empty() => None,
         (false, code) => Some(format!("the script exited with code {code}")),
     };
-    node.commands.script(id, fitting(result));
+    let result = fitting(result);
+    node.commands.script(id, result.clone());
     match why {
         Some(why) if order.cancel_on_script_failure => Err(why),
-        _ => Ok(()),
+        _ => Ok(Some(result)),
     }
 }
 
@@ -115,6 +132,10 @@ fn fitting(mut result: ScriptResult) -> ScriptResult {
     result
 }
 
+fn unwritten(error: std::io::Error) -> String {
+    format!("the saving could not be written down: {error}")
+}
+
 /// A file that becomes a layer.
 struct File {
     name: String,
@@ -123,19 +144,25 @@ struct File {
     size: u64,
 }
 
-async fn push(node: &Arc<Node>, id: &CommandId, order: &SaveVm, key: &VmKey) -> Result<Digest, String> {
+async fn push(node: &Arc<Node>, saving: &mut Saving, key: &VmKey) -> Result<Digest, String> {
     let task = node.vms.task(key).ok_or("the VM is gone")?;
     let files = hashed(node.driver.files(key).await.map_err(|error| with_causes(&error))?).await?;
-    let oci = node.registry(&task.registry)?;
-    let base =
-        oci.image_manifest(&task.repository, &task.manifest).await.map_err(|error| with_causes(&error))?;
-    let manifest = manifest(&base, &files, &order.description)?;
+    let manifest = match &saving.manifest {
+        Some(manifest) => manifest.clone(),
+        None => {
+            let oci = node.registry(&task.registry)?;
+            let base = oci.image_manifest(&task.repository, &task.manifest).await;
+            let base = base.map_err(|error| with_causes(&error))?;
+            let manifest = manifest(&base, &files, &saving.order.description)?;
+            saving.manifest = Some(manifest.clone());
+            node.saves.put(saving).map_err(unwritten)?;
+            manifest
+        }
+    };
     let layers = node.cache.parts(&task.manifest).ok_or("its template is no longer on the disk")?;
 
-    let address = node.registry_address(&order.registry)?;
-    if let Some(revert) = &order.revert {
-        take_back(node, &address, revert).await?;
-    }
+    let address = node.registry_address(&saving.order.registry)?;
+    take_back(node, &address, saving).await?;
     // What the template has comes first: most of it is there already and is not sent.
     let mut sources: BTreeMap<Digest, Source> = BTreeMap::new();
     for (digest, size, path) in layers {
@@ -147,10 +174,11 @@ async fn push(node: &Arc<Node>, id: &CommandId, order: &SaveVm, key: &VmKey) -> 
     let calls = Calls::new(address).map_err(|error| error.to_string())?.with_login(node.login());
     let sources: Vec<Source> = sources.into_values().collect();
     let total = sources.iter().map(Source::size).fold(0, u64::saturating_add);
-    let told = Told::new(node.clone(), id.clone(), sources.len(), total);
+    let told = Told::new(node.clone(), saving.id.clone(), sources.len(), total);
     let job = Job {
         calls,
-        order: order.clone(),
+        order: saving.order.clone(),
+        folder: node.saves.folder(key),
         base: task.repository.clone(),
         sources,
         manifest: manifest.into(),
@@ -174,6 +202,8 @@ async fn push(node: &Arc<Node>, id: &CommandId, order: &SaveVm, key: &VmKey) -> 
 struct Job {
     calls: Calls,
     order: SaveVm,
+    /// Has what an earlier run has begun to send.
+    folder: PathBuf,
     base: RepositoryName,
     sources: Vec<Source>,
     manifest: Bytes,
@@ -182,7 +212,7 @@ struct Job {
 
 impl Job {
     async fn run(self) -> Result<Digest, String> {
-        let sessions = Sessions::open(None, "").map_err(|error| with_causes(&error))?;
+        let sessions = Sessions::open(Some(&self.folder), "push").map_err(|error| with_causes(&error))?;
         let push = Push {
             calls: &self.calls,
             repository: &self.order.repository,
@@ -245,7 +275,7 @@ async fn hashed(files: Vec<(String, PathBuf)>) -> Result<Vec<File>, String> {
 }
 
 /// The template's manifest with the VM's files as layers on top.
-fn manifest(base: &[u8], files: &[File], description: &str) -> Result<Vec<u8>, String> {
+fn manifest(base: &[u8], files: &[File], description: &str) -> Result<String, String> {
     let strange = |error: serde_json::Error| format!("the template's manifest is not understood: {error}");
     let read: Manifest = serde_json::from_slice(base).map_err(strange)?;
     let mut whole: Value = serde_json::from_slice(base).map_err(strange)?;
@@ -274,28 +304,39 @@ fn manifest(base: &[u8], files: &[File], description: &str) -> Result<Vec<u8>, S
     object.insert("layers".into(), json!(layers));
     object.insert("annotations".into(), json!(notes));
     object.remove("subject");
-    serde_json::to_vec(&whole).map_err(|error| error.to_string())
+    serde_json::to_string(&whole).map_err(|error| error.to_string())
 }
 
-/// Takes a version back and every later one. One that is not there takes nothing with it.
-async fn take_back(node: &Node, registry: &crate::config::BaseUrl, revert: &Revert) -> Result<(), String> {
+/// Takes a version back and every later one. One that is not there takes nothing with it. What is done of it is written
+/// down, for done twice it could take back more.
+async fn take_back(
+    node: &Node,
+    registry: &crate::config::BaseUrl,
+    saving: &mut Saving,
+) -> Result<(), String> {
+    let Some(revert) = saving.order.revert.clone() else { return Ok(()) };
     let client = Templates::new(registry.clone(), CALL).map_err(|error| error.to_string())?;
     let client = client.with_login(node.login());
     let found = client.show(&revert.template).await.map_err(|error| with_causes(&error))?;
     let versions = found.map(|template| template.versions).unwrap_or_default();
-    let there = |tag: &str| versions.iter().any(|version| version.tag == tag);
-    if versions.is_empty() || !revert.tag.is_empty() && !there(&revert.tag) {
-        return Ok(());
+    let newest = versions.iter().max_by_key(|version| version.number).map(|version| version.tag.clone());
+    let tag = if revert.tag.is_empty() { newest } else { Some(revert.tag.clone()) };
+    if let Some(tag) = tag.filter(|tag| versions.iter().any(|version| version.tag == *tag)) {
+        // The newest of now will be another one later.
+        saving.order.revert = Some(Revert { tag: tag.clone(), ..revert.clone() });
+        node.saves.put(saving).map_err(unwritten)?;
+        let ask = RevertTemplate {
+            id: Some(revert.template.to_string()),
+            tag: Some(tag),
+            ..RevertTemplate::default()
+        };
+        client
+            .revert(&ask)
+            .await
+            .map_err(|error| format!("the template could not be reverted: {}", with_causes(&error)))?;
     }
-    let ask = RevertTemplate {
-        id: Some(revert.template.to_string()),
-        tag: Some(revert.tag.clone()).filter(|tag| !tag.is_empty()),
-        ..RevertTemplate::default()
-    };
-    client
-        .revert(&ask)
-        .await
-        .map_err(|error| format!("the template could not be reverted: {}", with_causes(&error)))
+    saving.order.revert = None;
+    node.saves.put(saving).map_err(unwritten)
 }
 
 #[cfg(test)]
@@ -313,7 +354,7 @@ mod tests {
         let file =
             File { name: "disk.img".into(), path: PathBuf::new(), digest: Digest::of(b"new"), size: 3 };
         let made = manifest(base.to_string().as_bytes(), &[file], "with tools").unwrap();
-        let made: Value = serde_json::from_slice(&made).unwrap();
+        let made: Value = serde_json::from_str(&made).unwrap();
         assert_eq!((&made["config"], &made["layers"][0]), (&base["config"], &base["layers"][0]));
         assert_eq!(made["layers"][1]["annotations"]["org.opencontainers.image.title"], "disk.img");
         assert_eq!(
