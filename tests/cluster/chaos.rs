@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
+    alone,
     support::{
         api::Api,
         cloud::{Cloud, Plan, ids},
@@ -20,7 +21,6 @@ use crate::{
         seed,
         vms::Vms,
     },
-    turn,
 };
 
 /// Things that go wrong, one after the other.
@@ -36,7 +36,7 @@ const SETTLED: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_dies_no_start_is_lost_doubled_or_left_waiting() {
-    let _turn = turn().await;
+    let _turn = alone().await;
     let mut chance = seed::chance();
     let timeouts = "[timeouts]\nnode_active = \"3s\"\ninstance_active = \"3s\"\npoll = \"1s\"\nclaim = \"1s\"\n\
                     instance_visible = \"10m\"\n";

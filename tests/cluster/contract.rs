@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use switchyard::clock;
 
 use crate::{
+    alone,
     support::{
         api::{Answer, Api},
         cloud::{Cloud, Plan, SOON, ids},
@@ -18,7 +19,6 @@ use crate::{
         scale::scaled,
         shape::{self, Field},
     },
-    turn,
 };
 
 /// What has to be answered.
@@ -521,7 +521,7 @@ fn fault(expect: &Expect, answer: &Answer) -> Option<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_contract_holds_at_one_controller_and_at_three_that_die_in_turn() {
-    let _turn = turn().await;
+    let _turn = alone().await;
     let timeouts = "[timeouts]\nnode_active = \"30s\"\ninstance_active = \"30s\"\n";
     let plan = Plan { controllers: 3, agents: 1, controller: timeouts.into(), ..Plan::default() };
     let mut cloud = Cloud::start("contract", &plan).await;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 
 use crate::{
+    alone,
     support::{
         cloud::{Cloud, Plan, SOON, ids},
         image::Image,
@@ -12,7 +13,6 @@ use crate::{
         scale::scaled,
         vms::Vms,
     },
-    turn,
 };
 
 /// Calls of one run; four times as many at full size.
@@ -26,7 +26,7 @@ const EVERY: usize = 24;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_controller_dies_under_load_and_no_start_is_lost_or_doubled() {
-    let _turn = turn().await;
+    let _turn = alone().await;
     let plan = Plan {
         capacity: scaled(60, 240),
         // What has ended stays in the list to the end of the scenario, so that it can be counted.

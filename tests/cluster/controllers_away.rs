@@ -9,6 +9,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
+    alone,
     support::{
         cloud::{Cloud, Plan, SOON},
         eventually::eventually,
@@ -17,7 +18,6 @@ use crate::{
         scale::scaled,
         vms::Vms,
     },
-    turn,
 };
 
 const AGENTS: usize = 4;
@@ -31,7 +31,7 @@ fn timeouts() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn none_of_two_hundred_instances_is_failed_while_every_controller_is_away() {
-    let _turn = turn().await;
+    let _turn = alone().await;
     lives::check();
     let capacity = (INSTANCES / AGENTS) as u32;
     let plan = Plan { agents: AGENTS, capacity, controller: timeouts(), ..Plan::default() };

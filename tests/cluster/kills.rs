@@ -14,6 +14,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use tokio::task::JoinSet;
 
 use crate::{
+    alone,
     support::{
         api::Api,
         artifact::{Artifact, read_all, record_publish, record_read},
@@ -24,7 +25,6 @@ use crate::{
         scale::scaled,
         seed,
     },
-    turn,
 };
 
 /// Kills, one or two at once.
@@ -68,7 +68,7 @@ impl Shared {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_is_killed_during_pushes_history_holds() {
-    let _turn = turn().await;
+    let _turn = alone().await;
     let mut chance = seed::chance();
     let mut cloud = Registries::start("kills", Plan::spread()).await;
     let shared = Shared { history: History::begin(), tags: Arc::default(), stopped: Arc::default() };

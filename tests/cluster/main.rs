@@ -1,9 +1,9 @@
 //! The whole cloud as real processes, and what its users see when a part of it dies: one test per promise, by
 //! causing what the promise is about.
 //!
-//! Scenarios take turns: each one loads the machine as it likes, and none of them slows another one down. They
-//! print nothing when they pass; when one fails, the ends of all logs of its processes are shown, and
-//! `SWITCHYARD_TEST_KEEP=1` keeps its directory.
+//! Scenarios take turns, two at a time; those that load the machine have it to themselves. They print nothing when
+//! they pass; when one fails, the ends of all logs of its processes are shown, and `SWITCHYARD_TEST_KEEP=1` keeps its
+//! directory.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -63,10 +63,19 @@ mod tools;
 mod whole_path;
 mod writer_dies;
 
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Waits for the machine; hold it to the end of the scenario.
-async fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+/// Scenarios that may run at once: they mostly wait, for timeouts and for servers that start.
+const AT_ONCE: u32 = 2;
+
+static PLACES: Semaphore = Semaphore::const_new(AT_ONCE as usize);
+
+/// Waits for a place on the machine; hold it to the end of the scenario.
+async fn turn() -> SemaphorePermit<'static> {
+    PLACES.acquire().await.expect("it is never closed")
+}
+
+/// Waits for the machine, for a scenario that loads all of it.
+async fn alone() -> SemaphorePermit<'static> {
+    PLACES.acquire_many(AT_ONCE).await.expect("it is never closed")
 }

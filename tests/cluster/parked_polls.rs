@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::{
+    alone,
     support::{
         api::{Answer, Api},
         cloud::{Cloud, Plan, SOON, Server},
@@ -21,7 +22,6 @@ use crate::{
         scale::scaled,
         scrape,
     },
-    turn,
 };
 
 /// Agents, each with one poll at a time.
@@ -123,7 +123,7 @@ fn takes(cloud: &Cloud) -> (usize, usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parked_polls_outlive_the_controller_that_they_were_parked_at() {
-    let _turn = turn().await;
+    let _turn = alone().await;
     let plan = Plan { agents: 0, controller: SETTINGS.into(), service: SERVICE.into(), ..Plan::default() };
     let mut cloud = Cloud::start("polls", &plan).await;
     let (before, unused) = takes(&cloud);

@@ -51,17 +51,8 @@ impl Kind {
         dir: &Path,
         faults: &Arc<Faults>,
     ) -> Result<Arc<dyn Content>, OpenError> {
-        let settings = DiskSettings {
-            path: dir.to_owned(),
-            shared: self == Self::Shared,
-            name: name.into(),
-            reserve: 0,
-            upload_idle: Duration::from_secs(3600),
-            uploads: 8,
-            upload_age: Duration::from_secs(7 * 24 * 3600),
-            uploads_per_client: None,
-            verify_every: Duration::from_secs(3600),
-        };
+        let shared = self == Self::Shared;
+        let settings = DiskSettings { shared, name: name.into(), ..DiskSettings::at(dir) };
         Ok(Arc::new(Disk::open_faulty(settings, faults).await?))
     }
 }

@@ -11,24 +11,10 @@ use crate::{
     supervise::Tree,
 };
 
-fn settings(dir: &std::path::Path) -> disk::DiskSettings {
-    disk::DiskSettings {
-        path: dir.to_owned(),
-        shared: false,
-        name: "r1".into(),
-        reserve: 0,
-        upload_idle: std::time::Duration::from_secs(60),
-        uploads: 4,
-        upload_age: std::time::Duration::from_secs(7 * 24 * 3600),
-        uploads_per_client: None,
-        verify_every: std::time::Duration::from_secs(3600),
-    }
-}
-
 /// A writer's repositories in this directory; the tree holds its journal.
 async fn repositories(dir: &std::path::Path) -> (Repositories, Tree) {
     let tree = Tree::new();
-    let content: Arc<dyn Content> = Arc::new(disk::Disk::open(settings(dir)).await.unwrap());
+    let content: Arc<dyn Content> = Arc::new(disk::Disk::open(disk::DiskSettings::at(dir)).await.unwrap());
     let (log, writer) = (Log::in_memory().unwrap(), Writer::new(Default::default(), Writes::Taken));
     let journal = Journal::open(content.clone(), log, writer, Opening::Writer("r1"), &tree.handle()).await;
     (Repositories::new(content, journal.unwrap()), tree)

@@ -145,6 +145,22 @@ pub struct DiskSettings {
 }
 
 impl DiskSettings {
+    /// Of a directory that this registry has to itself, as tests have it where they say nothing else.
+    #[cfg(test)]
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            shared: false,
+            name: "r1".into(),
+            reserve: 0,
+            upload_idle: Duration::from_secs(3600),
+            upload_age: Duration::from_secs(7 * 24 * 3600),
+            uploads: 8,
+            uploads_per_client: None,
+            verify_every: Duration::from_secs(3600),
+        }
+    }
+
     /// As a registry's config says.
     pub fn of(config: &Registry) -> Self {
         let (path, shared) = match &config.storage {

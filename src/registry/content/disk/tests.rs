@@ -19,18 +19,7 @@ use crate::{
 const HOUR: Duration = Duration::from_secs(3600);
 
 async fn open_with(dir: &Path, reserve: u64, upload_idle: Duration) -> Disk {
-    let settings = DiskSettings {
-        path: dir.to_owned(),
-        shared: false,
-        name: "r1".into(),
-        reserve,
-        upload_idle,
-        uploads: 8,
-        upload_age: Duration::from_secs(7 * 24 * 3600),
-        uploads_per_client: None,
-        verify_every: Duration::from_secs(3600),
-    };
-    Disk::open(settings).await.unwrap()
+    Disk::open(DiskSettings { reserve, upload_idle, ..DiskSettings::at(dir) }).await.unwrap()
 }
 
 async fn open(dir: &Path) -> Disk {

@@ -18,17 +18,7 @@ async fn disk(dir: &std::path::Path) -> Arc<dyn Content> {
 }
 
 fn settings(dir: &std::path::Path) -> DiskSettings {
-    DiskSettings {
-        path: dir.join("content"),
-        shared: false,
-        name: "r1".into(),
-        reserve: 0,
-        upload_idle: std::time::Duration::from_secs(60),
-        uploads: 4,
-        upload_age: std::time::Duration::from_secs(7 * 24 * 3600),
-        uploads_per_client: None,
-        verify_every: std::time::Duration::from_secs(3600),
-    }
+    DiskSettings::at(dir.join("content"))
 }
 
 /// A journal in this directory, until the tree is shut down.
