@@ -116,6 +116,9 @@ pub(super) fn received(ctx: &mut Ctx, status: u16, fields: &Fields<'_>) -> Optio
     if is_of_another_time(ctx, status, fields) {
         return Some(Event::OtherTime);
     }
+    if status == 503 && fields.text(headers::NOT_DONE).is_some() {
+        return Some(Event::NotDone(status));
+    }
     // Nothing is known by positions, so there is nothing to take in.
     let follow = ctx.service()?.follow.clone();
     let position = |name: &str| -> Option<Position> { fields.text(name)?.parse().ok() };
@@ -232,6 +235,14 @@ pub(super) fn failed(ctx: &mut Ctx, event: Event, body_at_hand: bool, metrics: &
         Event::OtherTime => {
             ctx.tried.unsent(current.place);
             "other-time"
+        }
+        Event::NotDone(_) => {
+            // As if it could not be connected to; its probe will say the same.
+            ctx.tried.unsent(current.place);
+            ctx.tried.refused(current.place);
+            ctx.sends = ctx.sends.saturating_sub(1);
+            upstream.prober.nudge();
+            "not-done"
         }
     };
     let by_key = (ctx.route.creates && current.keyed).then_some(SUPPORTS_IDEMPOTENCY);

@@ -24,6 +24,8 @@ pub const CLIENT_CERT: &str = "ssl-client-cert";
 pub const SIGNATURE: &str = "switchyard-signature";
 /// The server's time, in seconds since 1970, with an answer to a signature of another time.
 pub const TIME: &str = "switchyard-time";
+/// With a 503: nothing was done, so another server may be asked at once, whatever was asked; why, in a word (`starting`).
+pub const NOT_DONE: &str = "switchyard-not-done";
 /// On every answer of a proxy's admin listener: the version of its API. Whoever was asked without it is something else.
 pub const ADMIN: &str = "switchyard-admin";
 /// Who answers for the request: proxy-made error answers carry it, upstream answers do not.

@@ -2,6 +2,10 @@
 
 use std::{
     net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -171,6 +175,46 @@ fn of_upstreams_that_start_anew_together_the_one_that_is_ready_answers() {
         assert_eq!((answer.status(), answer.text().as_str()), (200, "ready"));
     }
     assert!(starting.count() > 0, "both were asked");
+}
+
+/// A controller of ours that is not ready yet, as its verdict does not say.
+const STARTING: &str =
+    "HTTP/1.1 503 Soon\r\nRetry-After: 1\r\nSwitchyard-Not-Done: starting\r\nContent-Length: 4\r\n\r\nsoon";
+
+#[test]
+fn what_a_controller_that_starts_has_not_done_another_one_does() {
+    let (starting, ready) = (Upstream::start(|_| STARTING.into()), Upstream::start(|_| ok("done")));
+    let front = Front::controllers(&[starting.address, ready.address]);
+    // Nothing of this may be sent again by itself.
+    for _ in 0..6 {
+        let answer = front.ask(&with_body("DELETE", "/api/v1/group", "", "{}"));
+        assert_eq!((answer.status(), answer.text().as_str()), (200, "done"));
+    }
+    assert!(starting.count() > 0, "it was asked");
+    assert_eq!(ready.count(), 6);
+    assert!(front.metrics().contains("why=\"not-done\""), "{}", front.metrics());
+}
+
+#[test]
+fn a_controller_that_starts_is_waited_for_and_not_for_ever() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let upstream = Upstream::start(move |_| match count.fetch_add(1, Ordering::Relaxed) {
+        0 => STARTING.into(),
+        _ => ok("done"),
+    });
+    let front = Front::controllers(&[upstream.address]);
+    let answer = front.ask(&with_body("DELETE", "/api/v1/group", "", "{}"));
+    assert_eq!((answer.status(), answer.text().as_str()), (200, "done"));
+
+    // Its probes say that it is well, so it is asked each time that the hold looks.
+    let upstream = Upstream::start(|_| STARTING.into());
+    let mut config = front::config(Kind::Controller, &[upstream.address]);
+    config.services[0].hold.write = Duration::from_millis(400);
+    let front = Front::start(config);
+    let answer = front.ask(&with_body("DELETE", "/api/v1/group", "", "{}"));
+    assert_eq!(answer.status(), 503, "{}", answer.text());
+    assert!((2..20).contains(&upstream.count()), "{} times", upstream.count());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{panic::AssertUnwindSafe, time::Duration};
 use axum::{
     body::Body,
     extract::{MatchedPath, Request, State},
-    http::{Method, Response, StatusCode},
+    http::{HeaderValue, Method, Response, StatusCode},
     middleware::Next,
     response::IntoResponse,
 };
@@ -72,8 +72,11 @@ pub(super) async fn admit(State(api): State<Api>, request: Request, next: Next) 
         return refuse(&api, "busy", request, "too many requests at once").await;
     };
     if !api.app.health.loaded() {
-        return refuse(&api, "not_ready", request, "this controller is starting: its cache is not loaded")
-            .await;
+        let why = "this controller is starting: its cache is not loaded";
+        let mut refused = refuse(&api, "not_ready", request, why).await;
+        // So that a proxy asks another one, whatever this is.
+        refused.headers_mut().insert(headers::NOT_DONE, HeaderValue::from_static("starting"));
+        return refused;
     }
     next.run(request).await
 }

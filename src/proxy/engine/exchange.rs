@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     clock,
+    config::proxy::Kind,
     proxy::{
         self, Head, Mover, NoNext,
         answer::Answer,
@@ -36,6 +37,7 @@ use crate::{
         record,
         retry::{Event, Verdict, What},
         room::Occupied,
+        snapshot::Service,
         transfers::{self, Direction, Listed},
     },
 };
@@ -235,9 +237,10 @@ impl Exchange {
     async fn forward(&mut self, worker: &Worker, client: &mut Client, head: Vec<u8>) -> After {
         let route = self.ctx.route;
         let meter = self.ctx.service().and_then(|service| forward::meter(route, Way::Up, service.timeouts));
-        // What is signed may have to be signed again.
-        let signs = self.ctx.service().is_some_and(|service| service.sign.is_some());
-        let keep = route.repeatable || route.creates || signs;
+        // What is signed may have to be signed again, and a controller may not be ready yet.
+        let again = |service: &Service| service.sign.is_some() || service.kind == Kind::Controller;
+        let keep =
+            route.repeatable || route.creates || self.ctx.service().is_some_and(|service| again(service));
         let mut body = Pump::request(head, self.framing, keep, self.ctx.body_cap());
         body.measure(meter);
         let after = loop {

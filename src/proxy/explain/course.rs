@@ -4,6 +4,7 @@ use ::http::Method;
 
 use super::choice::{Scene, millis};
 use crate::{
+    config::proxy::Kind,
     proxy::{
         classify::{Needs, Pace},
         forward,
@@ -52,6 +53,9 @@ fn failures(scene: &Scene<'_>, keyed: bool, other: bool) -> Vec<Failure> {
     if let Some(status) = service.retry_status.first() {
         events.push(("the answer is one of `retry_status`", Event::BadStatus(*status)));
     }
+    if service.kind == Kind::Controller {
+        events.push(("a controller says that it is not ready and has done nothing", Event::NotDone(503)));
+    }
     if fresh {
         events.push(("the answer is older than what is needed", Event::Behind));
         events.push(("a registry that may lack it says that it does not have it", Event::NotHere));
@@ -82,6 +86,9 @@ fn then(verdict: Verdict, other: bool) -> String {
     match verdict {
         Verdict::Again(retry::Because::ConnectFailed) => {
             "another upstream is tried; without one it is held, for nothing was sent".into()
+        }
+        Verdict::Again(retry::Because::NotDone) => {
+            "another upstream is tried; without one it is held, for nothing was done".into()
         }
         Verdict::Again(retry::Because::BrokeOff) => {
             "the rest is fetched from another upstream; without one the client's connection is cut".into()

@@ -32,7 +32,8 @@ pub(super) fn event(event: Event, class: RouteClass) -> Option<Failure> {
         | Event::BlobBrokeOff
         | Event::Behind
         | Event::NotHere
-        | Event::OtherTime => None,
+        | Event::OtherTime
+        | Event::NotDone(_) => None,
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Event {
     NotHere,
     /// The upstream's clock is another, so it did not believe the signature's time, and has done nothing.
     OtherTime,
+    /// A server of ours says with this status that it has done nothing, for it is not ready.
+    NotDone(u16),
 }
 
 impl Event {
@@ -143,6 +145,8 @@ pub enum Because {
     BrokeOff,
     /// It is signed with the time of the upstream now.
     OtherTime,
+    /// The upstream was not ready and has done nothing.
+    NotDone,
 }
 
 impl Because {
@@ -163,6 +167,7 @@ impl Because {
             Self::NotHere => "not-here",
             Self::BrokeOff => "broke-off",
             Self::OtherTime => "other-time",
+            Self::NotDone => "not-done",
         }
     }
 }
@@ -200,7 +205,9 @@ pub fn verdict(case: &Case) -> Verdict {
         Event::NotHere => Verdict::Refuse,
         // Nothing was done there, whatever the route is.
         Event::OtherTime if may_send => Verdict::Again(Because::OtherTime),
-        Event::OtherTime => Verdict::PassOn,
+        // Whoever is ready is asked, and waited for as if there had been no connection: hold and deadline end that.
+        Event::NotDone(_) if may_send => Verdict::Again(Because::NotDone),
+        Event::OtherTime | Event::NotDone(_) => Verdict::PassOn,
     }
 }
 

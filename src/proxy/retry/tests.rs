@@ -3,7 +3,7 @@ use ::http::Method;
 use super::*;
 use crate::{config::proxy::Kind, proxy::classify};
 
-const EVENTS: [Event; 10] = [
+const EVENTS: [Event; 11] = [
     Event::ConnectFailed,
     Event::NoAnswer(What::Closed),
     Event::NoAnswer(What::TimedOut),
@@ -14,6 +14,7 @@ const EVENTS: [Event; 10] = [
     Event::Behind,
     Event::NotHere,
     Event::OtherTime,
+    Event::NotDone(503),
 ];
 
 /// Every combination there is, over routes of every sort.
@@ -61,7 +62,7 @@ fn nothing_that_may_have_run_is_sent_again_unless_repeatable_or_keyed() {
         if event != Event::ConnectFailed && matches!(verdict(&case), Verdict::Again(_)) {
             // What was answered with "not here" has run and found nothing; only what looks is asked elsewhere.
             let looked = event == Event::NotHere && !changes(case.route);
-            let undone = looked || event == Event::OtherTime;
+            let undone = looked || matches!(event, Event::OtherTime | Event::NotDone(_));
             assert!(case.route.repeatable || (case.route.creates && case.keyed) || undone, "{case:?}");
         }
     }
