@@ -1,11 +1,11 @@
 //! What this node is and has. Numbers that never stand still are rounded: the controllers write a node's
 //! record when it changed, and it must not change with every heartbeat.
 
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 use super::driver::DriverFacts;
 use crate::{
-    model::{Arch, OURS},
+    model::{Arch, LayerId, OURS},
     wire::{agent::NodeFacts, command::KNOWN, node::NodeTemplate},
 };
 
@@ -39,6 +39,8 @@ pub(super) struct Own {
     pub(super) used: u64,
     /// Sorted.
     pub(super) templates: Vec<NodeTemplate>,
+    /// The largest.
+    pub(super) layers: BTreeMap<LayerId, u64>,
 }
 
 /// Puts the facts together.
@@ -60,6 +62,7 @@ pub(super) fn facts(driver: DriverFacts, data: &Path, own: Own) -> NodeFacts {
         disk_free: space.free / SPACE * SPACE,
         disk_used: own.used,
         templates: own.templates,
+        layers: own.layers,
         cpu_util: rounded(load() / f64::from(cpus)),
         usb_devices: driver.usb_devices,
         commands: KNOWN.map(str::to_owned).to_vec(),
@@ -146,7 +149,8 @@ mod tests {
             usb_devices: Vec::new(),
         };
         let dir = tempfile::tempdir().unwrap();
-        let facts = facts(driver, dir.path(), Own { used: 5, templates: Vec::new() });
+        let facts =
+            facts(driver, dir.path(), Own { used: 5, templates: Vec::new(), layers: BTreeMap::new() });
         assert!(facts.cpu_count > 0 && facts.memory > 0 && facts.disk_size > 0);
         assert_eq!((facts.runs, facts.disk_used), (vec![Arch::Arm64], 5));
     }

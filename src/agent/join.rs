@@ -89,7 +89,7 @@ pub async fn join(config: &agent::Agent) -> Result<Joining, AgentError> {
     let agent::Driver::Process(settings) = &config.driver;
     let driver = Process::open(settings.clone(), home.join("vms"), tree.handle())?;
     let cache = Cache::open(home.join("cache"), config.reserve)?;
-    let own = Own { used: cache.used(), templates: cache.list() };
+    let own = Own { used: cache.used(), templates: cache.list(), layers: cache.layers() };
     let wish = wish(config);
     let facts = facts::facts(driver.facts(), &config.data, own);
     api.join(&Join { node_id: identity.node_id.clone(), wish: wish.clone(), facts }).await?;

@@ -113,7 +113,7 @@ impl Node {
 
     /// What this node is right now.
     pub(super) fn facts(&self) -> NodeFacts {
-        let own = Own { used: self.cache.used(), templates: self.cache.list() };
+        let own = Own { used: self.cache.used(), templates: self.cache.list(), layers: self.cache.layers() };
         facts::facts(self.driver.facts(), &self.config.data, own)
     }
 

@@ -3,6 +3,7 @@
 
 mod ids;
 mod digest;
+mod layer;
 mod timestamp;
 mod trace;
 mod position;
@@ -19,6 +20,7 @@ pub use ids::{
     RepositoryName, RequestId, ServiceName, StartId, Tag, TemplateId, UpstreamName, ZoneName,
 };
 pub use instance::{Attempt, InstanceState, Progress};
+pub use layer::{LayerId, NoLayerId};
 pub use mac::{MacAddress, MacError, MacRange};
 pub use node::{Arch, NodeState};
 pub use position::{Mark, MarkError, Position, PositionError};

@@ -2,6 +2,8 @@
 //!
 //! Every call is idempotent: the agent repeats it until it has an answer. Errors are the vendor envelope.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -14,8 +16,11 @@ use super::{
     vm::VmInfo,
 };
 use crate::model::{
-    Arch, Attempt, CommandId, Digest, InstanceId, NodeId, Progress, RepositoryName, TemplateId,
+    Arch, Attempt, CommandId, Digest, InstanceId, LayerId, NodeId, Progress, RepositoryName, TemplateId,
 };
+
+/// Layers that a node tells of, at most.
+pub const LAYERS: usize = 100;
 
 /// `POST /switchyard/v1/join`: makes or renews a node's record. Answer: [`Joined`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,6 +87,9 @@ pub struct NodeFacts {
     pub disk_used: u64,
     /// Templates on its disk, sorted.
     pub templates: Vec<NodeTemplate>,
+    /// The largest layers on its disk and their sizes, at most [`LAYERS`]: what a template shares with them is not fetched.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub layers: BTreeMap<LayerId, u64>,
     /// 0 to 1.
     pub cpu_util: f64,
     /// 0 to 1.

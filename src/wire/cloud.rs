@@ -142,6 +142,10 @@ pub struct QueuePlace {
     pub aged_priority: f64,
 }
 
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
 /// A node, and why it does not take an instance.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
@@ -159,6 +163,9 @@ pub struct NodeWhy {
     pub why: String,
     /// It has the template on its disk.
     pub has_template: bool,
+    /// Bytes of the template's layers that are on its disk; left out when none are known to be.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub layers_there: u64,
     /// It has given this instance back before.
     pub gave_back: bool,
 }

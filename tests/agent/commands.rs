@@ -219,6 +219,7 @@ async fn an_agent_installs_a_newer_one_and_goes_on_as_that_when_its_last_vm_has_
     let second = cloud.run(json!({ "vmid": template })).await;
     let shown = cloud.is(&second, "Scheduling").await;
     assert!(shown["message"].as_str().unwrap().contains("being replaced"), "{shown}");
+    cloud.node_is("the node to say so", |node| node["state"] == "Updating").await;
     let began = || std::fs::read_to_string(world.place.path("began")).unwrap();
     assert_eq!(began(), "old\n");
     cloud.call(Method::DELETE, "/api/v1/vm", Some(json!({ "id": first }))).await;

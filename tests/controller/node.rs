@@ -1,9 +1,11 @@
 //! A node that exists only as its side of the agent's protocol, spoken over HTTP.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use switchyard::{
-    model::{Arch, Attempt, CommandId, InstanceId, NodeId, Progress, Timestamp},
+    model::{Arch, Attempt, CommandId, InstanceId, LayerId, NodeId, Progress, Timestamp},
     wire::{
         agent::{
             Claim, GiveBack, Granted, Heard, Heartbeat, Join, Joined, Leave, NodeFacts, NodeWish, Report,
@@ -31,6 +33,8 @@ pub(crate) struct Node {
     pub(crate) session: String,
     pub(crate) capacity: u32,
     pub(crate) groups: Vec<String>,
+    /// The layers on its disk.
+    pub(crate) layers: BTreeMap<LayerId, u64>,
     /// The USB devices on it.
     pub(crate) usb_devices: Vec<String>,
     /// The commands that its agent knows.
@@ -47,6 +51,7 @@ impl Node {
             session,
             capacity: 2,
             groups: Vec::new(),
+            layers: BTreeMap::new(),
             usb_devices: Vec::new(),
             commands: KNOWN.map(str::to_owned).to_vec(),
         }
@@ -77,6 +82,7 @@ impl Node {
             disk_free: 400_000_000_000,
             disk_used: 21_000_000_000,
             templates: vec![NodeTemplate { uuid: "c0ffee11".into(), name: "old".into(), tag: "base".into() }],
+            layers: self.layers.clone(),
             cpu_util: 0.0,
             ram_util: 1.0,
             usb_devices: self.usb_devices.clone(),

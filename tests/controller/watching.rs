@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use switchyard::wire::agent::VmPhase;
+use switchyard::{
+    model::{Digest, LayerId},
+    wire::agent::VmPhase,
+};
 
 use crate::{
     cloud::{Cloud, PATIENCE, Plan},
-    node::Node,
+    node::{Node, parked},
     support::{
         api::Api,
         cloud::{Front, Plan as ProxyPlan, proxy},
@@ -206,6 +209,42 @@ async fn what_waits_is_told_which_node_refuses_it_and_who_comes_first() {
     assert_eq!(runs["node_id"], "n-full");
     assert!(api.get("/switchyard/v1/instances/i-9/why").await.is_clean(404));
     assert!(api.get("/switchyard/v1/instances/%20/why").await.is_clean(404));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_goes_to_the_node_that_has_most_of_its_layers_and_why_says_so() {
+    let cloud = Cloud::start().await;
+    let api = cloud.api();
+    let (sonoma, ventura) = (cloud.template("sonoma", "v1").await, cloud.template("ventura", "v1").await);
+    let layers = [(LayerId::of(&Digest::of(b"sonoma v1")), 10 << 30)].into();
+    let has = Node { layers, ..Node::new(api, "n-has") };
+    let roomy = Node { capacity: 10, ..Node::new(api, "n-roomy") };
+    for node in [&has, &roomy] {
+        node.join().await;
+        node.beat(Vec::new()).await;
+    }
+    let started = async {
+        parked(api, 2).await;
+        cloud.instance(&sonoma).await
+    };
+    let (here, there, first) = tokio::join!(has.poll(1, 5), roomy.poll(1, 1), started);
+    let task = here.start.unwrap_or_else(|| panic!("it went to {there:?}"));
+    assert_eq!((task.instance.as_str(), there.start), (first.as_str(), None));
+    has.run(&task).await;
+
+    // What comes a moment later goes before, where its layers are.
+    let other = cloud.instance(&ventura).await;
+    let second = cloud.instance(&sonoma).await;
+    let why = page(api, &format!("instances/{second}/why")).await;
+    let told = |id: &str| {
+        let all = why["nodes"].as_array().unwrap();
+        all.iter().find(|node| node["node_id"] == id).unwrap_or_else(|| panic!("{why}"))["layers_there"]
+            .clone()
+    };
+    assert_eq!((told("n-has"), told("n-roomy")), (json!(10_u64 << 30), Value::Null), "{why}");
+    assert_eq!(has.offered().await.instance.as_str(), second);
+    assert_eq!(roomy.offered().await.instance.as_str(), other);
     cloud.stop().await;
 }
 

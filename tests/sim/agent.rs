@@ -258,6 +258,7 @@ fn facts() -> NodeFacts {
         disk_free: 50 << 30,
         disk_used: 0,
         templates: Vec::new(),
+        layers: Default::default(),
         cpu_util: 0.1,
         ram_util: 0.1,
         usb_devices: Vec::new(),

@@ -132,5 +132,6 @@ fn resolved() -> Resolved {
         version: 0,
         manifest: Digest::of(b"manifest"),
         arch: Some(Arch::Arm64),
+        layers: Vec::new(),
     }
 }

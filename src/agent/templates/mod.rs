@@ -36,8 +36,8 @@ use super::{
 use crate::{
     clock,
     config::agent::Reserve,
-    model::{Digest, TemplateId, Timestamp},
-    wire::{command::PullTemplate, node::NodeTemplate},
+    model::{Digest, LayerId, TemplateId, Timestamp},
+    wire::{agent::LAYERS, command::PullTemplate, node::NodeTemplate},
 };
 
 /// A download that nobody has gone on with for so long is thrown away at start.
@@ -168,6 +168,15 @@ impl Cache {
         };
         let list: BTreeSet<NodeTemplate> = state.kept.values().map(tell).collect();
         list.into_iter().collect()
+    }
+
+    /// The largest layers of templates here, and their sizes.
+    pub(super) fn layers(&self) -> BTreeMap<LayerId, u64> {
+        let state = self.state();
+        let all: BTreeSet<Layer> = state.kept.values().flat_map(|kept| kept.layers.iter().copied()).collect();
+        let mut all: Vec<_> = all.iter().map(|layer| (layer.size, LayerId::of(&layer.digest))).collect();
+        all.sort_by(|a, b| b.cmp(a));
+        all.into_iter().take(LAYERS).map(|(size, id)| (id, size)).collect()
     }
 
     /// Bytes they take, a shared layer once.

@@ -1,5 +1,7 @@
 //! `switchyard vm list`, `show` and `why`.
 
+use indicatif::HumanBytes;
+
 use super::{Failure, Printer};
 use crate::{
     cli::{
@@ -137,11 +139,12 @@ fn told(why: &cloud::Why) -> String {
     }
     if !why.nodes.is_empty() {
         let row = |node: &cloud::NodeWhy| {
-            let template = if node.has_template { "there" } else { "-" };
-            (
-                [node.node_id.clone(), or_dash(&node.node_name), template.to_owned(), node.why.clone()],
-                Vec::new(),
-            )
+            let template = match (node.has_template, node.layers_there) {
+                (true, _) => "there".to_owned(),
+                (false, 0) => "-".to_owned(),
+                (false, bytes) => format!("{} of it", HumanBytes(bytes)),
+            };
+            ([node.node_id.clone(), or_dash(&node.node_name), template, node.why.clone()], Vec::new())
         };
         let rows: Vec<_> = why.nodes.iter().map(row).collect();
         lines.push(String::new());

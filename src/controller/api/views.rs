@@ -191,6 +191,7 @@ mod tests {
                 version: 1,
                 manifest: Digest::of(b"x"),
                 arch: Some(Arch::Arm64),
+                layers: Vec::new(),
                 node: None,
                 group_id: String::new(),
                 priority: 1000,

@@ -258,6 +258,7 @@ fn empty_facts() -> crate::wire::agent::NodeFacts {
         disk_free: 0,
         disk_used: 0,
         templates: Vec::new(),
+        layers: Default::default(),
         cpu_util: 0.0,
         ram_util: 0.0,
         usb_devices: Vec::new(),

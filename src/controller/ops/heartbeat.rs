@@ -21,7 +21,7 @@ use crate::{
     },
     model::{CommandId, InstanceId, NodeId},
     store::{Consistency, LeaseId, LeaseState, Revision},
-    wire::agent::{Heard, Heartbeat, NodeFacts, NodeSettings, Report, SeenVm, StopVm},
+    wire::agent::{Heard, Heartbeat, LAYERS, NodeFacts, NodeSettings, Report, SeenVm, StopVm},
     wire::vm::ScriptResult,
 };
 
@@ -395,6 +395,9 @@ pub(super) fn bounded(mut facts: NodeFacts) -> NodeFacts {
         bytes += t.uuid.len() + t.name.len() + t.tag.len();
         bytes <= TEMPLATE_BYTES
     });
+    while facts.layers.len() > LAYERS {
+        facts.layers.pop_last();
+    }
     facts.usb_devices.truncate(ENTRIES);
     facts.usb_devices.retain(|name| name.len() <= 256);
     facts.commands.truncate(ENTRIES);

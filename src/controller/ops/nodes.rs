@@ -13,6 +13,7 @@ use crate::{
     model::{NodeId, NodeState, Timestamp},
     store::Consistency,
     wire::{
+        command::Order,
         events::Action,
         node::{NodeConfig, NodeGroup, UsbDevice},
     },
@@ -72,6 +73,8 @@ impl Ops {
         let silent = record.absence.is_some() || !present && self.is_offline(&record.id);
         let state = if silent {
             NodeState::Offline
+        } else if matches!(cache.commands().holding_starts(&record.id), Some(Order::Update)) {
+            NodeState::Updating
         } else if record.settings.drain_mode {
             NodeState::DrainMode
         } else if full && vm_count > 0 && !runs {

@@ -439,6 +439,7 @@ fn spec(
         version: resolved.version,
         manifest: resolved.manifest,
         arch: resolved.arch,
+        layers: resolved.layers,
         node: checked.node.clone(),
         group_id: checked.group_id.clone(),
         priority: checked.priority,

@@ -10,7 +10,7 @@ use super::{OpsError, together::Together};
 use crate::{
     client::{self, ClientError},
     config::{auth::RootToken, controller::Registries},
-    model::{Arch, Digest, RepositoryName, TemplateId},
+    model::{Arch, Digest, LayerId, RepositoryName, TemplateId},
     supervise::Stop,
     wire::template::{Disk, RevertTemplate, Template, TemplateSummary, Version},
 };
@@ -38,7 +38,12 @@ pub struct Resolved {
     pub manifest: Digest,
     /// Of the version, or of the template if the version does not say.
     pub arch: Option<Arch>,
+    /// Its layers, lowest first; of more than [`LAYERS`] the lowest.
+    pub layers: Vec<LayerId>,
 }
+
+/// Layers of a template that are looked at, at most: a record of each instance has them.
+const LAYERS: usize = 32;
 
 /// An answer that several callers share.
 type Shared<T> = Result<T, Arc<ClientError>>;
@@ -190,6 +195,7 @@ impl Templates {
             version: found.number,
             manifest: found.digest.ok_or_else(|| strange("the manifest"))?,
             arch: arch(&found.arch).or(template.arch),
+            layers: layers(found),
         })
     }
 
@@ -219,6 +225,18 @@ fn pick<'t>(template: &'t Template, tag: Option<&str>, number: Option<i64>) -> R
         }),
         (None, None) => versions().max_by_key(|v| v.number).ok_or(OpsError::NotInRegistry),
     }
+}
+
+/// As their files' names tell them, newest first.
+fn layers(version: &Version) -> Vec<LayerId> {
+    let all = version.images.iter().rev().filter_map(|name| LayerId::of_file(name));
+    let mut layers = Vec::new();
+    for layer in all {
+        if layers.len() < LAYERS && !layers.contains(&layer) {
+            layers.push(layer);
+        }
+    }
+    layers
 }
 
 fn arch(word: &str) -> Option<Arch> {

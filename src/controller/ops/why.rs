@@ -97,6 +97,7 @@ fn refusal(cache: &Cache, record: &InstanceRecord, candidate: fit::Candidate<'_>
         reason: reason.to_owned(),
         why: text,
         has_template: fit::has_template(spec, node),
+        layers_there: fit::layers_there(spec, node),
         gave_back,
     };
     (near, why)

@@ -29,6 +29,7 @@ fn record(phase: Phase, attempt: u32) -> InstanceRecord {
             version: 0,
             manifest: Digest::of(b""),
             arch: None,
+            layers: Vec::new(),
             node: None,
             group_id: String::new(),
             priority: 1000,

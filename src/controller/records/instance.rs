@@ -5,8 +5,8 @@ use serde_json::{Map, Value};
 
 use crate::{
     model::{
-        Arch, Attempt, Digest, ImageId, InstanceId, InstanceState, NodeId, Progress, RepositoryName, StartId,
-        TemplateId, Timestamp,
+        Arch, Attempt, Digest, ImageId, InstanceId, InstanceState, LayerId, NodeId, Progress, RepositoryName,
+        StartId, TemplateId, Timestamp,
     },
     wire::{
         agent::{Hardware, OnScriptFailure},
@@ -32,6 +32,9 @@ pub struct InstanceSpec {
     /// The template's architecture, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arch: Option<Arch>,
+    /// The layers that nodes are asked for: a node that has some of them has less to fetch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<LayerId>,
     /// Only on this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<NodeId>,

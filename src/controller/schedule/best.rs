@@ -4,7 +4,7 @@ use std::{cmp::Reverse, collections::BinaryHeap};
 
 use super::{
     fit,
-    rank::{NO_BONUS, ON_NODE},
+    rank::{ON_NODE, of_layers},
 };
 use crate::{
     controller::{
@@ -17,8 +17,8 @@ use crate::{
 /// Starts that suit a node and that one poll looks at until one is free.
 const LOOKS: usize = 2000;
 
-/// The first waiting start that suits the node and is `free`, in the order of priority, age and template on the
-/// node: the queues of all kinds that suit it, merged. What does not suit costs one look for each kind, not for
+/// The first waiting start that suits the node and is `free`, in the order of priority, age and template or layers on
+/// the node: the queues of all kinds that suit it, merged. What does not suit costs one look for each kind, not for
 /// each start; and of what suits so many that are not free may come first, and no more: a poll must not hold up
 /// the others. Who comes after those finds them free or gone.
 pub fn best(
@@ -34,7 +34,10 @@ pub fn best(
         if fit::suits(spec, node, cache.grouped(spec, node)).is_err() {
             continue;
         }
-        let bonus = if fit::has_template(spec, node) { ON_NODE } else { NO_BONUS };
+        let bonus = match fit::has_template(spec, node) {
+            true => ON_NODE,
+            false => of_layers(fit::layers_there(spec, node)),
+        };
         firsts.push(Reverse((order.sooner_by(bonus), id, queues.len())));
         queues.push((queue, bonus));
     }

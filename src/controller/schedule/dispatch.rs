@@ -39,6 +39,9 @@ const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// How long smaller starts may go before one that needs more room than a node has. Then the node is kept free for it.
 const SMALLER_GO_FIRST: Duration = Duration::from_secs(60);
 
+/// Layers that are there count in such steps: less is fetched in no time, and an emptier node is better.
+const WORTH_A_STEP: u64 = 64 << 20;
+
 /// Starts that are looked at again later, at most. Over it the oldest waits for a poll that arrives.
 const LATER: usize = 200_000;
 
@@ -189,7 +192,8 @@ impl Dispatch {
                 fit::fits(&item.record.spec, candidate, grouped).ok()?;
                 let room = node.settings.capacity.saturating_sub(candidate.taken);
                 let here = fit::has_template(&item.record.spec, node);
-                Some(((grouped, here, room, Reverse(*number)), *number))
+                let layers = fit::layers_there(&item.record.spec, node) / WORTH_A_STEP;
+                Some(((grouped, here, layers, room, Reverse(*number)), *number))
             })
             .max_by_key(|(worth, _)| *worth);
         if let Some(parked) = best.and_then(|(_, number)| state.seats.get_mut(&number)) {

@@ -197,6 +197,12 @@ pub fn has_template(spec: &InstanceSpec, node: &NodeRecord) -> bool {
     node.facts.templates.iter().any(|t| t.uuid == spec.template.as_str() && t.tag == spec.tag)
 }
 
+/// Bytes of the template's layers that are on the node's disk, as far as that is known.
+pub fn layers_there(spec: &InstanceSpec, node: &NodeRecord) -> u64 {
+    let there = &node.facts.layers;
+    spec.layers.iter().filter_map(|layer| there.get(layer)).fold(0, |sum, size| sum.saturating_add(*size))
+}
+
 /// Why a start waits: what the nearest of these nodes lacks.
 pub fn why_waiting<'a>(
     spec: &InstanceSpec,
@@ -250,7 +256,7 @@ mod tests {
         *,
     };
     use crate::{
-        model::{Arch, Digest, TemplateId, Timestamp},
+        model::{Arch, Digest, LayerId, TemplateId, Timestamp},
         wire::{
             agent::{NodeFacts, NodeSettings},
             node::NodeTemplate,
@@ -266,6 +272,7 @@ mod tests {
             version: 0,
             manifest: Digest::of(b""),
             arch: Some(Arch::Arm64),
+            layers: Vec::new(),
             node: None,
             group_id: String::new(),
             priority: 1000,
@@ -313,6 +320,7 @@ mod tests {
                 disk_free: 0,
                 disk_used: 0,
                 templates: vec![NodeTemplate { uuid: "t1".into(), name: "t".into(), tag: "v1".into() }],
+                layers: Default::default(),
                 cpu_util: 0.0,
                 ram_util: 0.0,
                 usb_devices: vec!["iPad".into()],
@@ -435,5 +443,18 @@ mod tests {
         let here = node(&[Arch::Arm64]);
         assert!(has_template(&spec(), &here));
         assert!(!has_template(&InstanceSpec { tag: "v2".into(), ..spec() }, &here));
+    }
+
+    #[test]
+    fn of_shared_layers_the_bytes_count_that_are_there() {
+        let id = |layer: &[u8]| LayerId::of(&Digest::of(layer));
+        let mut here = node(&[Arch::Arm64]);
+        let next = InstanceSpec { layers: vec![id(b"base"), id(b"tools"), id(b"top")], ..spec() };
+        assert_eq!(layers_there(&next, &here), 0, "an agent of an earlier version tells of none");
+        here.facts.layers = [(id(b"base"), 1 << 40), (id(b"top"), u64::MAX), (id(b"else"), 7)].into();
+        assert_eq!(layers_there(&next, &here), u64::MAX, "whatever sizes a node tells");
+        here.facts.layers.remove(&id(b"top"));
+        assert_eq!(layers_there(&next, &here), 1 << 40);
+        assert_eq!(layers_there(&spec(), &here), 0, "a start of an earlier version names none");
     }
 }

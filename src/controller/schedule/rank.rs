@@ -21,6 +21,17 @@ pub const ON_NODE: Order = Order(50_000_000);
 /// What nothing is worth.
 pub const NO_BONUS: Order = Order(0);
 
+/// The most that layers on the node are worth: less than the template.
+const LAYERS: i128 = 40_000_000;
+
+/// What a GiB of layers on the node is worth: what fetching it takes, by a line of a gigabit.
+const OF_A_GIB: i128 = 8_000_000;
+
+/// What so many bytes of a template's layers on the node are worth.
+pub fn of_layers(bytes: u64) -> Order {
+    Order(LAYERS.min((i128::from(bytes) * OF_A_GIB) >> 30))
+}
+
 /// The place of a start with this priority, accepted at `since`.
 pub fn order(priority: u32, since: Timestamp, ageing_per_second: f64) -> Order {
     let seconds = since.unix_millis() as f64 / 1e3;
@@ -80,6 +91,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn layers_on_the_node_are_worth_more_the_more_they_are_and_less_than_the_template(
+            some in any::<u64>(), more in any::<u64>(),
+        ) {
+            let (some, more) = (some.min(more), some.max(more));
+            prop_assert!(NO_BONUS <= of_layers(some) && of_layers(some) <= of_layers(more));
+            prop_assert!(of_layers(more) < ON_NODE);
+        }
+
         #[test]
         fn with_ageing_every_start_is_first_in_the_end(
             mine in 1u32..=10_000, theirs in 1u32..=10_000, ageing in 0.01f64..100.0,

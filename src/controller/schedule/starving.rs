@@ -60,6 +60,7 @@ impl Start {
                 "template": self.template, "template_name": self.template, "repository": "t", "tag": "v1", "version": 0,
                 "manifest": format!("sha256:{}", "0".repeat(64)), "arch": "arm64", "priority": self.priority,
                 "vcpu": self.vcpu, "vram": 16,
+                "layers": if self.template == "near" { vec!["0123456789ab"] } else { Vec::new() },
             },
         });
         stored(keys.instance(&self.id), &value)
@@ -81,6 +82,7 @@ fn node(keys: &Keys, id: &NodeId) -> [KeyValue; 2] {
             "disk_size": 0, "disk_free": 0, "disk_used": 0, "cpu_util": 0.0, "ram_util": 0.0,
             // What is there goes a little before what is not.
             "templates": [{ "uuid": "here", "name": "here", "tag": "v1" }],
+            "layers": { "0123456789ab": 20_u64 << 30 },
         },
         "joined": "1970-01-01T00:00:00Z", "reported": "1970-01-01T00:00:00Z",
     });
@@ -112,14 +114,14 @@ fn gives(starts: &mut [Start], now: f64) {
 }
 
 /// Plays until the large one is placed; when, or nothing if it is not within the bound.
-fn placed(large: u32, stream: &[(bool, u32, f64, f64)]) -> (Option<f64>, f64) {
+fn placed(large: u32, stream: &[(usize, u32, f64, f64)]) -> (Option<f64>, f64) {
     // At first the node is full.
     let mut starts: Vec<_> = (0..2).map(|n| Start::new(n, "here", 1, SMALL, 0.0, 20.0 + n as f64)).collect();
     starts.push(Start::new(2, "away", 10_000, large, 1.0, 10.0));
     let mut comes = 1.0;
-    for (here, vcpu, gap, runs) in stream.iter().cycle() {
+    for (template, vcpu, gap, runs) in stream.iter().cycle() {
         comes += gap;
-        let template = if *here { "here" } else { "away" };
+        let template = ["here", "near", "away"][*template];
         starts.push(Start::new(starts.len(), template, 1, *vcpu, comes, *runs));
         if comes > 2_000.0 {
             break;
@@ -149,7 +151,7 @@ proptest! {
     #[test]
     fn a_large_start_gets_its_place_under_any_stream_of_smaller_and_more_urgent_ones(
         large in SMALL + 1..=ALL,
-        stream in vec((any::<bool>(), 1..=SMALL, 1.0..6.0_f64, 5.0..LONGEST), 20..40),
+        stream in vec((0..3_usize, 1..=SMALL, 1.0..6.0_f64, 5.0..LONGEST), 20..40),
     ) {
         let (placed, bound) = placed(large, &stream);
         prop_assert!(placed.is_some(), "it has not started after {bound:.0} s");

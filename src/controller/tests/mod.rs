@@ -166,6 +166,7 @@ fn resolved() -> Resolved {
         version: 0,
         manifest: Digest::of(b"manifest"),
         arch: Some(Arch::Arm64),
+        layers: Vec::new(),
     }
 }
 
@@ -202,6 +203,7 @@ impl Node {
             disk_free: 50 << 30,
             disk_used: 0,
             templates: Vec::new(),
+            layers: Default::default(),
             cpu_util: 0.1,
             ram_util: 0.1,
             usb_devices: Vec::new(),
