@@ -54,7 +54,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ),
     ("controller", &["config", "wire", "http", "auth", "client", "store", "telemetry", "supervise"]),
     ("registry", &["config", "wire", "http", "auth", "client", "store", "telemetry", "supervise"]),
-    ("agent", &["config", "wire", "client", "telemetry", "supervise"]),
+    ("agent", &["config", "wire", "client", "telemetry", "supervise", "tls"]),
 ];
 
 /// A path of another crate and the only places that may name it.

@@ -10,7 +10,7 @@ use super::{
     templates::Cache,
 };
 use crate::{
-    client::{AgentApi, Limits, Login, Templates},
+    client::{AgentApi, Credentials, Limits, Login, Templates},
     config::{BaseUrl, agent},
     model::NodeId,
     supervise::Tree,
@@ -62,7 +62,8 @@ pub struct Leaving {
 pub async fn join(config: &agent::Agent) -> Result<Joining, AgentError> {
     let home = Home::open(&config.data)?;
     let mut identity = home.identify(config.node_id.as_ref())?;
-    let api = api(config)?;
+    let credentials = credentials(config);
+    let api = api(config, &credentials)?;
 
     let mut checks = Vec::new();
     let mut registry = String::new();
@@ -80,7 +81,7 @@ pub async fn join(config: &agent::Agent) -> Result<Joining, AgentError> {
         return Err(AgentError::Unconnected { checks });
     }
     if !registry.is_empty() {
-        let fault = registry_fault(&registry, config.request_timeout, login(config)).await;
+        let fault = registry_fault(&registry, config.request_timeout, &credentials).await;
         checks.push(Check { what: "registry", address: registry, fault });
     }
 
@@ -105,7 +106,8 @@ pub async fn leave(config: &agent::Agent) -> Result<Leaving, AgentError> {
     let home = Home::open(&config.data)?;
     let not_joined = || AgentError::NotJoined { data: config.data.clone() };
     let mut identity = home.identity()?.ok_or_else(not_joined)?;
-    let answer = api(config)?.leave(&Leave { node_id: identity.node_id.clone() }).await?;
+    let answer =
+        api(config, &credentials(config))?.leave(&Leave { node_id: identity.node_id.clone() }).await?;
     if !answer.granted {
         return Err(AgentError::Refused(answer.why));
     }
@@ -129,24 +131,25 @@ pub(super) fn wish(config: &agent::Agent) -> NodeWish {
     }
 }
 
-pub(super) fn api(config: &agent::Agent) -> Result<AgentApi, AgentError> {
+pub(super) fn api(config: &agent::Agent, credentials: &Credentials) -> Result<AgentApi, AgentError> {
     let limits = Limits { dial: config.dial_timeout, request: config.request_timeout };
-    let api = AgentApi::new(config.controllers.clone(), limits).map_err(AgentError::Http)?;
-    Ok(api.with_login(login(config)))
+    AgentApi::new(config.controllers.clone(), limits, credentials).map_err(AgentError::Http)
 }
 
-/// What it shows of itself.
-pub(super) fn login(config: &agent::Agent) -> Login {
-    config.api_key.as_ref().map_or_else(|| Login::with(config.authorization.as_ref()), Login::key)
+/// How it speaks to controllers and registries.
+pub(super) fn credentials(config: &agent::Agent) -> Credentials {
+    let login =
+        config.api_key.as_ref().map_or_else(|| Login::with(config.authorization.as_ref()), Login::key);
+    Credentials::new(login, config.tls.clone())
 }
 
-async fn registry_fault(address: &str, timeout: Duration, login: Login) -> Option<String> {
+async fn registry_fault(address: &str, timeout: Duration, credentials: &Credentials) -> Option<String> {
     let base: BaseUrl = match address.parse() {
         Ok(base) => base,
         Err(error) => return Some(format!("`{address}` is no address: {error}")),
     };
-    let asked = match Templates::new(base, timeout) {
-        Ok(client) => client.with_login(login).status().await,
+    let asked = match Templates::new(base, credentials, timeout) {
+        Ok(client) => client.status().await,
         Err(error) => return Some(with_causes(&error)),
     };
     match asked {

@@ -19,6 +19,7 @@
 
 mod act;
 mod backoff;
+mod certificates;
 mod commands;
 pub mod driver;
 mod error;
@@ -67,7 +68,8 @@ impl Agent {
         let identity = home.identify(config.node_id.as_ref())?;
         // A record made with other wishes is renewed; one that was deleted meanwhile is found out by reporting.
         let must_join = identity.joined.as_ref() != Some(&join::wish(&config));
-        let api = join::api(&config)?;
+        let credentials = join::credentials(&config);
+        let api = join::api(&config, &credentials)?;
         let config::agent::Driver::Process(settings) = &config.driver;
         let driver = Process::open(settings.clone(), home.join("vms"), tasks)?;
         let cache = Cache::open(home.join("cache"), config.reserve)?;
@@ -76,7 +78,7 @@ impl Agent {
         let saves = home.join("saves");
         let disk =
             Disk { cache, journal, saves: Saves::open(saves.clone()).map_err(AgentError::data(saves))? };
-        let node = Node::new(config, identity.node_id, must_join, api, Arc::new(driver), disk);
+        let node = Node::new(config, identity.node_id, must_join, (api, credentials), Arc::new(driver), disk);
         Ok(Self { node: Arc::new(node), home })
     }
 

@@ -10,14 +10,13 @@ use super::{
     driver::Driver,
     facts,
     facts::Own,
-    join::login,
     journal::{Entry, Journal},
     saves::Saves,
     templates::Cache,
     vms::Vms,
 };
 use crate::{
-    client::{AgentApi, ClientError, Login, oci::Oci},
+    client::{AgentApi, ClientError, Credentials, oci::Oci},
     config::{BaseUrl, agent::Agent as Config},
     model::{InstanceId, NodeId},
     supervise::StopSource,
@@ -44,8 +43,8 @@ pub(super) struct Node {
     /// Made at each start.
     pub(super) session: String,
     pub(super) api: AgentApi,
-    /// What it shows to registries.
-    login: Login,
+    /// How it speaks to controllers and registries.
+    credentials: Credentials,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) cache: Cache,
     pub(super) vms: Vms,
@@ -81,13 +80,13 @@ impl Node {
         config: Config,
         id: NodeId,
         must_join: bool,
-        api: AgentApi,
+        (api, credentials): (AgentApi, Credentials),
         driver: Arc<dyn Driver>,
         disk: Disk,
     ) -> Self {
         let Disk { cache, journal, saves } = disk;
         Self {
-            login: login(&config),
+            credentials,
             config,
             id,
             session: uuid::Uuid::new_v4().to_string(),
@@ -206,14 +205,14 @@ impl Node {
     /// A client of the registry that a task names, else of the one last heard of.
     pub(super) fn registry(&self, named: &str) -> Result<Oci, String> {
         let base = self.registry_address(named)?;
-        Oci::new(base.clone(), self.config.dial_timeout, IDLE.min(self.config.request_timeout))
-            .map(|client| client.with_login(self.login()))
+        let (dial, idle) = (self.config.dial_timeout, IDLE.min(self.config.request_timeout));
+        Oci::new(base.clone(), &self.credentials, dial, idle)
             .map_err(|error| format!("no client of the registry `{base}`: {error}"))
     }
 
-    /// What this agent shows of itself.
-    pub(super) fn login(&self) -> Login {
-        self.login.clone()
+    /// How this agent speaks to controllers and registries.
+    pub(super) fn credentials(&self) -> &Credentials {
+        &self.credentials
     }
 
     /// The registry's address that a task names, else the one last heard of.

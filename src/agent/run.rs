@@ -10,7 +10,7 @@ use super::{
     AgentError,
     act::{Left, Seen},
     backoff::Backoff,
-    commands,
+    certificates, commands,
     driver::{Found, VmKey},
     home::{Home, Identity},
     join::{wish, with_causes},
@@ -66,6 +66,7 @@ pub(super) async fn run(node: Arc<Node>, home: &Home, stop: Stop) -> Result<(), 
         watch(&node),
         work(&node),
         commands::work(&node),
+        certificates::watch(&node),
     );
     say_goodbye(&node).await;
     info!(node.id = %node.id, "agent ended");

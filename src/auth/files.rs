@@ -4,14 +4,14 @@
 use std::{convert::Infallible, sync::Arc};
 
 use prometheus::IntGaugeVec;
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use crate::{
     clock,
     model::Timestamp,
     supervise::Stop,
     telemetry::{Metrics, MetricsError, names},
-    tls::{self, Callers, Problem, Server},
+    tls::{self, Callers, Problem, Server, Told, Upstream},
 };
 
 /// Looks, one every [`tls::LOOK`], between two words in the log about what ends soon: a day.
@@ -28,6 +28,7 @@ pub struct Files(Arc<Inner>);
 struct Inner {
     server: Option<Server>,
     callers: Option<Callers>,
+    towards: Vec<(&'static str, Upstream)>,
     fine: IntGaugeVec,
     certificate_until: IntGaugeVec,
     list_until: IntGaugeVec,
@@ -48,18 +49,21 @@ struct Standing {
 }
 
 impl Files {
-    /// Those of the server's own TLS, and those by which callers in headers are looked at.
+    /// Those of the server's own TLS, those by which callers in headers are looked at, and, by their tables, those by which
+    /// other servers are asked.
     ///
     /// # Errors
     /// A metric that exists already: this was called twice for one [`Metrics`].
     pub fn new(
         server: Option<Server>,
         callers: Option<Callers>,
+        towards: impl IntoIterator<Item = (&'static str, Option<Upstream>)>,
         metrics: &Metrics,
     ) -> Result<Self, MetricsError> {
         let files = Self(Arc::new(Inner {
             server,
             callers,
+            towards: towards.into_iter().filter_map(|(of, tls)| Some((of, tls?))).collect(),
             fine: metrics.gauges(names::TLS_FILES_OK)?,
             certificate_until: metrics.gauges(names::TLS_CERTIFICATE_UNTIL)?,
             list_until: metrics.gauges(names::TLS_LIST_UNTIL)?,
@@ -70,7 +74,7 @@ impl Files {
 
     /// Whether there are any.
     pub fn are_none(&self) -> bool {
-        self.0.server.is_none() && self.0.callers.is_none()
+        self.0.server.is_none() && self.0.callers.is_none() && self.0.towards.is_empty()
     }
 
     /// Each thing that somebody has to look at, in a sentence.
@@ -79,7 +83,7 @@ impl Files {
     }
 
     fn standing(&self) -> Vec<Standing> {
-        let Inner { server, callers, .. } = &*self.0;
+        let Inner { server, callers, towards, .. } = &*self.0;
         let server = server.iter().map(|server| {
             let facts = server.facts();
             let certificate_until = Some(facts.certificate_until);
@@ -96,7 +100,13 @@ impl Files {
             list_until: callers.list_until(),
             trouble: callers.trouble(),
         });
-        server.chain(callers).collect()
+        let towards = towards.iter().map(|(of, tls)| Standing {
+            of,
+            certificate_until: tls.certificate_until(),
+            list_until: None,
+            trouble: tls.trouble(),
+        });
+        server.chain(callers).chain(towards).collect()
     }
 
     fn measure(&self) {
@@ -115,19 +125,21 @@ impl Files {
 
     /// Looks at all of them; what was found of each.
     fn refresh(&self) -> Vec<(&'static str, Result<bool, Vec<Problem>>)> {
-        let Inner { server, callers, .. } = &*self.0;
+        let Inner { server, callers, towards, .. } = &*self.0;
         let server = server.iter().map(|server| (SERVER, server.refresh()));
-        server.chain(callers.iter().map(|callers| (CALLERS, callers.refresh()))).collect()
+        let callers = callers.iter().map(|callers| (CALLERS, callers.refresh()));
+        let towards = towards.iter().map(|(of, tls)| (*of, tls.refresh()));
+        server.chain(callers).chain(towards).collect()
     }
 
     /// Takes what is new in the files until `stop`.
     pub async fn keep(self, stop: Stop) -> Result<(), Infallible> {
-        let (mut looks, mut wrong) = (0_u32, Vec::new());
+        let (mut looks, mut told) = (0_u32, Told::default());
         loop {
             let of = self.clone();
             // Reading blocks, and may for long where files are far away.
             match tokio::task::spawn_blocking(move || of.refresh()).await {
-                Ok(looked) => self.say(looked, &mut wrong),
+                Ok(looked) => looked.into_iter().for_each(|(of, found)| told.say(of, found)),
                 Err(gone) => error!(error = %gone, "looking at the files of certificates failed"),
             }
             self.measure();
@@ -142,31 +154,6 @@ impl Files {
                 () = stop.requested() => return Ok(()),
                 () = tokio::time::sleep(tls::LOOK) => {}
             }
-        }
-    }
-
-    /// Says what has changed, once; `wrong` are those that were refused before.
-    fn say(&self, looked: Vec<(&'static str, Result<bool, Vec<Problem>>)>, wrong: &mut Vec<&'static str>) {
-        for (of, found) in looked {
-            let before = wrong.contains(&of);
-            match found {
-                Ok(true) => info!(tls.of = of, "new certificates, keys or lists were taken"),
-                Ok(false) if before => {
-                    info!(tls.of = of, "certificates, keys and lists are again those in use")
-                }
-                Ok(false) => {}
-                Err(problems) if !before => {
-                    let faults = tls::in_words(&problems);
-                    error!(
-                        tls.of = of,
-                        faults, "new certificates, keys or lists were refused, the old ones serve on"
-                    );
-                    wrong.push(of);
-                    continue;
-                }
-                Err(_) => continue,
-            }
-            wrong.retain(|one| *one != of);
         }
     }
 }

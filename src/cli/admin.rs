@@ -13,7 +13,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(super) struct Reach {
     /// The admin address of the proxy
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090")]
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9090", value_parser = BaseUrl::plain)]
     admin: BaseUrl,
     /// The token, if it asks for one; every user of this machine sees it among the arguments, so rather use the variable
     /// or a file
@@ -59,7 +59,7 @@ impl Reach {
     pub(super) fn failure(&self, error: &ClientError) -> Failure {
         let admin = &self.admin;
         let (error, hint) = match error {
-            ClientError::Unreachable { .. } => {
+            ClientError::Unreachable { .. } | ClientError::Untrusted { .. } => {
                 let hint =
                     "is the proxy running, and is `--admin` its admin address? Its log names it at start";
                 (telemetry::chain(error), Some(hint.to_owned()))

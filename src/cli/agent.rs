@@ -37,7 +37,7 @@ enum Command {
 /// What can be said by file, by flags, or by both; flags go first.
 #[derive(Debug, clap::Args)]
 struct Settings {
-    /// Controllers: `http://front:8090`, or several with commas between, tried in turn
+    /// Controllers: `http://front:8090` or `https://front:8090`, or several with commas between, tried in turn
     #[arg(value_name = "URL[,URL…]")]
     controllers: Option<String>,
     /// The config file; see conf/agent.toml
@@ -52,6 +52,16 @@ struct Settings {
     /// A file with the private half of that key
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<String>,
+    /// The authority whose certificates it believes, for controllers and registries that are asked by https:// [default:
+    /// those that the system trusts]
+    #[arg(long, value_name = "FILE")]
+    cacert: Option<String>,
+    /// The certificate that it shows to them
+    #[arg(long, value_name = "FILE")]
+    cert: Option<String>,
+    /// The key of that certificate
+    #[arg(long, value_name = "FILE")]
+    cert_key: Option<String>,
     /// Directory for templates, VMs, the journal and the node's id
     #[arg(long, value_name = "DIR")]
     data: Option<String>,
@@ -102,6 +112,11 @@ struct Settings {
 impl Settings {
     fn flags(&self) -> Vec<Flag> {
         let drain_mode = self.drain_mode.then(|| "true".to_owned());
+        let secured = [
+            ("--cacert", "ca", &self.cacert),
+            ("--cert", "cert", &self.cert),
+            ("--cert-key", "key", &self.cert_key),
+        ];
         let all = [
             ("URL", "controllers", &self.controllers),
             ("--token-file", "token_file", &self.token_file),
@@ -123,8 +138,15 @@ impl Settings {
             ("--reserve-space", "reserve", &self.reserve_space),
             ("--vm-prefix", "vm_prefix", &self.vm_prefix),
         ];
-        let given = all.into_iter().filter_map(|(name, key, value)| Some((name, key, value.clone()?)));
-        given.map(|(name, key, value)| Flag { name, key, value }).collect()
+        let of = |section| {
+            move |(name, key, value): (_, _, &Option<String>)| {
+                Some(Flag { name, section, key, value: value.clone()? })
+            }
+        };
+        all.into_iter()
+            .filter_map(of("agent"))
+            .chain(secured.into_iter().filter_map(of("agent_tls")))
+            .collect()
     }
 
     fn load(&self) -> Result<(Config, Vec<EnvNote>), config::Faults> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Failure, Printer, admin::Output, login::Credential};
+use super::{Failure, Printer, admin::Output, login::Credential, trust::Trust};
 use crate::{
     client::{ClientError, Controllers},
     config::BaseUrl,
@@ -15,12 +15,17 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// How long a call is made again while nobody answers it: longer than a restart of a controller or an election.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What is said when one side did not take the other for whom it should be.
+pub(super) const TRUST: &str = "`--ca FILE` names whom to trust, `--cert FILE` and `--key FILE` what is shown; SWITCHYARD_CA, _CERT and _KEY do, too";
+
 /// Where the controllers are. Flattened into the arguments of whoever asks them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Reach {
     /// A controller, or a proxy in front of some
     #[arg(long, value_name = "URL", env = "SWITCHYARD_CONTROLLER", default_value = "http://127.0.0.1:8090")]
     controller: BaseUrl,
+    #[command(flatten)]
+    trust: Trust,
     #[command(flatten)]
     credential: Credential,
 }
@@ -51,9 +56,9 @@ pub(super) struct Told {
 impl Reach {
     /// A client of them.
     pub(super) fn client(&self) -> Result<Controllers, Failure> {
-        let controllers = Controllers::new(self.controller.clone(), ANSWER, PATIENCE)
-            .map_err(|error| Failure::runtime("no client could be made", &error))?;
-        Ok(controllers.with_login(self.credential.login()?))
+        let credentials = self.trust.credentials(&self.credential, [&self.controller])?;
+        Controllers::new(self.controller.clone(), &credentials, ANSWER, PATIENCE)
+            .map_err(|error| Failure::runtime("no client could be made", &error))
     }
 
     /// What is said when a call did not work.
@@ -63,6 +68,7 @@ impl Reach {
                 "is it running, and is this its address? `--controller URL` or SWITCHYARD_CONTROLLER names a controller, \
                  or a proxy's listener in front of some"
             }
+            ClientError::Untrusted { .. } => TRUST,
             ClientError::Strange { .. } => {
                 "`--controller` names a controller, not a registry or an admin address"
             }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod login;
+mod trust;
 mod agent;
 mod check;
 mod cohort;

@@ -5,15 +5,16 @@
 //! addresses that are left: one that swallows everything must not take the time of one that would answer, and is
 //! not asked first the next time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::{ClientError, Failover, Login, answer, http_client};
+use super::{ClientError, Credentials, Failover, Login, answer};
 use crate::{
     clock,
     config::BaseUrl,
+    tls::Http,
     wire::{
         agent::{Claim, GiveBack, Granted, Heard, Heartbeat, Join, Joined, Leave, Poll, Report, Tasks},
         envelope::{Envelope, Status},
@@ -39,7 +40,7 @@ pub struct Limits {
 /// A client of the controllers.
 #[derive(Debug)]
 pub struct AgentApi {
-    http: reqwest::Client,
+    http: Arc<Http>,
     controllers: Failover,
     request: Duration,
     login: Login,
@@ -57,19 +58,17 @@ pub struct ControllerStatus {
 
 impl AgentApi {
     /// Over these controllers.
-    pub fn new(controllers: Vec<BaseUrl>, limits: Limits) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        controllers: Vec<BaseUrl>,
+        limits: Limits,
+        credentials: &Credentials,
+    ) -> Result<Self, reqwest::Error> {
         Ok(Self {
-            http: http_client(limits.dial)?,
+            http: credentials.http(limits.dial)?,
             controllers: Failover::new(controllers),
             request: limits.request,
-            login: Login::default(),
+            login: credentials.login.clone(),
         })
-    }
-
-    /// The same, that shows who it is.
-    #[must_use]
-    pub fn with_login(self, login: Login) -> Self {
-        Self { login, ..self }
     }
 
     /// Makes or renews the node's record.
@@ -121,7 +120,7 @@ impl AgentApi {
     /// The public status of one controller: the connectivity test of a join.
     pub async fn status_of(&self, controller: &BaseUrl) -> Result<ControllerStatus, ClientError> {
         let url = controller.join("/api/v1/status");
-        self.once(&url, self.http.get(&url).timeout(self.request)).await
+        self.once(&url, self.http.client().get(&url).timeout(self.request)).await
     }
 
     async fn post<A: Serialize, T: DeserializeOwned>(&self, path: &str, body: &A) -> Result<T, ClientError> {
@@ -158,7 +157,7 @@ impl AgentApi {
         let mut last = None;
         let mut left = self.controllers.count();
         for (place, base) in self.controllers.in_order() {
-            let (url, request) = make(&self.http, base, left.max(1));
+            let (url, request) = make(&self.http.client(), base, left.max(1));
             left = left.saturating_sub(1);
             match self.once(&url, request).await {
                 Ok(answer) => {

@@ -3,16 +3,17 @@
 //! What may be done twice is asked again after a lost answer. A start is asked again under one `Idempotency-Key`, and
 //! after a lost answer only of a controller of ours: the vendor's would start a second VM.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
 use tokio::time::Instant;
 
-use super::{ClientError, Login, answer, http_client, templates};
+use super::{ClientError, Credentials, Login, answer, templates};
 use crate::{
     clock,
     config::BaseUrl,
+    tls::Http,
     wire::{
         cloud::Why,
         command::{Order, ShownCommand},
@@ -40,7 +41,7 @@ type Nothing = Option<Box<RawValue>>;
 /// A client of one controller, or of a front of some.
 #[derive(Debug, Clone)]
 pub struct Controllers {
-    http: reqwest::Client,
+    http: Arc<Http>,
     base: BaseUrl,
     timeout: Duration,
     patience: Duration,
@@ -81,20 +82,14 @@ struct Call<'a> {
 
 impl Controllers {
     /// Of this address; each try ends within `timeout`, and no new one begins after `patience`.
-    pub fn new(base: BaseUrl, timeout: Duration, patience: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self {
-            http: http_client(CONNECT.min(timeout))?,
-            base,
-            timeout,
-            patience,
-            login: Login::default(),
-        })
-    }
-
-    /// The same, that shows who it is.
-    #[must_use]
-    pub fn with_login(self, login: Login) -> Self {
-        Self { login, ..self }
+    pub fn new(
+        base: BaseUrl,
+        credentials: &Credentials,
+        timeout: Duration,
+        patience: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        let http = credentials.http(CONNECT.min(timeout))?;
+        Ok(Self { http, base, timeout, patience, login: credentials.login.clone() })
     }
 
     /// The address it asks.
@@ -119,8 +114,8 @@ impl Controllers {
                 Ok(ids) => return Ok(ids),
                 Err(error) => error,
             };
-            let sent = !matches!(error, ClientError::Unreachable { .. });
-            if !error.may_pass() || !pause(until).await {
+            let sent = !error.is_unsent();
+            if !again(&error) || !pause(until).await {
                 return Err(error);
             }
             if sent && ours.is_none() {
@@ -276,8 +271,10 @@ impl Controllers {
         let until = clock::now() + self.patience;
         loop {
             match self.once(call).await {
-                Err(error @ (ClientError::Unreachable { .. } | ClientError::Refused { .. }))
-                    if error.may_pass() && pause(until).await => {}
+                Err(error)
+                    if (error.is_unsent() || error.status().is_some())
+                        && again(&error)
+                        && pause(until).await => {}
                 answered => return answered,
             }
         }
@@ -288,7 +285,7 @@ impl Controllers {
         let until = clock::now() + self.patience;
         loop {
             match self.once(call).await {
-                Err(error) if error.may_pass() && pause(until).await => {}
+                Err(error) if again(&error) && pause(until).await => {}
                 answered => return answered,
             }
         }
@@ -300,8 +297,8 @@ impl Controllers {
         let mut lost = false;
         loop {
             match self.once::<Nothing>(call).await {
-                Err(error) if error.may_pass() => {
-                    lost |= !matches!(error, ClientError::Unreachable { .. });
+                Err(error) if again(&error) => {
+                    lost |= !error.is_unsent();
                     if !pause(until).await {
                         return Err(error);
                     }
@@ -321,7 +318,7 @@ impl Controllers {
         let until = clock::now() + self.patience;
         loop {
             match self.bare_once(path, query).await {
-                Err(error) if error.may_pass() && pause(until).await => {}
+                Err(error) if again(&error) && pause(until).await => {}
                 answered => return answered,
             }
         }
@@ -333,7 +330,7 @@ impl Controllers {
         query: &[(&str, &str)],
     ) -> Result<T, ClientError> {
         let url = self.base.join(path);
-        let asked = self.http.get(&url).query(query).timeout(self.timeout);
+        let asked = self.http.client().get(&url).query(query).timeout(self.timeout);
         let response = self.login.send(&url, asked).await?;
         let status = response.status().as_u16();
         let bytes = answer::read_bounded(&url, response, ANSWER).await?;
@@ -346,7 +343,8 @@ impl Controllers {
 
     async fn once<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ClientError> {
         let url = self.base.join(call.path);
-        let mut asked = self.http.request(call.method.clone(), &url).query(call.query).timeout(self.timeout);
+        let client = self.http.client();
+        let mut asked = client.request(call.method.clone(), &url).query(call.query).timeout(self.timeout);
         if let Some(body) = &call.body {
             asked = asked.json(body);
         }
@@ -358,6 +356,11 @@ impl Controllers {
         let bytes = answer::read_bounded(&url, response, ANSWER).await?;
         templates::read(&url, status, &bytes)
     }
+}
+
+/// Whether to make a call again now. Who sits before it need not wait to hear of a certificate that is not good.
+fn again(error: &ClientError) -> bool {
+    error.may_pass() && !matches!(error, ClientError::Untrusted { .. })
 }
 
 fn get<'a>(path: &'a str, query: &'a [(&'a str, &'a str)]) -> Call<'a> {

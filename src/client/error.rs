@@ -1,5 +1,7 @@
 //! What can go wrong with a call, and whether it may have happened.
 
+use crate::tls::distrust;
+
 /// Why a call was not answered as hoped.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
@@ -11,6 +13,14 @@ pub enum ClientError {
         /// Why.
         #[source]
         source: reqwest::Error,
+    },
+    /// Nothing was asked: one of both sides did not take the other for whom it should be.
+    #[error("`{url}` cannot be reached safely: {why}")]
+    Untrusted {
+        /// What was called.
+        url: String,
+        /// What is wrong, and what would be right.
+        why: String,
     },
     /// Sent, but no answer, or only part of one.
     #[error("`{url}` did not answer")]
@@ -53,6 +63,9 @@ impl ClientError {
     /// Sorts a transport error by whether anything was sent.
     pub fn transport(url: &str, source: reqwest::Error) -> Self {
         let url = url.to_owned();
+        if let Some(why) = distrust(&source) {
+            return Self::Untrusted { url, why };
+        }
         if source.is_connect() { Self::Unreachable { url, source } } else { Self::Unanswered { url, source } }
     }
 
@@ -64,10 +77,18 @@ impl ClientError {
         }
     }
 
+    /// Whether the server has heard nothing of it, for certain.
+    pub fn is_unsent(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Untrusted { .. })
+    }
+
     /// Whether asking again later can help.
     pub fn may_pass(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Unanswered { .. } | Self::Silent { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Untrusted { .. }
+            | Self::Unanswered { .. }
+            | Self::Silent { .. } => true,
             Self::Refused { status, .. } => *status >= 500 || *status == 429 || *status == 408,
             Self::Strange { .. } => false,
         }

@@ -152,8 +152,7 @@ impl Lists {
         most: usize,
     ) -> Result<(String, u16, bytes::Bytes), ClientError> {
         let url = self.base.join(path);
-        let client = self.http.client().map_err(|source| ClientError::transport(&url, source))?;
-        let mut request = client.get(&url).query(query).timeout(self.timeout);
+        let mut request = self.http.client().get(&url).query(query).timeout(self.timeout);
         if let Some(value) = &self.authorization {
             request = request.header(AUTHORIZATION, value.clone());
         }

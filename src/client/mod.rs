@@ -1,5 +1,6 @@
 //! Typed clients of our own APIs and of the registries', with failover over several URLs. Never a server.
 
+mod credentials;
 mod admin;
 mod agent_api;
 mod answer;
@@ -18,6 +19,7 @@ mod webhook;
 pub use admin::Admin;
 pub use agent_api::{AgentApi, ControllerStatus, Limits};
 pub use controllers::{Controllers, SaveAsk};
+pub use credentials::Credentials;
 pub use error::ClientError;
 pub use failover::{Failover, http_client};
 pub use login::Login;

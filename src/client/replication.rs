@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use reqwest::{Method, StatusCode, header};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{ClientError, Login, answer, failover::builder};
+use super::{ClientError, Credentials, Login, answer, failover::builder};
 use crate::{
     config::{Address, BaseUrl},
     model::{Digest, Position},
@@ -67,26 +67,25 @@ pub struct Snapshot {
 
 impl Replication {
     /// Of this address. `dial` bounds the connect, `idle` every wait for a next byte.
-    pub fn new(base: BaseUrl, dial: Duration, idle: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: Arc::new(Http::plain(move || builder(dial))?), base, idle, login: Login::default() })
+    pub fn new(
+        base: BaseUrl,
+        credentials: &Credentials,
+        dial: Duration,
+        idle: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: credentials.http(dial)?, base, idle, login: credentials.login.clone() })
     }
 
-    /// The same, that shows who it is.
-    #[must_use]
-    pub fn with_login(self, login: Login) -> Self {
-        Self { login, ..self }
-    }
-
-    /// Of the registry at this address, inside TLS.
+    /// Of the upstream at this address, inside this TLS.
     pub fn secured(
         address: &Address,
-        tls: &Upstream,
+        (tls, login): (&Upstream, Login),
         dial: Duration,
         idle: Duration,
     ) -> Result<Self, reqwest::Error> {
         let base = BaseUrl::https(tls.name(&address.host), address.port);
         let http = Http::new((&address.host, address.port), Some(tls.clone()), move || builder(dial))?;
-        Ok(Self { http: Arc::new(http), base, idle, login: Login::default() })
+        Ok(Self { http: Arc::new(http), base, idle, login })
     }
 
     /// Whose client it is.
@@ -221,8 +220,7 @@ impl Replication {
 
     fn url(&self, path: &str, query: &impl Serialize) -> Result<String, ClientError> {
         let plain = self.base.join(path);
-        let client = self.http.client().map_err(|source| ClientError::transport(&plain, source))?;
-        let built = client.get(&plain).query(query).build();
+        let built = self.http.client().get(&plain).query(query).build();
         let built = built.map_err(|source| ClientError::transport(&plain, source))?;
         Ok(built.url().as_str().to_owned())
     }
@@ -233,8 +231,7 @@ impl Replication {
         url: &str,
         edit: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<reqwest::Response, ClientError> {
-        let client = self.http.client().map_err(|source| ClientError::transport(url, source))?;
-        self.login.send(url, edit(client.request(method, url))).await
+        self.login.send(url, edit(self.http.client().request(method, url))).await
     }
 
     /// The whole body, if it is at most `most` bytes long and never stands still for longer than the idle limit.

@@ -3,15 +3,16 @@
 //! The two differ in what they say of something that is not there: ours answers 404 with the envelope, the
 //! vendor's codes are not documented. So an unclear refusal is settled by looking into the list.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::{ClientError, Login, answer, http_client};
+use super::{ClientError, Credentials, Login, answer};
 use crate::{
     config::BaseUrl,
     model::TemplateId,
+    tls::Http,
     wire::{
         envelope::{Envelope, Status},
         template::{Disk, RegistryStatus, RevertTemplate, Template, TemplateSummary},
@@ -31,7 +32,7 @@ type RawBody = Box<RawValue>;
 /// A client of one registries' front, or of one registry.
 #[derive(Debug, Clone)]
 pub struct Templates {
-    http: reqwest::Client,
+    http: Arc<Http>,
     base: BaseUrl,
     timeout: Duration,
     login: Login,
@@ -39,14 +40,9 @@ pub struct Templates {
 
 impl Templates {
     /// Of this address; each call ends within `timeout`, whatever the server does.
-    pub fn new(base: BaseUrl, timeout: Duration) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: http_client(CONNECT.min(timeout))?, base, timeout, login: Login::default() })
-    }
-
-    /// The same, that shows who it is.
-    #[must_use]
-    pub fn with_login(self, login: Login) -> Self {
-        Self { login, ..self }
+    pub fn new(base: BaseUrl, credentials: &Credentials, timeout: Duration) -> Result<Self, reqwest::Error> {
+        let http = credentials.http(CONNECT.min(timeout))?;
+        Ok(Self { http, base, timeout, login: credentials.login.clone() })
     }
 
     /// The address it asks.
@@ -99,7 +95,7 @@ impl Templates {
     ///
     /// After an error that says [`ClientError::may_pass`] it may have been done.
     pub async fn delete(&self, id: &TemplateId) -> Result<(), ClientError> {
-        let asked = self.http.delete(self.base.join("/registry/vm")).query(&[("id", id.as_str())]);
+        let asked = self.http.client().delete(self.base.join("/registry/vm")).query(&[("id", id.as_str())]);
         self.ask::<Option<RawBody>>("/registry/vm", asked).await.map(drop)
     }
 
@@ -109,12 +105,12 @@ impl Templates {
     /// would take the next.
     pub async fn revert(&self, ask: &RevertTemplate) -> Result<(), ClientError> {
         // In the body: in a query, services disagree about what a `+` means.
-        let asked = self.http.delete(self.base.join("/registry/revert")).json(ask);
+        let asked = self.http.client().delete(self.base.join("/registry/revert")).json(ask);
         self.ask::<Option<RawBody>>("/registry/revert", asked).await.map(drop)
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, &str)]) -> Result<T, ClientError> {
-        self.ask(path, self.http.get(self.base.join(path)).query(query)).await
+        self.ask(path, self.http.client().get(self.base.join(path)).query(query)).await
     }
 
     async fn ask<T: DeserializeOwned>(

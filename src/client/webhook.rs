@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{ClientError, answer, failover::builder};
 use crate::{
     config::events::WebhookUrl,
-    tls::{Http, Upstream, UpstreamSetting},
+    tls::{Http, Upstream},
     wire::events::Placed,
 };
 
@@ -29,19 +29,9 @@ impl std::fmt::Debug for Webhook {
 }
 
 impl Webhook {
-    /// At this address; it answers within `timeout`, or has not taken it.
-    ///
-    /// # Errors
-    /// In words, when there can be no such client.
-    pub fn new(url: WebhookUrl, timeout: Duration) -> Result<Self, String> {
-        let tls = match url.secure() {
-            false => None,
-            true => Some(Upstream::load(UpstreamSetting::default()).map_err(|problems| {
-                problems.into_iter().map(|problem| problem.to_string()).collect::<Vec<_>>().join("; ")
-            })?),
-        };
-        let http = Http::new(url.host(), tls, || builder(CONNECT)).map_err(|error| error.to_string())?;
-        Ok(Self { http, url, timeout })
+    /// At this address, by these files if it is inside TLS; it answers within `timeout`, or has not taken it.
+    pub fn new(url: WebhookUrl, tls: Option<Upstream>, timeout: Duration) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: Http::any(tls, || builder(CONNECT))?, url, timeout })
     }
 
     /// Where it is, as it may be shown.
@@ -52,8 +42,7 @@ impl Webhook {
     /// Posts one event; any answer of 200 to 299 has taken it.
     pub async fn post(&self, event: &Placed) -> Result<(), ClientError> {
         let url = self.url.to_string();
-        let client = self.http.client().map_err(|source| ClientError::transport(&url, source))?;
-        let asked = client.post(self.url.expose()).json(event).timeout(self.timeout).send().await;
+        let asked = self.http.client().post(self.url.expose()).json(event).timeout(self.timeout).send().await;
         // The error of a request names its address, which may be a secret.
         let response = asked.map_err(|source| ClientError::transport(&url, source.without_url()))?;
         let status = response.status();

@@ -78,7 +78,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// `http://host[:port]` without path, query or trailing slash: where another server of the cloud is.
+/// `http://host[:port]` or `https://host[:port]` without path, query or trailing slash: where another server of the cloud is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct BaseUrl(String);
 
@@ -86,8 +86,11 @@ pub struct BaseUrl(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BaseUrlError {
     /// No scheme, or one that is not spoken.
-    #[error("it must begin with `http://`; for example `http://10.0.1.4:8089`")]
+    #[error("it must begin with `http://` or `https://`; for example `http://10.0.1.4:8089`")]
     Scheme,
+    /// Inside TLS, where that is not spoken.
+    #[error("TLS is not spoken there; write `http://`")]
+    Secured,
     /// Something behind the address.
     #[error("it must end after the port: no path, no query, no trailing slash")]
     Path,
@@ -100,6 +103,17 @@ impl BaseUrl {
     /// Of this host, inside TLS.
     pub fn https(host: &str, port: u16) -> Self {
         Self(format!("https://{}", Address { host: host.to_owned(), port }))
+    }
+
+    /// One that is asked plainly: for those who speak no TLS.
+    pub fn plain(text: &str) -> Result<Self, BaseUrlError> {
+        let url: Self = text.parse()?;
+        if url.is_secured() { Err(BaseUrlError::Secured) } else { Ok(url) }
+    }
+
+    /// Whether it is asked inside TLS.
+    pub fn is_secured(&self) -> bool {
+        self.0.starts_with("https://")
     }
 
     /// The text, without a trailing slash.
@@ -117,11 +131,12 @@ impl FromStr for BaseUrl {
     type Err = BaseUrlError;
 
     fn from_str(text: &str) -> Result<Self, BaseUrlError> {
-        let rest = text.strip_prefix("http://").ok_or(BaseUrlError::Scheme)?;
+        let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        let rest = rest.ok_or(BaseUrlError::Scheme)?;
         if rest.contains(['/', '?', '#', '@']) {
             return Err(BaseUrlError::Path);
         }
-        // Without a port it is HTTP's own.
+        // Without a port it is that of its scheme.
         let with_port = rest.rsplit_once(':').is_some_and(|(_, port)| !port.ends_with(']'));
         if with_port {
             rest.parse::<Address>()?
@@ -163,11 +178,31 @@ mod tests {
 
     #[test]
     fn base_urls_have_nothing_behind_the_port() {
-        for good in ["http://a:80", "http://a", "http://[::1]:80", "http://10.0.0.1:8089"] {
+        for good in [
+            "http://a:80",
+            "http://a",
+            "http://[::1]:80",
+            "http://10.0.0.1:8089",
+            "https://a",
+            "https://[::1]:8",
+        ] {
             assert!(good.parse::<BaseUrl>().is_ok(), "{good}");
         }
-        for bad in ["a:80", "ftp://a", "http://a/", "http://a?b", "http://a:x", "http://", "http://a_b"] {
+        for bad in [
+            "a:80",
+            "ftp://a",
+            "http://a/",
+            "http://a?b",
+            "http://a:x",
+            "http://",
+            "http://a_b",
+            "https://",
+            "https://a/",
+        ] {
             assert!(bad.parse::<BaseUrl>().is_err(), "{bad}");
         }
+        assert!("https://a:1".parse::<BaseUrl>().unwrap().is_secured());
+        assert_eq!(BaseUrl::plain("https://a:1"), Err(BaseUrlError::Secured));
+        assert!(BaseUrl::plain("http://a:1").is_ok());
     }
 }

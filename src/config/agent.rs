@@ -5,6 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use super::{BaseUrl, Log, proxy::Secret};
 use crate::{
     model::{ApiKeyId, NodeId},
+    tls::Upstream,
     wire::node::CapacityMode,
 };
 
@@ -51,6 +52,9 @@ pub struct Agent {
     pub api_key: Option<ApiKey>,
     /// How a newer program of it is installed, if it is to do that.
     pub update: Option<Update>,
+    /// Whom it trusts and what it shows where controllers or registries are asked by `https://`. None if none of its
+    /// controllers is, and the system trusts nobody.
+    pub tls: Option<Upstream>,
     /// `[log]`.
     pub log: Log,
     /// Limit for a stop.

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::{BaseUrl, Etcd, Log, Server, auth::Auth, events::Events};
 use crate::model::MacRange;
+use crate::tls::Upstream;
 
 /// Everything a controller is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,6 +90,8 @@ pub struct Registries {
     pub node_address: BaseUrl,
     /// How long to wait for an answer; under the clients' 10 s.
     pub timeout: Duration,
+    /// Whom to trust and what to show; there if and only if `address` is asked by `https://`.
+    pub tls: Option<Upstream>,
 }
 
 /// `[timeouts]`: how long silence is borne.

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr, time::Duration};
 
+use crate::tls::Upstream;
+
 /// What is written down of what happens, and who is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Events {
@@ -11,11 +13,13 @@ pub struct Events {
     pub keep: Duration,
     /// Who is told.
     pub url: Option<WebhookUrl>,
+    /// Whom to trust and what to show there; there if and only if it is asked by `https://`.
+    pub tls: Option<Upstream>,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { log: true, keep: Duration::from_secs(7 * 24 * 3600), url: None }
+        Self { log: true, keep: Duration::from_secs(7 * 24 * 3600), url: None, tls: None }
     }
 }
 

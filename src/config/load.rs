@@ -142,7 +142,9 @@ loaders! {
 pub struct Flag {
     /// As the user writes it: `--name`.
     pub name: &'static str,
-    /// The key of `[agent]`.
+    /// `agent`, or `agent_tls` for its table `tls`.
+    pub section: &'static str,
+    /// The key there.
     pub key: &'static str,
     /// As given; entries of a list are separated by commas.
     pub value: String,
@@ -229,7 +231,7 @@ fn check(
     };
     for flag in flags {
         let stand = Stand { from: format!("flag {}", flag.name), text: flag.value.clone(), wins: true };
-        stands.insert(("agent", flag.key), stand);
+        stands.insert((flag.section, flag.key), stand);
     }
     let raw = Raw::new(root, env, stands);
     let config = match role {

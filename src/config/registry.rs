@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 pub use super::upkeep::{Gc, Quota, Scrub, Upkeep};
 use super::{BaseUrl, Etcd, Log, Server, auth::Auth, proxy::Network};
-use crate::telemetry::Access;
+use crate::{telemetry::Access, tls::Upstream};
 
 /// Everything a registry is told.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,6 +45,8 @@ pub struct Replication {
     pub role: Role,
     /// Entries of the change log that are kept for those who follow.
     pub log_keep: u64,
+    /// Whom to trust and what to show where the others are asked by `https://`.
+    pub tls: Option<Upstream>,
 }
 
 /// What a registry is to the others.
@@ -71,7 +73,7 @@ pub const LOG_KEEP: u64 = 100_000;
 
 impl Default for Replication {
     fn default() -> Self {
-        Self { role: Role::Writer { peers: Vec::new(), alone: false }, log_keep: LOG_KEEP }
+        Self { role: Role::Writer { peers: Vec::new(), alone: false }, log_keep: LOG_KEEP, tls: None }
     }
 }
 

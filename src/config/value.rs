@@ -235,14 +235,23 @@ pub(super) fn address(given: &Given<'_>) -> Result<Address, Wrong> {
     })
 }
 
-/// `http://host:port`.
+/// `http://host:port` or `https://host:port`.
 pub(super) fn base_url(given: &Given<'_>) -> Result<BaseUrl, Wrong> {
+    url(given, str::parse)
+}
+
+/// `http://host:port`, of somebody who is never asked inside TLS.
+pub(super) fn plain_url(given: &Given<'_>) -> Result<BaseUrl, Wrong> {
+    url(given, BaseUrl::plain)
+}
+
+fn url(
+    given: &Given<'_>,
+    read: impl FnOnce(&str) -> Result<BaseUrl, super::BaseUrlError>,
+) -> Result<BaseUrl, Wrong> {
     let text = text(given)?;
-    text.parse().map_err(|error: super::BaseUrlError| {
+    read(text).map_err(|error: super::BaseUrlError| {
         let right = match error {
-            super::BaseUrlError::Scheme if text.starts_with("https://") => {
-                "https is not supported by this version; write `http://`".into()
-            }
             super::BaseUrlError::Scheme if !text.contains("://") => format!("write `http://{text}`"),
             super::BaseUrlError::Path if text.trim_end_matches('/').parse::<BaseUrl>().is_ok() => {
                 format!("write it without the slash at its end: `{}`", text.trim_end_matches('/'))

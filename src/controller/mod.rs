@@ -162,8 +162,12 @@ impl Controller {
         let tls = self.config.server.tls.clone();
         let callers = self.config.auth.certificates.as_ref().map(|known| known.callers.clone());
         let name = format!("controller {}: certificates", self.config.server.name);
+        let towards = [
+            ("registries.tls", self.config.registries.as_ref().and_then(|registries| registries.tls.clone())),
+            ("events.tls", self.config.events.tls.clone()),
+        ];
         let core = Core::start(self.config, self.store, &self.tasks, reached)?;
-        let files = Files::new(tls.clone(), callers, &core.metrics)?;
+        let files = Files::new(tls.clone(), callers, towards, &core.metrics)?;
         if !files.are_none() {
             core.health.set_files(files.clone());
             self.tasks.start(Stage::Loops, name, OnEnd::Restart(self::core::RESTART), move |stop| {

@@ -97,7 +97,7 @@ impl Probe {
                 Err(why) => Found::Bad { why },
             };
         }
-        let Some(Ok(client)) = self.client.as_ref().map(Http::client) else {
+        let Some(client) = self.client.as_ref().map(Http::client) else {
             return Found::Bad { why: "the prober has no HTTP client".into() };
         };
         let url = format!("{}{}", self.base, wanted.path);

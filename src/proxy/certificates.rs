@@ -4,18 +4,15 @@
 //! They are read whole and compared by what is in them, every [`tls::LOOK`]: no notification of a file system reaches
 //! through every mount, and tools renew files in every way there is. What is wrong leaves in use what was before.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
-use tracing::{error, info, warn};
+use tracing::{error, warn};
 
 use super::snapshot::{Live, Snapshot};
 use crate::{
     clock,
     model::Timestamp,
-    tls::{self, Facts, Problem},
+    tls::{self, Facts, Told},
 };
 
 /// Looks until it is dropped.
@@ -42,8 +39,7 @@ pub(super) async fn watch(live: Arc<Live>) {
 /// What was said already.
 #[derive(Debug, Default)]
 struct Watcher {
-    /// By whose files they are.
-    faults: BTreeMap<String, String>,
+    told: Told,
     /// What ends, and the day on which it was said.
     ends: BTreeSet<(String, i64)>,
 }
@@ -53,37 +49,13 @@ impl Watcher {
         for listener in &snapshot.listeners {
             if let Some(tls) = &listener.tls {
                 let of = format!("listener `{}`", listener.name);
-                self.say(&of, tls.refresh());
+                self.told.say(&of, tls.refresh());
                 self.warn(&of, tls.facts(), clock::wall());
             }
         }
         for service in &snapshot.services {
             if let Some(tls) = &service.tls {
-                self.say(&format!("service `{}`", service.name), tls.refresh());
-            }
-        }
-    }
-
-    /// Says what has changed, once.
-    fn say(&mut self, of: &str, looked: Result<bool, Vec<Problem>>) {
-        match looked {
-            Ok(new) => {
-                let healed = self.faults.remove(of).is_some();
-                if new {
-                    info!(tls.of = of, "new certificates, keys or lists were taken");
-                } else if healed {
-                    info!(tls.of = of, "certificates, keys and lists are again those in use");
-                }
-            }
-            Err(problems) => {
-                let faults = tls::in_words(&problems);
-                if self.faults.get(of) != Some(&faults) {
-                    error!(
-                        tls.of = of,
-                        faults, "new certificates, keys or lists were refused, the old ones serve on"
-                    );
-                    self.faults.insert(of.to_owned(), faults);
-                }
+                self.told.say(&format!("service `{}`", service.name), tls.refresh());
             }
         }
     }

@@ -40,7 +40,7 @@ use crate::{
         routes::{Manner, routes},
         signed,
     },
-    client::Login,
+    client::{Credentials, Login},
     clock,
     config::{
         self, BaseUrl,
@@ -145,8 +145,8 @@ pub struct Registry {
     files: Files,
     /// Everything goes inside it, if there is some.
     tls: Option<Secure>,
-    /// Shown to the other registries.
-    login: Login,
+    /// How the other registries are spoken to.
+    towards: Credentials,
     /// Makes it known to proxies.
     registration: Option<Registration>,
 }
@@ -172,10 +172,11 @@ impl Registry {
         let content: Arc<dyn Content> = Arc::new(disk);
         let role = config.replication.role;
         let login = Login::root(config.auth.root_token.as_ref());
+        let towards = Credentials::new(login, config.replication.tls.clone());
         let journal = if shared {
             Journal::without_log(content.clone(), &tasks)
         } else {
-            journal(content.clone(), path, &role, (&name, &login), &tasks).await?
+            journal(content.clone(), path, &role, (&name, &towards), &tasks).await?
         };
         let metrics = RegistryMetrics::new()?;
         metrics.removed(cleaned);
@@ -188,8 +189,8 @@ impl Registry {
             Role::Writer { peers, .. } => (Standing(None), Others::Asks(peers)),
             Role::Replica { writer, peers } => {
                 let sources = std::iter::once(writer.clone()).chain(peers.clone()).collect();
-                let fetcher = Fetcher::new(content.clone(), sources, &login, &metrics.all)?;
-                let from = (writer, peers, &login);
+                let fetcher = Fetcher::new(content.clone(), sources, &towards, &metrics.all)?;
+                let from = (writer, peers, &towards);
                 let replica =
                     Replica::new(name.clone(), from, content.clone(), journal.clone(), fetcher.handle())
                         .await?;
@@ -205,7 +206,7 @@ impl Registry {
         let healer = match (&others, &role) {
             (Others::Follows(_, fetcher), _) => Some((fetcher.handle(), None)),
             (Others::Asks(_), Role::Writer { peers, .. }) if !peers.is_empty() => {
-                let fetcher = Fetcher::new(content.clone(), peers.clone(), &login, &metrics.all)?;
+                let fetcher = Fetcher::new(content.clone(), peers.clone(), &towards, &metrics.all)?;
                 Some((fetcher.handle(), Some(fetcher)))
             }
             (Others::Asks(_), _) => None,
@@ -216,7 +217,8 @@ impl Registry {
         let gate = gate::Gate::new(Auth::new(&config.auth, "registry", keys), &metrics.all)?;
         let (notes, upkeep) = (Notes::default(), config.upkeep.clone());
         let callers = config.auth.certificates.as_ref().map(|known| known.callers.clone());
-        let files = Files::new(config.server.tls.clone(), callers, &metrics.all)?;
+        let asked = [("replication.tls", towards.tls().cloned())];
+        let files = Files::new(config.server.tls.clone(), callers, asked, &metrics.all)?;
         let tls = config.server.tls.clone().map(|tls| Secure::new(tls, &metrics.all)).transpose()?;
         let scrubber =
             Scrubber::new(repositories.clone(), upkeep.scrub.clone(), notes.clone(), healer, &metrics.all)?;
@@ -269,7 +271,7 @@ impl Registry {
             heals,
             files,
             tls,
-            login,
+            towards,
             registration,
         })
     }
@@ -319,9 +321,9 @@ impl Registry {
             Others::Asks(peers) if peers.is_empty() => {}
             Others::Asks(peers) => {
                 let (name, journal) = (self.app.name.clone(), self.app.repositories.journal().clone());
-                let login = self.login;
+                let towards = self.towards;
                 journal.unsettle();
-                let ask = move |stop| start::run(name, journal, (peers, login.clone()), stop);
+                let ask = move |stop| start::run(name, journal, (peers, towards.clone()), stop);
                 self.tasks.finish_at(Stage::Loops, "registry start", ask);
             }
             Others::Follows(replica, fetcher) => {
@@ -363,14 +365,14 @@ async fn journal(
     content: Arc<dyn Content>,
     path: PathBuf,
     role: &Role,
-    (name, login): (&str, &Login),
+    (name, towards): (&str, &Credentials),
     tasks: &Handle,
 ) -> Result<Journal, OpenError> {
     let opened = tokio::task::spawn_blocking(move || Log::open(&path.join("log"))).await;
     let log = opened.unwrap_or_else(|gone| Err(LogError::Damaged(format!("opening it failed: {gone}"))))?;
     let writer = writer(&log, role)?;
     let opening = match role {
-        Role::Writer { peers, alone: true } => Opening::Anew(name, start::newest_epoch(peers, login).await),
+        Role::Writer { peers, alone: true } => Opening::Anew(name, start::newest_epoch(peers, towards).await),
         Role::Writer { .. } => Opening::Writer(name),
         Role::Replica { .. } => Opening::Replica,
     };

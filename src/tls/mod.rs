@@ -16,8 +16,9 @@
 //!   tickets        keys that a client's next connection goes on by
 //!   server         all of it, for a listener: swapped whole
 //!   shown          for servers that have the connection themselves: who its client is, again for each request
+//!   told           what was said of files, once
 //!   upstream       the other side: whom to trust, under which name
-//!   http           clients of the other side that speak HTTP
+//!   http           clients of the other side that speak HTTP, and why one side did not take the other
 //!   rsa            keys of callers that sign in by theirs
 //! ```
 
@@ -33,6 +34,7 @@ pub mod signed;
 mod tickets;
 mod server;
 mod shown;
+mod told;
 mod upstream;
 mod http;
 pub mod rsa;
@@ -44,12 +46,13 @@ use rustls::crypto::CryptoProvider;
 pub use callers::{Caller, Callers, Unknown};
 pub use client::{Denied, Peer, Verify};
 pub use files::{LOOK, Part, Problem, ends_soon, in_words};
-pub use http::Http;
+pub use http::{Http, distrust};
 pub use server::{Asks, Facts, Server};
 pub use setting::{ClientAuth, Least, Pair, ServerSetting, Trust, UpstreamSetting};
 pub use shown::{NotSecured, SecuredStream, Shown};
 pub use suites::Suite;
 pub use tickets::TicketKey;
+pub use told::Told;
 pub use upstream::{Upstream, untrusting};
 
 /// What is spoken inside TLS, best first. The one list of both sides.

@@ -339,7 +339,7 @@ fn an_upstream_is_checked_whatever_is_left_out() {
     let world = World::new();
     let server = world.server(ClientAuth::Off);
     let check = |setting: UpstreamSetting, host: &str| {
-        let upstream = Upstream::load(setting).unwrap();
+        let upstream = Upstream::load(setting).map_err(|problems| in_words(&problems))?;
         let name = ServerName::try_from(upstream.name(host).to_owned()).map_err(|_| "no name".to_owned())?;
         upstream.connect(host).map_err(|error| error.to_string())?;
         let mut ours = ServerConnection::new(server.config_for_tests()).unwrap();
@@ -386,4 +386,79 @@ fn a_judge_says_of_the_schemes_what_its_verifier_does() {
     assert!(!judge.client_auth_mandatory() && judge.offer_client_auth());
     assert!(!judge.supported_verify_schemes().is_empty());
     assert_eq!(judge.root_hint_subjects().len(), 1);
+}
+
+/// Answers every request with 200 and no body, inside this TLS, until it is dropped.
+async fn answering(server: Server) -> (u16, tokio::task::JoinSet<()>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, mut work) = (listener.local_addr().unwrap().port(), tokio::task::JoinSet::new());
+    work.spawn(async move {
+        loop {
+            let (tcp, _) = listener.accept().await.unwrap();
+            let Ok((mut stream, _)) = server.secure(tcp).await else { continue };
+            let mut head = [0; 4096];
+            if stream.read(&mut head).await.is_ok() {
+                stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                    .await
+                    .ok();
+                stream.shutdown().await.ok();
+            }
+        }
+    });
+    (port, work)
+}
+
+#[tokio::test]
+async fn a_client_of_any_server_takes_new_files_and_says_why_it_does_not_take_a_server() {
+    let world = World::new();
+    let made = world.clients.client("agent");
+    world.clients.expired_client("agent").write(world.at(), "agent");
+    let (port, _work) = answering(world.server(ClientAuth::Required(world.trust(None)))).await;
+    let pair = Pair { cert: world.path("agent.pem"), key: world.path("agent.key") };
+    let by = |ca: &str, name: Option<&str>, identity: Option<Pair>| {
+        let server_name = name.map(str::to_owned);
+        let setting = UpstreamSetting { ca: Some(world.path(ca)), server_name, identity, verify: true };
+        Upstream::load(setting).unwrap()
+    };
+    let ask = async |http: &Http, scheme: &str, port: u16| {
+        let asked = http.client().get(format!("{scheme}://127.0.0.1:{port}/")).send().await;
+        asked.map(|answer| answer.status().as_u16()).map_err(|error| distrust(&error).unwrap_or_default())
+    };
+    let any = |tls| Http::any(Some(tls), reqwest::Client::builder).unwrap();
+
+    let named = by("ca.pem", Some("front.example"), Some(pair.clone()));
+    let http = any(named.clone());
+    let refused = ask(&http, "https", port).await.unwrap_err();
+    assert!(refused.starts_with("it refused the certificate that was shown"), "{refused}");
+    made.write(world.at(), "agent");
+    assert_eq!(named.refresh(), Ok(true));
+    assert_eq!(ask(&http, "https", port).await, Ok(200), "by its name, at its address");
+    assert!(named.certificate_until().is_some());
+
+    for (tls, told) in [
+        (by("ca.pem", None, Some(pair.clone())), "not for `127.0.0.1` but for `front.example`"),
+        (by("ca.pem", Some("other.example"), Some(pair.clone())), "not for `other.example`"),
+        (by("clients.pem", Some("front.example"), Some(pair)), "from no authority that is trusted here"),
+        (by("ca.pem", Some("front.example"), None), "and none was shown"),
+    ] {
+        let why = ask(&any(tls), "https", port).await.unwrap_err();
+        assert!(why.contains(told), "{why}");
+    }
+    // Who trusts nobody asks plainly alone.
+    let nobody = Http::any(None, reqwest::Client::builder).unwrap();
+    let why = ask(&nobody, "https", port).await.unwrap_err();
+    assert!(why.contains("from no authority"), "{why}");
+    let plain = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = plain.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        let (mut tcp, _) = plain.accept().unwrap();
+        std::io::Write::write_all(&mut tcp, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let why = ask(&http, "https", at).await.unwrap_err();
+    thread.join().unwrap();
+    assert!(why.contains("write `http://`"), "{why}");
+    // What is no matter of TLS is none of its words.
+    assert_eq!(ask(&http, "http", 1).await, Err(String::new()));
 }

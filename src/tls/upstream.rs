@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
-        UnbufferedClientConnection,
+        UnbufferedClientConnection, WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
     crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
@@ -15,6 +15,8 @@ use rustls::{
 };
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::model::Timestamp;
 
 use super::{
     Part, Problem, UpstreamSetting,
@@ -31,7 +33,14 @@ pub struct Upstream(Arc<Inner>);
 struct Inner {
     setting: UpstreamSetting,
     /// With what was in the files.
-    kept: Kept<Arc<ClientConfig>>,
+    kept: Kept<Loaded>,
+}
+
+#[derive(Debug, Clone)]
+struct Loaded {
+    config: Arc<ClientConfig>,
+    /// When the certificate that is shown ends.
+    until: Option<Timestamp>,
 }
 
 /// By what the config says; not by what is in the files.
@@ -78,7 +87,12 @@ impl Upstream {
 
     /// As it stands now, for other libraries' clients.
     pub fn config(&self) -> Arc<ClientConfig> {
-        self.0.kept.now().it.clone()
+        self.0.kept.now().it.config.clone()
+    }
+
+    /// When the certificate that is shown to servers ends; nothing if none is.
+    pub fn certificate_until(&self) -> Option<Timestamp> {
+        self.0.kept.now().it.until
     }
 
     #[cfg(test)]
@@ -131,7 +145,7 @@ pub fn untrusting() -> ClientConfig {
     builder.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
 }
 
-fn load(setting: &UpstreamSetting) -> Result<Made<Arc<ClientConfig>>, Vec<Problem>> {
+fn load(setting: &UpstreamSetting) -> Result<Made<Loaded>, Vec<Problem>> {
     let provider = provider(&[]);
     let (mut files, mut problems) = (Reader::default(), Vec::new());
     let roots = match (&setting.ca, setting.verify) {
@@ -154,10 +168,22 @@ fn load(setting: &UpstreamSetting) -> Result<Made<Arc<ClientConfig>>, Vec<Proble
     let builder = builder.map_err(|error| {
         vec![whole(format!("cannot be used ({error})"), "use a build with its cryptography whole")]
     })?;
-    let builder = match roots {
-        Some(roots) => builder.with_root_certificates(roots),
-        None => builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))),
+    let verifier: Arc<dyn ServerCertVerifier> = match (roots, &setting.server_name) {
+        (Some(roots), name) => {
+            let good = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            let good = good.map_err(|error| {
+                let right = "name the certificate of the upstreams' authority as `ca`";
+                vec![whole(format!("has authorities that nothing can be checked by ({error})"), right)]
+            })?;
+            match name {
+                None => good,
+                Some(name) => Arc::new(Named { good, name: named(name).map_err(|wrong| vec![wrong])? }),
+            }
+        }
+        (None, _) => Arc::new(Anybody(provider)),
     };
+    let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
+    let until = identity.as_ref().map(|identity| identity.until);
     let mut config = match identity {
         Some(identity) => {
             let shown = SingleCertAndKey::from(CertifiedKey::clone(&identity.key));
@@ -166,7 +192,14 @@ fn load(setting: &UpstreamSetting) -> Result<Made<Arc<ClientConfig>>, Vec<Proble
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = protocols(false);
-    Ok(Made { of: files.digest(), it: Arc::new(config) })
+    Ok(Made { of: files.digest(), it: Loaded { config: Arc::new(config), until } })
+}
+
+fn named(name: &str) -> Result<ServerName<'static>, Problem> {
+    ServerName::try_from(name.to_owned()).map_err(|_| {
+        let right = "write the host name in the upstreams' certificates, without scheme and port";
+        whole(format!("has the `server_name` `{name}`, which is none"), right)
+    })
 }
 
 fn whole(what: impl Into<String>, right: impl Into<String>) -> Problem {
@@ -185,6 +218,48 @@ fn systems() -> Result<RootCertStore, Problem> {
         return Err(whole(what, "add `ca = \"…\"` with the certificate of the upstreams' authority"));
     }
     Ok(roots)
+}
+
+/// Takes certificates for this name alone, by whatever address their servers are reached.
+#[derive(Debug)]
+struct Named {
+    good: Arc<WebPkiServerVerifier>,
+    name: ServerName<'static>,
+}
+
+impl ServerCertVerifier for Named {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        rest: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        stapled: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.good.verify_server_cert(leaf, rest, &self.name, stapled, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.good.verify_tls12_signature(message, leaf, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        leaf: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.good.verify_tls13_signature(message, leaf, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.good.supported_verify_schemes()
+    }
 }
 
 /// Takes every certificate, because the config says so. That the upstream has its key is checked all the same.

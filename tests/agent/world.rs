@@ -37,6 +37,7 @@ impl World {
             authorization: None,
             api_key: None,
             update: None,
+            tls: None,
             controllers: vec![cloud.url().parse().unwrap()],
             driver: Driver::Process(ProcessDriver {
                 program: Some(PathBuf::from(BINARY)),

@@ -311,7 +311,9 @@ fn every_piece_of_a_page_says_what_it_is() {
 fn passes(files: &Files, piece: &str) -> Result<(), String> {
     let here = |name: &str| format!("\"{}\"", files.folder.path().join(name).display());
     let mut piece = piece.to_owned();
-    for name in ["front.pem", "front.key", "ca.pem", "ca.crl", "root.token", "node.key"] {
+    for name in
+        ["front.pem", "front.key", "ca.pem", "ca.crl", "root.token", "node.key", "agent.pem", "agent.key"]
+    {
         piece = piece.replace(&format!("\"{name}\""), &here(name));
     }
     for service in ["controllers", "registries"] {

@@ -198,6 +198,42 @@ const BESIDE: &[(&str, &str, &str)] = &[
         "members.password",
         "members = { etcd = [\"http://10.0.1.4:2379\"], username = \"u\", password_file = \"DIR/token\" }",
     ),
+    (
+        "controller",
+        "registries.tls",
+        "registries = { address = \"https://front:8089\", tls = { ca = \"DIR/ca.pem\" } }",
+    ),
+    (
+        "controller",
+        "registries.tls.verify",
+        "registries = { address = \"https://front:8089\", tls = { ca = \"\", cert = \"DIR/front.pem\", key = \"DIR/front.key\" } }",
+    ),
+    (
+        "controller",
+        "events.tls",
+        "events = { url = \"https://hooks:8080/x\", tls = { ca = \"DIR/ca.pem\" } }",
+    ),
+    (
+        "controller",
+        "events.tls.verify",
+        "events = { url = \"https://hooks:8080/x\", tls = { ca = \"\", cert = \"DIR/front.pem\", key = \"DIR/front.key\" } }",
+    ),
+    (
+        "registry",
+        "replication.tls",
+        "replication = { peers = [\"https://10.0.1.9:8089\"], tls = { ca = \"DIR/ca.pem\" } }",
+    ),
+    (
+        "registry",
+        "replication.tls.verify",
+        "replication = { peers = [\"https://10.0.1.9:8089\"], tls = { ca = \"\", cert = \"DIR/front.pem\", key = \"DIR/front.key\" } }",
+    ),
+    ("agent", "agent.tls", "agent = { tls = { ca = \"DIR/ca.pem\" } }"),
+    (
+        "agent",
+        "agent.tls.verify",
+        "agent = { tls = { ca = \"\", cert = \"DIR/front.pem\", key = \"DIR/front.key\" } }",
+    ),
 ];
 
 const OF_ETCD: &str = "store = { embedded = \"\", etcd = [\"http://10.0.1.4:2379\"] }";
@@ -307,6 +343,10 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("registry", "members.server_name", "'ci.example'"),
     ("registry", "members.username", "'other'"),
     ("registry", "members.password_file", "'DIR/admin.token'"),
+    ("controller", "registries.tls.server_name", "'ci.example'"),
+    ("controller", "events.tls.server_name", "'ci.example'"),
+    ("registry", "replication.tls.server_name", "'ci.example'"),
+    ("agent", "agent.tls.server_name", "'ci.example'"),
     ("*", "server.listen", "'127.0.0.1:1'"),
     ("*", "server.name", "'other'"),
     ("*", "server.address_file", "'/run/other'"),
@@ -317,7 +357,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
 ];
 
 /// Keys that have no other value by themselves: one word alone so far, or one that must fit another key.
-const ALONE: [(&str, &str); 46] = [
+const ALONE: [(&str, &str); 58] = [
     ("agent", "agent.api_key_file"),
     ("controller", "server.tls.key"),
     ("controller", "server.tls.certs.cert"),
@@ -364,6 +404,18 @@ const ALONE: [(&str, &str); 46] = [
     ("registry", "members.cert"),
     ("registry", "members.key"),
     ("registry", "members.password"),
+    ("controller", "registries.tls.ca"),
+    ("controller", "registries.tls.cert"),
+    ("controller", "registries.tls.key"),
+    ("controller", "events.tls.ca"),
+    ("controller", "events.tls.cert"),
+    ("controller", "events.tls.key"),
+    ("registry", "replication.tls.ca"),
+    ("registry", "replication.tls.cert"),
+    ("registry", "replication.tls.key"),
+    ("agent", "agent.tls.ca"),
+    ("agent", "agent.tls.cert"),
+    ("agent", "agent.tls.key"),
 ];
 
 /// Keys of registries alone; they have this service beside them.
@@ -394,6 +446,7 @@ impl Files {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::new("ca");
         authority.leaf(&["front.example"]).write(folder.path(), "front");
+        authority.client("agent").write(folder.path(), "agent");
         certificates::write(folder.path(), "ca.pem", &authority.cert());
         certificates::write(folder.path(), "ca.crl", &authority.list(&[], 30));
         fs::copy(folder.path().join("front.pem"), folder.path().join("chain.pem")).unwrap();

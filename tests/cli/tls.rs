@@ -143,3 +143,62 @@ fn a_name_that_is_none_never_means_that_no_name_is_checked() {
     refused("", &with("https://a"), &["without scheme and port"]);
     refused("", &with("*.example"), &["write the host name"]);
 }
+
+/// A file of another role, with `@` for the folder: what `check` says.
+fn checked_whole(text: &str) -> (Option<i32>, String) {
+    let folder = folder();
+    let file = folder.path().join("role.toml");
+    fs::write(&file, text.replace("@", &format!("{}/", folder.path().display()))).unwrap();
+    let said = run(&["check", file.to_str().unwrap()]);
+    (said.code, said.err.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
+#[test]
+fn whoever_asks_other_servers_opens_its_files_and_names_what_is_wrong_with_them() {
+    let server = "[server]\nlisten = \"127.0.0.1:0\"\n";
+    let controller = format!("{server}[store]\nembedded = \"@state\"\n");
+    let registry = format!("{server}[storage]\ndisk = \"@disk\"\n");
+    for (role, table, url) in [
+        (&controller, "registries", "address = \"https://front:8089\""),
+        (&controller, "events", "url = \"https://hooks/x\""),
+        (&registry, "replication", "role = \"replica\"\nwriter = \"https://r1:8089\""),
+        (&registry, "replication", "role = \"writer\"\npeers = [\"https://r2:8089\"]"),
+        (&String::new(), "agent", "controllers = [\"http://a:1\", \"https://b:1\"]"),
+    ] {
+        let with =
+            |url: &str, tls: &str| checked_whole(&format!("{role}[{table}]\n{url}\ntls = {{ {tls} }}\n"));
+        let (code, said) = with(url, "ca = \"@ca.pem\", cert = \"@front.pem\", key = \"@front.key\"");
+        assert_eq!(code, Some(0), "{said}");
+        for (tls, told) in [
+            ("ca = \"@none.pem\"", "cannot be read"),
+            ("ca = \"@junk\"", "no certificate in PEM"),
+            (
+                "ca = \"@ca.pem\", cert = \"@front.pem\", key = \"@other.key\"",
+                "is not the key of the certificate",
+            ),
+            ("ca = \"@ca.pem\", cert = \"@front.pem\"", ".tls.key` is missing"),
+            ("ca = \"@ca.pem\", server_name = \"\"", ".tls.server_name` is empty"),
+            ("ca = \"@ca.pem\", cret = \"x\"", "did you mean `cert`?"),
+        ] {
+            let (code, said) = with(url, tls);
+            assert!(
+                code == Some(2) && said.contains(told) && said.contains(&format!("{table}.tls")),
+                "{said}"
+            );
+        }
+        if table == "agent" {
+            // Registries may be asked so, which the controllers name.
+            assert_eq!(with("controllers = [\"http://a:1\"]", "ca = \"@ca.pem\"").0, Some(0));
+        } else {
+            let (code, said) = with(&url.replace("https://", "http://"), "ca = \"@ca.pem\"");
+            assert!(
+                code == Some(2) && said.contains("means nothing") && said.contains("write `https://`"),
+                "{said}"
+            );
+        }
+    }
+    let trace = "[[listener]]\nbind = [\"127.0.0.1:0\"]\nservice = \"controllers\"\n[service.controllers]\n\
+                 upstreams = [{ address = \"127.0.0.1:1\" }]\n[trace]\ncontext = \"join\"\notlp = \"https://a:1\"\n";
+    let (code, said) = checked_whole(trace);
+    assert!(code == Some(2) && said.contains("TLS is not spoken there"), "{said}");
+}

@@ -53,6 +53,7 @@ mod history_tools;
 mod kills;
 mod metrics;
 mod mixed_versions;
+mod mutual;
 mod parked_polls;
 mod proxies_die;
 mod replica_dies;

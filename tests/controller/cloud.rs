@@ -114,6 +114,7 @@ impl Cloud {
                     upkeep: Default::default(),
                 },
                 registries: registries.clone().map(|address| Registries {
+                    tls: None,
                     node_address: address.clone(),
                     address,
                     timeout: Duration::from_secs(3),

@@ -171,7 +171,7 @@ async fn push(node: &Arc<Node>, saving: &mut Saving, key: &VmKey) -> Result<Dige
     for File { path, digest, size, .. } in files {
         sources.entry(digest).or_insert(Source::File { path, digest, size });
     }
-    let calls = Calls::new(address).map_err(|error| error.to_string())?.with_login(node.login());
+    let calls = Calls::new(address, node.credentials()).map_err(|error| error.to_string())?;
     let sources: Vec<Source> = sources.into_values().collect();
     let total = sources.iter().map(Source::size).fold(0, u64::saturating_add);
     let told = Told::new(node.clone(), saving.id.clone(), sources.len(), total);
@@ -315,8 +315,8 @@ async fn take_back(
     saving: &mut Saving,
 ) -> Result<(), String> {
     let Some(revert) = saving.order.revert.clone() else { return Ok(()) };
-    let client = Templates::new(registry.clone(), CALL).map_err(|error| error.to_string())?;
-    let client = client.with_login(node.login());
+    let client =
+        Templates::new(registry.clone(), node.credentials(), CALL).map_err(|error| error.to_string())?;
     let found = client.show(&revert.template).await.map_err(|error| with_causes(&error))?;
     let versions = found.map(|template| template.versions).unwrap_or_default();
     let newest = versions.iter().max_by_key(|version| version.number).map(|version| version.tag.clone());

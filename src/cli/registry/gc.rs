@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use super::status::{client, failure};
 use crate::{
-    cli::{Failure, Printer, admin::Output, login::Credential, role, table},
+    cli::{Failure, Printer, admin::Output, login::Credential, role, table, trust::Trust},
     client::replication::Replication,
     config::{self, BaseUrl, Env},
     registry::content::size,
@@ -39,6 +39,8 @@ pub(super) struct Args {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    trust: Trust,
+    #[command(flatten)]
     shown: Credential,
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -48,8 +50,8 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
     let collected = match (&args.from.registry, &args.from.config) {
         (Some(url), _) => role::once(async {
-            let registry = client(Replication::new(url.clone(), DIAL, PATIENCE))?;
-            let registry = registry.with_login(args.shown.login()?);
+            let credentials = args.trust.credentials(&args.shown, [url])?;
+            let registry = client(Replication::new(url.clone(), &credentials, DIAL, PATIENCE))?;
             registry.collect(args.dry_run, PATIENCE).await.map_err(failure)
         })??,
         (None, file) => {

@@ -6,8 +6,10 @@ use crate::{
     cli::{
         Failure, Printer,
         admin::{Output, Reach},
+        cloud::TRUST,
         login::Credential,
         role,
+        trust::Trust,
     },
     client::{ClientError, replication::Replication},
     config::BaseUrl,
@@ -31,6 +33,8 @@ pub(super) struct Args {
     #[arg(long, value_name = "URL,…", value_delimiter = ',', conflicts_with = "admin")]
     registry: Vec<BaseUrl>,
     #[command(flatten)]
+    trust: Trust,
+    #[command(flatten)]
     shown: Credential,
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
@@ -46,11 +50,11 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
             .print(printer, &asked, || asked.services.iter().map(service).collect::<Vec<_>>().join("\n\n"))?;
         return none(&asked, printer);
     }
+    let credentials = args.trust.credentials(&args.shown, &args.registry)?;
     let (mut states, mut failed) = (Vec::with_capacity(args.registry.len()), None);
     for url in &args.registry {
         let asked = role::once(async {
-            let registry = client(Replication::new(url.clone(), PATIENCE, PATIENCE))?;
-            let registry = registry.with_login(args.shown.login()?);
+            let registry = client(Replication::new(url.clone(), &credentials, PATIENCE, PATIENCE))?;
             registry.state(None, Duration::ZERO).await.map_err(failure)
         });
         match asked.and_then(|asked| asked) {
@@ -86,6 +90,7 @@ pub(super) fn failure(error: ClientError) -> Failure {
         ClientError::Unreachable { .. } => {
             Some("is it running, and is this its address? `--registry` names a registry, `--admin` a proxy's admin address".into())
         }
+        ClientError::Untrusted { .. } => Some(TRUST.into()),
         ClientError::Refused { status: 404, .. } => Some("this is another server: `--admin` names a proxy's admin address, `--registry` a registry".into()),
         _ => None,
     };

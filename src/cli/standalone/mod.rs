@@ -38,7 +38,7 @@ pub(super) struct Args {
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Keep the controllers' state in this etcd instead of the directory
-    #[arg(long, value_name = "URL,…", value_delimiter = ',')]
+    #[arg(long, value_name = "URL,…", value_delimiter = ',', value_parser = BaseUrl::plain)]
     etcd: Vec<BaseUrl>,
     /// Where clients and agents reach the controllers; 0.0.0.0:8090 lets other machines in, unauthenticated
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:8090")]

@@ -76,7 +76,7 @@ pub(super) fn registry(number: u16, data: &Data, before: &[SocketAddr], auth: &A
         storage: Storage::Disk(data.registry(number)),
         limits: registry::Limits::default(),
         upkeep: Default::default(),
-        replication: Replication { role, log_keep: LOG_KEEP },
+        replication: Replication { role, log_keep: LOG_KEEP, tls: None },
         members: None,
     }
 }
@@ -102,6 +102,7 @@ pub(super) fn controller(
             node_address: address.clone(),
             address,
             timeout: Duration::from_secs(5),
+            tls: None,
         }),
         timeouts: controller::Timeouts::default(),
         limits: controller::Limits::default(),
@@ -202,6 +203,7 @@ pub(super) fn agent(number: u16, data: &Data, controllers: SocketAddr, auth: &Au
         authorization: shown(auth),
         api_key: None,
         update: None,
+        tls: None,
         log: Log::default(),
         grace: DEFAULT_GRACE,
     }

@@ -9,10 +9,10 @@ mod change;
 
 use std::{path::PathBuf, time::Duration};
 
-use super::{Failure, Printer, admin::Output, login::Credential, role};
+use super::{Failure, Printer, admin::Output, cloud::TRUST, login::Credential, role, trust::Trust};
 use crate::{
     client::{
-        ClientError, Templates,
+        ClientError, Credentials, Templates,
         transfer::{Calls, TransferError},
     },
     config::BaseUrl,
@@ -53,6 +53,8 @@ struct Reach {
     /// A registry, or a proxy in front of some
     #[arg(long, value_name = "URL", env = "SWITCHYARD_REGISTRY", default_value = "http://127.0.0.1:8089")]
     registry: BaseUrl,
+    #[command(flatten)]
+    trust: Trust,
     #[command(flatten)]
     shown: Credential,
 }
@@ -106,16 +108,18 @@ impl std::str::FromStr for Target {
 
 impl Reach {
     fn templates(&self) -> Result<Templates, Failure> {
-        let templates = Templates::new(self.registry.clone(), PATIENCE)
-            .map_err(|error| Failure::runtime("no client could be made", &error))?;
-        Ok(templates.with_login(self.shown.login()?))
+        Templates::new(self.registry.clone(), &self.credentials()?, PATIENCE)
+            .map_err(|error| Failure::runtime("no client could be made", &error))
     }
 
     /// For what moves templates.
     fn calls(&self) -> Result<Calls, Failure> {
-        let calls = Calls::new(self.registry.clone())
-            .map_err(|error| Failure::runtime("no client could be made", &error))?;
-        Ok(calls.with_login(self.shown.login()?))
+        Calls::new(self.registry.clone(), &self.credentials()?)
+            .map_err(|error| Failure::runtime("no client could be made", &error))
+    }
+
+    fn credentials(&self) -> Result<Credentials, Failure> {
+        self.trust.credentials(&self.shown, [&self.registry])
     }
 
     /// The template with this name, or else with this id.
@@ -154,6 +158,7 @@ impl Reach {
                 "is it running, and is this its address? `--registry URL` or SWITCHYARD_REGISTRY names a registry, or a \
                  proxy's listener in front of some"
             }
+            ClientError::Untrusted { .. } => TRUST,
             ClientError::Strange { .. } => {
                 "`--registry` names a registry, not a controller or an admin address"
             }

@@ -141,7 +141,7 @@ pub(super) async fn run(args: &Start, printer: Printer) -> Result<(), Failure> {
     let (vmid, tag) = find(args, &client).await?;
     let ask = ask(args, vmid, tag)?;
     let key = args.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    let ids = client.start(&ask, &key).await.map_err(|error| match (reach.failure(&error), error.may_pass()) {
+    let ids = client.start(&ask, &key).await.map_err(|error| match (reach.failure(&error), error.may_pass() && !error.is_unsent()) {
         (Failure::Runtime { error, .. }, true) => Failure::Runtime {
             error,
             hint: Some(format!(

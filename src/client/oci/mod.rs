@@ -7,17 +7,18 @@ mod partial;
 #[cfg(test)]
 mod tests;
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{StatusCode, header};
 
 pub use partial::Partial;
 
-use super::{ClientError, Login, answer};
+use super::{ClientError, Credentials, Login, answer};
 use crate::{
     config::BaseUrl,
     model::{Digest, RepositoryName},
+    tls::Http,
 };
 
 /// Longest manifest that is read; registries take no longer ones.
@@ -118,7 +119,7 @@ impl PullError {
 /// A client of one registry address.
 #[derive(Debug, Clone)]
 pub struct Oci {
-    http: reqwest::Client,
+    http: Arc<Http>,
     base: BaseUrl,
     idle: Duration,
     login: Login,
@@ -129,20 +130,22 @@ const INDEXES: usize = 3;
 
 impl Oci {
     /// Of this address. `dial` bounds the connect, `idle` every wait for a next byte.
-    pub fn new(base: BaseUrl, dial: Duration, idle: Duration) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(dial)
-            .redirect(reqwest::redirect::Policy::limited(REDIRECTS))
-            .no_proxy()
-            .tls_backend_preconfigured(crate::tls::untrusting())
-            .build()?;
-        Ok(Self { http, base, idle, login: Login::default() })
-    }
-
-    /// The same, that shows who it is.
-    #[must_use]
-    pub fn with_login(self, login: Login) -> Self {
-        Self { login, ..self }
+    pub fn new(
+        base: BaseUrl,
+        credentials: &Credentials,
+        dial: Duration,
+        idle: Duration,
+    ) -> Result<Self, reqwest::Error> {
+        // What was asked for inside TLS is not had from anywhere else in the open.
+        let secured = base.is_secured();
+        let http = credentials.built(move || {
+            reqwest::Client::builder()
+                .connect_timeout(dial)
+                .redirect(reqwest::redirect::Policy::limited(REDIRECTS))
+                .https_only(secured)
+                .no_proxy()
+        })?;
+        Ok(Self { http, base, idle, login: credentials.login.clone() })
     }
 
     /// The manifest of an image: that with this digest, or, if it is an index, the first that it names.
@@ -167,7 +170,7 @@ impl Oci {
     /// The manifest with this digest, checked against it.
     pub async fn manifest(&self, repository: &RepositoryName, digest: &Digest) -> Result<Bytes, PullError> {
         let url = self.base.join(&format!("/v2/{repository}/manifests/{digest}"));
-        let request = self.http.get(&url).header(header::ACCEPT, MANIFEST_TYPES);
+        let request = self.http.client().get(&url).header(header::ACCEPT, MANIFEST_TYPES);
         let whole = async {
             let response = self.send(&url, repository, digest, request).await?;
             Ok::<_, PullError>(answer::read_bounded(&url, response, MANIFEST).await?)
@@ -204,7 +207,7 @@ impl Oci {
     ) -> Result<(), PullError> {
         let (digest, from) = (partial.digest(), partial.len());
         let url = self.base.join(&format!("/v2/{repository}/blobs/{digest}"));
-        let mut request = self.http.get(&url);
+        let mut request = self.http.client().get(&url);
         if from > 0 {
             request = request.header(header::RANGE, format!("bytes={from}-"));
         }

@@ -1,6 +1,6 @@
 //! The requests of OCI Distribution that a push and a pull need, one function each, each tried once.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use reqwest::{RequestBuilder, Response, StatusCode, header};
@@ -8,9 +8,10 @@ use serde::Deserialize;
 
 use super::{TransferError, tries::Failed};
 use crate::{
-    client::{ClientError, Login, answer, failover},
+    client::{ClientError, Credentials, Login, answer},
     config::BaseUrl,
     model::{Digest, RepositoryName, Tag},
+    tls::Http,
     wire::{envelope::Envelope, oci},
 };
 
@@ -36,21 +37,15 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
 /// One registry, or a front of some. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Calls {
-    http: reqwest::Client,
+    http: Arc<Http>,
     base: BaseUrl,
     login: Login,
 }
 
 impl Calls {
     /// Of this address.
-    pub fn new(base: BaseUrl) -> Result<Self, reqwest::Error> {
-        Ok(Self { http: failover::http_client(CONNECT)?, base, login: Login::default() })
-    }
-
-    /// The same, that shows who it is.
-    #[must_use]
-    pub fn with_login(self, login: Login) -> Self {
-        Self { login, ..self }
+    pub fn new(base: BaseUrl, credentials: &Credentials) -> Result<Self, reqwest::Error> {
+        Ok(Self { http: credentials.http(CONNECT)?, base, login: credentials.login.clone() })
     }
 
     /// The address.
@@ -69,7 +64,7 @@ impl Calls {
         tag: &Tag,
     ) -> Result<Option<Digest>, Failed> {
         let url = self.url(repository, &format!("manifests/{}", escaped(tag)));
-        let ask = self.http.head(&url).header(header::ACCEPT, MANIFEST_TYPES);
+        let ask = self.http.client().head(&url).header(header::ACCEPT, MANIFEST_TYPES);
         let Some(response) = found(self.send(&url, ask, SMALL).await)? else { return Ok(None) };
         let said = text(&response, "docker-content-digest").and_then(|text| Digest::parse(text).ok());
         let strange = || strange(&url, "it does not name the manifest's digest");
@@ -83,7 +78,7 @@ impl Calls {
         reference: &str,
     ) -> Result<Bytes, Failed> {
         let url = self.url(repository, &format!("manifests/{reference}"));
-        let ask = self.http.get(&url).header(header::ACCEPT, MANIFEST_TYPES).timeout(SMALL);
+        let ask = self.http.client().get(&url).header(header::ACCEPT, MANIFEST_TYPES).timeout(SMALL);
         let missing =
             || TransferError::Missing { what: format!("{repository}:{}", reference.replace("%2B", "+")) };
         let response = found(self.send(&url, ask, SMALL).await)?.ok_or_else(missing)?;
@@ -93,14 +88,14 @@ impl Calls {
     /// Takes a tag away; `false` when there was none.
     pub async fn untag(&self, repository: &RepositoryName, tag: &Tag) -> Result<bool, TransferError> {
         let url = self.url(repository, &format!("manifests/{}", escaped(tag)));
-        let gone = found(self.send(&url, self.http.delete(&url), COMMIT).await);
+        let gone = found(self.send(&url, self.http.client().delete(&url), COMMIT).await);
         gone.map(|gone| gone.is_some()).map_err(|failed| *failed.error)
     }
 
     /// Whether the repository has a blob.
     pub(super) async fn has(&self, repository: &RepositoryName, blob: &Digest) -> Result<bool, Failed> {
         let url = self.url(repository, &format!("blobs/{blob}"));
-        Ok(found(self.send(&url, self.http.head(&url), SMALL).await)?.is_some())
+        Ok(found(self.send(&url, self.http.client().head(&url), SMALL).await)?.is_some())
     }
 
     /// Has the registry take a blob over from another repository of its; `false` when it does not.
@@ -111,13 +106,14 @@ impl Calls {
         from: &RepositoryName,
     ) -> Result<bool, Failed> {
         let url = self.url(repository, &format!("blobs/uploads/?mount={blob}&from={from}"));
-        let response = self.send(&url, self.http.post(&url).header(header::CONTENT_LENGTH, 0), SMALL).await?;
+        let response =
+            self.send(&url, self.http.client().post(&url).header(header::CONTENT_LENGTH, 0), SMALL).await?;
         if response.status() == StatusCode::CREATED {
             return Ok(true);
         }
         // It has opened a session instead, which nobody will use.
         if let Ok(session) = self.location(&url, &response) {
-            drop(self.send(&session, self.http.delete(self.base.join(&session)), SMALL).await);
+            drop(self.send(&session, self.http.client().delete(self.base.join(&session)), SMALL).await);
         }
         Ok(false)
     }
@@ -125,14 +121,15 @@ impl Calls {
     /// Opens an upload session; gives its path.
     pub(super) async fn begin(&self, repository: &RepositoryName) -> Result<String, Failed> {
         let url = self.url(repository, "blobs/uploads/");
-        let response = self.send(&url, self.http.post(&url).header(header::CONTENT_LENGTH, 0), SMALL).await?;
+        let response =
+            self.send(&url, self.http.client().post(&url).header(header::CONTENT_LENGTH, 0), SMALL).await?;
         Ok(self.location(&url, &response)?)
     }
 
     /// How many bytes a session has; nothing when it is no more.
     pub(super) async fn received(&self, session: &str) -> Result<Option<u64>, Failed> {
         let url = self.base.join(session);
-        let Some(response) = found(self.send(&url, self.http.get(&url), SMALL).await)? else {
+        let Some(response) = found(self.send(&url, self.http.client().get(&url), SMALL).await)? else {
             return Ok(None);
         };
         let last = text(&response, "range").and_then(|range| range.split_once('-')?.1.parse::<u64>().ok());
@@ -150,6 +147,7 @@ impl Calls {
         let url = self.base.join(session);
         let ask = self
             .http
+            .client()
             .patch(&url)
             .header(header::CONTENT_TYPE, "application/octet-stream")
             .header(header::CONTENT_LENGTH, size - from)
@@ -164,7 +162,7 @@ impl Calls {
     pub(super) async fn finish(&self, session: &str, blob: &Digest) -> Result<(), Failed> {
         let joint = if session.contains('?') { '&' } else { '?' };
         let url = self.base.join(&format!("{session}{joint}digest={blob}"));
-        let ask = self.http.put(&url).header(header::CONTENT_LENGTH, 0);
+        let ask = self.http.client().put(&url).header(header::CONTENT_LENGTH, 0);
         self.send(&url, ask, COMMIT).await.map(drop)
     }
 
@@ -176,7 +174,8 @@ impl Calls {
         manifest: Bytes,
     ) -> Result<(), Failed> {
         let url = self.url(repository, &format!("manifests/{}", escaped(tag)));
-        let ask = self.http.put(&url).header(header::CONTENT_TYPE, oci::IMAGE_MANIFEST).body(manifest);
+        let ask =
+            self.http.client().put(&url).header(header::CONTENT_TYPE, oci::IMAGE_MANIFEST).body(manifest);
         self.send(&url, ask, COMMIT).await.map(drop)
     }
 
@@ -188,7 +187,7 @@ impl Calls {
         (from, last): (u64, u64),
     ) -> Result<(Response, u64), Failed> {
         let url = self.url(repository, &format!("blobs/{blob}"));
-        let ask = self.http.get(&url).header(header::RANGE, format!("bytes={from}-{last}"));
+        let ask = self.http.client().get(&url).header(header::RANGE, format!("bytes={from}-{last}"));
         let missing = || TransferError::Missing { what: format!("{repository}@{blob}") };
         let response = found(self.send(&url, ask, SMALL).await)?.ok_or_else(missing)?;
         if response.status() != StatusCode::PARTIAL_CONTENT {

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
-use super::server;
+use super::{server, tls};
 use crate::{
     config::{
         agent::{Agent, ApiKey, Driver, ProcessDriver, Reserve, Update},
@@ -72,6 +72,11 @@ pub(in crate::config) fn agent<'r>(raw: &'r Raw<'r>) -> Option<Agent> {
         authorization: table.opt("token_file", super::auth::shown),
         api_key: api_key(&table)?,
         update: update(&table),
+        tls: tls::of_agent(
+            &table,
+            "agent_tls",
+            controllers.iter().flatten().any(|(url, _)| url.is_secured()),
+        )?,
         log,
         grace,
     };

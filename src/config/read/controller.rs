@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use super::{auth, etcd, server};
+use super::{auth, etcd, server, tls};
 use crate::config::{
+    BaseUrl,
     controller::{Controller, Limits, MacPool, Registries, Store, StoreKind, Timeouts, Upkeep},
-    events::Events,
+    events::{Events, WebhookUrl},
     raw::{Raw, Table},
     value::{Wrong, base_url, duration_in, flag, fraction, path, size, text, time, webhook, whole},
 };
@@ -97,13 +98,17 @@ fn registries<'r>(raw: &'r Raw<'r>) -> Option<Option<Registries>> {
     if !table.is_given() {
         // Asked for all the same, so that the variables that could set them are known.
         let _known = (table.has("address"), table.has("node_address"), table.has("timeout"));
+        tls::towards(&table, "registries_tls", false);
         return Some(None);
     }
     let address = table.need("address", "address = \"http://front:8089\"", base_url);
     let node_address = table.opt("node_address", base_url);
     let timeout = table.or("timeout", Duration::from_secs(5), patience);
-    let address = address?;
-    Some(Some(Registries { node_address: node_address.unwrap_or_else(|| address.clone()), address, timeout }))
+    let secured = address.as_ref().is_some_and(BaseUrl::is_secured);
+    let tls = tls::towards(&table, "registries_tls", secured);
+    let (address, tls) = (address?, tls?);
+    let node_address = node_address.unwrap_or_else(|| address.clone());
+    Some(Some(Registries { node_address, address, timeout, tls }))
 }
 
 fn timeouts<'r>(raw: &'r Raw<'r>) -> Timeouts {
@@ -139,7 +144,11 @@ fn events<'r>(raw: &'r Raw<'r>) -> Option<Events> {
         return None;
     }
     // One that cannot be read is a fault already.
-    (!given || url.is_some()).then_some(Events { log, keep, url })
+    let tls = tls::towards(&table, "events_tls", url.as_ref().is_some_and(WebhookUrl::secure));
+    if given && url.is_none() {
+        return None;
+    }
+    Some(Events { log, keep, url, tls: tls? })
 }
 
 fn mac_pool<'r>(raw: &'r Raw<'r>) -> MacPool {

@@ -37,7 +37,7 @@ pub(super) fn means_nothing(table: &Table<'_>, why: &str) {
 pub(super) fn etcd(table: &Table<'_>) -> Option<Etcd> {
     let urls = urls(table);
     let login = login(table);
-    let inside = urls.as_ref().is_some_and(|urls| is_https(&urls[0]));
+    let inside = urls.as_ref().is_some_and(|urls| urls[0].is_secured());
     let tls = tls::upstream_of(table, inside);
     let urls = urls?;
     if !inside {
@@ -63,7 +63,7 @@ fn urls(table: &Table<'_>) -> Option<Vec<BaseUrl>> {
             let what = format!("`{}` names `{url}` twice", table.path_of("etcd"));
             table.fault_at(place.clone(), what, "name each member once");
         }
-        if before.first().is_some_and(|(first, _)| is_https(first) != is_https(url)) {
+        if before.first().is_some_and(|(first, _)| first.is_secured() != url.is_secured()) {
             let what = format!("`{}` names `{}` and `{url}`", table.path_of("etcd"), members[0].0);
             table.fault_at(place.clone(), what, "write `https://` for all members, or `http://` for all");
             return None;
@@ -79,10 +79,6 @@ fn member(given: &Given<'_>) -> Result<BaseUrl, Wrong> {
         Ok(address) => Ok(BaseUrl::https(&address.host, address.port)),
         Err(error) => Err(Wrong::new(format!("is `https://{rest}`"), error.to_string())),
     }
-}
-
-fn is_https(url: &BaseUrl) -> bool {
-    url.as_str().starts_with("https://")
 }
 
 fn https(url: &BaseUrl) -> String {

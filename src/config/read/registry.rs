@@ -1,8 +1,9 @@
 //! `registry.toml`.
 
-use super::{auth, etcd, rules::network, server, upkeep};
+use super::{auth, etcd, rules::network, server, tls, upkeep};
 use crate::{
     config::{
+        BaseUrl,
         raw::{Raw, Table},
         registry::{LOG_KEEP, Limits, Members, Registry, Replication, Role, Storage},
         value::{Given, Wrong, base_url, bytes, one_of, path, size, text, time, whole},
@@ -78,9 +79,10 @@ fn members(table: &Table<'_>) -> Option<Option<Members>> {
 fn replication(table: &Table<'_>) -> Option<Replication> {
     let log_keep = table.or("log_keep", LOG_KEEP, whole(MIN_LOG_KEEP..=100_000_000));
     let peers = table.list("peers", base_url);
-    let peers = peers.unwrap_or_default().into_iter().map(|(peer, _)| peer).collect();
+    let peers: Vec<BaseUrl> = peers.unwrap_or_default().into_iter().map(|(peer, _)| peer).collect();
     let given_writer = table.has("writer");
     let writer = table.opt("writer", base_url);
+    let tls = tls::towards(table, "replication_tls", writer.iter().chain(&peers).any(BaseUrl::is_secured));
     table.opt("write_ack", write_ack);
     if !table.is_given() {
         return Some(Replication::default());
@@ -108,7 +110,7 @@ fn replication(table: &Table<'_>) -> Option<Replication> {
             return None;
         }
     };
-    Some(Replication { role, log_keep })
+    Some(Replication { role, log_keep, tls: tls? })
 }
 
 /// Fewer, and a replica that restarts would have to begin with a snapshot each time.

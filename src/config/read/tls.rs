@@ -136,6 +136,38 @@ pub(super) fn upstream_of(table: &Table<'_>, wanted: bool) -> Option<Upstream> {
     }
 }
 
+/// `tls` of a table that names other servers: read if one of them is asked by `https://`. The outer `None` is a fault, the
+/// inner one that none is.
+#[expect(clippy::option_option, reason = "wrong, and not there")]
+pub(super) fn towards(of: &Table<'_>, section: &'static str, secured: bool) -> Option<Option<Upstream>> {
+    let table = of.sub_with_variables("tls", section);
+    let tls = upstream_of(&table, secured);
+    if !secured && table.is_given() {
+        let what = format!(
+            "`{}` means nothing, for nobody who is named here is asked by `https://`",
+            of.path_of("tls")
+        );
+        table.fault_at(table.place(), what, "write `https://`, or delete it");
+        return None;
+    }
+    // Inside TLS: what is wrong is noted.
+    if secured && tls.is_none() { None } else { Some(tls) }
+}
+
+/// `agent.tls`, which is for registries as well: the controllers name them, and whether they are asked by `https://` is
+/// known only then.
+#[expect(clippy::option_option, reason = "wrong, and not there")]
+pub(super) fn of_agent(of: &Table<'_>, section: &'static str, secured: bool) -> Option<Option<Upstream>> {
+    let table = of.sub_with_variables("tls", section);
+    let wanted = secured || table.is_given();
+    match upstream_of(&table, wanted) {
+        None if wanted => None,
+        // A system that trusts nobody is enough for plain HTTP.
+        None => Some(Upstream::load(UpstreamSetting::default()).ok()),
+        read => Some(read),
+    }
+}
+
 /// `cert` and `key`, and those of `certs`.
 fn pairs(table: &Table<'_>, given: bool, places: &mut Places) -> Option<Vec<Pair>> {
     let (cert, key) = (table.opt("cert", path), table.opt("key", path));

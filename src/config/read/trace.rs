@@ -4,7 +4,7 @@ use crate::config::{
     proxy::Trace,
     raw::{Raw, Table},
     report::Place,
-    value::{Given, Wrong, base_url, fraction, one_of, text},
+    value::{Given, Wrong, fraction, one_of, plain_url, text},
 };
 
 /// Control traffic is many small calls that look alike.
@@ -18,7 +18,7 @@ const CONTEXT: &[(&str, bool)] = &[("pass", false), ("join", true)];
 pub(super) fn read(raw: &Raw<'_>, table: &Table<'_>) -> Option<Trace> {
     let joins = table.opt("context", one_of(CONTEXT));
     let sample = table.opt("sample", fraction(0.0..=1.0));
-    let otlp = table.opt("otlp", base_url);
+    let otlp = table.opt("otlp", plain_url);
     let service = table.opt("service", service);
     let needless = |key: &'static str, place: Place| {
         let what = format!("`trace.{key}` has no effect: no request is made part of a trace");

@@ -65,9 +65,9 @@ impl Pass for Events {
 
     async fn pass(&mut self, ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
         let mut done = 0;
-        let url = ops.inner.config.events.url.clone();
-        if let (Some(url), None, false) = (url, &self.hook, self.told) {
-            match Webhook::new(url, ANSWER) {
+        let told = &ops.inner.config.events;
+        if let (Some(url), None, false) = (told.url.clone(), &self.hook, self.told) {
+            match Webhook::new(url, told.tls.clone(), ANSWER) {
                 Ok(hook) => self.hook = Some(hook),
                 Err(error) => {
                     tracing::error!(%error, "events cannot be told: no client of the receiver can be made");

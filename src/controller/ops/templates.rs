@@ -66,9 +66,9 @@ impl Templates {
     /// They are shown the root token, if there is one.
     pub fn new(config: Option<Registries>, root: Option<&RootToken>) -> Result<Self, reqwest::Error> {
         let open = |config: Registries| {
+            let towards = client::Credentials::new(client::Login::root(root), config.tls);
             Ok(Arc::new(Registry {
-                client: client::Templates::new(config.address, config.timeout)?
-                    .with_login(client::Login::root(root)),
+                client: client::Templates::new(config.address, &towards, config.timeout)?,
                 node_address: config.node_address.to_string(),
                 shows: Together::new(),
                 running: watch::Sender::new(None),
@@ -247,7 +247,7 @@ fn arch(word: &str) -> Option<Arch> {
 fn refused(error: &ClientError) -> OpsError {
     match error {
         // A busy or broken registry says so before it has done anything.
-        ClientError::Unreachable { .. } => down(error),
+        ClientError::Unreachable { .. } | ClientError::Untrusted { .. } => down(error),
         ClientError::Unanswered { .. } | ClientError::Silent { .. } | ClientError::Strange { .. } => {
             OpsError::Unknown(format!("the registries' answer was lost: {error}"))
         }

@@ -406,10 +406,13 @@ fn client(
     login: Login,
 ) -> Option<Replication> {
     let client = match tls {
-        None => Replication::new(format!("http://{address}").parse().ok()?, connect, poll::STATE_PARK),
-        Some(tls) => Replication::secured(address, tls, connect, poll::STATE_PARK),
+        None => {
+            let base = format!("http://{address}").parse().ok()?;
+            Replication::new(base, &login.into(), connect, poll::STATE_PARK)
+        }
+        Some(tls) => Replication::secured(address, (tls, login), connect, poll::STATE_PARK),
     };
-    Some(client.ok()?.with_login(login))
+    client.ok()
 }
 
 /// Host, process and chance: nobody else has it.

@@ -30,7 +30,7 @@ use super::{
     journal::Journal,
 };
 use crate::{
-    client::{Login, replication::Replication},
+    client::{Credentials, replication::Replication},
     config::BaseUrl,
     supervise::Stop,
     wire::replication::Aside,
@@ -64,12 +64,12 @@ impl Replica {
     /// Of this writer, with these peers to fetch from. Nothing is started yet.
     pub async fn new(
         name: String,
-        (writer, peers, login): (BaseUrl, Vec<BaseUrl>, &Login),
+        (writer, peers, credentials): (BaseUrl, Vec<BaseUrl>, &Credentials),
         content: Arc<dyn Content>,
         journal: Journal,
         fetcher: FetchHandle,
     ) -> Result<Self, ReplicaError> {
-        let client = |base| Replication::new(base, DIAL, IDLE).map(|client| client.with_login(login.clone()));
+        let client = |base| Replication::new(base, credentials, DIAL, IDLE);
         let (writer, peers) = (client(writer)?, peers.into_iter().map(client).collect::<Result<_, _>>()?);
         let status = Arc::new(Status::default());
         for (path, text) in content.asides(ASIDE).await? {

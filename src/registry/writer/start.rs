@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Writes;
 use crate::{
-    client::{Login, replication::Replication},
+    client::{Credentials, replication::Replication},
     config::BaseUrl,
     model::Position,
     registry::journal::Journal,
@@ -21,11 +21,16 @@ const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Asks until the answer is clear: then writes are taken, or the reason why not stands in every refusal. Until then this
 /// writer serves what it has, claims nothing, and moves nobody's history.
-pub async fn run(name: String, journal: Journal, (peers, login): (Vec<BaseUrl>, Login), stop: Stop) {
+pub async fn run(
+    name: String,
+    journal: Journal,
+    (peers, credentials): (Vec<BaseUrl>, Credentials),
+    stop: Stop,
+) {
     loop {
         let mut said = Vec::with_capacity(peers.len());
         for peer in &peers {
-            said.push((peer, ask(peer, &login).await));
+            said.push((peer, ask(peer, &credentials).await));
         }
         let own = Own {
             name: &name,
@@ -80,10 +85,10 @@ async fn begin(journal: &Journal, name: &str, above: Option<u64>) -> Result<(), 
 }
 
 /// The newest epoch that any of them has seen, as far as they can be reached.
-pub async fn newest_epoch(peers: &[BaseUrl], login: &Login) -> u64 {
+pub async fn newest_epoch(peers: &[BaseUrl], credentials: &Credentials) -> u64 {
     let mut newest = 0;
     for peer in peers {
-        match ask(peer, login).await {
+        match ask(peer, credentials).await {
             Ok(state) => newest = newest.max(state.epoch),
             Err(error) => tracing::warn!(peer = %peer, error, "peer could not be asked for its epoch"),
         }
@@ -91,9 +96,9 @@ pub async fn newest_epoch(peers: &[BaseUrl], login: &Login) -> u64 {
     newest
 }
 
-async fn ask(peer: &BaseUrl, login: &Login) -> Result<State, String> {
-    let client = Replication::new(peer.clone(), PATIENCE, PATIENCE).map_err(|error| error.to_string())?;
-    let client = client.with_login(login.clone());
+async fn ask(peer: &BaseUrl, credentials: &Credentials) -> Result<State, String> {
+    let client = Replication::new(peer.clone(), credentials, PATIENCE, PATIENCE);
+    let client = client.map_err(|error| error.to_string())?;
     client.state(None, Duration::ZERO).await.map_err(|error| error.to_string())
 }
 

@@ -156,7 +156,7 @@ fn failed(shared: &Shared, error: &ClientError) -> (End, String) {
     count(
         shared,
         match error {
-            ClientError::Unreachable { .. } => "unreachable",
+            ClientError::Unreachable { .. } | ClientError::Untrusted { .. } => "unreachable",
             ClientError::Unanswered { .. } => "unanswered",
             ClientError::Silent { .. } => "silent",
             ClientError::Refused { .. } => "refused",

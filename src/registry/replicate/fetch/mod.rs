@@ -25,7 +25,7 @@ use tokio::{
 
 use super::plan::{self, Ask, End, Then};
 use crate::{
-    client::{Login, replication::Replication},
+    client::{Credentials, replication::Replication},
     clock,
     config::BaseUrl,
     model::{Digest, RepositoryName},
@@ -121,22 +121,22 @@ impl Fetcher {
     pub fn new(
         content: Arc<dyn Content>,
         sources: Vec<BaseUrl>,
-        login: &Login,
+        credentials: &Credentials,
         metrics: &Metrics,
     ) -> Result<Self, FetchError> {
-        Self::with(content, (sources, login), metrics, IDLE)
+        Self::with(content, (sources, credentials), metrics, IDLE)
     }
 
     fn with(
         content: Arc<dyn Content>,
-        (sources, login): (Vec<BaseUrl>, &Login),
+        (sources, credentials): (Vec<BaseUrl>, &Credentials),
         metrics: &Metrics,
         idle: Duration,
     ) -> Result<Self, FetchError> {
         let board = Board::new(&sources);
         let client = |base: BaseUrl| {
             let url = base.to_string();
-            let client = Replication::new(base, DIAL, idle).map(|client| client.with_login(login.clone()));
+            let client = Replication::new(base, credentials, DIAL, idle);
             client.map_err(|source| FetchError::Client { url, source })
         };
         let shared = Shared {

@@ -207,7 +207,7 @@ impl World {
         let metrics = Metrics::new();
         let idle = Duration::from_millis(500);
         let fetcher =
-            Fetcher::with(Arc::new(disk.clone()), (urls.to_vec(), &Login::default()), &metrics, idle)
+            Fetcher::with(Arc::new(disk.clone()), (urls.to_vec(), &Credentials::default()), &metrics, idle)
                 .unwrap();
         let handle = fetcher.handle();
         tree.start(Stage::Loops, "fetch", OnEnd::Restart(Duration::ZERO), move |stop| {
