@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     agent::{self, Agent, AgentError},
+    client::ClientError,
     config::{self, Env, EnvNote, Flag, agent::Agent as Config},
     proxy::handover::Program,
     supervise::{Stage, Stop},
@@ -245,6 +246,9 @@ fn leave(settings: &Settings, printer: Printer) -> Result<(), Failure> {
 
 fn failed(what: &str, error: &AgentError) -> Failure {
     let hint = match error {
+        AgentError::Client(ClientError::Untrusted { .. }) => Some(
+            "`tls` in `[agent]`, or `--cacert`, `--cert` and `--cert-key`, say whom it trusts and what it shows",
+        ),
         AgentError::Unconnected { .. } | AgentError::Client(_) => {
             Some("`curl http://FRONT:8090/api/v1/status` shows whether a controller can be reached from here")
         }

@@ -79,6 +79,8 @@ impl Default for Plan {
 pub(crate) struct Cloud {
     pub(crate) apis: Vec<Api>,
     pub(crate) registry: String,
+    /// What the controllers keep everything in.
+    pub(crate) store: Arc<dyn Store>,
     tree: Tree,
     _dir: TempDir,
 }
@@ -127,7 +129,7 @@ impl Cloud {
             apis.push(Api::new(role.address()));
             tree.handle().start_vital(Stage::Edge, format!("controller c{number}"), |stop| role.run(stop));
         }
-        let cloud = Self { apis, registry, tree, _dir: dir };
+        let cloud = Self { apis, registry, store, tree, _dir: dir };
         for api in cloud.apis.iter().filter(|_| plan.until_ready && plan.tls.is_none()) {
             eventually(PATIENCE, "the controller is ready", async || {
                 let ready = api.get("/readyz").await;

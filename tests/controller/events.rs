@@ -8,16 +8,30 @@ use std::{
 use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post};
 use serde_json::{Value, json};
 use switchyard::{
+    clock,
     config::events::Events,
+    controller::records::{WriteId, encode},
     http,
+    store::{Txn, keys::Keys},
     supervise::{Stage, Tree},
-    wire::agent::VmPhase,
+    telemetry::Metrics,
+    tls::{ClientAuth, Pair, Server, Upstream, UpstreamSetting},
+    wire::{
+        agent::VmPhase,
+        events::{Action, Event},
+    },
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
 };
 
 use crate::{
+    certificates::{self, Authority},
     cloud::{Cloud, PATIENCE, Plan},
     node::Node,
-    support::eventually::eventually,
+    secured::Files,
+    support::{api::Api, eventually::eventually},
 };
 
 /// How the receiver takes events.
@@ -53,13 +67,19 @@ async fn take(State(receiver): State<Receiver>, body: Bytes) -> StatusCode {
 
 impl Receiver {
     async fn start(tree: &Tree) -> (Self, String) {
+        Self::start_with(tree, None).await
+    }
+
+    async fn start_with(tree: &Tree, tls: Option<Server>) -> (Self, String) {
         let listener = http::bind("127.0.0.1:0".parse().unwrap(), "test").unwrap();
-        let url = format!("http://{}/events?token=s3cret", listener.local_addr().unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}/events?token=s3cret", listener.local_addr().unwrap());
+        let tls = tls.map(|tls| http::Secure::new(tls, &Metrics::new()).unwrap());
         let manner = Arc::new(Mutex::new(Manner::Takes));
         let receiver = Self { manner, taken: Arc::default(), asked: Arc::default() };
         let router = Router::new().route("/events", post(take)).with_state(receiver.clone());
         tree.handle().start_vital(Stage::Store, "receiver", move |stop| {
-            http::serve(listener, None, router, stop, Duration::ZERO)
+            http::serve(listener, tls.clone(), router, stop, Duration::ZERO)
         });
         (receiver, url)
     }
@@ -223,6 +243,126 @@ async fn a_receiver_that_fails_hangs_and_returns_misses_nothing() {
         }
     })
     .await;
+    cloud.stop().await;
+    outside.shut_down(Duration::from_secs(5)).await;
+}
+
+/// A counter of a controller, or what it shows instead.
+async fn counted(api: &Api, name: &str) -> Result<f64, String> {
+    let text = api.get("/metrics").await.text;
+    let found = text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    found.ok_or(text)
+}
+
+const LOST: &str = "switchyard_controller_events_total{outcome=\"lost\"}";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_inside_tls_is_told_by_certificate_and_a_wrong_authority_costs_no_event() {
+    let (outside, files) = (Tree::new(), Files::new());
+    let tls = files.server(ClientAuth::Required(files.trust()));
+    let (receiver, url) = Receiver::start_with(&outside, Some(tls)).await;
+    let (cert, key) = files.ca.client("c1").write(files.folder.path(), "hooks");
+    let ca = certificates::write(files.folder.path(), "hooks-ca.pem", &Authority::new("strange").cert());
+    let identity = Some(Pair { cert, key });
+    let setting = UpstreamSetting { ca: Some(ca), server_name: None, identity, verify: true };
+    let tls = Upstream::load(setting).unwrap();
+    let events = Events { url: Some(url.parse().unwrap()), tls: Some(tls.clone()), ..Events::default() };
+    let cloud = Cloud::planned(Plan { events, ..Plan::default() }).await;
+    let template = cloud.template("sonoma", "v1").await;
+    cloud.instance(&template).await;
+    let failed = "switchyard_controller_events_total{outcome=\"failed\"}";
+    eventually(PATIENCE, "it is not told to a stranger", async || {
+        match counted(cloud.api(), failed).await? {
+            0.0 => Err("nothing failed yet".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    assert_eq!(*receiver.asked.lock().unwrap(), 0, "nothing was sent");
+    certificates::write(files.folder.path(), "hooks-ca.pem", &files.ca.cert());
+    assert_eq!(tls.refresh(), Ok(true));
+    receiver.has(&["StartVM"]).await;
+    let said = cloud.api().get("/metrics").await.text;
+    assert!(said.contains("switchyard_tls_files_ok{of=\"events.tls\"} 1"), "{said}");
+    assert!(said.contains("switchyard_tls_certificate_until_seconds{of=\"events.tls\"}"), "{said}");
+    cloud.stop().await;
+    outside.shut_down(Duration::from_secs(5)).await;
+}
+
+/// A watch of events whose client has read its first and then reads no more, over a socket that holds little.
+async fn stalled(api: &Api) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let address = api.base().strip_prefix("http://").unwrap().parse().unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
+    stream.write_all(b"GET /switchyard/v1/watch?kinds=events HTTP/1.1\r\nHost: c\r\n\r\n").await.unwrap();
+    let mut begun = Vec::new();
+    while !String::from_utf8_lossy(&begun).contains("event: from") {
+        assert!(stream.read_buf(&mut begun).await.unwrap() > 0, "{}", String::from_utf8_lossy(&begun));
+    }
+    stream
+}
+
+/// What the cloud keeps at most: events in its log, changes for watches (`docs/events.md`, `docs/instances.md`).
+const LOG: usize = 10_000;
+const CHANGES: usize = 16_384;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_beyond_the_log_are_counted_as_lost_and_a_watch_that_is_behind_is_ended() {
+    let outside = Tree::new();
+    let (receiver, url) = Receiver::start(&outside).await;
+    receiver.is(Manner::Fails);
+    let events = Events { url: Some(url.parse().unwrap()), ..Events::default() };
+    let cloud = Cloud::planned(Plan { events, registry: false, ..Plan::default() }).await;
+    let mut slow = stalled(cloud.api()).await;
+
+    // Larger ones first: more than sockets hold. Then as many as no watch is kept for.
+    let (keys, mut written, mut bytes) = (Keys::new("main"), 0, 0);
+    for (count, message) in [(1_000, "x".repeat(12 * 1024)), (CHANGES + 100, String::new())] {
+        let mut left = count;
+        while left > 0 {
+            let mut txn = Txn::new();
+            for _ in 0..left.min(100) {
+                let event =
+                    Event { message: message.clone(), ..Event::new(Action::VMStarted, clock::wall()) };
+                let record = encode(&event, &WriteId::random()).unwrap();
+                bytes += record.len();
+                txn = txn.put(keys.event(&event.id), record);
+            }
+            left -= left.min(100);
+            cloud.store.txn(txn).await.unwrap();
+        }
+        written += count;
+    }
+
+    // The oldest are forgotten, some at a time, and each of them is counted as lost.
+    eventually(PATIENCE, "events are told as lost", async || {
+        let lost = counted(cloud.api(), LOST).await?;
+        if lost > 0.0 { Ok(()) } else { Err(format!("{lost}")) }
+    })
+    .await;
+    let lost = counted(cloud.api(), LOST).await.unwrap();
+    assert!(lost <= (written - LOG) as f64, "{lost} of {written}");
+    assert!(receiver.taken.lock().unwrap().is_empty());
+
+    // What was sent is what sockets hold, and then it is over.
+    let (mut sent, mut last) = (0, Vec::new());
+    let mut piece = vec![0; 256 * 1024];
+    loop {
+        let read = tokio::time::timeout(PATIENCE, slow.read(&mut piece)).await.expect("it goes on").unwrap();
+        assert!(read > 0, "it broke off: {}", String::from_utf8_lossy(&last));
+        sent += read;
+        last.extend_from_slice(&piece[..read]);
+        last.drain(..last.len().saturating_sub(4096));
+        if String::from_utf8_lossy(&last).contains("event: end") {
+            break;
+        }
+    }
+    let last = String::from_utf8_lossy(&last).into_owned();
+    assert!(last.contains("\"why\":\"behind\""), "{last}");
+    assert!(sent < bytes * 3 / 4, "{sent} of {bytes} bytes were sent");
+    let behind = "switchyard_controller_streams_ended_total{why=\"behind\"}";
+    assert_eq!(counted(cloud.api(), behind).await.unwrap(), 1.0);
     cloud.stop().await;
     outside.shut_down(Duration::from_secs(5)).await;
 }

@@ -19,13 +19,13 @@ use crate::{
 };
 
 /// An authority, and what it has made.
-struct Files {
-    folder: tempfile::TempDir,
-    ca: Authority,
+pub(crate) struct Files {
+    pub(crate) folder: tempfile::TempDir,
+    pub(crate) ca: Authority,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let (folder, ca) = (tempfile::tempdir().unwrap(), Authority::new("ca"));
         certificates::write(folder.path(), "ca.pem", &ca.cert());
         certificates::write(folder.path(), "ca.crl", &ca.list(&[], 30));
@@ -33,15 +33,15 @@ impl Files {
         Self { folder, ca }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn trust(&self) -> Trust {
+    pub(crate) fn trust(&self) -> Trust {
         Trust { ca: self.path("ca.pem"), crl: Some(self.path("ca.crl")) }
     }
 
-    fn server(&self, client_auth: ClientAuth) -> Server {
+    pub(crate) fn server(&self, client_auth: ClientAuth) -> Server {
         let pair = Pair { cert: self.path("server.pem"), key: self.path("server.key") };
         let (least, suites) = (Least::Tls12, Vec::new());
         Server::load(ServerSetting { pairs: vec![pair], client_auth, least, suites, http2: false }).unwrap()
