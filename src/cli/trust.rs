@@ -1,6 +1,6 @@
 //! Whom the command line trusts, and what certificate it shows, where a server is asked by `https://`.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use super::{Failure, login::Credential};
 use crate::{
@@ -9,18 +9,18 @@ use crate::{
     tls::{Pair, Part, Problem, Upstream, UpstreamSetting},
 };
 
-/// Flattened into the arguments of whoever calls controllers or registries.
+/// Flattened into the arguments of whoever calls controllers or registries. A variable that is empty is none.
 #[derive(Debug, clap::Args)]
 pub(super) struct Trust {
     /// The authority whose certificates are believed, for https:// [default: those that the system trusts]
     #[arg(long, alias = "cacert", value_name = "FILE", env = "SWITCHYARD_CA")]
-    ca: Option<PathBuf>,
+    ca: Option<OsString>,
     /// The certificate that is shown
     #[arg(long, value_name = "FILE", env = "SWITCHYARD_CERT")]
-    cert: Option<PathBuf>,
+    cert: Option<OsString>,
     /// The key of that certificate
     #[arg(long, value_name = "FILE", env = "SWITCHYARD_KEY")]
-    key: Option<PathBuf>,
+    key: Option<OsString>,
     /// The name that the server's certificate must be for, if another than that of the URL
     #[arg(long, value_name = "NAME", env = "SWITCHYARD_SERVER_NAME")]
     server_name: Option<String>,
@@ -39,13 +39,15 @@ impl Trust {
     }
 
     fn load(&self) -> Result<Upstream, Failure> {
-        let identity = match (&self.cert, &self.key) {
-            (Some(cert), Some(key)) => Some(Pair { cert: cert.clone(), key: key.clone() }),
+        let file =
+            |given: &Option<OsString>| given.clone().filter(|path| !path.is_empty()).map(PathBuf::from);
+        let identity = match (file(&self.cert), file(&self.key)) {
+            (Some(cert), Some(key)) => Some(Pair { cert, key }),
             (None, None) => None,
             (Some(_), None) => return Err(lonely("--cert", "--key FILE", "SWITCHYARD_KEY")),
             (None, Some(_)) => return Err(lonely("--key", "--cert FILE", "SWITCHYARD_CERT")),
         };
-        let (ca, server_name) = (self.ca.clone(), self.server_name.clone().filter(|name| !name.is_empty()));
+        let (ca, server_name) = (file(&self.ca), self.server_name.clone().filter(|name| !name.is_empty()));
         let setting = UpstreamSetting { ca, server_name, identity, verify: true };
         Upstream::load(setting).map_err(|problems| refused(&problems))
     }
@@ -75,7 +77,11 @@ fn refused(problems: &[Problem]) -> Failure {
         [one] if one.part == Part::Whole => {
             "`--ca FILE` with the certificate of the server's authority".into()
         }
-        several => several.iter().map(|one| one.right.clone()).collect::<Vec<_>>().join("; "),
+        several => {
+            let mut rights: Vec<&str> = several.iter().map(|one| one.right.as_str()).collect();
+            rights.dedup();
+            rights.join("; ")
+        }
     };
     Failure::Usage { error: problems.iter().map(of).collect::<Vec<_>>().join("; "), hint: Some(hint) }
 }

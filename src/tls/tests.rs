@@ -446,6 +446,13 @@ async fn a_client_of_any_server_takes_new_files_and_says_why_it_does_not_take_a_
         let why = ask(&any(tls), "https", port).await.unwrap_err();
         assert!(why.contains(told), "{why}");
     }
+    let over = Wanted { names: &["127.0.0.1"], days: -9..-2, ..Wanted::default() };
+    world.ca.make(&over).write(world.at(), "over");
+    let pair = Pair { cert: world.path("over.pem"), key: world.path("over.key") };
+    let expired = Server::load(ServerSetting { pairs: vec![pair], ..world.setting() }).unwrap();
+    let (of_expired, _other) = answering(expired).await;
+    let why = ask(&any(by("ca.pem", None, None)), "https", of_expired).await.unwrap_err();
+    assert!(why.starts_with("its certificate has expired"), "{why}");
     // Who trusts nobody asks plainly alone.
     let nobody = Http::any(None, reqwest::Client::builder).unwrap();
     let why = ask(&nobody, "https", port).await.unwrap_err();

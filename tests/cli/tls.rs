@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     certificates::{Authority, write},
-    program::run,
+    program::{Said, run, switchyard},
 };
 
 /// A folder with an authority, two servers' certificates and a list.
@@ -201,4 +201,49 @@ fn whoever_asks_other_servers_opens_its_files_and_names_what_is_wrong_with_them(
                  upstreams = [{ address = \"127.0.0.1:1\" }]\n[trace]\ncontext = \"join\"\notlp = \"https://a:1\"\n";
     let (code, said) = checked_whole(trace);
     assert!(code == Some(2) && said.contains("TLS is not spoken there"), "{said}");
+}
+
+#[test]
+fn the_command_line_says_which_of_its_files_is_wrong_before_it_asks_anybody() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (ca, cert, key) = (path("ca.pem"), path("front.pem"), path("front.key"));
+    let (junk, other) = (path("junk"), path("other.key"));
+    let list = ["vm", "list", "--controller", "https://127.0.0.1:1"];
+    for (flags, told) in [
+        (&["--ca", &junk][..], "`--ca`"),
+        (&["--ca", &ca, "--cert", &cert, "--key", &other], "is not the key of the certificate"),
+        (&["--ca", &ca, "--cert", &junk, "--key", &junk], "`--key`"),
+        (&["--ca", &ca, "--cert", &cert], "`--key FILE`, or SWITCHYARD_KEY"),
+        (&["--ca", &ca, "--key", &key], "`--cert FILE`, or SWITCHYARD_CERT"),
+    ] {
+        let said = run(&[&list, flags].concat());
+        assert!(said.code == Some(2) && said.err.contains(told), "{flags:?}: {}", said.err);
+    }
+    // A variable does the same; one that is empty is none, and nobody reads files for who is asked plainly.
+    let with = |variable: &str, value: &str, args: &[&str]| -> Said {
+        switchyard().env(variable, value).args(args).output().unwrap().into()
+    };
+    assert_eq!(with("SWITCHYARD_CA", &junk, &list).code, Some(2));
+    for (value, scheme) in [("", "https"), (junk.as_str(), "http")] {
+        let url = format!("{scheme}://127.0.0.1:1");
+        let trusted = ["registry", "status", "--registry", &url];
+        let said = with("SWITCHYARD_CERT", value, &[&trusted, &["--ca", &ca][..]].concat());
+        assert!(said.code == Some(1) && said.err.contains("cannot be reached"), "{}", said.err);
+    }
+    // Agents have the words of their config, and where it is from.
+    let data = path("agent");
+    let join = ["agent", "join", "https://127.0.0.1:1", "--data", &data];
+    let said = run(&[&join, &["--cacert", &junk][..]].concat());
+    assert!(
+        said.code == Some(2) && said.err.contains("`agent.tls.ca`") && said.err.contains("flag --cacert"),
+        "{said:?}"
+    );
+    let said = run(&[&join, &["--cacert", &ca, "--cert", &cert][..]].concat());
+    assert!(said.code == Some(2) && said.err.contains("`agent.tls.key` is missing"), "{said:?}");
+    let said = with("SWITCHYARD_AGENT_TLS_CA", &junk, &join);
+    assert!(said.code == Some(2) && said.err.contains("variable SWITCHYARD_AGENT_TLS_CA"), "{said:?}");
+    // Who speaks no TLS says so.
+    let said = run(&["status", "--admin", "https://127.0.0.1:1"]);
+    assert!(said.code == Some(2) && said.err.contains("TLS is not spoken there"), "{said:?}");
 }
