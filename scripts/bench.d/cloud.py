@@ -326,6 +326,9 @@ async def measure(cloud: Cloud, args: argparse.Namespace) -> None:
             await measuring.fill(instances)
             print(f"{nodes} nodes, {instances} instances are there; a line goes on", file=sys.stderr, flush=True)
             await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+            # The proxy has closed the one that was idle meanwhile.
+            measuring.wire.close()
+            measuring.wire = Wire(cloud.port)
         row = await measuring.row(nodes, instances)
         columns.append(f"{nodes} nodes, {instances:,} instances")
         for name, value in row.items():
