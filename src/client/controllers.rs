@@ -15,7 +15,7 @@ use crate::{
     config::BaseUrl,
     tls::Http,
     wire::{
-        cloud::Why,
+        cloud::{NodeWaits, Why},
         command::{Order, ShownCommand},
         distribution::Requested,
         group::{GroupAsk, NodeGroups},
@@ -152,6 +152,12 @@ impl Controllers {
     /// [`ClientError::Strange`].
     pub async fn why(&self, id: &str) -> Result<Option<Why>, ClientError> {
         found(self.bare_once(&format!("/switchyard/v1/instances/{}/why", segment(id)), &[]).await)
+    }
+
+    /// What a node waits for; nothing when there is none of this id. A controller of the vendor's gives an answer that is
+    /// [`ClientError::Strange`].
+    pub async fn node_why(&self, id: &str) -> Result<Option<NodeWaits>, ClientError> {
+        found(self.bare_once(&format!("/switchyard/v1/nodes/{}/why", segment(id)), &[]).await)
     }
 
     /// Changes name, external id or metadata.

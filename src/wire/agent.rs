@@ -24,6 +24,7 @@ pub const LAYERS: usize = 100;
 
 /// `POST /switchyard/v1/join`: makes or renews a node's record. Answer: [`Joined`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Join {
     /// The agent keeps it in its data directory and uses it for ever.
     pub node_id: NodeId,
@@ -35,6 +36,7 @@ pub struct Join {
 
 /// What `agent join` flags ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NodeWish {
     /// Node name.
     pub name: String,
@@ -64,6 +66,7 @@ pub struct NodeWish {
 
 /// What a node is and has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NodeFacts {
     /// The machine's own architecture.
     pub host_arch: Arch,
@@ -104,6 +107,7 @@ pub struct NodeFacts {
 
 /// Answer to [`Join`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Joined {
     /// Registry address for pulls; empty when the cloud has none.
     pub registry: String,
@@ -113,6 +117,7 @@ pub struct Joined {
 
 /// A node's settings, whole and numbered. The agent applies the newest number it has seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct NodeSettings {
     /// Counts up with each change.
     pub version: u64,
@@ -132,6 +137,7 @@ pub struct NodeSettings {
 ///
 /// It tells the whole truth about the node: whatever instance is not in `vms` is not there.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Heartbeat {
     /// The node.
     pub node_id: NodeId,
@@ -148,6 +154,7 @@ pub struct Heartbeat {
 
 /// A VM on a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct SeenVm {
     /// The instance.
     pub instance: InstanceId,
@@ -171,6 +178,7 @@ pub struct SeenVm {
 
 /// Where a VM is, as its agent sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum VmPhase {
     /// Claimed; not yet pulled.
@@ -189,6 +197,7 @@ pub enum VmPhase {
 
 /// Answer to [`Heartbeat`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Heard {
     /// False: the node has no record (it was deleted): join again.
     pub known: bool,
@@ -210,6 +219,7 @@ pub struct Heard {
 
 /// A VM to stop, or one to forget.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct StopVm {
     /// The instance.
     pub instance: InstanceId,
@@ -220,6 +230,7 @@ pub struct StopVm {
 /// `GET /switchyard/v1/tasks?node=ID&session=S&free=N&wait=SECONDS`: parks until there is a task or the wait is
 /// over (at most 10 s). Answer: [`Tasks`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Poll {
     /// The node.
     pub node: NodeId,
@@ -233,6 +244,7 @@ pub struct Poll {
 
 /// Answer to a poll; empty when the wait is over.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Tasks {
     /// At most one start: an offer, not yet the right to act.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -247,6 +259,7 @@ pub struct Tasks {
 
 /// An offered start.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct StartTask {
     /// The instance.
     pub instance: InstanceId,
@@ -282,6 +295,7 @@ pub struct StartTask {
 
 /// What a start asks of a VM's devices. A driver without such a device says so in its log and starts the VM.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct Hardware {
     /// MAC address; empty when none.
@@ -353,6 +367,7 @@ impl Hardware {
 
 /// A startup script.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Script {
     /// Base64 of its bytes.
     pub body: String,
@@ -368,6 +383,7 @@ pub struct Script {
 
 /// `script_fail_handler`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum OnScriptFailure {
     /// 0: stop the VM.
@@ -381,6 +397,7 @@ pub enum OnScriptFailure {
 
 /// `POST /switchyard/v1/claim`, and `POST /switchyard/v1/starting` right before the VM is started. Answer: [`Granted`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Claim {
     /// The node.
     pub node_id: NodeId,
@@ -392,6 +409,7 @@ pub struct Claim {
 
 /// Whether the step was granted. Repeating a granted step is granted again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Granted {
     /// False: it is no longer this node's. Stop what there is and forget it.
     pub granted: bool,
@@ -402,6 +420,7 @@ pub struct Granted {
 
 /// `POST /switchyard/v1/report`: one VM's change at once, instead of with the next heartbeat. Answer: [`Heard`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Report {
     /// The node.
     pub node_id: NodeId,
@@ -412,6 +431,7 @@ pub struct Report {
 /// `POST /switchyard/v1/giveback`: a claimed start the node cannot do (no space, no capacity): it returns to the
 /// queue. Only before `starting`. Answer: [`Granted`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct GiveBack {
     /// What was claimed.
     pub claim: Claim,
@@ -422,6 +442,7 @@ pub struct GiveBack {
 /// `POST /switchyard/v1/leave`: the node goes for good; its record and presence are deleted.
 /// Refused while instances run on it. Answer: [`Granted`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Leave {
     /// The node.
     pub node_id: NodeId,

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{node::Node, vm::Vm};
-use crate::model::{InstanceState, Timestamp};
+use super::{command::CommandState, node::Node, vm::Vm};
+use crate::model::{CommandId, InstanceState, NodeId, Progress, Timestamp};
 
 /// A page of instances.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -168,4 +168,43 @@ pub struct NodeWhy {
     pub layers_there: u64,
     /// It has given this instance back before.
     pub gave_back: bool,
+}
+
+/// What a node waits for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct NodeWaits {
+    /// Which.
+    pub node_id: NodeId,
+    /// Its name.
+    pub node_name: String,
+    /// It would take a start that suits it.
+    pub takes_starts: bool,
+    /// `silent`, `drained`, `full`, `updating`, `pulling`; empty when it takes starts.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// The same in words.
+    pub why: String,
+    /// What it has to do beside starts and has not ended, the oldest first.
+    pub commands: Vec<CommandWaits>,
+}
+
+/// What one command of a node waits for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
+pub struct CommandWaits {
+    /// Which.
+    pub id: CommandId,
+    /// `pull`, `remove`, `restart`, `save`, `update`.
+    pub what: String,
+    /// How far it is.
+    pub state: CommandState,
+    /// Of it.
+    pub progress: Progress,
+    /// When it was given.
+    pub created: Timestamp,
+    /// When it is given up, if the node comes no further with anything until then.
+    pub given_up: Timestamp,
+    /// What it waits for, in words.
+    pub why: String,
 }

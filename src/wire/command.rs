@@ -19,6 +19,7 @@ pub const AT_ONCE: usize = 16;
 
 /// One command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Command {
     /// Which.
     pub id: CommandId,
@@ -28,6 +29,7 @@ pub struct Command {
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(tag = "do", rename_all = "lowercase")]
 pub enum Order {
     /// Have this template on the disk; start nothing.
@@ -58,6 +60,16 @@ impl Order {
         }
     }
 
+    /// Among which a node does one after the other.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Pull(_) | Self::Remove(_) | Self::Unknown => Lane::Disk,
+            Self::Restart(_) => Lane::Restart,
+            Self::Save(_) => Lane::Save,
+            Self::Update => Lane::Update,
+        }
+    }
+
     /// Whether it may be begun once more when an agent went away in its middle.
     pub fn may_be_repeated(&self) -> bool {
         match self {
@@ -84,11 +96,25 @@ impl Order {
     }
 }
 
+/// Commands of one lane are carried out one after the other: a restart waits for no pull.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Templates come and go.
+    Disk,
+    /// Restarts.
+    Restart,
+    /// Savings.
+    Save,
+    /// The agent itself.
+    Update,
+}
+
 /// The words of all orders that this program knows.
 pub const KNOWN: [&str; 5] = ["pull", "remove", "restart", "save", "update"];
 
 /// A version of a template and where it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct PullTemplate {
     /// The template.
     pub template: TemplateId,
@@ -116,6 +142,7 @@ impl From<&StartTask> for PullTemplate {
 
 /// A template to delete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct RemoveTemplate {
     /// The template.
     pub template: TemplateId,
@@ -123,6 +150,7 @@ pub struct RemoveTemplate {
 
 /// A VM to restart.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct RestartVm {
     /// The instance.
     pub instance: InstanceId,
@@ -135,6 +163,7 @@ pub struct RestartVm {
 
 /// A VM to make a template's version of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct SaveVm {
     /// The instance.
     pub instance: InstanceId,
@@ -166,6 +195,7 @@ pub struct SaveVm {
 
 /// Versions to be taken back: one and every later one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct Revert {
     /// Of this template.
     pub template: TemplateId,
@@ -176,6 +206,7 @@ pub struct Revert {
 
 /// What a node says of a command.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct CommandReport {
     /// Which.
     pub id: CommandId,
@@ -194,6 +225,7 @@ pub struct CommandReport {
 
 /// One element of `GET /switchyard/v1/nodes/commands`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 pub struct ShownCommand {
     /// Which.
     pub id: CommandId,
@@ -215,6 +247,7 @@ pub struct ShownCommand {
 
 /// How far a command is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum CommandState {
     /// Known; others come first.

@@ -303,6 +303,7 @@ async fn nodes_and_groups_are_looked_at_and_changed() {
     let (said, ()) = tokio::join!(drained, emptied);
     assert!(said.contains("drained, and empty: n-1"), "{said}");
     assert_eq!(json(&at, &["node", "ls", "--state", "drain mode"]).await.as_array().unwrap().len(), 1);
+    assert!(well(&at, &["node", "why", "mini"]).await.starts_with("n-1: it "));
     well(&at, &["node", "undrain", "mini"]).await;
     assert_eq!(json(&at, &["node", "ls", "--state", "drain mode"]).await, json!([]));
 

@@ -247,6 +247,36 @@ async fn a_template_is_removed_from_the_nodes_that_are_named_or_from_all() {
     assert_eq!(remove.template.as_str(), "c0ffee11");
     assert_eq!(b.poll(0, 1).await.commands.len(), 2);
     assert_eq!(a.command(&heard[0].id, CommandState::Done, 1.0).await.noted, [heard[0].id.clone()]);
+    let why = async |id: &str| {
+        let answer = api.get(&format!("/switchyard/v1/nodes/{id}/why")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.json()
+    };
+    let told = why("b").await;
+    assert_eq!((&told["takes_starts"], &told["why"]), (&json!(true), &json!("it takes starts")), "{told}");
+    let reasons = |told: &Value| {
+        let all = told["commands"].as_array().unwrap().iter();
+        all.map(|one| (one["what"].clone(), one["why"].as_str().unwrap().to_owned())).collect::<Vec<_>>()
+    };
+    let of_b = reasons(&told);
+    assert!(of_b.len() == 2 && of_b.iter().all(|(_, why)| why.contains("next poll or heartbeat")), "{told}");
+    assert!(api.get("/switchyard/v1/nodes/z/why").await.is_clean(404));
+
+    // Every node is asked to be updated, those once that have yet to do it; one that cannot says so.
+    let old = Node { commands: vec!["pull".into()], ..Node::new(api, "old") };
+    old.join().await;
+    old.beat(Vec::new()).await;
+    for _ in 0..2 {
+        api.put("/v1/node/update", &json!({})).await.ok();
+    }
+    let update = b.poll(0, 1).await.commands.pop().unwrap();
+    assert_eq!(update.order, Order::Update);
+    b.command(&update.id, CommandState::Running, 0.0).await;
+    let told = why("b").await;
+    assert_eq!((&told["takes_starts"], &told["reason"]), (&json!(false), &json!("updating")), "{told}");
+    assert_eq!(reasons(&told).len(), 3, "{told}");
+    let shown = api.get("/switchyard/v1/nodes/commands?node=old").await.ok();
+    assert!(shown[0]["message"].as_str().unwrap().contains("does not know the command `update`"), "{shown}");
     for (path, ask, word) in [
         ("/api/v1/registry/vm/remove", json!({}), "`id` is required"),
         ("/api/v1/registry/vm/remove?id=a/b", json!({}), "`id`"),

@@ -25,7 +25,7 @@ use super::driver::VmKey;
 use crate::{
     model::{CommandId, Progress},
     wire::{
-        command::{Command, CommandReport, CommandState, Order},
+        command::{Command, CommandReport, CommandState, Lane, Order},
         vm::ScriptResult,
     },
 };
@@ -62,26 +62,6 @@ pub(super) struct Commands {
     inner: Arc<Mutex<Inner>>,
     /// There is something to do.
     work: Arc<Notify>,
-}
-
-/// Commands of one lane are carried out one after the other: a restart waits for no pull.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lane {
-    Disk,
-    Restart,
-    Save,
-    Update,
-}
-
-impl Lane {
-    fn of(order: &Order) -> Self {
-        match order {
-            Order::Pull(_) | Order::Remove(_) | Order::Unknown => Self::Disk,
-            Order::Restart(_) => Self::Restart,
-            Order::Save(_) => Self::Save,
-            Order::Update => Self::Update,
-        }
-    }
 }
 
 /// A command that is to be carried out now.
@@ -215,7 +195,7 @@ impl Commands {
         let mut inner = self.lock();
         let waiting = inner.all.iter_mut().filter(|(_, held)| {
             let may = held.heard || held.order.may_be_repeated();
-            held.state == CommandState::Waiting && Lane::of(&held.order) == lane && may
+            held.state == CommandState::Waiting && held.order.lane() == lane && may
         });
         let (id, held) = waiting.min_by_key(|(_, held)| held.place)?;
         held.state = CommandState::Running;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::{Due, Lane, restart::restart, save::save, update::update};
+use super::{Due, restart::restart, save::save, update::update};
 use crate::{
     agent::{node::Node, templates},
     config::agent::Driver as DriverConfig,
     model::{CommandId, TemplateId},
-    wire::command::{Order, PullTemplate},
+    wire::command::{Lane, Order, PullTemplate},
 };
 
 /// Until the agent stops.

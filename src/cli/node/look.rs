@@ -9,7 +9,11 @@ use crate::{
         table::table,
     },
     client::NodesLike,
-    wire::node::{CapacityMode, Node},
+    wire::{
+        cloud::{CommandWaits, NodeWaits},
+        command::CommandState,
+        node::{CapacityMode, Node},
+    },
 };
 
 /// Arguments of `node list`.
@@ -28,6 +32,16 @@ pub(super) struct List {
 /// Arguments of `node show`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
+    /// The node, by id or name
+    #[arg(value_name = "NODE")]
+    node: String,
+    #[command(flatten)]
+    shown: View,
+}
+
+/// Arguments of `node why`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Why {
     /// The node, by id or name
     #[arg(value_name = "NODE")]
     node: String,
@@ -55,6 +69,36 @@ pub(super) async fn show(args: &Show, printer: Printer) -> Result<(), Failure> {
     let client = reach.client()?;
     let look = async || find(reach, &client, &args.node).await;
     args.shown.run(printer, look, |node| args.shown.output.print(printer, node, || page(node))).await
+}
+
+pub(super) async fn why(args: &Why, printer: Printer) -> Result<(), Failure> {
+    let reach = &args.shown.reach;
+    let client = reach.client()?;
+    let look = async || {
+        let id = find(reach, &client, &args.node).await?.node_id;
+        let found = client.node_why(&id).await.map_err(|error| reach.failure(&error))?;
+        found.ok_or_else(|| reach.missing("node", &args.node, "switchyard node list"))
+    };
+    args.shown.run(printer, look, |waits| args.shown.output.print(printer, waits, || waiting(waits))).await
+}
+
+fn waiting(waits: &NodeWaits) -> String {
+    let mut lines = vec![format!("{}: {}", waits.node_id, waits.why)];
+    if !waits.commands.is_empty() {
+        let row = |one: &CommandWaits| {
+            let state = match one.state {
+                CommandState::Waiting => "waiting",
+                CommandState::Running => "running",
+                CommandState::Done => "done",
+                CommandState::Failed => "failed",
+            };
+            ([one.id.to_string(), one.what.clone(), state.to_owned(), one.why.clone()], Vec::new())
+        };
+        let rows: Vec<_> = waits.commands.iter().map(row).collect();
+        lines.push(String::new());
+        lines.push(table(&["COMMAND", "WHAT", "STATE", "WHY"], &rows));
+    }
+    lines.join("\n")
 }
 
 fn groups(node: &Node) -> String {

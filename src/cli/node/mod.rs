@@ -27,6 +27,8 @@ enum Command {
     List(look::List),
     /// Show one node
     Show(look::Show),
+    /// Say why a node takes no starts, and what it has to do beside them
+    Why(look::Why),
     /// Change the settings of a node
     Config(change::Config),
     /// Have a node take no new starts; what runs there runs on
@@ -42,6 +44,7 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
     match &args.command {
         Command::List(args) => role::once(look::list(args, printer))?,
         Command::Show(args) => role::once(look::show(args, printer))?,
+        Command::Why(args) => role::once(look::why(args, printer))?,
         Command::Config(args) => role::once(change::config(args, printer))?,
         Command::Drain(args) => role::once(change::drain(args, printer))?,
         Command::Undrain(args) => role::once(change::undrain(args, printer))?,

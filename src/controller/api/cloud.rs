@@ -20,7 +20,7 @@ use crate::{
     },
     model::{InstanceId, InstanceState, NodeId, NodeState, Timestamp},
     wire::{
-        cloud::{Instances, Nodes, Why},
+        cloud::{Instances, NodeWaits, Nodes, Why},
         events::Events,
     },
 };
@@ -102,6 +102,13 @@ pub(super) async fn why(State(api): State<Api>, Path(of): Path<String>) -> Answe
     // An id that can be none is one that is not there.
     let of: InstanceId = id("id", &of).map_err(|_| Fail::for_agent(OpsError::NotFound))?;
     let seen = api.app.ops.why(&of).await.map_err(Fail::for_agent)?;
+    Ok(seen.map(Bare))
+}
+
+/// What a node waits for.
+pub(super) async fn node_why(State(api): State<Api>, Path(of): Path<String>) -> Answer<NodeWaits> {
+    let of: NodeId = id("id", &of).map_err(|_| Fail::for_agent(OpsError::NotFound))?;
+    let seen = api.app.ops.node_why(&of).await.map_err(Fail::for_agent)?;
     Ok(seen.map(Bare))
 }
 

@@ -191,6 +191,7 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/switchyard/v1/instances", get(cloud::instances))
         .route("/switchyard/v1/instances/{id}/why", get(cloud::why))
         .route("/switchyard/v1/nodes", get(cloud::nodes))
+        .route("/switchyard/v1/nodes/{id}/why", get(cloud::node_why))
         .route("/switchyard/v1/events", get(cloud::events))
         .route("/switchyard/v1/watch", get(stream::watch))
         .route("/switchyard/v1/nodes/confirm-absence", post(node::confirm_absence))

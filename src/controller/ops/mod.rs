@@ -22,6 +22,7 @@ mod start;
 pub mod templates;
 mod together;
 mod why;
+mod why_node;
 mod usb;
 
 use std::{

@@ -109,9 +109,29 @@ impl Misfit {
         }
     }
 
+    /// In words, of a node whatever the start.
+    pub fn of_node(self, candidate: Candidate<'_>) -> String {
+        match self {
+            Self::Silent => "it is not reporting".into(),
+            Self::Drained => "it takes no starts: drain mode".into(),
+            Self::Full => {
+                format!(
+                    "it has no room: {} of {} places are taken",
+                    candidate.taken, candidate.node.settings.capacity
+                )
+            }
+            Self::Updating => {
+                "its agent is being replaced by a newer one, and takes nothing meanwhile".into()
+            }
+            Self::Pulling => "it is pulling a template, and takes nothing else meanwhile".into(),
+            Self::OtherNode | Self::Architecture | Self::Group | Self::Usb | Self::UsbBusy => {
+                "it does not suit the start".into()
+            }
+        }
+    }
+
     /// In words, of one node.
     pub fn about(self, spec: &InstanceSpec, candidate: Candidate<'_>) -> String {
-        let settings = &candidate.node.settings;
         match self {
             Self::OtherNode => {
                 format!("the start asks for node `{}`", spec.node.as_ref().map_or("", NodeId::as_str))
@@ -122,15 +142,9 @@ impl Misfit {
             }
             Self::Group => format!("it is not in group `{}`, nor does it stand in for it now", spec.group_id),
             Self::Usb => format!("it has no USB device `{}`", spec.usb_device),
-            Self::Silent => "it is not reporting".into(),
-            Self::Drained => "it takes no starts: drain mode".into(),
-            Self::Full => {
-                format!("it has no room: {} of {} places are taken", candidate.taken, settings.capacity)
+            Self::Silent | Self::Drained | Self::Full | Self::Updating | Self::Pulling => {
+                self.of_node(candidate)
             }
-            Self::Updating => {
-                "its agent is being replaced by a newer one, and takes nothing meanwhile".into()
-            }
-            Self::Pulling => "it is pulling a template, and takes nothing else meanwhile".into(),
             Self::UsbBusy => format!("its USB device `{}` is another VM's", spec.usb_device),
         }
     }

@@ -113,6 +113,7 @@ fn every_documented_route_of_a_controller() {
             ("POST /switchyard/v1/report", Api, Write, "p-"),
             ("GET /switchyard/v1/instances?limit=5", Api, Read, "rp-"),
             ("GET /switchyard/v1/instances/i-1/why", Api, Read, "rp-"),
+            ("GET /switchyard/v1/nodes/n-1/why", Api, Read, "rp-"),
             ("GET /switchyard/v1/watch?from=7", Api, Read, "b-"),
         ],
     );

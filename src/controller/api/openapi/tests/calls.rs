@@ -6,10 +6,12 @@ use serde_json::{Value, json};
 use utoipa::{ToSchema, openapi::schema::Type};
 
 use crate::{
-    model::{MacAddress, NodeId, Progress},
+    model::{CommandId, InstanceId, LayerId, MacAddress, NodeId, Progress, Tag, TemplateId},
     wire::{
+        agent::{Claim, GiveBack, Granted, Heard, Heartbeat, Join, Joined, Leave, Report, Tasks},
         apikey::{ApiKeyAsk, ApiKeyShown, Handshake, Shaken},
-        cloud::{Gone, Instances, Nodes, Why},
+        cloud::{Gone, Instances, NodeWaits, Nodes, Why},
+        command::ShownCommand,
         distribution::{Distribute, Distribution, RemovalsSent, RemoveFromNodes, Requested},
         document::{Call, Document, plain, text},
         events::Events,
@@ -26,6 +28,11 @@ use crate::{
 
 plain! {
     NodeId, "NodeId", Type::String, None, "a node's id";
+    InstanceId, "InstanceId", Type::String, None, "an instance's id";
+    CommandId, "CommandId", Type::String, None, "a command's id";
+    LayerId, "LayerId", Type::String, None, "the first 12 hex digits of a layer's digest";
+    TemplateId, "TemplateId", Type::String, None, "a template's id";
+    Tag, "Tag", Type::String, None, "a version's tag";
     MacAddress, "MacAddress", Type::String, None, "a MAC address, like `0A:1B:2C:3D:4E:5F`";
     Progress, "Progress", Type::Number, None, "a share of something done, 0 to 1";
 }
@@ -170,7 +177,7 @@ fn nodes(to: &mut Document) {
         .end();
     to.call("post", "/api/v1/node/config", "Changes a node's settings").body::<NodeConfig>().done().end();
     for path in ["/api/v1/node/update", "/v1/node/update"] {
-        to.call("put", path, "Taken, and nothing happens: no agent is ever replaced from here").done().end();
+        to.call("put", path, "Has every agent install its newest program and go on as that").done().end();
     }
     to.call("post", "/api/v1/node/group", "Puts nodes into groups").body::<NodeGroups>().done().end();
     to.call("delete", "/api/v1/node/group", "Takes nodes out of groups").body::<NodeGroups>().done().end();
@@ -306,13 +313,12 @@ fn ours(to: &mut Document) {
         "What nodes are to do beside starts, and what has become of it",
     )
     .query("node", "Of this node")
-    .answer(
-        200,
-        "As they are",
-        "application/json",
-        envelope(Some(json!({ "type": "array", "items": object() }))),
-    )
+    .list::<ShownCommand>("As they are")
     .end();
+    to.call("get", "/switchyard/v1/nodes/{id}/why", "What a node waits for")
+        .bare::<NodeWaits>("Why it takes no starts, and what each of its commands waits for")
+        .answer(404, "There is no such node", "application/json", envelope(None))
+        .end();
     to.call(
         "post",
         "/switchyard/v1/nodes/confirm-absence",
@@ -324,28 +330,26 @@ fn ours(to: &mut Document) {
 
 /// The agents' protocol: `docs/agent-protocol.md` is its page.
 fn agents(to: &mut Document) {
-    for (path, about) in [
-        ("/switchyard/v1/join", "A node makes itself known"),
-        ("/switchyard/v1/heartbeat", "A node tells what it has"),
-        ("/switchyard/v1/claim", "A node takes an offer"),
-        ("/switchyard/v1/starting", "A node is about to start a VM"),
-        ("/switchyard/v1/report", "A node tells of one VM"),
-        ("/switchyard/v1/giveback", "A node cannot do what it has claimed"),
-        ("/switchyard/v1/leave", "A node leaves"),
-    ] {
-        to.call("post", path, about)
-            .takes(object(), None)
-            .answer(200, "Done, or done before", "application/json", object())
-            .end();
-    }
+    asks::<Join, Joined>(to, "/switchyard/v1/join", "A node makes itself known");
+    asks::<Heartbeat, Heard>(to, "/switchyard/v1/heartbeat", "A node tells what it has");
+    asks::<Claim, Granted>(to, "/switchyard/v1/claim", "A node takes an offer");
+    asks::<Claim, Granted>(to, "/switchyard/v1/starting", "A node is about to start a VM");
+    asks::<Report, Heard>(to, "/switchyard/v1/report", "A node tells of one VM");
+    asks::<GiveBack, Granted>(to, "/switchyard/v1/giveback", "A node cannot do what it has claimed");
+    asks::<Leave, Granted>(to, "/switchyard/v1/leave", "A node leaves");
     let number = json!({ "type": "integer", "minimum": 0 });
     to.call("get", "/switchyard/v1/tasks", "A node waits for what it is to do")
         .query("node", "Which")
         .query("session", "Its agent's session")
         .query_of("free", "So many places are free", number.clone())
         .query_of("wait", "Seconds", number)
-        .answer(200, "An offer, or nothing", "application/json", object())
+        .bare::<Tasks>("An offer, VMs to stop, commands; or nothing")
         .end();
+}
+
+/// One of their calls.
+fn asks<Ask: ToSchema, Answer: ToSchema>(to: &mut Document, path: &'static str, about: &str) {
+    to.call("post", path, about).body::<Ask>().bare::<Answer>("Done, or done before").end();
 }
 
 /// API keys and the handshake: `docs/authentication.md` is their page.
