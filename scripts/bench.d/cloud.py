@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import statistics
 import sys
 import time
@@ -16,7 +15,7 @@ import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from machine import LOOPBACK, Machine, Process, ServeError, describe, first_line, wait_until_serving
+from machine import LOOPBACK, Machine, Process, ServeError, beside, wait_until_serving
 from report import plain, table
 
 HEARTBEAT = 5.0  # As our agents do.
@@ -361,21 +360,12 @@ def main() -> int:
     if args.quick:
         args.at, args.rate, args.seconds, args.idle, args.calls = [(20, 200)], 10, 2, 2, 20
     args.at = args.at or [(10, 1000), (100, 1000), (1000, 1000), (1000, 10_000), (1000, 100_000)]
-    ours, etcd = Path(args.ours or "target/release/switchyard").resolve(), shutil.which("etcd")
-    if not ours.is_file() or etcd is None:
-        sys.exit(f"error: no binary at {ours}; build it first" if etcd else "error: etcd is not installed")
-    machine = Machine()
-    machine.ours = ours
-    about = {**describe(), "ours": first_line(ours, "--version"), "etcd": first_line(etcd, "--version")}
-    print("\n".join(f"* {key}: {about[key]}" for key in ("date", "cpus", "memory", "system", "ours", "etcd")), end="\n\n", flush=True)
-    try:
-        asyncio.run(measure(Cloud(machine, ours, Path(etcd)), args))
-    except ServeError as error:
-        print(f"FAULT: {error}")
-        return 1
-    finally:
-        machine.close()
-    return 0
+
+    def work(machine: Machine, ours: Path, etcd: Path) -> None:
+        machine.ours = ours
+        asyncio.run(measure(Cloud(machine, ours, etcd), args))
+
+    return beside(args.ours, "etcd", work)
 
 
 if __name__ == "__main__":

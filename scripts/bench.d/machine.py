@@ -12,9 +12,10 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -247,3 +248,24 @@ def describe() -> dict[str, str]:
         "wrk": first_line("wrk", "-v"),
         "h2load": first_line("h2load", "--version"),
     }
+
+
+def beside(ours: Path | None, peer: str, work: Callable[[Machine, Path, Path], None]) -> int:
+    """Measures our binary and a program of the system together: says on what, works, clears away. The exit code."""
+    ours, found = Path(ours or "target/release/switchyard").resolve(), shutil.which(peer)
+    if found is None:
+        sys.exit(f"error: {peer} is not installed")
+    if not ours.is_file():
+        sys.exit(f"error: no binary at {ours}; build it first")
+    about = {**describe(), "ours": first_line(ours, "--version"), peer: first_line(found, "--version")}
+    wanted = ("date", "cpus", "memory", "system", "ours", peer)
+    print("\n".join(f"* {key}: {about[key]}" for key in wanted), end="\n\n", flush=True)
+    machine = Machine()
+    try:
+        work(machine, ours, Path(found))
+    except ServeError as error:
+        print(f"FAULT: {error}")
+        return 1
+    finally:
+        machine.close()
+    return 0

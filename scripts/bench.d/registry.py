@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from machine import LOOPBACK, Machine, Process, ServeError, describe, first_line, wait_until_serving
+from machine import LOOPBACK, Machine, Process, ServeError, beside, wait_until_serving
 from report import plain, spread, table
 
 CONTENDERS = ("ours", "docker-registry")
@@ -236,25 +236,15 @@ def main() -> int:
     parser.add_argument("--data", type=Path, metavar="DIR", help="on which disk; default: the temporary directory's")
     parser.add_argument("--quick", action="store_true", help="small blobs, one turn: does everything serve?")
     args = parser.parse_args()
-    ours = Path(args.ours or "target/release/switchyard").resolve()
-    theirs = shutil.which("docker-registry")
-    if not ours.is_file() or theirs is None:
-        sys.exit(f"error: no binary at {ours}; build it first" if theirs else "error: docker-registry is not installed")
-    machine = Machine()
-    (machine.scratch / "parts").mkdir()
-    data = args.data or machine.scratch / "data"
-    data.mkdir(parents=True, exist_ok=True)
-    about = {**describe(), "ours": first_line(ours, "--version"), "docker-registry": first_line(theirs, "--version")}
-    wanted = ("date", "cpus", "memory", "system", "ours", "docker-registry")
-    print("\n".join(f"* {key}: {about[key]}" for key in wanted), end="\n\n", flush=True)
-    try:
-        compare(machine, {"ours": ours, "docker-registry": Path(theirs)}, data, 1 if args.quick else args.rounds, quick=args.quick)
-    except ServeError as error:
-        print(f"FAULT: {error}")
-        return 1
-    finally:
-        machine.close()
-    return 0
+
+    def work(machine: Machine, ours: Path, theirs: Path) -> None:
+        (machine.scratch / "parts").mkdir()
+        data = args.data or machine.scratch / "data"
+        data.mkdir(parents=True, exist_ok=True)
+        binaries = {"ours": ours, "docker-registry": theirs}
+        compare(machine, binaries, data, 1 if args.quick else args.rounds, quick=args.quick)
+
+    return beside(args.ours, "docker-registry", work)
 
 
 if __name__ == "__main__":
