@@ -158,6 +158,23 @@ async fn servers_that_let_nobody_in_without_a_certificate_are_a_whole_cloud_with
     assert!(agent.log().contains("new certificates, keys or lists were taken"), "{}", agent.log());
     assert!(world.well(&["node", "list", "--controller", &controller]).await.contains("n1"));
 
+    // Each server tells of the files by which it asks others, and when what it shows ends.
+    let ip = world.controller.ip().to_string();
+    for (name, port, of) in [
+        ("replica.example", world.replica.port(), "replication.tls"),
+        (ip.as_str(), world.controller.port(), "registries.tls"),
+    ] {
+        let asked = format!("https://{name}:{port}/metrics");
+        let found = format!("replica.example:{port}:{ip}");
+        let file = |name: &str| format!("{dir}/{name}");
+        let (ca, cert, key) = (file("ca.pem"), file("operator.pem"), file("operator.key"));
+        let words = ["-sS", "--resolve", &found, "--cacert", &ca, "--cert", &cert, "--key", &key, &asked];
+        let said = run(&world.place, "curl", &words).await;
+        let until = format!("switchyard_tls_certificate_until_seconds{{of=\"{of}\"}}");
+        let fine = format!("switchyard_tls_files_ok{{of=\"{of}\"}} 1");
+        assert!(said.out.contains(&until) && said.out.contains(&fine), "{of}: {}{}", said.out, said.err);
+    }
+
     // What is wrong is said in words, each with what would be right.
     let list = ["vm", "list", "--controller", &controller];
     let replica = ["registry", "status", "--registry", &url(world.replica)];
