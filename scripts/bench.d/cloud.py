@@ -59,11 +59,12 @@ class Wire:
         if length:
             body = await reader.readexactly(int(length.group(1)))
         else:
-            body = b""
+            pieces = []
             while size := int((await reader.readuntil(b"\r\n")).split(b";")[0], 16):
-                body += await reader.readexactly(size)
+                pieces.append(await reader.readexactly(size))
                 await reader.readexactly(2)
             await reader.readuntil(b"\r\n")
+            body = b"".join(pieces)
         if b"\r\nconnection: close" in head:
             self.close()
         return status, body

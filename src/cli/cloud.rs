@@ -152,3 +152,35 @@ pub(super) fn usage(error: impl Into<String>, hint: &str) -> Failure {
 pub(super) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".into() } else { text.into() }
 }
+
+/// The id of the template that is named `NAME[:TAG]` or `ID[:TAG]`, and the tag if there is one.
+pub(super) async fn find_template(
+    reach: &Reach,
+    client: &Controllers,
+    whole: &str,
+) -> Result<(String, Option<String>), Failure> {
+    let list = client.templates().await.map_err(|error| reach.failure(&error))?;
+    let text = |key: &str, of: &std::collections::BTreeMap<String, serde_json::Value>| {
+        of.get(key).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
+    };
+    let all: Vec<(String, String)> = list.iter().map(|one| (text("id", one), text("name", one))).collect();
+    // A name may have a colon in it at the vendor's registries.
+    let first = whole.split_once(':').map(|(name, tag)| (name, Some(tag)));
+    let last = whole.rsplit_once(':').map(|(name, tag)| (name, Some(tag)));
+    for (name, tag) in [Some((whole, None)), first, last].into_iter().flatten() {
+        let named: Vec<&str> = all.iter().filter(|(_, n)| n == name).map(|(id, _)| id.as_str()).collect();
+        let id = match named.as_slice() {
+            [one] => *one,
+            [] => match all.iter().find(|(id, _)| id == name) {
+                Some((id, _)) => id,
+                None => continue,
+            },
+            several => {
+                let error = format!("there are {} templates `{name}`", several.len());
+                return Err(usage(error, &format!("name one by its id: {}", several.join(", "))));
+            }
+        };
+        return Ok((id.to_owned(), tag.map(str::to_owned)));
+    }
+    Err(reach.missing("template", whole, "switchyard template list"))
+}

@@ -17,7 +17,7 @@ use crate::{
     wire::{
         cloud::{NodeWaits, Why},
         command::{Order, ShownCommand},
-        distribution::Requested,
+        distribution::{Distribution, RemovalsSent, Requested},
         group::{GroupAsk, NodeGroups},
         headers::IDEMPOTENCY_KEY,
         image::Image,
@@ -69,6 +69,9 @@ pub struct SaveAsk<'a> {
     pub cancel_on_script_failure: bool,
     /// Take the newest version back before.
     pub revert_before_push: bool,
+    /// Rather this version and every later one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revert_tag: Option<&'a str>,
 }
 
 /// A call that can be made again.
@@ -78,6 +81,23 @@ struct Call<'a> {
     query: &'a [(&'a str, &'a str)],
     body: Option<Value>,
     key: Option<&'a str>,
+}
+
+/// Which template to bring to which nodes.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct DistributeAsk<'a> {
+    /// By its id.
+    #[serde(rename = "template_id")]
+    pub template: &'a str,
+    /// The latest version without one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tag: Option<&'a str>,
+    /// These, by id; all nodes if there are none and no group is named.
+    #[serde(rename = "node_ids", skip_serializing_if = "<[_]>::is_empty")]
+    pub nodes: &'a [String],
+    /// Those of this group.
+    #[serde(rename = "group_id", skip_serializing_if = "Option::is_none")]
+    pub group: Option<&'a str>,
 }
 
 impl Controllers {
@@ -221,6 +241,34 @@ impl Controllers {
     /// How a saving stands; nothing when there is none.
     pub async fn image(&self, id: &str) -> Result<Option<Image>, ClientError> {
         found(self.again(&get("/api/v1/image", &[("id", id)])).await)
+    }
+
+    /// Has nodes bring a template to their disks; what to ask about it by. Asked once, if the first may have been heard.
+    pub async fn distribute(&self, ask: &DistributeAsk<'_>) -> Result<String, ClientError> {
+        let call = post("/api/v1/registry/vm/distribute", Some(json(ask)));
+        Ok(self.heard::<Requested>(&call).await?.request_id)
+    }
+
+    /// How far it is.
+    pub async fn distribution(&self, id: &str) -> Result<Distribution, ClientError> {
+        self.again(&get("/api/v1/registry/vm/distribute", &[("id", id)])).await
+    }
+
+    /// Has nodes delete a template from their disks: these, or all if there are none.
+    pub async fn remove_from_nodes(
+        &self,
+        template: &str,
+        nodes: &[String],
+    ) -> Result<RemovalsSent, ClientError> {
+        let body = serde_json::json!({ "node_ids": nodes });
+        let call = delete("/api/v1/registry/vm/remove", body);
+        self.again(&Call { query: &[("id", template)], ..call }).await
+    }
+
+    /// Has every agent install its newest program.
+    pub async fn update_agents(&self) -> Result<(), ClientError> {
+        let call = Call { method: reqwest::Method::PUT, ..get("/api/v1/node/update", &[]) };
+        self.again::<Nothing>(&call).await.map(drop)
     }
 
     /// Changes a node's settings.

@@ -18,7 +18,7 @@ mod webhook;
 
 pub use admin::Admin;
 pub use agent_api::{AgentApi, ControllerStatus, Limits};
-pub use controllers::{Controllers, SaveAsk};
+pub use controllers::{Controllers, DistributeAsk, SaveAsk};
 pub use credentials::Credentials;
 pub use error::ClientError;
 pub use failover::{Failover, http_client};

@@ -304,6 +304,15 @@ async fn nodes_and_groups_are_looked_at_and_changed() {
     assert!(said.contains("drained, and empty: n-1"), "{said}");
     assert_eq!(json(&at, &["node", "ls", "--state", "drain mode"]).await.as_array().unwrap().len(), 1);
     assert!(well(&at, &["node", "why", "mini"]).await.starts_with("n-1: it "));
+    // What a node is given to do beside instances.
+    assert!(well(&at, &["node", "distribute", "sonoma:v1", "--node", "mini"]).await.starts_with("begun: "));
+    fails(&at, &["node", "distribute", "sonoma:v1", "--node", "n-9"], 1, &["no node `n-9`"]).await;
+    fails(&at, &["node", "distribute", "nothing"], 1, &["no template `nothing`"]).await;
+    assert_eq!(json(&at, &["node", "remove-template", "sonoma"]).await["node_ids"], json!(["n-1"]));
+    fails(&at, &["node", "remove-template", "sonoma:v1"], 2, &["all versions of a template"]).await;
+    well(&at, &["node", "update"]).await;
+    let why = well(&at, &["node", "why", "n-1"]).await;
+    assert!([" pull ", " remove ", " update "].iter().all(|what| why.contains(what)), "{why}");
     well(&at, &["node", "undrain", "mini"]).await;
     assert_eq!(json(&at, &["node", "ls", "--state", "drain mode"]).await, json!([]));
 

@@ -2,6 +2,7 @@
 
 mod change;
 mod look;
+mod templates;
 
 use super::{
     Failure, Printer,
@@ -35,6 +36,12 @@ enum Command {
     Drain(change::Drain),
     /// Have a drained node take starts again
     Undrain(change::Undrain),
+    /// Have nodes bring a template to their disks, without a start
+    Distribute(templates::Distribute),
+    /// Have nodes delete a template from their disks; versions in use stay
+    RemoveTemplate(templates::Remove),
+    /// Have every agent install its newest program and go on as that
+    Update(templates::Update),
     /// Forget a node; what it had is failed. One that lives joins again
     #[command(visible_alias = "rm")]
     Delete(change::Delete),
@@ -48,6 +55,9 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
         Command::Config(args) => role::once(change::config(args, printer))?,
         Command::Drain(args) => role::once(change::drain(args, printer))?,
         Command::Undrain(args) => role::once(change::undrain(args, printer))?,
+        Command::Distribute(args) => role::once(templates::distribute(args, printer))?,
+        Command::RemoveTemplate(args) => role::once(templates::remove(args, printer))?,
+        Command::Update(args) => role::once(templates::update(args, printer))?,
         Command::Delete(args) => role::once(change::delete(args, printer))?,
     }
 }

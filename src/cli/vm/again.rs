@@ -63,6 +63,9 @@ pub(super) struct Save {
     /// Take the template's newest version back before
     #[arg(long, requires = "template")]
     revert: bool,
+    /// Take this version and every later one back before
+    #[arg(long, value_name = "TAG", requires = "template")]
+    revert_tag: Option<String>,
     /// Wait until the version is in the registry
     #[arg(long)]
     wait: bool,
@@ -157,7 +160,8 @@ pub(super) async fn save(args: &Save, printer: Printer) -> Result<(), Failure> {
         suspend: false,
         script,
         cancel_on_script_failure: args.cancel_on_script_failure,
-        revert_before_push: args.revert,
+        revert_before_push: args.revert || args.revert_tag.is_some(),
+        revert_tag: args.revert_tag.as_deref(),
     };
     let reach = &args.told.reach;
     let client = reach.client()?;

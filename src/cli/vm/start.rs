@@ -11,13 +11,15 @@ use serde_json::{Map, Value, json};
 
 use super::{Failure, Pair, Printer, metadata, wait};
 use crate::{
-    cli::cloud::{Told, usage},
-    client::Controllers,
+    cli::cloud::{Told, find_template, usage},
     wire::vm::StartVm,
 };
 
 /// Longest script that is read: the most that a body may have at a controller, by default, once it is encoded.
 const SCRIPT: u64 = 3_000_000;
+
+/// Bytes of a file that are looked at for a password.
+const PASSWORD: u64 = 1024;
 
 /// Arguments of `vm start`.
 #[derive(Debug, clap::Args)]
@@ -81,6 +83,9 @@ pub(super) struct Start {
     /// A disk of this size
     #[arg(long, value_name = "SIZE")]
     disk: Option<String>,
+    /// Leave what is on the disk at its size
+    #[arg(long, requires = "disk")]
+    keep_container: bool,
     /// A MAC address
     #[arg(long, value_name = "MAC")]
     mac_address: Option<String>,
@@ -93,6 +98,27 @@ pub(super) struct Start {
     /// `shared`, `host`, `bridge`, `disconnected` or `nat`
     #[arg(long, value_name = "MODE")]
     network_mode: Option<String>,
+    /// `forceOn` or `forceOff`: other VMs of the host are reached
+    #[arg(long, value_name = "MODE")]
+    network_local: Option<String>,
+    /// `fbuf` or `pg`
+    #[arg(long, value_name = "MODE")]
+    video_controller: Option<String>,
+    /// `forceOn` or `forceOff`
+    #[arg(long, value_name = "MODE")]
+    hvapic: Option<String>,
+    /// `forceOn`: system integrity protection as it is set there
+    #[arg(long, value_name = "MODE")]
+    csr_active_config: Option<String>,
+    /// The serial number that the VM shows
+    #[arg(long, value_name = "TEXT")]
+    hw_serial: Option<String>,
+    /// The UUID that the VM shows
+    #[arg(long, value_name = "UUID")]
+    hw_uuid: Option<String>,
+    /// A file with the password of the VM's screen
+    #[arg(long, value_name = "FILE")]
+    vnc_password_file: Option<PathBuf>,
     /// Forward a port of the VM; without one of the host's a free one is taken. All rules of the template are replaced
     #[arg(long = "forward", value_name = "NAME=GUEST[:HOST]")]
     forward: Vec<Forward>,
@@ -138,7 +164,10 @@ impl std::str::FromStr for Forward {
 pub(super) async fn run(args: &Start, printer: Printer) -> Result<(), Failure> {
     let reach = &args.told.reach;
     let client = reach.client()?;
-    let (vmid, tag) = find(args, &client).await?;
+    let (vmid, tag) = find_template(reach, &client, &args.template).await?;
+    if tag.is_some() && args.version.is_some() {
+        return Err(usage("a tag and `--version` name one version each", "leave one of them out"));
+    }
     let ask = ask(args, vmid, tag)?;
     let key = args.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let ids = client.start(&ask, &key).await.map_err(|error| match (reach.failure(&error), error.may_pass() && !error.is_unsent()) {
@@ -154,39 +183,6 @@ pub(super) async fn run(args: &Start, printer: Printer) -> Result<(), Failure> {
         return wait::started(&args.told, &args.patience, &client, printer, &ids).await;
     }
     args.told.output.print(printer, &json!({ "instances": ids, "idempotency_key": key }), || ids.join("\n"))
-}
-
-/// The id of the template, and the tag if there is one.
-async fn find(args: &Start, client: &Controllers) -> Result<(String, Option<String>), Failure> {
-    let reach = &args.told.reach;
-    let list = client.templates().await.map_err(|error| reach.failure(&error))?;
-    let text = |key: &str, of: &std::collections::BTreeMap<String, Value>| {
-        of.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
-    };
-    let all: Vec<(String, String)> = list.iter().map(|one| (text("id", one), text("name", one))).collect();
-    // A name may have a colon in it at the vendor's registries.
-    let whole = args.template.as_str();
-    let first = whole.split_once(':').map(|(name, tag)| (name, Some(tag)));
-    let last = whole.rsplit_once(':').map(|(name, tag)| (name, Some(tag)));
-    for (name, tag) in [Some((whole, None)), first, last].into_iter().flatten() {
-        let named: Vec<&str> = all.iter().filter(|(_, n)| n == name).map(|(id, _)| id.as_str()).collect();
-        let id = match named.as_slice() {
-            [one] => *one,
-            [] => match all.iter().find(|(id, _)| id == name) {
-                Some((id, _)) => id,
-                None => continue,
-            },
-            several => {
-                let error = format!("there are {} templates `{name}`", several.len());
-                return Err(usage(error, &format!("name one by its id: {}", several.join(", "))));
-            }
-        };
-        if tag.is_some() && args.version.is_some() {
-            return Err(usage("a tag and `--version` name one version each", "leave one of them out"));
-        }
-        return Ok((id.to_owned(), tag.map(str::to_owned)));
-    }
-    Err(reach.missing("template", whole, "switchyard template list"))
 }
 
 fn ask(args: &Start, vmid: String, tag: Option<String>) -> Result<StartVm, Failure> {
@@ -227,15 +223,42 @@ fn ask(args: &Start, vmid: String, tag: Option<String>) -> Result<StartVm, Failu
         metadata: metadata(&args.metadata),
         mac_address: args.mac_address.clone(),
         vlan_tag: args.vlan.clone(),
-        disk: args
-            .disk
-            .as_ref()
-            .map(|size| Map::from_iter([("size".to_owned(), Value::from(size.as_str()))])),
+        disk: args.disk.as_ref().map(|size| disk(size, args.keep_container)),
         port_forwarding_override: (!args.forward.is_empty())
             .then(|| args.forward.iter().map(forward).collect()),
         network_mode: args.network_mode.clone(),
-        ..StartVm::default()
+        network_local: args.network_local.clone(),
+        video_controller: args.video_controller.clone(),
+        hvapic: args.hvapic.clone(),
+        csr_active_config: args.csr_active_config.clone(),
+        hw_serial: args.hw_serial.clone(),
+        hw_uuid: args.hw_uuid.clone(),
+        vnc_password: args.vnc_password_file.as_deref().map(password).transpose()?,
     })
+}
+
+fn disk(size: &str, keep_container: bool) -> Map<String, Value> {
+    let mut disk = Map::from_iter([("size".to_owned(), Value::from(size))]);
+    if keep_container {
+        disk.insert("skip_container_resize".into(), true.into());
+    }
+    disk
+}
+
+/// The first line of a file: among the arguments every user of this machine would see it.
+fn password(path: &Path) -> Result<String, Failure> {
+    let shown = path.display();
+    let read = std::fs::File::open(path).and_then(|file| {
+        let mut text = String::new();
+        file.take(PASSWORD).read_to_string(&mut text).map(|_| text)
+    });
+    let text = read.map_err(|error| {
+        usage(format!("`--vnc-password-file` `{shown}` cannot be read: {error}"), "name a file with one line")
+    })?;
+    match text.lines().next().unwrap_or_default() {
+        "" => Err(usage(format!("`--vnc-password-file` `{shown}` is empty"), "name a file with one line")),
+        line => Ok(line.to_owned()),
+    }
 }
 
 /// A script, as it travels.
