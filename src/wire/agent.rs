@@ -176,6 +176,17 @@ pub struct SeenVm {
     pub message: String,
 }
 
+impl SeenVm {
+    /// Whether it takes one of its node's places. The agent polls by it, and the controllers schedule by it.
+    pub fn takes_room(&self) -> bool {
+        match self.phase {
+            VmPhase::Claimed | VmPhase::Pulling | VmPhase::Starting | VmPhase::Running => true,
+            VmPhase::Failed => self.info.as_ref().is_some_and(|info| info.status == "running"),
+            VmPhase::Gone => false,
+        }
+    }
+}
+
 /// Where a VM is, as its agent sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]

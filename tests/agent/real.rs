@@ -5,13 +5,14 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 use switchyard::{
+    agent::Agent,
     config::{
         Log, Server,
         controller::{self, Registries, StoreKind},
         registry::{self, Storage},
     },
     controller::Controller,
-    model::Digest,
+    model::{Digest, NodeId},
     registry::Registry,
     supervise::{Stage, Tree},
     wire::agent::OnScriptFailure,
@@ -203,6 +204,68 @@ async fn a_real_controller_hears_at_once_that_an_agent_was_stopped() {
     world.agent().await;
     let next = cloud.run(json!({"vmid": template})).await;
     cloud.is(&next, "Started").await;
+    world.stop_agent().await;
+    tree.shut_down(Duration::from_secs(10)).await;
+    world.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vm_that_failed_and_was_kept_takes_a_place_until_it_is_terminated() {
+    let mut world = World::prepare("real-kept").await;
+    let tree = Tree::new();
+    let cloud = Cloud::start(&world, &tree).await;
+    let group = async |body: Value| {
+        let made = cloud.call(Method::POST, "/api/v1/group", Some(body)).await;
+        made["body"]["id"].as_str().unwrap().to_owned()
+    };
+    let far = group(json!({ "name": "far" })).await;
+    let near = group(json!({ "name": "near", "fallback_group_id": far })).await;
+    world.config.controllers = vec![cloud.controller.parse().unwrap()];
+    (world.config.capacity, world.config.groups) = (1, vec!["near".into()]);
+    world.agent().await;
+    let template = cloud.push("sonoma", &[b"layer"]).await;
+
+    let bad = script("exit 3", 30, OnScriptFailure::Keep).unwrap();
+    let ask = json!({
+        "vmid": template, "group_id": near, "startup_script": bad.body, "script_monitoring": true, "script_fail_handler": 1,
+    });
+    let kept = cloud.run(ask).await;
+    cloud.is(&kept, "Error").await;
+    world.one_lives(&kept.parse().unwrap()).await;
+    let node = cloud.call(Method::GET, "/api/v1/node?id=node-1", None).await;
+    assert_eq!(node["body"][0]["vm_count"], 1, "{node}");
+
+    // The full node is named, with what fills it.
+    let second = cloud.run(json!({ "vmid": template, "group_id": near })).await;
+    let path = format!("/switchyard/v1/instances/{second}/why");
+    let why = eventually(SOON, "the start to be explained", || async {
+        let why = cloud.call(Method::GET, &path, None).await;
+        if why["nodes"][0]["reason"] == "full" { Ok(why) } else { Err(why.to_string()) }
+    })
+    .await;
+    let said = why["nodes"][0]["why"].as_str().unwrap();
+    assert!(said.contains("1 of 1 places are taken, 1 of them by failed instances"), "{said}");
+    assert!(why["why"].as_str().unwrap().contains("has room"), "{why}");
+
+    // The other group stands in for it.
+    let fallback = Tree::new();
+    let config = switchyard::config::agent::Agent {
+        data: world.place.dir().join("data-2"),
+        node_id: Some(NodeId::parse("node-2").unwrap()),
+        name: "mini-08".into(),
+        groups: vec!["far".into()],
+        ..world.config.clone()
+    };
+    let agent = Agent::open(config, fallback.handle()).await.unwrap();
+    fallback.handle().start_vital(Stage::Edge, "agent 2", |stop| agent.run(stop));
+    assert_eq!(cloud.is(&second, "Started").await["node_id"], "node-2");
+
+    // Its place is free again when it is gone.
+    let third = cloud.run(json!({ "vmid": template, "group_id": near })).await;
+    let ended = cloud.call(Method::DELETE, "/api/v1/vm", Some(json!({ "id": kept }))).await;
+    assert_eq!(ended["status"], "OK");
+    assert_eq!(cloud.is(&third, "Started").await["node_id"], "node-1");
+    fallback.shut_down(Duration::from_secs(15)).await;
     world.stop_agent().await;
     tree.shut_down(Duration::from_secs(10)).await;
     world.end().await;

@@ -183,3 +183,50 @@ async fn whoever_is_busy_hears_that_something_else_is_wanted() {
     vms.stop(&order("a", 1));
     assert_eq!(*wanted.borrow_and_update(), Wanted::Forgotten);
 }
+
+#[test]
+fn what_takes_a_place_here_is_told_as_taking_one() {
+    let all = [
+        (Seen::Claimed, "running"),
+        (Seen::Pulled, "running"),
+        (Seen::Granted, "running"),
+        (Seen::Booted, "running"),
+        (Seen::Running, "running"),
+        (Seen::Failed(Left::Running), "running"),
+        (Seen::Failed(Left::Stopped), "stopped"),
+        (Seen::Failed(Left::Nothing), "failed"),
+        (Seen::Gone, "deleted"),
+    ];
+    for (seen, status) in all {
+        let vms = Vms::default();
+        vms.offer(task("a", 1));
+        vms.change(&key("a", 1), |vm| {
+            vm.begun = true;
+            vm.info = Some(info(status));
+            vm.seen = seen;
+        });
+        let told = vms.all().remove(0).vm;
+        assert_eq!(told.takes_room(), vms.used() == 1, "{seen:?}");
+    }
+}
+
+fn info(status: &str) -> VmInfo {
+    VmInfo {
+        uuid: "u".into(),
+        name: "vm".into(),
+        status: status.into(),
+        version: String::new(),
+        creation_date: None,
+        access_date: None,
+        start_date: None,
+        stop_date: None,
+        timestamp: None,
+        cpu_cores: 1,
+        ram: "1G".into(),
+        node_id: "n1".into(),
+        host_ip: String::new(),
+        ip: String::new(),
+        vnc_port: None,
+        port_forwarding: Vec::new(),
+    }
+}

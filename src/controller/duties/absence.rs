@@ -117,7 +117,7 @@ fn next(record: &InstanceRecord, why: &str) -> Option<InstanceRecord> {
     match &record.phase {
         Phase::Offered { .. } | Phase::Claimed { .. } => Some(record.queued_again(why, now)),
         // It may run there, whatever we hear: it never goes to a second node.
-        Phase::Starting { .. } | Phase::Started { .. } => Some(record.failed(why, now)),
+        Phase::Starting { .. } | Phase::Started { .. } => Some(record.failed(why, true, now)),
         Phase::Queued { .. }
         | Phase::Failed { .. }
         | Phase::Terminating { .. }

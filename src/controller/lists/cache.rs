@@ -505,6 +505,12 @@ impl Cache {
         u32::try_from(taken).unwrap_or(u32::MAX)
     }
 
+    /// How many of these are taken by what has failed.
+    pub fn kept(&self, node: &NodeId) -> u32 {
+        let kept = self.on_node(node).filter(|(_, item)| item.record.is_kept()).count();
+        u32::try_from(kept).unwrap_or(u32::MAX)
+    }
+
     /// Waiting instances by kind; those of one kind in the order of priority and age, never none.
     pub fn queues(
         &self,

@@ -23,6 +23,7 @@ impl Cache {
             node,
             present: self.presence.contains_key(&node.id) && node.absence.is_none(),
             taken: self.taken(&node.id),
+            kept: self.kept(&node.id),
             pulling: self.on_node(&node.id).any(|(_, item)| pulls(item))
                 || matches!(holding, Some(Order::Pull(_))),
             updating: matches!(holding, Some(Order::Update)),

@@ -458,7 +458,7 @@ mod tests {
         assert_eq!((failed.image.status, failed.image.error.as_str()), (ImageStatus::Error, "why"));
         assert_eq!(failed.instance.unwrap().state(), InstanceState::Started, "its instance stays");
 
-        let broken = instance(Phase::Failed { node: Some(node.clone()) });
+        let broken = instance(Phase::Failed { node: Some(node.clone()), running: true });
         assert_eq!(with(Running, Some(&broken), Timestamp::NEVER), None, "its node will say more");
         let lost = with(Running, Some(&broken), later).unwrap();
         assert!(lost.instance.is_none() && lost.image.error.contains("Error"), "{lost:?}");

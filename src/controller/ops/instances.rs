@@ -72,7 +72,7 @@ impl Ops {
                 Phase::Claimed { node, .. } | Phase::Starting { node } | Phase::Started { node } => {
                     Some(node.clone())
                 }
-                Phase::Failed { node } => node.clone(),
+                Phase::Failed { node, .. } => node.clone(),
             };
             Change::Write(Box::new(record.in_phase(Phase::Terminating { node, since: now }, now)), ())
         })

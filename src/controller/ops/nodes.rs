@@ -63,7 +63,7 @@ impl Ops {
         let running: Vec<_> = cache
             .on_node(&record.id)
             .map(|(_, item)| &item.record)
-            .filter(|instance| matches!(instance.phase, Phase::Started { .. }))
+            .filter(|instance| matches!(instance.phase, Phase::Started { .. }) || instance.is_kept())
             .collect();
         let info = || running.iter().filter_map(|instance| instance.info.as_ref());
         let vm_count = u32::try_from(running.len()).unwrap_or(u32::MAX);

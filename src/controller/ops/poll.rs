@@ -131,7 +131,7 @@ impl Ops {
         let (id, attempt) = (offer.record().id.clone(), offer.record().attempt);
         self.change(&id, Beside::default(), |record| match record {
             Some(record) if record.is_offer(attempt) => {
-                let failed = Phase::Failed { node: None };
+                let failed = Phase::Failed { node: None, running: false };
                 let next = record.in_phase(failed, clock::wall());
                 Change::Write(Box::new(InstanceRecord { message: why.to_owned(), ..next }), ())
             }

@@ -117,8 +117,11 @@ fn sentence(record: &InstanceRecord, message: &str) -> String {
             of(format!("node `{node}` starts its VM; the network or the script is waited for"))
         }
         Phase::Started { node } => of(format!("it runs on node `{node}`")),
-        Phase::Failed { node: Some(node) } => of(format!("it failed on node `{node}`")),
-        Phase::Failed { node: None } => of("it failed before a node had it".into()),
+        Phase::Failed { node: Some(node), .. } if record.is_kept() => {
+            of(format!("it failed on node `{node}`, where its VM takes a place until it is terminated"))
+        }
+        Phase::Failed { node: Some(node), .. } => of(format!("it failed on node `{node}`")),
+        Phase::Failed { node: None, .. } => of("it failed before a node had it".into()),
         Phase::Terminating { node: Some(node), .. } => {
             of(format!("node `{node}` has to confirm that it is deleted"))
         }

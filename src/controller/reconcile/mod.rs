@@ -51,7 +51,7 @@ pub(super) fn judge(record: &InstanceRecord, node: &NodeId, vm: &SeenVm, now: Ti
     };
     let fail = |default: &str| {
         let message = if vm.message.is_empty() { default } else { &vm.message };
-        store(Phase::Failed { node: Some(node.clone()) }, message)
+        store(Phase::Failed { node: Some(node.clone()), running: vm.takes_room() }, message)
     };
     match (&record.phase, vm.phase) {
         // It has claimed it, so this record is behind; or its claim is about to be repeated.
@@ -92,6 +92,10 @@ pub(super) fn judge(record: &InstanceRecord, node: &NodeId, vm: &SeenVm, now: Ti
         // A report from before it was up, overtaken by a newer one.
         (Phase::Started { .. }, VmPhase::Claimed | VmPhase::Pulling | VmPhase::Starting) => Verdict::Nothing,
 
+        // Its place is free again: what was kept has ended, or the node that was silent has lost it.
+        (Phase::Failed { running: true, .. }, VmPhase::Failed | VmPhase::Gone) if !vm.takes_room() => {
+            store(Phase::Failed { node: Some(node.clone()), running: false }, "")
+        }
         (Phase::Failed { .. }, VmPhase::Gone) => Verdict::Forget,
         (Phase::Failed { .. }, VmPhase::Failed) if vm.info.is_none() => Verdict::Forget,
         // What is left of it stays for who wants to look, until it is terminated.
@@ -127,7 +131,10 @@ pub(super) fn judge_missing(record: &InstanceRecord, sure: bool, now: Timestamp)
         }
         Phase::Claimed { .. } if sure => Some(record.queued_again("its node no longer has it", now)),
         Phase::Starting { .. } | Phase::Started { .. } if sure => {
-            Some(record.failed("the VM is gone from its node", now))
+            Some(record.failed("the VM is gone from its node", false, now))
+        }
+        Phase::Failed { node: Some(node), running: true } if sure => {
+            Some(record.in_phase(Phase::Failed { node: Some(node.clone()), running: false }, now))
         }
         _ => None,
     }

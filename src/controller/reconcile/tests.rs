@@ -59,7 +59,8 @@ fn phases(at: &NodeId) -> Vec<Phase> {
         Phase::Claimed { node: node.clone(), pulling: true, progress: Progress::NONE },
         Phase::Starting { node: node.clone() },
         Phase::Started { node: node.clone() },
-        Phase::Failed { node: Some(node.clone()) },
+        Phase::Failed { node: Some(node.clone()), running: true },
+        Phase::Failed { node: Some(node.clone()), running: false },
         Phase::Terminating { node: Some(node.clone()), since },
         Phase::Terminated { node, since },
     ]
@@ -206,6 +207,7 @@ fn what_a_full_report_does_not_name_is_judged_by_its_phase() {
         Some(Scheduling),
         Some(Error),
         Some(Error),
+        Some(Error),
         None,
         Some(Terminated),
         None,
@@ -214,4 +216,37 @@ fn what_a_full_report_does_not_name_is_judged_by_its_phase() {
     for phase in phases(&node()) {
         assert_eq!(judge_missing(&record(phase, 3), false, NOW), None, "not before it is sure");
     }
+}
+
+#[test]
+fn a_failed_vm_takes_a_place_as_long_as_its_node_says_that_it_runs() {
+    let starting = record(Phase::Starting { node: node() }, 3);
+    let stored = |record: &InstanceRecord, vm: &SeenVm| match judge(record, &node(), vm, NOW) {
+        Verdict::Store(next) => *next,
+        other => panic!("{:?} was not noted: {other:?}", vm.phase),
+    };
+    let kept = stored(&starting, &seen(3, VmPhase::Failed, Some("running")));
+    assert!(kept.takes_room() && kept.is_kept());
+    for status in [Some("stopped"), Some("failed"), None] {
+        let ended = seen(3, VmPhase::Failed, status);
+        assert!(!stored(&starting, &ended).takes_room(), "{status:?}");
+        let free = stored(&kept, &ended);
+        assert!(!free.takes_room(), "it ended by itself: {status:?}");
+        assert_eq!(free.state(), InstanceState::Error);
+        // A report from before that, overtaken by it.
+        let late = judge(&free, &node(), &seen(3, VmPhase::Failed, Some("running")), NOW);
+        assert_eq!(late, Verdict::Nothing);
+    }
+    assert!(!stored(&kept, &seen(3, VmPhase::Gone, None)).takes_room());
+    assert!(!judge_missing(&kept, true, NOW).unwrap().takes_room());
+    // Failed because its node was silent: nobody knows, until the node says.
+    let silent = starting.failed("node is not communicating", true, NOW);
+    assert!(silent.takes_room());
+    assert_eq!(judge(&silent, &node(), &seen(3, VmPhase::Running, Some("running")), NOW), Verdict::Nothing);
+    assert!(!stored(&silent, &seen(3, VmPhase::Failed, None)).takes_room());
+    // A record of an earlier version says nothing of it.
+    let old: Phase = serde_json::from_str(r#"{"is":"failed","node":"n1"}"#).unwrap();
+    assert_eq!(old, Phase::Failed { node: Some(node()), running: true });
+    let nowhere: Phase = serde_json::from_str(r#"{"is":"failed"}"#).unwrap();
+    assert!(!record(nowhere, 3).takes_room());
 }

@@ -137,6 +137,10 @@ pub enum Phase {
         /// The node that still has, or may have, something of it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         node: Option<NodeId>,
+        /// The VM runs there, or may: it takes a place until it is deleted. Once the node has said that it does not, it never
+        /// does again. Controllers of an earlier version do not write this; the next report of the node mends it.
+        #[serde(default = "until_heard")]
+        running: bool,
     },
     /// To be deleted.
     Terminating {
@@ -153,6 +157,10 @@ pub enum Phase {
         /// Since when.
         since: Timestamp,
     },
+}
+
+fn until_heard() -> bool {
+    true
 }
 
 /// One instance.
@@ -227,10 +235,10 @@ impl InstanceRecord {
         Self { message: why.to_owned(), ..self.in_phase(Phase::Queued { since: now }, now) }
     }
 
-    /// Failed, with what its node may still have of it.
-    pub fn failed(&self, why: &str, now: Timestamp) -> Self {
+    /// Failed, with what its node may still have of it; `running`: its VM may still run there.
+    pub fn failed(&self, why: &str, running: bool, now: Timestamp) -> Self {
         let node = self.node().cloned();
-        Self { message: why.to_owned(), ..self.in_phase(Phase::Failed { node }, now) }
+        Self { message: why.to_owned(), ..self.in_phase(Phase::Failed { node, running }, now) }
     }
 
     /// What the API says of it.
@@ -258,7 +266,7 @@ impl InstanceRecord {
             | Phase::Starting { node }
             | Phase::Started { node }
             | Phase::Terminated { node, .. } => Some(node),
-            Phase::Failed { node } | Phase::Terminating { node, .. } => node.as_ref(),
+            Phase::Failed { node, .. } | Phase::Terminating { node, .. } => node.as_ref(),
         }
     }
 
@@ -288,7 +296,13 @@ impl InstanceRecord {
                 | Phase::Claimed { .. }
                 | Phase::Starting { .. }
                 | Phase::Started { .. }
+                | Phase::Failed { node: Some(_), running: true }
                 | Phase::Terminating { node: Some(_), .. }
         )
+    }
+
+    /// Whether it takes a place although it has failed: its VM was kept, or nobody knows whether it runs.
+    pub fn is_kept(&self) -> bool {
+        self.takes_room() && matches!(self.phase, Phase::Failed { .. })
     }
 }

@@ -41,6 +41,8 @@ pub struct Candidate<'a> {
     pub present: bool,
     /// Places taken by what the controllers gave it.
     pub taken: u32,
+    /// Of these: by VMs that are there although they failed.
+    pub kept: u32,
     /// It pulls a template: it takes nothing else meanwhile.
     pub pulling: bool,
     /// Its agent is being replaced: it takes nothing meanwhile.
@@ -115,10 +117,14 @@ impl Misfit {
             Self::Silent => "it is not reporting".into(),
             Self::Drained => "it takes no starts: drain mode".into(),
             Self::Full => {
-                format!(
-                    "it has no room: {} of {} places are taken",
-                    candidate.taken, candidate.node.settings.capacity
-                )
+                let kept = match candidate.kept {
+                    0 => String::new(),
+                    kept => format!(
+                        ", {kept} of them by failed instances whose VM is kept until they are terminated"
+                    ),
+                };
+                let (taken, capacity) = (candidate.taken, candidate.node.settings.capacity);
+                format!("it has no room: {taken} of {capacity} places are taken{kept}")
             }
             Self::Updating => {
                 "its agent is being replaced by a newer one, and takes nothing meanwhile".into()
@@ -351,6 +357,7 @@ mod tests {
             node,
             present: true,
             taken: 0,
+            kept: 0,
             pulling: false,
             updating: false,
             room: None,
