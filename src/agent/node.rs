@@ -162,6 +162,7 @@ impl Node {
                     version = settings.version,
                     capacity = settings.capacity,
                     drained = settings.drain_mode,
+                    central_logging = !settings.disable_central_logging,
                     "node settings were applied"
                 );
                 *now = Some(settings.clone());

@@ -130,6 +130,7 @@ mod tests {
             tag: "v1".parse().unwrap(),
             description: String::new(),
             suspend: true,
+            suspend_test: false,
             script: String::new(),
             cancel_on_script_failure: false,
             revert: None,

@@ -88,6 +88,8 @@ pub struct Registries {
     pub address: BaseUrl,
     /// The address for nodes, if another one.
     pub node_address: BaseUrl,
+    /// Where nodes push images that they save, if not to `node_address` (`ANKA_PUSH_REGISTRY`).
+    pub push_address: Option<BaseUrl>,
     /// How long to wait for an answer; under the clients' 10 s.
     pub timeout: Duration,
     /// Whom to trust and what to show; there if and only if `address` is asked by `https://`.

@@ -48,6 +48,7 @@ const CONTROLLER: &[Honoured] = &[
     ("ANKA_ANKA_REGISTRY", ("registries", "address"), Form::Url),
     // The vendor's own page for several controllers spells it so.
     ("ANKA_ANKA_REGISRY", ("registries", "address"), Form::Url),
+    ("ANKA_PUSH_REGISTRY", ("registries", "push_address"), Form::Url),
     ("ANKA_INSTANCE_TIME_OUT", ("timeouts", "instance_visible"), Form::Same),
     ("ANKA_NODE_ACTIVE_TIMEOUT", ("timeouts", "node_active"), Form::Same),
     ("ANKA_INSTANCE_ACTIVE_TIMEOUT", ("timeouts", "instance_active"), Form::Same),
@@ -339,6 +340,7 @@ mod tests {
             ("ANKA_LISTEN_ADDR", ":8090"),
             ("ANKA_ANKA_REGISTRY", "http://front:8089/"),
             ("ANKA_LOCAL_ANKA_REGISTRY", "http://10.0.0.4:8089"),
+            ("ANKA_PUSH_REGISTRY", "http://writer:8089/"),
             ("ANKA_ENABLE_AUTH", "false"),
             ("ANKA_MYSTERY", "1"),
         ]);
@@ -352,12 +354,14 @@ mod tests {
                 "ANKA_ENABLE_AUTH",
                 "ANKA_LISTEN_ADDR",
                 "ANKA_LOCAL_ANKA_REGISTRY",
-                "ANKA_MYSTERY"
+                "ANKA_MYSTERY",
+                "ANKA_PUSH_REGISTRY"
             ]
         );
         assert_eq!(translated.stands[&("server", "listen")].text, "0.0.0.0:8090");
         assert_eq!(translated.stands[&("registries", "address")].text, "http://10.0.0.4:8089");
         assert_eq!(translated.stands[&("registries", "node_address")].text, "http://front:8089");
+        assert_eq!(translated.stands[&("registries", "push_address")].text, "http://writer:8089");
     }
 
     #[test]

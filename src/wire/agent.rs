@@ -131,6 +131,9 @@ pub struct NodeSettings {
     pub capacity_mode: CapacityMode,
     /// Takes no new starts.
     pub drain_mode: bool,
+    /// Nothing of its log is to be sent to the controllers. Agents send nothing of it in any case.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disable_central_logging: bool,
 }
 
 /// `POST /switchyard/v1/heartbeat`, every 5 s and at once when a VM changes. Answer: [`Heard`].

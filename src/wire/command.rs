@@ -159,6 +159,9 @@ pub struct RestartVm {
     /// The USB device that it has from then on; the one that it had, if empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub usb_device: String,
+    /// Of the VM's screen from then on; the one that it had, if empty. Shown nowhere.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub vnc_password: String,
 }
 
 /// A VM to make a template's version of.
@@ -182,6 +185,9 @@ pub struct SaveVm {
     /// Suspended rather than stopped, where the driver can.
     #[serde(default)]
     pub suspend: bool,
+    /// Whether what was suspended can be resumed is tried before the push, where the driver can suspend.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub suspend_test: bool,
     /// Base64 of a script that runs in the VM before.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub script: String,
@@ -290,6 +296,7 @@ mod tests {
             tag: "v2".parse().unwrap(),
             description: String::new(),
             suspend: true,
+            suspend_test: true,
             script: String::new(),
             cancel_on_script_failure: false,
             revert: None,
@@ -297,7 +304,12 @@ mod tests {
         let orders = [
             Order::Pull(pull),
             Order::Remove(RemoveTemplate { template: TemplateId::parse("t").unwrap() }),
-            Order::Restart(RestartVm { instance, attempt: 1, usb_device: String::new() }),
+            Order::Restart(RestartVm {
+                instance,
+                attempt: 1,
+                usb_device: "iPhone".into(),
+                vnc_password: "pw".into(),
+            }),
             Order::Save(Box::new(save)),
             Order::Update,
         ];

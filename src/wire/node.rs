@@ -73,6 +73,9 @@ pub struct Node {
     pub timestamp: i64,
     /// The agent's version.
     pub agent_version: String,
+    /// Nothing of its log is to be sent to the controllers; left out if that was not asked for.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disable_central_logging: bool,
 }
 
 /// A USB device on a node.
@@ -119,9 +122,12 @@ pub struct HypervisorVersion {
     pub version: String,
     /// Its build.
     pub build: String,
-    /// Its licence.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    /// Its licence; empty if it has none.
+    #[serde(default)]
     pub license: String,
+    /// The day that ends it, as `17-aug-2027`; empty if none does.
+    #[serde(default)]
+    pub expires: String,
 }
 
 /// A template on a node's disk.
@@ -162,7 +168,7 @@ pub struct NodeConfig {
     /// GB; 0 = default.
     #[serde(deserialize_with = "lenient::integer", skip_serializing_if = "Option::is_none")]
     pub ram_override: Option<i64>,
-    /// Kept and handed to the agent.
+    /// Nothing of its log is to be sent to the controllers: kept and handed to the agent, which sends nothing of it in any case.
     #[serde(deserialize_with = "lenient::flag", skip_serializing_if = "Option::is_none")]
     pub disable_central_logging: Option<bool>,
     /// Takes no new starts.

@@ -68,8 +68,14 @@ impl Cloud {
 
         let address: switchyard::config::BaseUrl = registry.parse().unwrap();
         let wire = Relay::to(role_address).await;
-        let node_address = format!("http://{}", wire.address()).parse().unwrap();
-        let registries = Registries { node_address, address, timeout: Duration::from_secs(5), tls: None };
+        let node_address: switchyard::config::BaseUrl = format!("http://{}", wire.address()).parse().unwrap();
+        let registries = Registries {
+            push_address: Some(node_address.clone()),
+            node_address,
+            address,
+            timeout: Duration::from_secs(5),
+            tls: None,
+        };
         let config = controller::Controller {
             auth: Default::default(),
             server: server("c1"),

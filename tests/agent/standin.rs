@@ -276,6 +276,7 @@ impl Inner {
             capacity: self.capacity.or(wish.map(|w| w.capacity)).unwrap_or(1),
             capacity_mode: CapacityMode::Number,
             drain_mode: false,
+            disable_central_logging: false,
         }
     }
 

@@ -314,6 +314,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("controller", "mac_pool.range", "'02:00:00:00:00:00-02:00:00:00:00:FF'"),
     ("controller", "registries.address", "'http://other:8089'"),
     ("controller", "registries.node_address", "'http://other:8089'"),
+    ("controller", "registries.push_address", "'http://other:8089'"),
     ("registry", "storage.disk", "'/srv/other'"),
     ("registry", "limits.reserve", "'5GiB'"),
     ("registry", "limits.trusted", "['10.0.0.0/8']"),

@@ -51,6 +51,8 @@ pub(crate) struct Plan {
     pub(crate) registry: bool,
     /// Instead of a real registry: some address.
     pub(crate) registries_at: Option<BaseUrl>,
+    /// Where nodes push to, if not to that one.
+    pub(crate) push_address: Option<BaseUrl>,
     /// What goes wrong with the store.
     pub(crate) faults: Faults,
     /// False: the controllers are not waited for.
@@ -69,6 +71,7 @@ impl Default for Plan {
             tls: None,
             registry: true,
             registries_at: None,
+            push_address: None,
             faults: Faults::new(),
             until_ready: true,
         }
@@ -118,6 +121,7 @@ impl Cloud {
                 registries: registries.clone().map(|address| Registries {
                     tls: None,
                     node_address: address.clone(),
+                    push_address: plan.push_address.clone(),
                     address,
                     timeout: Duration::from_secs(3),
                 }),

@@ -8,7 +8,7 @@ use switchyard::wire::{
 };
 
 use crate::{
-    cloud::{Cloud, PATIENCE, until_state},
+    cloud::{Cloud, PATIENCE, Plan, until_state},
     node::{Node, bare},
     support::eventually::eventually,
 };
@@ -36,7 +36,7 @@ async fn a_restart_is_told_once_and_never_to_another_run_of_the_agent() {
     let cloud = Cloud::start().await;
     let api = cloud.api();
     let (mut node, id, _, vm) = started(&cloud).await;
-    let ask = json!({ "instance_id": id });
+    let ask = json!({ "instance_id": id, "vnc_password": "verySecret" });
     for _ in 0..2 {
         assert!(api.post(RESTART, &ask).await.is_ok(), "asked for twice it is one");
     }
@@ -45,6 +45,11 @@ async fn a_restart_is_told_once_and_never_to_another_run_of_the_agent() {
         panic!("{commands:?}")
     };
     assert_eq!((order.instance.as_str(), order.attempt), (id.as_str(), vm.attempt));
+    assert_eq!(order.vnc_password, "verySecret");
+    for path in ["/switchyard/v1/nodes/commands?node=n-1".to_owned(), format!("/api/v1/vm?id={id}")] {
+        let shown = api.get(&path).await;
+        assert!(shown.status == 200 && !shown.text.contains("verySecret"), "{shown:?}");
+    }
     assert_eq!(told(&node, &vm).await, commands, "until it was heard");
     node.command(command, CommandState::Running, 0.0).await;
     assert!(told(&node, &vm).await.is_empty(), "what is under way may not be begun once more");
@@ -76,7 +81,8 @@ async fn a_restart_is_told_once_and_never_to_another_run_of_the_agent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_saving_is_shown_with_the_vendors_names_and_ends_with_its_nodes_word() {
-    let cloud = Cloud::start().await;
+    let writer = "http://writer.example:8089";
+    let cloud = Cloud::planned(Plan { push_address: Some(writer.parse().unwrap()), ..Plan::default() }).await;
     let api = cloud.api();
     let (node, id, template, vm) = started(&cloud).await;
     assert_eq!(api.get(IMAGE).await.ok(), json!([]));
@@ -107,7 +113,7 @@ async fn a_saving_is_shown_with_the_vendors_names_and_ends_with_its_nodes_word()
         ("RevertBeforePush", json!(true)),
         ("RevertTag", json!("v1")),
         ("CancelOnScriptFailure", json!(true)),
-        ("RegistryAddr", json!(cloud.registry)),
+        ("RegistryAddr", json!(writer)),
     ] {
         assert_eq!(request[key], value, "{key}: {shown}");
     }
@@ -123,6 +129,8 @@ async fn a_saving_is_shown_with_the_vendors_names_and_ends_with_its_nodes_word()
         (order.repository.as_str(), order.tag.as_str(), order.script.as_str()),
         ("sonoma", "v2", "dHJ1ZQo=")
     );
+    assert_eq!(order.registry, writer, "it is pushed where images go, and pulled from where it was");
+    assert!(order.suspend_test && !order.suspend && order.cancel_on_script_failure);
     assert_eq!(order.revert.as_ref().map(|revert| revert.tag.as_str()), Some("v1"));
     // The VM is stopped for it; that is no end of the instance.
     let mut stopped = vm.clone();

@@ -1,11 +1,22 @@
 //! One instance from its start to its end, as the API shows it and as its node sees it.
 
+use std::time::Duration;
+
 use serde_json::json;
-use switchyard::{model::Progress, wire::agent::VmPhase};
+use switchyard::{
+    config::controller::Timeouts,
+    model::Progress,
+    store::Range,
+    wire::{
+        agent::{SeenVm, VmPhase},
+        vm::ScriptResult,
+    },
+};
 
 use crate::{
-    cloud::{Cloud, until_state},
+    cloud::{Cloud, PATIENCE, Plan, until_state},
     node::{Node, granted, stop_of},
+    support::eventually::eventually,
     support::shape::{INSTANCE, LISTED, assert_shape},
 };
 
@@ -73,6 +84,47 @@ async fn an_instance_lives_from_scheduling_to_terminated_and_every_answer_has_th
     assert_eq!(heard.forget, [stop_of(&task)]);
     let shown = until_state(api, &id, "Terminated").await;
     assert_shape(&shown, INSTANCE);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_that_a_startup_script_said_is_shown_with_its_instance_and_deleted_with_it() {
+    let timeouts = Timeouts { instance_visible: Duration::from_millis(500), ..Timeouts::default() };
+    let cloud = Cloud::planned(Plan { timeouts, ..Plan::default() }).await;
+    let (api, template) = (cloud.api(), cloud.template("sonoma", "v1").await);
+    let node = Node::joined(api, "n-1").await;
+    let id = cloud.instance(&template).await;
+    let task = node.offered().await;
+    assert_eq!((node.claim(&task).await, node.starting(&task).await), (granted(), granted()));
+    let lines: String = (1..=5000).map(|n| format!("line {n} of \"five thousand\"\n")).collect();
+    let said =
+        ScriptResult { stdout: lines.clone(), stderr: "one warning\n".into(), ..ScriptResult::default() };
+    let running = SeenVm { script: Some(said), ..node.vm(&task, VmPhase::Running) };
+    for _ in 0..2 {
+        node.report(running.clone()).await;
+        node.beat(vec![running.clone()]).await;
+    }
+    until_state(api, &id, "Started").await;
+    let shown = api.get(&format!("/api/v1/vm?id={id}")).await.ok();
+    assert_shape(&shown, INSTANCE);
+    let script = &shown["startup_script"];
+    assert_eq!((&script["stdout"], &script["stderr"]), (&json!(lines), &json!("one warning\n")), "all of it");
+    let list = api.get("/api/v1/vm").await.ok();
+    let end = list[0]["vm"]["startup_script"]["stdout"].as_str().unwrap();
+    assert!(end.len() < 9_000 && lines.ends_with(end) && !end.is_empty(), "in a list the end of it");
+
+    let kept = async || {
+        let all = cloud.store.range(Range::prefix("/switchyard-bulk/main/outputs/")).await.unwrap();
+        all.kvs.len()
+    };
+    assert!(kept().await > 0);
+    api.delete("/api/v1/vm", &json!({ "id": id })).await.ok();
+    node.report(node.vm(&task, VmPhase::Gone)).await;
+    eventually(PATIENCE, "it goes with its instance", async || match kept().await {
+        0 => Ok(()),
+        count => Err(count),
+    })
+    .await;
     cloud.stop().await;
 }
 

@@ -16,6 +16,9 @@ async fn a_node_has_the_documented_shape_alone_and_in_the_list() {
     let alone = api.get("/api/v1/node?id=i-0abc").await.ok();
     assert_eq!(alone.as_array().unwrap().len(), 1, "always an array");
     assert_shape(&alone[0], NODE);
+    for key in ["product", "version", "build", "license", "expires"] {
+        assert!(alone[0]["anka_version"][key].is_string(), "also when it is empty, `{key}`: {alone}");
+    }
     let list = api.get("/api/v1/node").await.ok();
     assert_eq!(list[0]["node_id"], "i-0abc");
     assert_eq!(list[0]["templates"], json!([{ "uuid": "c0ffee11", "name": "old", "tag": "base" }]));
@@ -27,14 +30,19 @@ async fn a_setting_of_an_operator_survives_the_nodes_next_join() {
     let cloud = Cloud::start().await;
     let api = cloud.api();
     let node = Node::joined(api, "n-1").await;
-    let ask = json!({ "node_id": "n-1", "max_vm_count": 5, "name": "renamed", "host": "mini.example", "drain_mode": true });
+    let ask = json!({ "node_id": "n-1", "max_vm_count": 5, "name": "renamed", "host": "mini.example", "drain_mode": true,
+        "disable_central_logging": true });
     api.post("/api/v1/node/config", &ask).await.ok();
+    let told = node.beat(Vec::new()).await.config.unwrap();
+    assert!(told.version > 1 && told.disable_central_logging, "{told:?}");
     let joined = node.join().await;
+    assert!(joined.config.disable_central_logging);
     assert_eq!((joined.config.capacity, joined.config.name.as_str()), (5, "renamed"));
     assert!(joined.config.drain_mode);
     assert_eq!(joined.registry, cloud.registry);
     let shown = api.get("/api/v1/node?id=n-1").await.ok();
     assert_eq!((&shown[0]["capacity"], &shown[0]["ip_address"]), (&json!(5), &json!("mini.example")));
+    assert_eq!(shown[0]["disable_central_logging"], true);
     cloud.stop().await;
 }
 

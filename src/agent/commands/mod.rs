@@ -262,6 +262,7 @@ mod tests {
             instance: "i".parse().unwrap(),
             attempt: 1,
             usb_device: String::new(),
+            vnc_password: String::new(),
         });
         Command { id: id.parse().unwrap(), order }
     }

@@ -56,19 +56,24 @@ pub(super) async fn restart(node: &Arc<Node>, order: &RestartVm) -> Result<(), S
     let before = node.vms.info(&vm.key);
     let again = async {
         let mut spec = one.spec().ok_or_else(|| "its template is no longer on the disk".to_owned())?;
-        if !order.usb_device.is_empty() {
-            spec.task.hardware.usb_device.clone_from(&order.usb_device);
+        let hardware = &mut spec.task.hardware;
+        for (of, given) in
+            [(&mut hardware.usb_device, &order.usb_device), (&mut hardware.vnc_password, &order.vnc_password)]
+        {
+            if !given.is_empty() {
+                of.clone_from(given);
+            }
         }
         node.driver.stop(&vm.key).await.map_err(|error| with_causes(&error))?;
         let limit = node.config.start_timeout;
         match tokio::time::timeout(limit, node.driver.start(&spec)).await {
-            Ok(Ok(info)) => Ok(info),
+            Ok(Ok(info)) => Ok((info, spec.task)),
             Ok(Err(error)) => Err(with_causes(&error)),
             Err(_) => Err(format!("the VM did not start within {limit:?}")),
         }
     };
     match vm.unless_unwanted(again).await? {
-        Ok(info) => {
+        Ok((info, task)) => {
             // The same VM: only when it was started is another time.
             let (uuid, creation_date) = match before {
                 Some(before) => (before.uuid, before.creation_date),
@@ -77,6 +82,8 @@ pub(super) async fn restart(node: &Arc<Node>, order: &RestartVm) -> Result<(), S
             let info = VmInfo { uuid, creation_date, ..info };
             let entry = node.vms.change(&vm.key, |vm| {
                 vm.info = Some(info);
+                // The next restart begins with what this one has brought.
+                vm.task = Arc::new(task);
                 vm.entry(VmPhase::Running)
             });
             if let Some(entry) = entry

@@ -58,6 +58,9 @@ pub(super) async fn save(node: &Arc<Node>, id: &CommandId, order: &SaveVm) -> Re
             saving
         }
     };
+    if order.suspend_test {
+        info!(vm = %vm.key, "no driver can suspend: the VM is stopped, and there is nothing for the suspend test to resume");
+    }
     let stopped = tokio::time::timeout(STOP, vm.unless_unwanted(node.driver.stop(&vm.key))).await;
     let pushed = match stopped {
         Ok(stopped) => match stopped? {

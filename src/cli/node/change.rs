@@ -44,7 +44,7 @@ pub(super) struct Config {
     /// Another address for whoever wants to reach its VMs
     #[arg(long, value_name = "HOST")]
     host: Option<String>,
-    /// Whether its agent sends its log to the registry
+    /// Whether its agent may send its log to the controllers; Switchyard's agents keep it to themselves in any case
     #[arg(long, value_name = "BOOL")]
     central_logging: Option<bool>,
 }

@@ -100,6 +100,7 @@ pub(super) fn controller(
         store: controller::Store { kind, cluster: "main".into(), upkeep: controller::Upkeep::default() },
         registries: Some(Registries {
             node_address: address.clone(),
+            push_address: None,
             address,
             timeout: Duration::from_secs(5),
             tls: None,

@@ -97,18 +97,19 @@ fn registries<'r>(raw: &'r Raw<'r>) -> Option<Option<Registries>> {
     let patience = duration_in(Duration::from_millis(10)..=CLIENTS_PATIENCE - SECOND / 2);
     if !table.is_given() {
         // Asked for all the same, so that the variables that could set them are known.
-        let _known = (table.has("address"), table.has("node_address"), table.has("timeout"));
+        let _known = ["address", "node_address", "push_address", "timeout"].map(|key| table.has(key));
         tls::towards(&table, "registries_tls", false);
         return Some(None);
     }
     let address = table.need("address", "address = \"http://front:8089\"", base_url);
     let node_address = table.opt("node_address", base_url);
+    let push_address = table.opt("push_address", base_url);
     let timeout = table.or("timeout", Duration::from_secs(5), patience);
     let secured = address.as_ref().is_some_and(BaseUrl::is_secured);
     let tls = tls::towards(&table, "registries_tls", secured);
     let (address, tls) = (address?, tls?);
     let node_address = node_address.unwrap_or_else(|| address.clone());
-    Some(Some(Registries { node_address, address, timeout, tls }))
+    Some(Some(Registries { node_address, push_address, address, timeout, tls }))
 }
 
 fn timeouts<'r>(raw: &'r Raw<'r>) -> Timeouts {

@@ -132,6 +132,7 @@ pub(super) fn node(view: NodeView) -> Node {
     Node {
         node_id: record.id.into(),
         node_name: settings.name,
+        disable_central_logging: settings.disable_central_logging,
         cpu_count: facts.cpu_count,
         ram: facts.memory.saturating_add(GB / 2) / GB,
         vm_count,
@@ -210,6 +211,7 @@ mod tests {
             info: None,
             script: None,
             saving: None,
+            output: None,
             refused_by: Vec::new(),
         }
     }

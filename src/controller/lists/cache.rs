@@ -92,6 +92,8 @@ pub struct Cache {
     /// Offers that nobody has claimed yet.
     offers: BTreeSet<InstanceId>,
     pub(super) macs: HashMap<MacAddress, Item<MacRecord>>,
+    /// Of all startup scripts' output.
+    output_chunks: usize,
     /// How large VMs of templates are; learned, and never less.
     pub(super) sizes: Sizes,
     /// Why this controller must leave the store alone, if it must.
@@ -261,6 +263,7 @@ impl Cache {
         }
         let record = &item.record;
         self.sizes.learn(record);
+        self.output_chunks += record.output_chunks();
         if let Some(node) = record.node() {
             self.by_node.entry(node.clone()).or_default().insert(id.clone());
             effects.nodes.insert(node.clone());
@@ -298,6 +301,7 @@ impl Cache {
     }
 
     fn unindex(&mut self, id: &InstanceId, record: &InstanceRecord) {
+        self.output_chunks -= record.output_chunks();
         if record.is_queued() {
             let (kind, place) = (Kind::of(&record.spec), (self.order_of(record), id.clone()));
             if let Some(places) = self.queue.get_mut(&kind) {
@@ -415,6 +419,8 @@ impl Cache {
                 && placed == self.by_node.values().map(BTreeSet::len).sum::<usize>()
                 && self.instances.len() == self.by_start.values().map(BTreeSet::len).sum::<usize>()
                 && unmade == self.unmade.len()
+                && self.output_chunks
+                    == self.instances.values().map(|item| item.record.output_chunks()).sum::<usize>()
                 && self.shown.len()
                     == self.instances.len()
                         + self.unmade.keys().filter(|id| !self.instances.contains_key(*id)).count())
@@ -454,6 +460,11 @@ impl Cache {
     /// An instance that has a record.
     pub fn instance(&self, id: &InstanceId) -> Option<&Item<InstanceRecord>> {
         self.instances.get(id)
+    }
+
+    /// Chunks of all startup scripts' output.
+    pub fn output_chunks(&self) -> usize {
+        self.output_chunks
     }
 
     /// All instances that have a record.

@@ -205,6 +205,7 @@ fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
         capacity: wish.capacity,
         capacity_mode: wish.capacity_mode,
         drain_mode: wish.drain_mode,
+        disable_central_logging: false,
     };
     let Some(old) = old else {
         return NodeRecord {
@@ -214,7 +215,6 @@ fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
             ram_override: wish.ram_override,
             groups: wish.groups.clone(),
             group_ids: Vec::new(),
-            disable_central_logging: false,
             force_overrides: wish.force_overrides,
             fixed,
             facts: empty_facts(),
@@ -231,6 +231,8 @@ fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
         capacity: if fixed.capacity { was.capacity } else { wished.capacity },
         capacity_mode: if fixed.capacity_mode { was.capacity_mode } else { wished.capacity_mode },
         drain_mode: if fixed.drain_mode { was.drain_mode } else { wished.drain_mode },
+        // No agent wishes anything of it.
+        disable_central_logging: was.disable_central_logging,
     };
     if settings != *was {
         settings.version += 1;

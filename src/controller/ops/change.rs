@@ -73,7 +73,10 @@ impl Ops {
                 }
                 (Change::Delete(done), seen) => {
                     let event = super::events::of_change(seen.map(|(record, ..)| record), None);
-                    let draft = draft.delete(&key).delete(self.inner.keys.queued_start(id));
+                    let draft = draft
+                        .delete(&key)
+                        .delete(self.inner.keys.queued_start(id))
+                        .delete_prefix(&self.inner.keys.outputs(id));
                     (self.logged(draft, event)?, done)
                 }
                 (Change::Write(next, done), seen) => {

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use super::{Ops, OpsError, heartbeat::brief, lock, poll::TOLD_AGAIN};
+use super::{Ops, OpsError, lock, output::brief, poll::TOLD_AGAIN};
 use crate::{
     clock,
     controller::{
@@ -233,7 +233,7 @@ impl Ops {
         let Some(mut next) = noted(&item.record, session, report, clock::wall()) else { return Ok(false) };
         let over = next.state.is_over();
         if let (true, Some(script)) = (over, &report.script) {
-            next.output_chunks = self.store_output(&next.id, script).await?;
+            next.output_chunks = self.store_command_output(&next.id, script).await?;
             next.script = Some(brief(script));
         }
         let stored = self.change_command(item, &next, None).await?;

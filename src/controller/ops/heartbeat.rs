@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::{
     Beside, Change, Ops, OpsError, lock,
+    output::{TEXT, brief},
     poll::{second_agent, terminating},
 };
 use crate::{
@@ -45,10 +46,7 @@ const TEMPLATES: usize = 1000;
 /// Bytes of their names: a record has a limit, and with it a node of long names would not be heard any more.
 const TEMPLATE_BYTES: usize = 64 * 1024;
 
-/// Longest text of a report that is kept: message, output of a script, each text of a VM's description.
-const TEXT: usize = 8 * 1024;
-
-/// Forwarded ports of a VM and errors of a script that are kept, at most.
+/// Entries of each list of a report that are kept, at most.
 const ENTRIES: usize = 64;
 
 /// Sessions that are remembered as replaced; the oldest is forgotten first.
@@ -65,6 +63,14 @@ pub(in crate::controller) struct Memory {
     unknown: HashMap<StopVm, usize>,
     /// Instances that reports do not name: since when, and how often.
     missing: HashMap<StopVm, (Instant, u32)>,
+}
+
+/// What [`Ops::settle`] comes to.
+enum Settled {
+    /// This.
+    As(Option<Verdict>),
+    /// Nothing before its script's output is stored.
+    WithOutput,
 }
 
 impl Ops {
@@ -228,7 +234,7 @@ impl Ops {
 
     /// Judges one VM, stores what follows, and adds to the answer.
     async fn take_in(&self, node: &NodeId, vm: &SeenVm, heard: &mut Heard) -> Result<(), OpsError> {
-        let vm = &fitting(vm);
+        let (vm, whole) = (&fitting(vm), vm.script.as_ref());
         let named = StopVm { instance: vm.instance.clone(), attempt: vm.attempt };
         let now = clock::wall();
         let glance = self
@@ -239,7 +245,7 @@ impl Ops {
             // What the cache shows is enough: phases never go back to what would say otherwise.
             Some(verdict @ (Verdict::Nothing | Verdict::Stop | Verdict::Forget)) => Some(verdict),
             None if !self.is_unknown_long_enough(node, vm, &named) => Some(Verdict::Nothing),
-            Some(Verdict::Store(_) | Verdict::Behind) | None => self.settle(node, vm).await?,
+            Some(Verdict::Store(_) | Verdict::Behind) | None => self.settle(node, vm, whole).await?,
         };
         match verdict {
             Some(Verdict::Stop) => heard.stop.push(named),
@@ -260,19 +266,44 @@ impl Ops {
         Ok(())
     }
 
-    /// Judges on what the store shows and stores what follows. `None`: there is no record.
-    async fn settle(&self, node: &NodeId, vm: &SeenVm) -> Result<Option<Verdict>, OpsError> {
-        self.change(&vm.instance, Beside::default(), |record| {
-            let Some(record) = record else { return Change::Leave(None) };
-            match judge(record, node, vm, clock::wall()) {
-                Verdict::Store(next) => {
-                    let after = judge(&next, node, vm, clock::wall());
-                    Change::Write(next, Some(after))
+    /// Judges on what the store shows and stores what follows. `None`: there is no record. `whole`: all that its script has said,
+    /// which goes before the record that points to it.
+    async fn settle(
+        &self,
+        node: &NodeId,
+        vm: &SeenVm,
+        whole: Option<&ScriptResult>,
+    ) -> Result<Option<Verdict>, OpsError> {
+        let mut longer = whole.filter(|whole| vm.script.as_ref() != Some(whole));
+        let mut output = None;
+        loop {
+            let settled = self
+                .change(&vm.instance, Beside::default(), |record| {
+                    let Some(record) = record else { return Change::Leave(Settled::As(None)) };
+                    match judge(record, node, vm, clock::wall()) {
+                        Verdict::Store(_) if longer.is_some() && record.script != vm.script => {
+                            Change::Leave(Settled::WithOutput)
+                        }
+                        Verdict::Store(mut next) => {
+                            if vm.script.is_some() && record.script != vm.script {
+                                next.output.clone_from(&output);
+                            }
+                            let after = judge(&next, node, vm, clock::wall());
+                            Change::Write(next, Settled::As(Some(after)))
+                        }
+                        verdict => Change::Leave(Settled::As(Some(verdict))),
+                    }
+                })
+                .await?;
+            match (settled, longer.take()) {
+                (Settled::As(verdict), _) => return Ok(verdict),
+                (Settled::WithOutput, Some(whole)) => {
+                    output = self.store_output(&vm.instance, whole).await?;
                 }
-                verdict => Change::Leave(Some(verdict)),
+                // It is asked for as long as there is more of it, which is once.
+                (Settled::WithOutput, None) => return Ok(Some(Verdict::Nothing)),
             }
-        })
-        .await
+        }
     }
 
     /// Counts reports of a VM without a record. One that is gone anyway needs no counting.
@@ -439,29 +470,6 @@ fn shorten(text: &mut String, most: usize) {
 
 fn cut(text: &mut String) {
     shorten(text, TEXT);
-}
-
-/// A script's result that fits a record: the end of each output.
-pub(super) fn brief(script: &ScriptResult) -> ScriptResult {
-    let mut script = script.clone();
-    script.errors.truncate(ENTRIES);
-    let texts = [&mut script.stdout, &mut script.stderr].into_iter().chain(&mut script.errors);
-    texts.for_each(keep_end);
-    let mut left = 4 * TEXT;
-    script.errors.retain(|text| {
-        left = left.saturating_sub(text.len());
-        left > 0
-    });
-    script
-}
-
-/// The last part of a text: of an output the end says what went wrong.
-fn keep_end(text: &mut String) {
-    let mut turned: String = text.chars().rev().collect();
-    if text.len() > TEXT / 6 {
-        cut(&mut turned);
-        *text = turned.chars().rev().collect();
-    }
 }
 
 /// Whether a report is worth a write now: something that matters at once, numbers now and then, all the rest rarely, and

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_STANDARD};
-use bytes::Bytes;
 
 use super::{
     Ops, OpsError,
@@ -17,12 +16,10 @@ use crate::{
         records::{CommandRecord, ImageRecord, InstanceRecord, Phase},
         writes::{Draft, Fence, Outcome, Patience, RACES},
     },
-    model::{CommandId, ImageId, InstanceId, InstanceState, RepositoryName, Tag, TemplateId, Timestamp},
-    store::{Range, StoreError, Txn},
+    model::{ImageId, InstanceId, InstanceState, RepositoryName, Tag, TemplateId, Timestamp},
     wire::{
         command::{CommandState, Order, Revert, SaveVm},
         image::{Image, ImageError, ImageRequest, ImageStatus, SaveImage},
-        vm::ScriptResult,
     },
 };
 
@@ -34,9 +31,6 @@ const SCRIPT: usize = 128 * 1024;
 
 /// So long after its instance has failed a saving waits for what its node says of it.
 const LAST_WORDS: Duration = Duration::from_secs(15);
-
-/// Bytes of one chunk of output: under the largest value of a store.
-const CHUNK: usize = 200 * 1024;
 
 /// What was asked, checked.
 struct Checked {
@@ -110,11 +104,12 @@ impl Ops {
             let order = Order::Save(Box::new(SaveVm {
                 instance: checked.id.clone(),
                 attempt: instance.record.attempt,
-                registry: String::new(),
+                registry: self.inner.templates.push_address().to_owned(),
                 repository: repository.clone(),
                 tag: checked.tag.clone(),
                 description: checked.description.clone(),
                 suspend: ask.suspend.unwrap_or(true),
+                suspend_test: ask.do_suspend_sanity_test.unwrap_or(false),
                 script: checked.script.clone(),
                 cancel_on_script_failure: ask.cancel_on_script_failure.unwrap_or(false),
                 revert: revert.clone(),
@@ -137,7 +132,10 @@ impl Ops {
                 instance: checked.id.clone(),
                 node: node.id.clone(),
                 vm: instance.record.info.as_ref().map(|info| info.uuid.clone()).unwrap_or_default(),
-                registry: self.registry_for_nodes(),
+                registry: match self.inner.templates.push_address() {
+                    "" => self.registry_for_nodes(),
+                    address => address.to_owned(),
+                },
                 target: checked.target.clone(),
                 new_template_name: checked.name.as_ref().map(ToString::to_string).unwrap_or_default(),
                 tag: checked.tag.to_string(),
@@ -222,42 +220,11 @@ impl Ops {
         };
         let mut image = shown(&record, script);
         if record.output_chunks > 0
-            && let Some(whole) = self.read_output(&record).await?
+            && let Some(whole) = self.read_image_output(&record).await?
         {
             image.script_result = Some(whole);
         }
         Ok(Seen { value: image, stale: seen.stale })
-    }
-
-    /// Stores the output of a script, whole. Answers how many chunks it has.
-    pub(super) async fn store_output(
-        &self,
-        id: &CommandId,
-        result: &ScriptResult,
-    ) -> Result<usize, OpsError> {
-        let whole = serde_json::to_vec(result).map_err(|error| OpsError::BadInput(error.to_string()))?;
-        for (n, chunk) in whole.chunks(CHUNK).enumerate() {
-            let key = self.inner.keys.image_output_chunk(id.as_str(), n);
-            let txn = Txn::new().put(key, Bytes::copy_from_slice(chunk));
-            // A lost answer is no harm: the same bytes are put again.
-            match self.inner.store.txn(txn.clone()).await {
-                Err(StoreError::Unknown { .. }) => self.inner.store.txn(txn).await,
-                answer => answer,
-            }
-            .map_err(|error| OpsError::unavailable(error.to_string()))?;
-        }
-        Ok(whole.len().div_ceil(CHUNK))
-    }
-
-    async fn read_output(&self, record: &ImageRecord) -> Result<Option<ScriptResult>, OpsError> {
-        let mut whole = Vec::new();
-        for n in 0..record.output_chunks {
-            let key = self.inner.keys.image_output_chunk(record.id.as_str(), n);
-            let range = Range { end: format!("{key}\0"), start: key, ..Range::prefix("") };
-            let found = self.inner.store.range(range).await?;
-            whole.extend(found.kvs.into_iter().next().map(|kv| kv.value).unwrap_or_default());
-        }
-        Ok(serde_json::from_slice(&whole).ok())
     }
 
     /// Takes over what has become of a saving: by its command, or by its instance's end. Whether anything did.

@@ -26,7 +26,7 @@ impl Ops {
             .await
     }
 
-    /// One instance.
+    /// One instance, with all that its startup script has said; with the end of that while the store is out of reach.
     pub async fn instance(&self, id: &InstanceId) -> Result<Seen<InstanceRecord>, OpsError> {
         let seen = self
             .inner
@@ -34,7 +34,18 @@ impl Ops {
             .read(|cache| cache.shown_instance(id).map(|record| Reasons::new(cache).explain(record)))
             .await?;
         match seen.value {
-            Some(record) => Ok(Seen { value: record.as_ref().clone(), stale: seen.stale }),
+            Some(record) => {
+                let mut record = record.as_ref().clone();
+                if let (Some(output), None) = (&record.output, &seen.stale) {
+                    match self.read_output(id, output).await {
+                        Ok(whole) => record.script = whole.or(record.script),
+                        Err(error) => {
+                            tracing::debug!(instance.id = %id, error = %error, "output could not be read");
+                        }
+                    }
+                }
+                Ok(Seen { value: record, stale: seen.stale })
+            }
             None if seen.stale.is_none() => Err(OpsError::NotFound),
             // It may have been made since: "not found" makes some clients start another one.
             None => {

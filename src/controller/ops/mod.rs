@@ -15,6 +15,7 @@ mod instances;
 pub mod look;
 mod macs;
 mod nodes;
+mod output;
 mod poll;
 mod restart;
 mod scripts;

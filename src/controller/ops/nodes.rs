@@ -135,7 +135,7 @@ impl Ops {
             set(&mut record.vcpu_override, &mut fixed.vcpu_override, vcpu);
             set(&mut record.ram_override, &mut fixed.ram_override, ram.map(u64::from));
             if let Some(off) = ask.disable_central_logging {
-                record.disable_central_logging = off;
+                record.settings.disable_central_logging = off;
             }
             if record.settings != before {
                 record.settings.version += 1;

@@ -33,6 +33,7 @@ impl Ops {
             return Err(OpsError::BadInput(format!("vnc_password: at most {PASSWORD} bytes")));
         }
         let device = ask.usb_device.clone().unwrap_or_default();
+        let password = ask.vnc_password.clone().unwrap_or_default();
         for _ in 0..RACES {
             let Some((node, item)) = self.started(id, "restarted").await? else {
                 return Err(OpsError::NotFound);
@@ -41,6 +42,7 @@ impl Ops {
                 instance: id.clone(),
                 attempt: item.record.attempt,
                 usb_device: device.clone(),
+                vnc_password: password.clone(),
             });
             let open = self.inner.lists.peek(|cache| is_open(cache, &node.id, &order));
             if open {
@@ -55,9 +57,15 @@ impl Ops {
             let draft = Draft::new(self.inner.keys.command(&node.id, &command))
                 .at(self.inner.keys.instance(id), item.mod_revision);
             let mut draft = self.draft_command(draft, &node, &command, &order, None, clock::wall())?;
-            if !device.is_empty() {
+            if !device.is_empty() || !password.is_empty() {
                 let mut next = item.record.as_ref().clone();
-                next.spec.usb_device.clone_from(&device);
+                for (of, given) in
+                    [(&mut next.spec.usb_device, &device), (&mut next.spec.devices.vnc_password, &password)]
+                {
+                    if !given.is_empty() {
+                        of.clone_from(given);
+                    }
+                }
                 draft = draft.put(self.inner.keys.instance(id), &next)?;
             }
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {

@@ -51,6 +51,7 @@ type Shared<T> = Result<T, Arc<ClientError>>;
 struct Registry {
     client: client::Templates,
     node_address: String,
+    push_address: String,
     shows: Together<TemplateId, Shared<Option<Arc<Template>>>>,
     running: watch::Sender<Option<bool>>,
 }
@@ -70,6 +71,7 @@ impl Templates {
             Ok(Arc::new(Registry {
                 client: client::Templates::new(config.address, &towards, config.timeout)?,
                 node_address: config.node_address.to_string(),
+                push_address: config.push_address.map(|address| address.to_string()).unwrap_or_default(),
                 shows: Together::new(),
                 running: watch::Sender::new(None),
             }))
@@ -80,6 +82,11 @@ impl Templates {
     /// The registries' address for nodes; empty when there is none.
     pub fn node_address(&self) -> &str {
         self.registry.as_ref().map_or("", |registry| &registry.node_address)
+    }
+
+    /// Where nodes push to, if not to that address; else empty.
+    pub fn push_address(&self) -> &str {
+        self.registry.as_ref().map_or("", |registry| &registry.push_address)
     }
 
     /// Whether the registries answered when they were last asked. Waits at most a second, for the very first check.

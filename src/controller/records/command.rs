@@ -80,12 +80,16 @@ impl CommandRecord {
         Command { id: self.id.clone(), order: self.order.clone() }
     }
 
-    /// As the API shows it.
+    /// As the API shows it: without passwords.
     pub fn shown(&self) -> ShownCommand {
+        let mut order = self.order.clone();
+        if let Order::Restart(order) = &mut order {
+            order.vnc_password.clear();
+        }
         ShownCommand {
             id: self.id.clone(),
             node_id: self.node.clone(),
-            order: self.order.clone(),
+            order,
             state: self.state,
             progress: self.progress,
             message: self.message.clone(),

@@ -97,6 +97,15 @@ pub struct ScriptRef {
     pub on_failure: OnScriptFailure,
 }
 
+/// All that a script has said, in `bulk/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutputRef {
+    /// How many chunks.
+    pub chunks: usize,
+    /// Of all of them.
+    pub digest: Digest,
+}
+
 /// Where an instance is in its life; each phase holds what only it has.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "lowercase")]
@@ -195,9 +204,12 @@ pub struct InstanceRecord {
     /// The VM as its node saw it last; kept when the instance fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub info: Option<VmInfo>,
-    /// How its monitored script ended.
+    /// How its monitored script ended, with the end of its output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<ScriptResult>,
+    /// All that it has said, if that is more than `script` has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<OutputRef>,
     /// It is being saved: as long as it is started, the API shows it as Pushing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saving: Option<ImageId>,
@@ -224,6 +236,11 @@ impl InstanceSpec {
 impl InstanceRecord {
     /// How many nodes that gave it back are remembered; the oldest is forgotten first.
     pub const REFUSERS: usize = 8;
+
+    /// In how many chunks there is all that its script has said.
+    pub fn output_chunks(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.chunks)
+    }
 
     /// This one in another phase, changed now.
     pub fn in_phase(&self, phase: Phase, now: Timestamp) -> Self {

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub use command::{CommandRecord, DistributionRecord, Targets};
 pub use group::{GroupName, GroupRecord};
 pub use image::ImageRecord;
-pub use instance::{InstanceRecord, InstanceSpec, Phase, ScriptRef};
+pub use instance::{InstanceRecord, InstanceSpec, OutputRef, Phase, ScriptRef};
 pub use mac::MacRecord;
 pub use member::Leader;
 pub use node::{Absence, Fixed, NodeRecord, Presence};

@@ -24,9 +24,6 @@ pub struct NodeRecord {
     /// Groups that an operator has put it into; one that is gone counts for nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group_ids: Vec<GroupId>,
-    /// Kept and handed to the agent.
-    #[serde(default)]
-    pub disable_central_logging: bool,
     /// What a start asks of processors and memory counts for this node's room.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_overrides: bool,

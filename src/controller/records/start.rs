@@ -50,6 +50,7 @@ impl StartRecord {
             info: None,
             script: None,
             saving: None,
+            output: None,
             refused_by: Vec::new(),
         }
     }

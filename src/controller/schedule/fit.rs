@@ -320,12 +320,12 @@ mod tests {
                 capacity: 2,
                 capacity_mode: Default::default(),
                 drain_mode: false,
+                disable_central_logging: false,
             },
             vcpu_override: 0,
             ram_override: 0,
             groups: vec!["macs".into()],
             group_ids: Vec::new(),
-            disable_central_logging: false,
             force_overrides: false,
             fixed: Default::default(),
             facts: NodeFacts {

@@ -159,6 +159,7 @@ impl Driver for Process {
                 version: OURS.into(),
                 build: String::new(),
                 license: String::new(),
+                expires: String::new(),
             },
         }
     }
