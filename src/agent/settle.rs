@@ -24,7 +24,7 @@ use crate::{
     config::agent::Driver as DriverConfig,
     supervise::Stop,
     wire::{
-        agent::{Claim, GiveBack, Granted, OnScriptFailure, Script, StartTask, VmPhase},
+        agent::{Claim, GiveBack, Granted, NOT_CLEARED, OnScriptFailure, Script, StartTask, VmPhase},
         command::PullTemplate,
         vm::{ScriptResult, VmInfo},
     },
@@ -383,7 +383,7 @@ impl One {
         loop {
             let Err(error) = act().await else { return Ok(()) };
             error!(vm = %self.key, error = %with_causes(&error), "vm could not be cleared away");
-            self.change(|vm| vm.message = with_causes(&error));
+            self.change(|vm| vm.message = format!("{NOT_CLEARED}{}", with_causes(&error)));
             tokio::select! {
                 () = self.stop.requested() => return Err(GivenUp),
                 () = tokio::time::sleep(backoff.pause(rand::random())) => {}

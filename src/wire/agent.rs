@@ -174,10 +174,13 @@ pub struct SeenVm {
     /// How its monitored script ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<ScriptResult>,
-    /// Why it failed.
+    /// Why it failed, or what it waits for.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
+
+/// How an agent's word begins that a VM is still there because it cannot be stopped or deleted.
+pub const NOT_CLEARED: &str = "it could not be cleared away yet: ";
 
 impl SeenVm {
     /// Whether it takes one of its node's places. The agent polls by it, and the controllers schedule by it.

@@ -156,7 +156,7 @@ pub struct NodeWhy {
     pub node_name: String,
     /// Nothing is in the way.
     pub fits: bool,
-    /// `other-node`, `architecture`, `group`, `usb`, `silent`, `drained`, `full`, `updating`, `pulling` and so on; empty when it fits.
+    /// `other-node`, `architecture`, `group`, `usb`, `silent`, `drained`, `full`, `updating`, `pulling`, `usb-busy`, `reserved` and so on; empty when it fits.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The same in words.
@@ -180,7 +180,7 @@ pub struct NodeWaits {
     pub node_name: String,
     /// It would take a start that suits it.
     pub takes_starts: bool,
-    /// `silent`, `drained`, `full`, `updating`, `pulling`; empty when it takes starts.
+    /// `silent`, `drained`, `full`, `updating`, `pulling`, `reserved`; empty when it takes starts.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// The same in words.

@@ -20,7 +20,10 @@ use switchyard::{
 
 use crate::{
     standin::SOON,
-    support::{eventually::eventually, relay::Relay},
+    support::{
+        eventually::eventually,
+        relay::{Relay, Wire},
+    },
     world::{World, script},
 };
 
@@ -160,8 +163,21 @@ async fn a_start_at_a_real_controller_runs_a_pulled_template_and_its_failure_is_
 
     let good = script("echo up", 30, OnScriptFailure::Stop).unwrap();
     let ask = json!({"vmid": template, "startup_script": good.body, "script_monitoring": true});
+    // What its node waits for is shown, and not any more once it goes on.
+    cloud.wire.set(Wire::Cut);
     let id = cloud.run(ask).await;
+    let path = format!("/switchyard/v1/instances/{id}/why");
+    eventually(SOON, "the pull to say what it waits for", || async {
+        let why = cloud.call(Method::GET, &path, None).await;
+        let said = why["why"].as_str().unwrap_or_default();
+        if said.contains("waits for the registry") { Ok(()) } else { Err(why.to_string()) }
+    })
+    .await;
+    let waits = cloud.is(&id, "Pulling").await;
+    assert!(waits["message"].as_str().unwrap().starts_with("waits for the registry"), "{waits}");
+    cloud.wire.set(Wire::Whole);
     let shown = cloud.is(&id, "Started").await;
+    assert!(shown["message"].is_null(), "{shown}");
     assert_eq!((&shown["vminfo"]["status"], &shown["node_id"]), (&json!("running"), &json!("node-1")));
     assert_eq!(
         (&shown["startup_script"]["return_code"], &shown["startup_script"]["stdout"]),

@@ -8,7 +8,7 @@ use crate::{
     controller::{
         lists::{Cache, Seen},
         records::{InstanceRecord, Phase},
-        schedule::fit,
+        schedule::{dispatch::waits_for_room, fit, room},
     },
     model::InstanceId,
     wire::{status::ControllerStats, vm::UpdateVm},
@@ -85,7 +85,12 @@ impl Ops {
                 }
                 Phase::Failed { node, .. } => node.clone(),
             };
-            Change::Write(Box::new(record.in_phase(Phase::Terminating { node, since: now }, now)), ())
+            let mut next = record.in_phase(Phase::Terminating { node, since: now }, now);
+            if matches!(record.phase, Phase::Claimed { .. } | Phase::Starting { .. }) {
+                // What its node waited for, it does not any more.
+                next.message.clear();
+            }
+            Change::Write(Box::new(next), ())
         })
         .await
     }
@@ -145,11 +150,14 @@ impl Ops {
 pub(super) struct Reasons<'a> {
     cache: &'a Cache,
     known: HashMap<String, String>,
+    /// Some node counts room by resources: starts of different sizes wait for different things.
+    by_size: bool,
 }
 
 impl<'a> Reasons<'a> {
     pub(super) fn new(cache: &'a Cache) -> Self {
-        Self { cache, known: HashMap::new() }
+        let by_size = cache.nodes().any(|(_, item)| room::limit(&item.record).is_some());
+        Self { cache, known: HashMap::new(), by_size }
     }
 
     pub(super) fn explain(&mut self, record: Arc<InstanceRecord>) -> Arc<InstanceRecord> {
@@ -157,11 +165,15 @@ impl<'a> Reasons<'a> {
             return record;
         }
         let spec = &record.spec;
-        let same = format!("{:?} {:?} {:?} {:?}", spec.arch, spec.node, spec.group_id, spec.usb_device);
+        let mut same = format!("{:?} {:?} {:?} {:?}", spec.arch, spec.node, spec.group_id, spec.usb_device);
+        if self.by_size {
+            same.push_str(&format!(" {} {:?} {:?}", spec.manifest, spec.vcpu, spec.vram));
+        }
         let cache = self.cache;
         let why = self.known.entry(same).or_insert_with(|| {
             let grouped = |one: fit::Candidate<'a>| (one, cache.grouped(spec, one.node));
-            fit::why_waiting(spec, cache.candidates_for(spec).map(grouped))
+            let reserved = |one: fit::Candidate<'a>| waits_for_room(cache, one.node, one).is_some();
+            fit::why_waiting(spec, cache.candidates_for(spec).map(grouped), reserved)
         });
         let message = match record.message.as_str() {
             "" => why.clone(),

@@ -6,7 +6,10 @@ use crate::{
     controller::{
         lists::{Cache, Seen},
         records::{InstanceRecord, Phase},
-        schedule::fit::{self, Grouped, Kind},
+        schedule::{
+            dispatch::waits_for_room,
+            fit::{self, Grouped, Kind, Misfit},
+        },
     },
     model::InstanceId,
     wire::cloud::{NodeWhy, QueuePlace, Why},
@@ -77,9 +80,17 @@ fn refusal(cache: &Cache, record: &InstanceRecord, candidate: fit::Candidate<'_>
     let (spec, node) = (&record.spec, candidate.node);
     let grouped = cache.grouped(spec, node);
     let fits = fit::fits(spec, candidate, grouped);
+    let larger = fits.ok().and_then(|()| waits_for_room(cache, node, candidate));
     let gave_back = record.refused_by.contains(&node.id);
     let (near, reason, text) = match fits {
         Err(misfit) => (misfit.nearness(), misfit.word(), misfit.about(spec, candidate)),
+        Ok(()) if let Some(larger) = larger => (
+            Misfit::Reserved.nearness(),
+            Misfit::Reserved.word(),
+            format!(
+                "it has room, and is kept free for instance `{larger}`, which needs more and has waited longer"
+            ),
+        ),
         Ok(()) if gave_back => {
             (usize::MAX - 1, "", "it gave this instance back, and gets it again after a while".into())
         }
@@ -93,7 +104,7 @@ fn refusal(cache: &Cache, record: &InstanceRecord, candidate: fit::Candidate<'_>
     let why = NodeWhy {
         node_id: node.id.to_string(),
         node_name: node.settings.name.clone(),
-        fits: fits.is_ok(),
+        fits: fits.is_ok() && larger.is_none(),
         reason: reason.to_owned(),
         why: text,
         has_template: fit::has_template(spec, node),
@@ -115,6 +126,9 @@ fn sentence(record: &InstanceRecord, message: &str) -> String {
         Phase::Claimed { node, .. } => of(format!("node `{node}` has taken it and prepares it")),
         Phase::Starting { node } => {
             of(format!("node `{node}` starts its VM; the network or the script is waited for"))
+        }
+        Phase::Started { node } if record.saving.is_some() => {
+            of(format!("node `{node}` saves its image: it stops the VM and pushes it"))
         }
         Phase::Started { node } => of(format!("it runs on node `{node}`")),
         Phase::Failed { node: Some(node), .. } if record.is_kept() => {

@@ -5,7 +5,10 @@ use crate::{
     controller::{
         lists::{Cache, Item, Seen},
         records::{CommandRecord, NodeRecord},
-        schedule::fit,
+        schedule::{
+            dispatch::waits_for_room,
+            fit::{self, Misfit},
+        },
     },
     model::NodeId,
     wire::{
@@ -34,7 +37,8 @@ impl Ops {
     fn tell_node(&self, cache: &Cache, item: &Item<NodeRecord>) -> NodeWaits {
         let node = item.record.as_ref();
         let candidate = cache.candidate(node);
-        let misfit = fit::takes_starts(candidate).err();
+        let reserved = || waits_for_room(cache, node, candidate).map(|_| Misfit::Reserved);
+        let misfit = fit::takes_starts(candidate).err().or_else(reserved);
         let commands: Vec<&CommandRecord> =
             cache.commands().open(&node.id).map(|item| item.record.as_ref()).collect();
         let moved = cache.commands().of_node(&node.id).map(|item| item.record.updated).max();

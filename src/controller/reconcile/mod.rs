@@ -3,8 +3,11 @@
 use crate::{
     controller::records::{InstanceRecord, Phase},
     model::{NodeId, Timestamp},
-    wire::agent::{SeenVm, VmPhase},
+    wire::agent::{NOT_CLEARED, SeenVm, VmPhase},
 };
+
+/// Longest word of a node about what it waits for; the rest is left out.
+const WORD: usize = 1000;
 
 /// What follows from one VM of a report.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +52,11 @@ pub(super) fn judge(record: &InstanceRecord, node: &NodeId, vm: &SeenVm, now: Ti
         next.script = vm.script.clone().or(next.script);
         Verdict::Store(Box::new(next))
     };
+    // On the way its message is what the node waits for, and goes when the node does not say it any more.
+    let going = |phase: Phase| match store(phase, "") {
+        Verdict::Store(next) => Verdict::Store(Box::new(InstanceRecord { message: word(vm), ..*next })),
+        verdict => verdict,
+    };
     let fail = |default: &str| {
         let message = if vm.message.is_empty() { default } else { &vm.message };
         store(Phase::Failed { node: Some(node.clone()), running: vm.takes_room() }, message)
@@ -58,16 +66,21 @@ pub(super) fn judge(record: &InstanceRecord, node: &NodeId, vm: &SeenVm, now: Ti
         (Phase::Queued { .. } | Phase::Offered { .. }, _) => Verdict::Behind,
 
         (Phase::Claimed { pulling, progress, .. }, VmPhase::Pulling) => {
-            if *pulling && *progress == vm.progress {
+            if *pulling && *progress == vm.progress && says_the_same(record, vm) {
                 return Verdict::Nothing;
             }
-            store(Phase::Claimed { node: node.clone(), pulling: true, progress: vm.progress }, "")
+            going(Phase::Claimed { node: node.clone(), pulling: true, progress: vm.progress })
         }
         // The pull is done. A report from before it began says the same, and the next one corrects it.
         (Phase::Claimed { pulling: true, .. }, VmPhase::Claimed | VmPhase::Starting) => {
-            store(Phase::Claimed { node: node.clone(), pulling: false, progress: vm.progress }, "")
+            going(Phase::Claimed { node: node.clone(), pulling: false, progress: vm.progress })
         }
-        (Phase::Claimed { .. }, VmPhase::Claimed | VmPhase::Starting) => Verdict::Nothing,
+        (Phase::Claimed { .. } | Phase::Starting { .. }, VmPhase::Claimed | VmPhase::Starting) => {
+            if says_the_same(record, vm) {
+                return Verdict::Nothing;
+            }
+            Verdict::Store(Box::new(InstanceRecord { message: word(vm), updated: now, ..record.clone() }))
+        }
         // Only `starting` gives the right to run it.
         (Phase::Claimed { .. }, VmPhase::Running) => Verdict::Behind,
         (Phase::Claimed { .. }, VmPhase::Failed) => fail("the node could not start it"),
@@ -75,10 +88,10 @@ pub(super) fn judge(record: &InstanceRecord, node: &NodeId, vm: &SeenVm, now: Ti
             Verdict::Store(Box::new(record.queued_again("its node dropped it", now)))
         }
 
-        (Phase::Starting { .. }, VmPhase::Running) => store(Phase::Started { node: node.clone() }, ""),
+        (Phase::Starting { .. }, VmPhase::Running) => going(Phase::Started { node: node.clone() }),
         (Phase::Starting { .. }, VmPhase::Failed) => fail("the node could not start it"),
         (Phase::Starting { .. }, VmPhase::Gone) => fail("the VM is gone from its node"),
-        (Phase::Starting { .. }, VmPhase::Claimed | VmPhase::Pulling | VmPhase::Starting) => Verdict::Nothing,
+        (Phase::Starting { .. }, VmPhase::Pulling) => Verdict::Nothing,
 
         (Phase::Started { .. }, VmPhase::Running) => {
             if same_vm(record, vm) {
@@ -101,13 +114,38 @@ pub(super) fn judge(record: &InstanceRecord, node: &NodeId, vm: &SeenVm, now: Ti
         // What is left of it stays for who wants to look, until it is terminated.
         (Phase::Failed { .. }, _) => Verdict::Nothing,
 
-        (Phase::Terminating { .. }, VmPhase::Gone) => Verdict::Store(Box::new(
-            record.in_phase(Phase::Terminated { node: node.clone(), since: now }, now),
-        )),
+        (Phase::Terminating { .. }, VmPhase::Gone) => Verdict::Store(Box::new(terminated(record, node, now))),
+        // Why it failed stays its message; that it cannot be deleted is worth more.
+        (Phase::Terminating { .. }, _)
+            if vm.message.starts_with(NOT_CLEARED) && !says_the_same(record, vm) =>
+        {
+            Verdict::Store(Box::new(InstanceRecord { message: word(vm), updated: now, ..record.clone() }))
+        }
         (Phase::Terminating { .. }, _) => Verdict::Stop,
         (Phase::Terminated { .. }, VmPhase::Gone) => Verdict::Forget,
         (Phase::Terminated { .. }, _) => Verdict::Stop,
     }
+}
+
+/// What the node says of it, no longer than a message may be.
+fn word(vm: &SeenVm) -> String {
+    vm.message.chars().take(WORD).collect()
+}
+
+/// Whether the node still says what the record has. A number in it that counts is no news, or every heartbeat would be a
+/// write.
+fn says_the_same(record: &InstanceRecord, vm: &SeenVm) -> bool {
+    let said = vm.message.chars().take(WORD).filter(|c| !c.is_ascii_digit());
+    said.eq(record.message.chars().filter(|c| !c.is_ascii_digit()))
+}
+
+/// Deleted; that it could not be is over.
+fn terminated(record: &InstanceRecord, node: &NodeId, now: Timestamp) -> InstanceRecord {
+    let mut next = record.in_phase(Phase::Terminated { node: node.clone(), since: now }, now);
+    if next.message.starts_with(NOT_CLEARED) {
+        next.message.clear();
+    }
+    next
 }
 
 /// Whether the report says nothing new. The time of looking is no news, or every heartbeat would be a write.
@@ -126,9 +164,7 @@ fn same_vm(record: &InstanceRecord, vm: &SeenVm) -> bool {
 /// whole truth is that it is not. `sure` once that cannot be a report from before the node had it.
 pub(super) fn judge_missing(record: &InstanceRecord, sure: bool, now: Timestamp) -> Option<InstanceRecord> {
     match &record.phase {
-        Phase::Terminating { node: Some(node), .. } if sure => {
-            Some(record.in_phase(Phase::Terminated { node: node.clone(), since: now }, now))
-        }
+        Phase::Terminating { node: Some(node), .. } if sure => Some(terminated(record, node, now)),
         Phase::Claimed { .. } if sure => Some(record.queued_again("its node no longer has it", now)),
         Phase::Starting { .. } | Phase::Started { .. } if sure => {
             Some(record.failed("the VM is gone from its node", false, now))

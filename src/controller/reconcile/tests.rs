@@ -250,3 +250,40 @@ fn a_failed_vm_takes_a_place_as_long_as_its_node_says_that_it_runs() {
     let nowhere: Phase = serde_json::from_str(r#"{"is":"failed"}"#).unwrap();
     assert!(!record(nowhere, 3).takes_room());
 }
+
+#[test]
+fn what_a_node_waits_for_is_the_message_until_it_does_not_any_more() {
+    let says = |phase, message: &str| SeenVm { message: message.into(), ..seen(3, phase, None) };
+    let stored = |record: &InstanceRecord, vm: &SeenVm| match judge(record, &node(), vm, NOW) {
+        Verdict::Store(next) => *next,
+        other => panic!("{vm:?} was not noted: {other:?}"),
+    };
+    let pulling = Phase::Claimed { node: node(), pulling: true, progress: Progress::NONE };
+    let waits = says(VmPhase::Pulling, "waits for the registry: refused, try 1");
+    let waiting = stored(&record(pulling.clone(), 3), &waits);
+    assert_eq!(waiting.message, waits.message);
+    // Not with every heartbeat, whatever counts in it.
+    for again in ["waits for the registry: refused, try 1", "waits for the registry: refused, try 27"] {
+        assert_eq!(judge(&waiting, &node(), &says(VmPhase::Pulling, again), NOW), Verdict::Nothing);
+    }
+    assert_eq!(stored(&waiting, &says(VmPhase::Pulling, "")).message, "");
+    assert_eq!(stored(&waiting, &says(VmPhase::Starting, "")).message, "");
+    let long = stored(&waiting, &says(VmPhase::Pulling, &"é".repeat(5000)));
+    assert_eq!(long.message.chars().count(), WORD);
+    assert_eq!(judge(&long, &node(), &says(VmPhase::Pulling, &"é".repeat(5000)), NOW), Verdict::Nothing);
+
+    let starting = record(Phase::Starting { node: node() }, 3);
+    let waiting = stored(&starting, &says(VmPhase::Starting, "the node's journal could not be written"));
+    assert!(waiting.message.contains("journal"), "{}", waiting.message);
+    assert_eq!(stored(&waiting, &says(VmPhase::Running, "")).message, "");
+
+    let mut ending = record(Phase::Terminating { node: Some(node()), since: NOW }, 3);
+    ending.message = "exited with code 3".into();
+    let stuck = says(VmPhase::Running, &format!("{NOT_CLEARED}device is busy"));
+    let waiting = stored(&ending, &stuck);
+    assert_eq!(waiting.message, stuck.message);
+    assert_eq!(judge(&waiting, &node(), &stuck, NOW), Verdict::Stop);
+    assert_eq!(stored(&waiting, &says(VmPhase::Gone, "")).message, "");
+    assert_eq!(judge(&ending, &node(), &says(VmPhase::Failed, "anything else"), NOW), Verdict::Stop);
+    assert_eq!(stored(&ending, &says(VmPhase::Gone, "")).message, "exited with code 3");
+}

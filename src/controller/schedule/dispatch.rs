@@ -225,7 +225,7 @@ impl Dispatch {
         }
         // One that has waited long for more room than there ever is at once comes before all others: nothing else is
         // given to the node until there is.
-        if waits_for_room(cache, node, candidate) {
+        if waits_for_room(cache, node, candidate).is_some() {
             drop(state);
             drop(held);
             tracing::trace!(node.id = %node.id, "node is kept free for a larger start");
@@ -286,19 +286,25 @@ impl Dispatch {
     }
 }
 
-/// Whether the oldest start of some kind that the node could have, were it empty, has waited for room for so long that
+/// The oldest start of some kind that the node could have, were it empty, and that has waited for room for so long that
 /// smaller ones must not go before it any more. Where VMs are counted all are of one size.
-fn waits_for_room(cache: &Cache, node: &NodeRecord, candidate: fit::Candidate<'_>) -> bool {
-    let Some(room) = candidate.room else { return false };
+pub(in crate::controller) fn waits_for_room<'a>(
+    cache: &'a Cache,
+    node: &NodeRecord,
+    candidate: fit::Candidate<'_>,
+) -> Option<&'a InstanceId> {
+    let room = candidate.room?;
     let now = clock::wall();
-    cache.queues().filter_map(|mut queue| queue.next()).any(|(_, _, item)| {
+    let mut firsts = cache.queues().filter_map(|mut queue| queue.next());
+    let larger = firsts.find(|(_, _, item)| {
         let spec = &item.record.spec;
         now.since(item.record.created) >= SMALLER_GO_FIRST
             && may_get(item, node)
             && fit::suits(spec, node, cache.grouped(spec, node)).is_ok()
             && room.could_have(spec, node)
             && !room.has(spec, node)
-    })
+    });
+    larger.map(|(_, id, _)| id)
 }
 
 /// Not to a node that has just given it back, unless some time has passed; and not what only a newer controller

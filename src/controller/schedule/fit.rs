@@ -87,6 +87,8 @@ pub enum Misfit {
     Pulling,
     /// It has the USB device that was asked for, and another VM has it.
     UsbBusy,
+    /// It has room, and is kept free for a start that needs more of it.
+    Reserved,
 }
 
 impl Misfit {
@@ -108,6 +110,7 @@ impl Misfit {
             Self::Updating => "updating",
             Self::Pulling => "pulling",
             Self::UsbBusy => "usb-busy",
+            Self::Reserved => "reserved",
         }
     }
 
@@ -116,6 +119,9 @@ impl Misfit {
         match self {
             Self::Silent => "it is not reporting".into(),
             Self::Drained => "it takes no starts: drain mode".into(),
+            Self::Full if let Some(room) = candidate.room => {
+                format!("it has no room: {}", room.taken_in_words())
+            }
             Self::Full => {
                 let kept = match candidate.kept {
                     0 => String::new(),
@@ -130,6 +136,7 @@ impl Misfit {
                 "its agent is being replaced by a newer one, and takes nothing meanwhile".into()
             }
             Self::Pulling => "it is pulling a template, and takes nothing else meanwhile".into(),
+            Self::Reserved => "it is kept free for a start that needs more room than is there now".into(),
             Self::OtherNode | Self::Architecture | Self::Group | Self::Usb | Self::UsbBusy => {
                 "it does not suit the start".into()
             }
@@ -148,7 +155,8 @@ impl Misfit {
             }
             Self::Group => format!("it is not in group `{}`, nor does it stand in for it now", spec.group_id),
             Self::Usb => format!("it has no USB device `{}`", spec.usb_device),
-            Self::Silent | Self::Drained | Self::Full | Self::Updating | Self::Pulling => {
+            Self::Full if let Some(room) = candidate.room => room.lacks(spec, candidate.node),
+            Self::Silent | Self::Drained | Self::Full | Self::Updating | Self::Pulling | Self::Reserved => {
                 self.of_node(candidate)
             }
             Self::UsbBusy => format!("its USB device `{}` is another VM's", spec.usb_device),
@@ -223,18 +231,26 @@ pub fn layers_there(spec: &InstanceSpec, node: &NodeRecord) -> u64 {
     spec.layers.iter().filter_map(|layer| there.get(layer)).fold(0, |sum, size| sum.saturating_add(*size))
 }
 
-/// Why a start waits: what the nearest of these nodes lacks.
+/// Why a start waits: what the nearest of these nodes lacks. `reserved`: a node that has room for it is kept free for a larger
+/// one.
 pub fn why_waiting<'a>(
     spec: &InstanceSpec,
     candidates: impl Iterator<Item = (Candidate<'a>, Grouped)>,
+    reserved: impl Fn(Candidate<'a>) -> bool,
 ) -> String {
     let mut nearest = None;
     let mut count = 0;
+    let mut too_large = true;
     for (candidate, grouped) in candidates {
         count += 1;
         match fits(spec, candidate, grouped) {
+            Ok(()) if reserved(candidate) => nearest = nearest.max(Some(Misfit::Reserved)),
             Ok(()) => return "a node will take it soon".into(),
-            Err(misfit) => nearest = nearest.max(Some(misfit)),
+            Err(misfit) => {
+                let could = candidate.room.is_none_or(|room| room.could_have(spec, candidate.node));
+                too_large &= misfit != Misfit::Full || !could;
+                nearest = nearest.max(Some(misfit));
+            }
         }
     }
     let pinned = spec.node.as_ref().map(NodeId::as_str);
@@ -257,6 +273,12 @@ pub fn why_waiting<'a>(
         (Some(Misfit::Silent), Some(node)) => format!("node `{node}` is not reporting"),
         (Some(Misfit::Drained), None) => "no node that could run it takes starts: drain mode".into(),
         (Some(Misfit::Drained), Some(node)) => format!("node `{node}` takes no starts: drain mode"),
+        (Some(Misfit::Full), None) if too_large => {
+            "it needs more processors or memory than any node that could run it has for VMs".into()
+        }
+        (Some(Misfit::Full), Some(node)) if too_large => {
+            format!("it needs more processors or memory than node `{node}` has for VMs")
+        }
         (Some(Misfit::Full), None) => "no node that could run it has room".into(),
         (Some(Misfit::Full), Some(node)) => format!("node `{node}` has no room"),
         (Some(Misfit::Updating), None) => {
@@ -265,6 +287,13 @@ pub fn why_waiting<'a>(
         (Some(Misfit::Updating), Some(node)) => format!("the agent of node `{node}` is being replaced"),
         (Some(Misfit::Pulling), None) => "no node that could run it is free: pulling a template".into(),
         (Some(Misfit::Pulling), Some(node)) => format!("node `{node}` is pulling a template"),
+        (Some(Misfit::Reserved), None) => {
+            "nodes that have room for it are kept free for a start that needs more and has waited longer"
+                .into()
+        }
+        (Some(Misfit::Reserved), Some(node)) => {
+            format!("node `{node}` is kept free for a start that needs more room and has waited longer")
+        }
         (Some(Misfit::UsbBusy), _) => format!("USB device `{}` is another VM's", spec.usb_device),
     }
 }
@@ -410,7 +439,7 @@ mod tests {
         ];
         for (spec, candidate, expected) in cases {
             let grouped = if spec.group_id.is_empty() { Grouped::Member } else { Grouped::Outside };
-            let why = why_waiting(&spec, candidate.into_iter().map(|one| (one, grouped)));
+            let why = why_waiting(&spec, candidate.into_iter().map(|one| (one, grouped)), |_| false);
             assert!(why.contains(expected), "`{why}` does not say `{expected}`");
         }
     }
@@ -420,7 +449,9 @@ mod tests {
         let (wrong, right) = (node(&[Arch::Amd64]), node(&[Arch::Arm64]));
         let full = Candidate { taken: 2, ..free(&right) };
         assert_eq!(
-            why_waiting(&spec(), [free(&wrong), full].map(|one| (one, Grouped::Member)).into_iter()),
+            why_waiting(&spec(), [free(&wrong), full].map(|one| (one, Grouped::Member)).into_iter(), |_| {
+                false
+            }),
             "no node that could run it has room"
         );
     }
@@ -451,6 +482,24 @@ mod tests {
         let empty = Candidate { node: &forced, ..at(Size::default()) };
         assert_eq!(fits(&large, empty, Grouped::Member), Err(Misfit::Full));
         assert!(!empty.room.unwrap().could_have(&large, &forced));
+        // It is said in processors and memory, and whether waiting helps.
+        let why = |spec: &InstanceSpec, one: Candidate<'_>, reserved: bool| {
+            let told = Misfit::Full.about(spec, one);
+            (told, why_waiting(spec, [(one, Grouped::Member)].into_iter(), |_| reserved))
+        };
+        let (told, waits) = why(&large, empty, false);
+        assert!(told.contains("can never have room: the start needs 9 processors and 20000 MB"), "{told}");
+        assert!(told.contains("8 processors and 16384 MB together"), "{told}");
+        assert!(waits.contains("more processors or memory than any node"), "{waits}");
+        let (told, waits) = why(&spec(), at(Size { vcpu: 5, ..half }), false);
+        assert!(
+            told.contains("needs 4 processors and 8192 MB of memory, 5 of 8 processors and 8192 of 16384 MB"),
+            "{told}"
+        );
+        assert!(waits.contains("has room"), "{waits}");
+        assert!(Misfit::Full.of_node(at(half)).contains("4 of 8 processors"));
+        let (_, waits) = why(&spec(), at(half), true);
+        assert!(waits.contains("kept free for a start that needs more"), "{waits}");
         // An operator's words count before what the machine has.
         let told = NodeRecord { vcpu_override: 12, ram_override: 24, ..forced.clone() };
         let limit = room::limit(&told).unwrap();

@@ -25,6 +25,11 @@ pub struct Size {
 }
 
 impl Size {
+    /// In words, with what it is of.
+    fn of(self, all: Self) -> String {
+        format!("{} of {} processors and {} of {} MB of memory", self.vcpu, all.vcpu, self.ram, all.ram)
+    }
+
     fn and(self, more: Self) -> Self {
         Self { vcpu: self.vcpu.saturating_add(more.vcpu), ram: self.ram.saturating_add(more.ram) }
     }
@@ -140,6 +145,25 @@ impl Room<'_> {
     /// Whether this start fits now.
     pub fn has(&self, spec: &InstanceSpec, node: &NodeRecord) -> bool {
         self.taken.and(self.sizes.need(spec, node, self.limit)).fits_in(self.limit)
+    }
+
+    /// In words: what is taken, of what.
+    pub fn taken_in_words(&self) -> String {
+        format!("{} are taken", self.taken.of(self.limit))
+    }
+
+    /// In words: why this start does not fit.
+    pub fn lacks(&self, spec: &InstanceSpec, node: &NodeRecord) -> String {
+        let need = self.sizes.need(spec, node, self.limit);
+        let needs = format!("the start needs {} processors and {} MB of memory", need.vcpu, need.ram);
+        if need.fits_in(self.limit) {
+            return format!("it has no room: {needs}, {}", self.taken_in_words());
+        }
+        let limit = self.limit;
+        format!(
+            "it can never have room: {needs}, all VMs there may have {} processors and {} MB together",
+            limit.vcpu, limit.ram
+        )
     }
 
     /// Whether it would fit if nothing else were there.
