@@ -3,7 +3,7 @@
 //! Use with `#[serde(default, deserialize_with = "lenient::…")]`.
 
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::model::Arch;
 
@@ -74,6 +74,27 @@ pub fn maybe<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<
     given(from)?.map(|value| serde_json::from_value(value).map_err(D::Error::custom)).transpose()
 }
 
+/// What a caller notes on something: keys with a text, a whole number or true or false each. One without a value is not
+/// given.
+pub fn notes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Map<String, Value>>, D::Error> {
+    let Some(mut notes) = maybe::<D, Map<String, Value>>(from)? else { return Ok(None) };
+    notes.retain(|_, value| !value.is_null());
+    for (key, value) in &notes {
+        let is = match value {
+            Value::Array(_) => "a list",
+            Value::Object(_) => "an object",
+            Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() != 0.0) => {
+                "a fraction"
+            }
+            _ => continue,
+        };
+        let key: String = key.chars().take(100).collect();
+        let why = format!("`{key}` is {is}; it must be a text, a whole number, or true or false");
+        return Err(D::Error::custom(why));
+    }
+    Ok(Some(notes))
+}
+
 /// An architecture, or nothing for any other word: the vendor's registries often write an empty one.
 pub fn arch<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Arch>, D::Error> {
     Ok(serde_json::from_value(Value::deserialize(from)?).ok())
@@ -96,6 +117,8 @@ mod tests {
         count: Option<i64>,
         #[serde(default, deserialize_with = "flag")]
         monitor: Option<bool>,
+        #[serde(default, deserialize_with = "notes")]
+        metadata: Option<Map<String, Value>>,
     }
 
     fn read(json: &str) -> Result<Ask, String> {
@@ -104,9 +127,9 @@ mod tests {
 
     #[test]
     fn numbers_as_strings_and_empty_values_are_taken() {
-        let full = Ask { tag: Some("7".into()), count: Some(3), monitor: Some(true) };
+        let full = Ask { tag: Some("7".into()), count: Some(3), monitor: Some(true), metadata: None };
         assert_eq!(read(r#"{"tag":7,"count":"3","monitor":"1"}"#), Ok(full));
-        let none = Ask { tag: None, count: None, monitor: None };
+        let none = Ask { tag: None, count: None, monitor: None, metadata: None };
         assert_eq!(read(r#"{"tag":"","count":"","monitor":null}"#), Ok(none));
     }
 
@@ -116,6 +139,30 @@ mod tests {
             [r#"{"count":1.5}"#, r#"{"count":"x"}"#, r#"{"count":[]}"#, r#"{"tag":[]}"#, r#"{"monitor":2}"#]
         {
             assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn notes_are_texts_whole_numbers_and_truths() {
+        let taken =
+            |json: &str| read(&format!("{{\"metadata\":{json}}}")).map(|ask| ask.metadata.map(Value::Object));
+        let all = r#"{"a":"x","":"","b":-1,"c":18446744073709551615,"d":2.0,"e":false}"#;
+        assert_eq!(taken(all), Ok(serde_json::from_str(all).unwrap()));
+        assert_eq!(taken(r#"{"a":null,"b":1}"#), Ok(Some(serde_json::json!({ "b": 1 }))), "no value is none");
+        for none in [r#""""#, "null", "{}"] {
+            assert_eq!(taken(none), Ok(None), "{none}");
+        }
+        let long = format!(r#"{{"{}":[]}}"#, "k".repeat(5000));
+        for (bad, said) in [
+            (r#"{"a":"x","b":[1]}"#, "`b` is a list; it must be a text"),
+            (r#"{"b":{}}"#, "`b` is an object"),
+            (r#"{"b":1.5}"#, "`b` is a fraction"),
+            (r#""x""#, "expected a map"),
+            ("[]", "expected a map"),
+            (long.as_str(), "kk` is a list"),
+        ] {
+            let why = taken(bad).unwrap_err();
+            assert!(why.contains(said) && why.len() < 300, "{bad:.50}: {why}");
         }
     }
 }

@@ -42,13 +42,14 @@ pub struct StartVm {
     /// A non-zero exit puts the instance into Error.
     #[serde(deserialize_with = "lenient::flag")]
     pub script_monitoring: Option<bool>,
-    /// Seconds; only with monitoring.
+    /// Seconds, a week at most; only with monitoring.
     #[serde(deserialize_with = "lenient::integer")]
     pub script_timeout: Option<i64>,
     /// 0 stop, 1 keep running, 2 delete; only with monitoring.
     #[serde(deserialize_with = "lenient::integer")]
     pub script_fail_handler: Option<i64>,
-    /// The VM's own name.
+    /// The VM's own name; `$template_name`, `$template_id`, `$instance_id`, `$node_id`, `$node_name` and `$ts` are filled
+    /// in. Without `$ts` it ends in one.
     #[serde(deserialize_with = "lenient::text")]
     pub name_template: Option<String>,
     /// Permission group; only with resource management.
@@ -69,8 +70,8 @@ pub struct StartVm {
     /// Memory in MB, if not the template's.
     #[serde(deserialize_with = "lenient::integer")]
     pub vram: Option<i64>,
-    /// String keys; string, whole-number or boolean values.
-    #[serde(deserialize_with = "lenient::maybe")]
+    /// String keys; string, whole-number or boolean values. A value of `null` is not given.
+    #[serde(deserialize_with = "lenient::notes")]
     #[cfg_attr(test, schema(value_type = Option<Object>))]
     pub metadata: Option<Map<String, Value>>,
     /// A MAC address.
@@ -115,20 +116,20 @@ pub struct StartVm {
     pub vnc_password: Option<String>,
 }
 
-/// `PUT /api/v1/vm?id=`. A key that is there replaces; `metadata` is replaced whole (its one public client
-/// sends its whole map).
+/// `PUT /api/v1/vm?id=`. A key that is given replaces; `metadata` is replaced whole (its one public client
+/// sends its whole map). As everywhere, what is empty is not given.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]
 #[serde(default)]
 pub struct UpdateVm {
     /// New label.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// New free text.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub external_id: Option<String>,
-    /// New metadata.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// New metadata, of the values that a start takes.
+    #[serde(deserialize_with = "lenient::notes", skip_serializing_if = "Option::is_none")]
     #[cfg_attr(test, schema(value_type = Option<Object>))]
     pub metadata: Option<Map<String, Value>>,
 }

@@ -64,7 +64,15 @@ async fn each_bad_request_says_what_is_wrong_and_changes_nothing() {
         case("POST", vm, start("metadata", json!("x")), 400, "`metadata`"),
         case("POST", vm, start("script_monitoring", json!(2)), 400, "`script_monitoring`"),
         case("POST", vm, start("port_forwarding_override", json!("x")), 400, "`port_forwarding_override`"),
-        case("PUT", "/api/v1/vm?id=x", r#"{"name":7}"#, 400, "`name`"),
+        case(
+            "POST",
+            vm,
+            start("metadata", json!({ "x": null, "y": [{}] })),
+            400,
+            "`metadata`: `y` is a list",
+        ),
+        case("PUT", "/api/v1/vm?id=x", r#"{"name":[7]}"#, 400, "`name`"),
+        case("PUT", "/api/v1/vm?id=x", r#"{"metadata":{"a":1.5}}"#, 400, "`metadata`: `a` is a fraction"),
         case("POST", config, r#"{"node_id":"n-1","capacity_mode":"both"}"#, 400, "`capacity_mode`"),
         case("POST", config, r#"{"node_id":"n-1","drain_mode":"maybe"}"#, 400, "`drain_mode`"),
         // Out of range.
@@ -74,6 +82,14 @@ async fn each_bad_request_says_what_is_wrong_and_changes_nothing() {
         case("POST", vm, start("count", json!(u64::MAX)), 400, "count"),
         case("POST", vm, start("vcpu", json!(-4)), 400, "vcpu"),
         case("POST", vm, start("vram", json!(-1)), 400, "vram"),
+        case("POST", vm, start("script_timeout", json!(4_000_000_000_u32)), 400, "from 1 to 604800 seconds"),
+        case(
+            "POST",
+            vm,
+            start("script_timeout", json!("-1")),
+            400,
+            "script_timeout is -1; it must be from 1",
+        ),
         case("POST", config, r#"{"node_id":"n-1","max_vm_count":-2}"#, 400, "max_vm_count"),
         // Ids that cannot be ids.
         case("GET", "/api/v1/vm?id=a%2Fb", "", 400, "instance id"),

@@ -190,6 +190,19 @@ async fn an_update_changes_what_it_names_and_replaces_metadata_whole() {
     let shown = api.get(&path).await.ok();
     assert_eq!((&shown["name"], &shown["external_id"]), (&json!("a"), &json!("c")));
     assert_eq!(shown["metadata"], json!({ "jenkins-job-id": "7" }));
+    for empty in [json!({ "name": "", "external_id": null, "metadata": "" }), json!({ "metadata": {} })] {
+        api.put(&path, &empty).await.ok();
+        let still = api.get(&path).await.ok();
+        for key in ["name", "external_id", "metadata"] {
+            assert_eq!(still[key], shown[key], "what is empty is not given: {empty}");
+        }
+    }
+    api.put(&path, &json!({ "external_id": 5, "name": true, "metadata": { "build": 7, "by": null } }))
+        .await
+        .ok();
+    let shown = api.get(&path).await.ok();
+    assert_eq!((&shown["name"], &shown["external_id"]), (&json!("true"), &json!("5")));
+    assert_eq!(shown["metadata"], json!({ "build": 7 }));
     cloud.stop().await;
 }
 
@@ -204,5 +217,18 @@ async fn unknown_keys_sloppy_types_and_empty_values_are_taken() {
     });
     let ids = cloud.api().post("/api/v1/vm?made=up", &ask).await.ok();
     assert_eq!(ids.as_array().unwrap().len(), 2);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_vms_of_one_name_template_have_different_names() {
+    let cloud = Cloud::start().await;
+    let template = cloud.template("sonoma", "v1").await;
+    let ask = json!({ "vmid": template, "count": 2, "name_template": "build" });
+    cloud.api().post("/api/v1/vm", &ask).await.ok();
+    let node = Node::joined(cloud.api(), "n-1").await;
+    let names = [node.offered().await.vm_name, node.offered().await.vm_name];
+    assert!(names.iter().all(|name| name.starts_with("build-")), "{names:?}");
+    assert_ne!(names[0], names[1]);
     cloud.stop().await;
 }

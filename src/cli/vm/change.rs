@@ -41,9 +41,11 @@ pub(super) struct Terminate {
 }
 
 pub(super) async fn update(args: &Update, printer: Printer) -> Result<(), Failure> {
+    // What is empty is not given, to every controller.
+    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let ask = UpdateVm {
-        name: args.name.clone(),
-        external_id: args.external_id.clone(),
+        name: given(&args.name),
+        external_id: given(&args.external_id),
         metadata: metadata(&args.metadata),
     };
     if ask == UpdateVm::default() {

@@ -71,7 +71,7 @@ pub(super) struct Start {
     /// What becomes of the VM when it fails
     #[arg(long, value_enum, value_name = "WHAT", requires = "script_monitoring")]
     script_on_failure: Option<OnFailure>,
-    /// The VM's own name, as a pattern
+    /// The VM's own name, as a pattern: $template_name, $template_id, $instance_id, $node_id, $node_name, $ts
     #[arg(long, value_name = "TEXT")]
     name_template: Option<String>,
     /// Virtual processors, if not the template's

@@ -25,6 +25,7 @@ mod together;
 mod why;
 mod why_node;
 mod usb;
+mod vm_name;
 
 use std::{
     collections::{HashMap, HashSet},

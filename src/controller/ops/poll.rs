@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Beside, Change, Ops, OpsError};
+use super::{Beside, Change, Ops, OpsError, vm_name::vm_name};
 use crate::{
     clock,
     controller::{
@@ -10,7 +10,7 @@ use crate::{
         records::{InstanceRecord, Phase, Presence},
         schedule::{dispatch::Seat, rank::BEST, reserve::Offer},
     },
-    model::{NodeId, Timestamp},
+    model::NodeId,
     store::Revision,
     supervise::Stop,
     wire::agent::{Poll, Script, StartTask, StopVm, Tasks},
@@ -205,22 +205,4 @@ pub(super) fn terminating(cache: &Cache, node: &NodeId) -> Vec<StopVm> {
     let on_node = cache.on_node(node);
     let going = on_node.filter(|(_, item)| matches!(item.record.phase, Phase::Terminating { .. }));
     going.map(|(id, item)| StopVm { instance: id.clone(), attempt: item.record.attempt }).collect()
-}
-
-/// `name_template` with its words filled in, else the template's name; either way unlike any other name.
-fn vm_name(record: &InstanceRecord, node_name: &str, now: Timestamp) -> String {
-    let spec = &record.spec;
-    let stamp = format!("{}{:06}", now.unix_millis(), record.attempt % 1_000_000);
-    let plain = spec.template_name.replace('/', "-");
-    if spec.name_template.is_empty() {
-        return format!("{plain}-{stamp}");
-    }
-    // Longer words first: `$node_id` is not `$node` and the rest.
-    spec.name_template
-        .replace("$template_name", &plain)
-        .replace("$template_id", spec.template.as_str())
-        .replace("$instance_id", record.id.as_str())
-        .replace("$node_name", node_name)
-        .replace("$node_id", record.node().map_or("", NodeId::as_str))
-        .replace("$ts", &stamp)
 }

@@ -24,7 +24,10 @@ use crate::{
 const PRIORITY: i64 = 1000;
 
 /// `script_timeout`, if it is not given.
-const SCRIPT_SECONDS: i64 = 90;
+const SCRIPT_SECONDS: u32 = 90;
+
+/// The longest `script_timeout`: a week. A node keeps the start's place for so long when its script hangs.
+const LONGEST_SCRIPT: u32 = 7 * 24 * 3600;
 
 /// Longest name, external id and the like.
 const TEXT: usize = 4096;
@@ -386,11 +389,23 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
             digest: Digest::of(b""),
             at_boot: ask.startup_script_condition == Some(1),
             monitored: ask.script_monitoring.unwrap_or(false),
-            timeout_seconds: small("script_timeout", Some(ask.script_timeout.unwrap_or(SCRIPT_SECONDS)))?
-                .unwrap_or(SCRIPT_SECONDS as u32),
+            timeout_seconds: script_seconds(ask.script_timeout)?,
             on_failure,
         },
     })
+}
+
+fn script_seconds(given: Option<i64>) -> Result<u32, OpsError> {
+    let seconds = given.filter(|seconds| *seconds != 0).map(u32::try_from);
+    match seconds {
+        None => Ok(SCRIPT_SECONDS),
+        Some(Ok(seconds)) if seconds <= LONGEST_SCRIPT => Ok(seconds),
+        Some(_) => Err(OpsError::BadInput(format!(
+            "script_timeout is {}; it must be from 1 to {LONGEST_SCRIPT} seconds (a week), or 0 for the {SCRIPT_SECONDS} \
+             that it is by default",
+            given.unwrap_or_default()
+        ))),
+    }
 }
 
 pub(super) fn check_text(key: &str, text: Option<&str>) -> Result<(), OpsError> {

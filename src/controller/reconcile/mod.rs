@@ -177,4 +177,4 @@ pub(super) fn judge_missing(record: &InstanceRecord, sure: bool, now: Timestamp)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

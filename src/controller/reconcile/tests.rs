@@ -11,7 +11,7 @@ fn node() -> NodeId {
     NodeId::parse("n1").unwrap()
 }
 
-fn record(phase: Phase, attempt: u32) -> InstanceRecord {
+pub(in crate::controller) fn record(phase: Phase, attempt: u32) -> InstanceRecord {
     let start = StartRecord {
         body: Digest::of(b""),
         ids: vec![InstanceId::parse("i1").unwrap()],
