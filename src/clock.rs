@@ -2,7 +2,8 @@
 //!
 //! Three clocks, because three questions are asked. [`now`] times waits inside one process and can be
 //! paused by tests. [`boot`] is monotonic and runs through suspend: leases are counted on it, so a laptop
-//! lid or a frozen VM cannot stretch one. [`wall`] is for people and for records; nothing is decided by it.
+//! lid or a frozen VM cannot stretch one. [`wall`] is for people and for records; nothing is decided by it
+//! but what has to outlive every process, as the time that a start may wait.
 
 use std::time::Duration;
 

@@ -115,6 +115,8 @@ pub struct Timeouts {
     pub start_memory: Duration,
     /// A command of a node that comes no further for so long has failed.
     pub command: Duration,
+    /// A start that no node has taken for so long, since it was accepted, has failed.
+    pub scheduling: Duration,
     /// Priority points that a waiting start gains each second.
     pub ageing_per_second: f64,
     /// Share of nodes that may fall silent within one timeout before the fault is taken to be ours.
@@ -132,6 +134,8 @@ impl Default for Timeouts {
             store: Duration::from_secs(3),
             start_memory: Duration::from_secs(24 * 3600),
             command: Duration::from_secs(3600),
+            // As long as the vendor's queues keep a task.
+            scheduling: Duration::from_secs(24 * 3600),
             ageing_per_second: 1.0,
             mass_absence: 0.3,
         }
@@ -145,12 +149,14 @@ pub struct Limits {
     pub body: usize,
     /// Most instances of one start.
     pub count: u32,
+    /// An instance that nodes gave back, or took and lost before its VM was started, so many times has failed.
+    pub attempts: u32,
     /// Most heartbeats, polls and API calls under way at once; more are 503.
     pub concurrency: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: 4 * 1024 * 1024, count: 1000, concurrency: 20_000 }
+        Self { body: 4 * 1024 * 1024, count: 1000, attempts: 100, concurrency: 20_000 }
     }
 }

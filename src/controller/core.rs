@@ -85,6 +85,10 @@ impl Core {
         let of = member.clone();
         loops.start(Stage::Loops, "starts", move |stop| duties::run(duties::starts(), of.clone(), stop));
         let of = member.clone();
+        loops.start(Stage::Loops, "scheduling", move |stop| {
+            duties::run(duties::scheduling(), of.clone(), stop)
+        });
+        let of = member.clone();
         loops.start(Stage::Loops, "commands", move |stop| duties::run(duties::commands(), of.clone(), stop));
         let of = member.clone();
         loops.start(Stage::Loops, "mac pool", move |stop| duties::run(duties::mac_pool(), of.clone(), stop));

@@ -221,6 +221,27 @@ async fn unknown_keys_sloppy_types_and_empty_values_are_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_no_node_can_take_ends_in_error_says_why_and_is_an_event() {
+    let timeouts = Timeouts { scheduling: Duration::from_secs(1), ..Timeouts::default() };
+    let cloud = Cloud::planned(Plan { timeouts, ..Plan::default() }).await;
+    let template = cloud.template("sonoma", "v1").await;
+    let node = Node::joined(cloud.api(), "n-1").await;
+    let ask = json!({ "vmid": template, "usb_device": "camera" });
+    let id = cloud.api().post("/api/v1/vm", &ask).await.ok()[0].as_str().unwrap().to_owned();
+    let shown = until_state(cloud.api(), &id, "Error").await;
+    let expected = "no node took it within 1s (`timeouts.scheduling`): no node that could run it has USB device `camera`";
+    assert_eq!(shown["message"], expected);
+    assert!(shown.get("node_id").is_none() && node.poll(2, 1).await.start.is_none(), "{shown}");
+    let told = cloud.api().get("/switchyard/v1/events?action=VMFailedToStart").await.json();
+    assert_eq!(
+        (&told["events"][0]["instance_ids"], &told["events"][0]["message"]),
+        (&json!([id]), &json!(expected))
+    );
+    cloud.api().delete("/api/v1/vm", &json!({ "id": id })).await.ok();
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_vms_of_one_name_template_have_different_names() {
     let cloud = Cloud::start().await;
     let template = cloud.template("sonoma", "v1").await;

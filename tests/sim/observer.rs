@@ -98,6 +98,19 @@ fn judge(world: &World, before: &InstanceRecord, next: &InstanceRecord) {
     if next.attempt < before.attempt {
         world.breaks(format!("{}: offer {} came after {}", next.id, next.attempt, before.attempt));
     }
+    let (was, failed) = (before.attempts_failed, next.attempts_failed);
+    if failed < was || failed > was + 1 || (next.is_queued() && failed >= world.attempts) {
+        world.breaks(format!(
+            "{}: {failed} of {} attempts came to nothing, after {was}",
+            next.id, world.attempts
+        ));
+    }
+    if to == InstanceState::Error && from != to && next.node().is_none() {
+        let bound = failed == world.attempts && next.message.contains("limits.attempts");
+        if !bound || matches!(before.phase, Phase::Starting { .. } | Phase::Started { .. }) {
+            world.breaks(format!("{} failed at {:?} for no reason: {}", next.id, before.phase, next.message));
+        }
+    }
     if let Phase::Starting { node } | Phase::Started { node } = &before.phase {
         let elsewhere = next.node().is_some_and(|other| other != node);
         if elsewhere || matches!(next.phase, Phase::Queued { .. }) {

@@ -68,6 +68,8 @@ pub(crate) struct World {
     pub(crate) done: StopSource,
     /// Clients ask for more at once than one batch holds, now and then.
     pub(crate) large: bool,
+    /// So many attempts that come to nothing end an instance.
+    pub(crate) attempts: u32,
     began: Instant,
     /// Changes of instances that were seen.
     pub(crate) steps: AtomicU64,
@@ -123,8 +125,13 @@ impl World {
         let place = &mut places[n];
         let tree = Tree::new();
         let store = Arc::new(Faulty::new(self.store.clone(), place.faults.clone()));
-        let core =
-            Core::start(config(&place.name), store, &tree.handle(), format!("{}:1", place.name)).unwrap();
+        let core = Core::start(
+            config(&place.name, self.attempts),
+            store,
+            &tree.handle(),
+            format!("{}:1", place.name),
+        )
+        .unwrap();
         (place.ops, place.tree) = (Some(core.ops), Some(tree));
     }
 
@@ -145,7 +152,7 @@ impl World {
     }
 }
 
-fn config(name: &str) -> Config {
+fn config(name: &str, attempts: u32) -> Config {
     Config {
         auth: Default::default(),
         server: Server {
@@ -173,7 +180,7 @@ fn config(name: &str) -> Config {
             store: Duration::from_secs(1),
             ..Timeouts::default()
         },
-        limits: Limits::default(),
+        limits: Limits { attempts, ..Limits::default() },
         events: Default::default(),
         mac_pool: Default::default(),
     }
@@ -209,6 +216,7 @@ pub(crate) async fn run(seed: u64) -> Told {
         healed: AtomicBool::new(false),
         done: StopSource::new(),
         large: rng.random_ratio(1, LARGE),
+        attempts: rng.random_range(1..=4),
         began: clock::now(),
         steps: AtomicU64::new(0),
     });

@@ -124,6 +124,7 @@ fn timeouts<'r>(raw: &'r Raw<'r>) -> Timeouts {
         store: table.or("store", default.store, duration_in(SECOND / 10..=CLIENTS_PATIENCE - SECOND / 2)),
         start_memory: table.or("start_memory", default.start_memory, time),
         command: table.or("command", default.command, time),
+        scheduling: table.or("scheduling", default.scheduling, duration_in(SECOND..=DAY * 30)),
         ageing_per_second: table.or("ageing_per_second", default.ageing_per_second, fraction(0.0..=10_000.0)),
         mass_absence: table.or("mass_absence", default.mass_absence, fraction(0.0..=1.0)),
     }
@@ -171,6 +172,7 @@ fn limits<'r>(raw: &'r Raw<'r>) -> Limits {
     Limits {
         body: table.or("body", default.body, size(BODY)),
         count: table.or("count", default.count, whole(1..=100_000)),
+        attempts: table.or("attempts", default.attempts, whole(1..=100_000)),
         concurrency: table.or("concurrency", default.concurrency, whole(1..=1_000_000)),
     }
 }

@@ -213,6 +213,7 @@ mod tests {
             saving: None,
             output: None,
             refused_by: Vec::new(),
+            attempts_failed: 0,
         }
     }
 

@@ -115,7 +115,8 @@ async fn instances(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
 fn next(record: &InstanceRecord, why: &str) -> Option<InstanceRecord> {
     let now = clock::wall();
     match &record.phase {
-        Phase::Offered { .. } | Phase::Claimed { .. } => Some(record.queued_again(why, now)),
+        Phase::Offered { .. } => Some(record.queued_again(why, now)),
+        Phase::Claimed { .. } => Some(record.attempt_failed(why, now)),
         // It may run there, whatever we hear: it never goes to a second node.
         Phase::Starting { .. } | Phase::Started { .. } => Some(record.failed(why, true, now)),
         Phase::Queued { .. }

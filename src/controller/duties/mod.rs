@@ -11,6 +11,7 @@ mod expiry;
 mod mac_pool;
 mod images;
 mod offers;
+mod scheduling;
 mod starts;
 mod upkeep;
 
@@ -48,6 +49,11 @@ pub(super) fn expiry() -> impl Pass {
 /// See [`mod@expiry`].
 pub(super) fn starts() -> impl Pass {
     starts::Starts
+}
+
+/// See [`mod@scheduling`].
+pub(super) fn scheduling() -> impl Pass {
+    scheduling::Scheduling
 }
 
 /// See [`mod@expiry`].

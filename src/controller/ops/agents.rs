@@ -90,7 +90,7 @@ impl Ops {
         self.step(&ask.claim, |record| match &record.phase {
             Phase::Offered { .. } | Phase::Claimed { .. } => {
                 let mut next =
-                    record.queued_again(&format!("node `{by}` gave it back: {why}"), clock::wall());
+                    record.attempt_failed(&format!("node `{by}` gave it back: {why}"), clock::wall());
                 next.refused_by.retain(|node| *node != by);
                 next.refused_by.push(by.clone());
                 let surplus = next.refused_by.len().saturating_sub(InstanceRecord::REFUSERS);

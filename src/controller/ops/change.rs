@@ -80,6 +80,8 @@ impl Ops {
                     (self.logged(draft, event)?, done)
                 }
                 (Change::Write(next, done), seen) => {
+                    // Here, so that nobody who puts it back into the queue can forget it.
+                    let next = next.bounded(self.inner.config.limits.attempts);
                     (self.draft_change(draft, id, seen.map(|(record, ..)| record), &next, &beside)?, done)
                 }
             };

@@ -147,7 +147,7 @@ impl Ops {
 }
 
 /// Why instances wait: found once for all that ask for the same.
-pub(super) struct Reasons<'a> {
+pub(in crate::controller) struct Reasons<'a> {
     cache: &'a Cache,
     known: HashMap<String, String>,
     /// Some node counts room by resources: starts of different sizes wait for different things.
@@ -155,12 +155,12 @@ pub(super) struct Reasons<'a> {
 }
 
 impl<'a> Reasons<'a> {
-    pub(super) fn new(cache: &'a Cache) -> Self {
+    pub(in crate::controller) fn new(cache: &'a Cache) -> Self {
         let by_size = cache.nodes().any(|(_, item)| room::limit(&item.record).is_some());
         Self { cache, known: HashMap::new(), by_size }
     }
 
-    pub(super) fn explain(&mut self, record: Arc<InstanceRecord>) -> Arc<InstanceRecord> {
+    pub(in crate::controller) fn explain(&mut self, record: Arc<InstanceRecord>) -> Arc<InstanceRecord> {
         if !record.is_queued() {
             return record;
         }

@@ -135,7 +135,7 @@ fn sentence(record: &InstanceRecord, message: &str) -> String {
             of(format!("it failed on node `{node}`, where its VM takes a place until it is terminated"))
         }
         Phase::Failed { node: Some(node), .. } => of(format!("it failed on node `{node}`")),
-        Phase::Failed { node: None, .. } => of("it failed before a node had it".into()),
+        Phase::Failed { node: None, .. } => of("it failed before its VM was started".into()),
         Phase::Terminating { node: Some(node), .. } => {
             of(format!("node `{node}` has to confirm that it is deleted"))
         }

@@ -85,7 +85,7 @@ pub(super) fn judge(record: &InstanceRecord, node: &NodeId, vm: &SeenVm, now: Ti
         (Phase::Claimed { .. }, VmPhase::Running) => Verdict::Behind,
         (Phase::Claimed { .. }, VmPhase::Failed) => fail("the node could not start it"),
         (Phase::Claimed { .. }, VmPhase::Gone) => {
-            Verdict::Store(Box::new(record.queued_again("its node dropped it", now)))
+            Verdict::Store(Box::new(record.attempt_failed("its node dropped it", now)))
         }
 
         (Phase::Starting { .. }, VmPhase::Running) => going(Phase::Started { node: node.clone() }),
@@ -165,7 +165,7 @@ fn same_vm(record: &InstanceRecord, vm: &SeenVm) -> bool {
 pub(super) fn judge_missing(record: &InstanceRecord, sure: bool, now: Timestamp) -> Option<InstanceRecord> {
     match &record.phase {
         Phase::Terminating { node: Some(node), .. } if sure => Some(terminated(record, node, now)),
-        Phase::Claimed { .. } if sure => Some(record.queued_again("its node no longer has it", now)),
+        Phase::Claimed { .. } if sure => Some(record.attempt_failed("its node no longer has it", now)),
         Phase::Starting { .. } | Phase::Started { .. } if sure => {
             Some(record.failed("the VM is gone from its node", false, now))
         }

@@ -216,6 +216,15 @@ pub struct InstanceRecord {
     /// Nodes that gave it back, newest last: they get it again only after a while. At most [`Self::REFUSERS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub refused_by: Vec<NodeId>,
+    /// Attempts that came to nothing: a node gave it back, or had taken it and lost it before its VM was started. An
+    /// offer that was never claimed is none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub attempts_failed: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 impl InstanceSpec {
@@ -250,6 +259,31 @@ impl InstanceRecord {
     /// Back in the queue, where it keeps its age.
     pub fn queued_again(&self, why: &str, now: Timestamp) -> Self {
         Self { message: why.to_owned(), ..self.in_phase(Phase::Queued { since: now }, now) }
+    }
+
+    /// Back in the queue, after a node that could have started it did not.
+    pub fn attempt_failed(&self, why: &str, now: Timestamp) -> Self {
+        Self { attempts_failed: self.attempts_failed.saturating_add(1), ..self.queued_again(why, now) }
+    }
+
+    /// Itself, unless it would wait for another attempt and `most` have come to nothing: then it has failed, for the
+    /// reason of the last one.
+    pub fn bounded(self, most: u32) -> Self {
+        if !self.is_queued() || self.attempts_failed < most {
+            return self;
+        }
+        let message = format!(
+            "{} attempts to start it came to nothing, and no more are made (`limits.attempts`); the last one: {}",
+            self.attempts_failed, self.message
+        );
+        Self { message, phase: Phase::Failed { node: None, running: false }, ..self }
+    }
+
+    /// Failed, because no node took it in time; nothing of it is anywhere. One that a node has taken is left alone.
+    pub fn never_taken(&self, why: &str, now: Timestamp) -> Option<Self> {
+        let waits = matches!(self.phase, Phase::Queued { .. } | Phase::Offered { .. });
+        let failed = self.in_phase(Phase::Failed { node: None, running: false }, now);
+        waits.then(|| Self { message: why.to_owned(), ..failed })
     }
 
     /// Failed, with what its node may still have of it; `running`: its VM may still run there.

@@ -52,6 +52,7 @@ impl StartRecord {
             saving: None,
             output: None,
             refused_by: Vec::new(),
+            attempts_failed: 0,
         }
     }
 

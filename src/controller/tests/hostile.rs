@@ -109,7 +109,9 @@ async fn an_idle_heartbeat_writes_nothing_and_takes_no_lease() {
     let task = node.run(&world, 0).await;
     until("all duties are led", || async {
         let led = |duty: &&str| world.ops(0).lists().peek(|cache| cache.leader(duty).is_some());
-        ["expiry", "starts", "absence", "commands", "images", "events", "mac-pool"].iter().all(led)
+        ["expiry", "starts", "scheduling", "absence", "commands", "images", "events", "mac-pool"]
+            .iter()
+            .all(led)
     })
     .await;
     let lease = || world.ops(0).lists().peek(|cache| cache.presence(&node.id).unwrap().record.lease);

@@ -1,6 +1,7 @@
 //! Two controllers over one real store, driven through their operations, with faults of the store at will.
 
 mod claims;
+mod ends;
 mod hostile;
 mod reads;
 mod resources;
@@ -97,6 +98,10 @@ impl World {
     }
 
     async fn with(controllers: usize, timeouts: Timeouts) -> Self {
+        Self::limited(controllers, timeouts, Limits::default()).await
+    }
+
+    async fn limited(controllers: usize, timeouts: Timeouts, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::new();
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(dir.path(), tree.handle()).await.unwrap());
@@ -105,7 +110,7 @@ impl World {
         for n in 0..controllers {
             let faults = Faults::new();
             let faulty = Arc::new(Faulty::new(world.store.clone(), faults.clone()));
-            let config = config(&format!("c{n}"), timeouts.clone());
+            let config = Config { limits: limits.clone(), ..config(&format!("c{n}"), timeouts.clone()) };
             world.cores.push(Core::start(config, faulty, &world.tree.handle(), format!("c{n}:1")).unwrap());
             world.faults.push(faults);
         }
