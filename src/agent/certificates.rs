@@ -11,9 +11,6 @@ use crate::{
 /// The table that names them.
 const OF: &str = "agent.tls";
 
-/// Looks, one every [`tls::LOOK`], between two words about a certificate that ends soon: a day.
-const SAID: u32 = 24 * 3600 / 5;
-
 /// Looks until the agent ends.
 pub(super) async fn watch(node: &Node) {
     let Some(files) = node.credentials().tls() else { return };
@@ -27,7 +24,7 @@ pub(super) async fn watch(node: &Node) {
             Err(gone) => error!(error = %gone, "looking at the files of certificates failed"),
         }
         let until = files.certificate_until();
-        if looks.is_multiple_of(SAID)
+        if looks.is_multiple_of(tls::LOOKS_A_DAY)
             && let Some(until) = until.filter(|until| tls::ends_soon(*until, clock::wall()))
         {
             warn!(tls.of = OF, until = %until, "it ends soon or has ended: renew it");

@@ -14,9 +14,6 @@ use crate::{
     tls::{self, Callers, Problem, Server, Told, Upstream},
 };
 
-/// Looks, one every [`tls::LOOK`], between two words in the log about what ends soon: a day.
-const SAID: u32 = 24 * 3600 / 5;
-
 /// The tables that name files, as metrics and sentences call them.
 const SERVER: &str = "server.tls";
 const CALLERS: &str = "auth";
@@ -143,7 +140,7 @@ impl Files {
                 Err(gone) => error!(error = %gone, "looking at the files of certificates failed"),
             }
             self.measure();
-            if looks.is_multiple_of(SAID) {
+            if looks.is_multiple_of(tls::LOOKS_A_DAY) {
                 let now = clock::wall();
                 for sentence in self.standing().iter().flat_map(|one| ending(one, now)) {
                     warn!(why = %sentence, "it ends soon or has ended: renew it");

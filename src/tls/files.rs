@@ -57,6 +57,9 @@ pub fn in_words(problems: &[Problem]) -> String {
 /// Files that are in use are looked at so often, for renewed ones.
 pub const LOOK: Duration = Duration::from_secs(5);
 
+/// So many looks are a day: between two words in the log about what ends soon.
+pub const LOOKS_A_DAY: u32 = 24 * 3600 / LOOK.as_secs() as u32;
+
 /// Whether it is to be said now that something ends then, or has ended: a week before.
 pub fn ends_soon(until: Timestamp, now: Timestamp) -> bool {
     until < now.plus(Duration::from_secs(7 * 24 * 3600))

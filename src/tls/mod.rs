@@ -45,7 +45,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use callers::{Caller, Callers, Unknown};
 pub use client::{Denied, Peer, Verify};
-pub use files::{LOOK, Part, Problem, ends_soon, in_words};
+pub use files::{LOOK, LOOKS_A_DAY, Part, Problem, ends_soon, in_words};
 pub use http::{Http, distrust};
 pub use server::{Asks, Facts, Server};
 pub use setting::{ClientAuth, Least, Pair, ServerSetting, Trust, UpstreamSetting};

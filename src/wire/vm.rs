@@ -284,6 +284,31 @@ pub struct VmInfo {
     pub port_forwarding: Vec<PortRule>,
 }
 
+#[cfg(test)]
+impl VmInfo {
+    /// One of which nothing but its state matters.
+    pub fn in_state(status: &str) -> Self {
+        Self {
+            uuid: "u".into(),
+            name: "vm".into(),
+            status: status.into(),
+            version: String::new(),
+            creation_date: None,
+            access_date: None,
+            start_date: None,
+            stop_date: None,
+            timestamp: None,
+            cpu_cores: 1,
+            ram: "1G".into(),
+            node_id: "n1".into(),
+            host_ip: String::new(),
+            ip: String::new(),
+            vnc_port: None,
+            port_forwarding: Vec::new(),
+        }
+    }
+}
+
 /// One forwarded port.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(utoipa::ToSchema))]

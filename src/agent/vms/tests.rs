@@ -202,31 +202,10 @@ fn what_takes_a_place_here_is_told_as_taking_one() {
         vms.offer(task("a", 1));
         vms.change(&key("a", 1), |vm| {
             vm.begun = true;
-            vm.info = Some(info(status));
+            vm.info = Some(VmInfo::in_state(status));
             vm.seen = seen;
         });
         let told = vms.all().remove(0).vm;
         assert_eq!(told.takes_room(), vms.used() == 1, "{seen:?}");
-    }
-}
-
-fn info(status: &str) -> VmInfo {
-    VmInfo {
-        uuid: "u".into(),
-        name: "vm".into(),
-        status: status.into(),
-        version: String::new(),
-        creation_date: None,
-        access_date: None,
-        start_date: None,
-        stop_date: None,
-        timestamp: None,
-        cpu_cores: 1,
-        ram: "1G".into(),
-        node_id: "n1".into(),
-        host_ip: String::new(),
-        ip: String::new(),
-        vnc_port: None,
-        port_forwarding: Vec::new(),
     }
 }

@@ -70,24 +70,7 @@ const SEEN: [VmPhase; 6] =
     [VmPhase::Claimed, VmPhase::Pulling, VmPhase::Starting, VmPhase::Running, VmPhase::Failed, VmPhase::Gone];
 
 fn seen(attempt: u32, phase: VmPhase, status: Option<&str>) -> SeenVm {
-    let info = status.map(|status| VmInfo {
-        uuid: "u".into(),
-        name: "vm".into(),
-        status: status.into(),
-        version: String::new(),
-        creation_date: None,
-        access_date: None,
-        start_date: None,
-        stop_date: None,
-        timestamp: None,
-        cpu_cores: 1,
-        ram: "1G".into(),
-        node_id: "n1".into(),
-        host_ip: String::new(),
-        ip: String::new(),
-        vnc_port: None,
-        port_forwarding: Vec::new(),
-    });
+    let info = status.map(VmInfo::in_state);
     SeenVm {
         instance: InstanceId::parse("i1").unwrap(),
         attempt,

@@ -275,21 +275,12 @@ fn vm(task: &StartTask, phase: VmPhase) -> SeenVm {
 fn seen(instance: &InstanceId, attempt: Attempt, phase: VmPhase) -> SeenVm {
     let info = (phase == VmPhase::Running).then(|| VmInfo {
         uuid: instance.to_string(),
-        name: "vm".into(),
-        status: "running".into(),
-        version: String::new(),
-        creation_date: None,
-        access_date: None,
-        start_date: None,
-        stop_date: None,
-        timestamp: None,
         cpu_cores: 2,
         ram: "4G".into(),
         node_id: "n".into(),
         host_ip: "127.0.0.1".into(),
         ip: "10.0.0.1".into(),
-        vnc_port: None,
-        port_forwarding: Vec::new(),
+        ..VmInfo::in_state("running")
     });
     SeenVm {
         instance: instance.clone(),
