@@ -27,6 +27,17 @@ pub struct Controller {
     pub events: Events,
     /// `[mac_pool]`.
     pub mac_pool: MacPool,
+    /// `[web]`.
+    pub web: Web,
+}
+
+/// `[web]`: what browsers and installers get beside the API.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Web {
+    /// Pages of every origin may call the API (`ANKA_ALLOW_CORS`).
+    pub allow_cors: bool,
+    /// The directory whose files are `/pkg/…`, from which hosts install their agents.
+    pub packages: Option<PathBuf>,
 }
 
 /// `[mac_pool]`.

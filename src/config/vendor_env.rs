@@ -61,6 +61,7 @@ const CONTROLLER: &[Honoured] = &[
     ("ANKA_API_KEYS_SESSION_TTL", ("auth", "session_ttl"), Form::Same),
     ("ANKA_DEFRAG_DB_INTERVAL", ("store", "defragment_every"), Form::Same),
     ("ANKA_MANAGE_MAC_ADDRESSES", ("mac_pool", "manage"), Form::Flag),
+    ("ANKA_ALLOW_CORS", ("web", "allow_cors"), Form::Flag),
     ("ANKA_CA_CERT", ("auth", "client_ca"), Form::Same),
     ("ANKA_ROOT_CERT", ("auth", "client_ca"), Form::Same),
     ("ANKA_CRL", ("auth", "crl"), Form::Same),

@@ -93,6 +93,7 @@ impl Cloud {
             limits: controller::Limits::default(),
             events: Default::default(),
             mac_pool: Default::default(),
+            web: Default::default(),
         };
         let role = Controller::open(config, tree.handle()).await.unwrap();
         let controller = format!("http://{}", role.address());

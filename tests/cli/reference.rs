@@ -311,6 +311,7 @@ const OTHERS: &[(&str, &str, &str)] = &[
     ("proxy", "service.*.token_file", "'DIR/admin.token'"),
     ("controller", "store.embedded", "'/srv/other'"),
     ("controller", "events.url", "'http://hooks:8080/x'"),
+    ("controller", "web.packages", "'/srv/other'"),
     ("controller", "mac_pool.range", "'02:00:00:00:00:00-02:00:00:00:00:FF'"),
     ("controller", "registries.address", "'http://other:8089'"),
     ("controller", "registries.node_address", "'http://other:8089'"),

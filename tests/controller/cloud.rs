@@ -9,7 +9,7 @@ use switchyard::{
         auth::Auth,
         controller::{
             Controller as ControllerConfig, Limits, MacPool, Registries, Store as StoreConfig, StoreKind,
-            Timeouts,
+            Timeouts, Web,
         },
         events::Events,
         registry::{Registry as RegistryConfig, Storage},
@@ -45,6 +45,7 @@ pub(crate) struct Plan {
     pub(crate) auth: Auth,
     pub(crate) events: Events,
     pub(crate) mac_pool: MacPool,
+    pub(crate) web: Web,
     /// The controllers' own TLS; they are not waited for.
     pub(crate) tls: Option<switchyard::tls::Server>,
     /// False: the controllers have no `[registries]`.
@@ -68,6 +69,7 @@ impl Default for Plan {
             auth: Auth::default(),
             events: Events::default(),
             mac_pool: MacPool::default(),
+            web: Web::default(),
             tls: None,
             registry: true,
             registries_at: None,
@@ -128,6 +130,7 @@ impl Cloud {
                 timeouts: plan.timeouts.clone(),
                 limits: plan.limits.clone(),
                 mac_pool: plan.mac_pool,
+                web: plan.web.clone(),
             };
             let role = Controller::open_with(config, store.clone(), tree.handle()).await.unwrap();
             apis.push(Api::new(role.address()));

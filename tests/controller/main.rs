@@ -35,3 +35,4 @@ mod templates;
 mod two_controllers;
 mod watching;
 mod usb;
+mod web;

@@ -33,6 +33,7 @@ async fn start(etcd: &Etcd, name: &str, upkeep: Upkeep, tree: &Tree) -> Api {
         limits: Limits::default(),
         events: Default::default(),
         mac_pool: Default::default(),
+        web: Default::default(),
     };
     let role = Controller::open(config, tree.handle()).await.unwrap();
     let api = Api::new(role.address());

@@ -183,6 +183,7 @@ fn config(name: &str, attempts: u32) -> Config {
         limits: Limits { attempts, ..Limits::default() },
         events: Default::default(),
         mac_pool: Default::default(),
+        web: Default::default(),
     }
 }
 

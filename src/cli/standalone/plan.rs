@@ -109,6 +109,7 @@ pub(super) fn controller(
         limits: controller::Limits::default(),
         events: Default::default(),
         mac_pool: controller::MacPool::default(),
+        web: controller::Web::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{auth, etcd, server, tls};
 use crate::config::{
     BaseUrl,
-    controller::{Controller, Limits, MacPool, Registries, Store, StoreKind, Timeouts, Upkeep},
+    controller::{Controller, Limits, MacPool, Registries, Store, StoreKind, Timeouts, Upkeep, Web},
     events::{Events, WebhookUrl},
     raw::{Raw, Table},
     value::{Wrong, base_url, duration_in, flag, fraction, path, size, text, time, webhook, whole},
@@ -33,6 +33,7 @@ pub(in crate::config) fn controller<'r>(raw: &'r Raw<'r>) -> Option<Controller> 
     let limits = limits(raw);
     let events = events(raw);
     let mac_pool = mac_pool(raw);
+    let web = web(raw);
     Some(Controller {
         server: server?,
         log,
@@ -43,6 +44,7 @@ pub(in crate::config) fn controller<'r>(raw: &'r Raw<'r>) -> Option<Controller> 
         limits,
         events: events?,
         mac_pool,
+        web,
     })
 }
 
@@ -164,6 +166,11 @@ fn mac_pool<'r>(raw: &'r Raw<'r>) -> MacPool {
         table.fault("range", "means nothing without `manage`", "add `manage = true`");
     }
     MacPool { manage, range }
+}
+
+fn web<'r>(raw: &'r Raw<'r>) -> Web {
+    let table = raw.section("web");
+    Web { allow_cors: table.or("allow_cors", false, flag), packages: table.opt("packages", path) }
 }
 
 fn limits<'r>(raw: &'r Raw<'r>) -> Limits {

@@ -10,6 +10,7 @@
 //!
 //! `/livez`, `/healthz`, `/readyz` and `/metrics` stand outside the gate: they answer at any time.
 
+mod absent;
 mod answer;
 mod extract;
 mod gate;
@@ -22,11 +23,13 @@ mod distribution;
 mod mac;
 mod node;
 mod openapi;
+mod packages;
 mod registry;
 mod status;
 mod stream;
 mod views;
 mod vm;
+mod welcome;
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -39,10 +42,11 @@ use axum::{
     http::{StatusCode, header},
     middleware::{from_fn, from_fn_with_state},
     response::IntoResponse,
-    routing::{delete, get, post, put},
+    routing::{any, delete, get, post, put},
 };
 use prometheus::{Histogram, IntCounterVec, IntGauge};
 use tokio::sync::Semaphore;
+use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
 use super::App;
 use crate::{
@@ -65,6 +69,9 @@ const BODIES: usize = 32;
 /// How long a request body may take. A proxy has read the whole head by then, and a script is small.
 const BODY_PATIENCE: Duration = Duration::from_secs(8);
 
+/// For so long a browser asks no second time whether it may call.
+const PREFLIGHT: Duration = Duration::from_secs(600);
+
 /// What handlers and the gate share. Cheap to clone.
 #[derive(Clone)]
 struct Api {
@@ -74,6 +81,8 @@ struct Api {
     places: Arc<Semaphore>,
     /// One for each watch that is open.
     streams: Arc<Semaphore>,
+    /// One for each package that is being downloaded.
+    downloads: Arc<Semaphore>,
     counts: Counts,
 }
 
@@ -144,6 +153,7 @@ impl Drop for Parked {
 /// A metric that exists already: this was called twice for one [`Metrics`].
 pub fn router(app: App) -> Result<Router, MetricsError> {
     let limits = &app.ops.config().limits;
+    packages::look(app.ops.config().web.packages.as_deref());
     let door = entry::Gate::new(
         Auth::new(&app.ops.config().auth, "controller", Arc::new(app.ops.clone())),
         &app.metrics,
@@ -152,6 +162,7 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         room: BodyRoom::new(limits.body, limits.body.saturating_mul(BODIES), BODY_PATIENCE),
         places: Arc::new(Semaphore::new(limits.concurrency.min(Semaphore::MAX_PERMITS))),
         streams: Arc::new(Semaphore::new(stream::STREAMS)),
+        downloads: Arc::new(Semaphore::new(packages::DOWNLOADS)),
         counts: Counts::new(&app.metrics)?,
         app,
     };
@@ -195,6 +206,9 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/switchyard/v1/events", get(cloud::events))
         .route("/switchyard/v1/watch", get(stream::watch))
         .route("/switchyard/v1/nodes/confirm-absence", post(node::confirm_absence))
+        .route("/queue/v1/{*call}", any(absent::queue))
+        .route("/admin/v1/api/permission/{*call}", any(absent::permissions))
+        .route("/admin/api/v1/permission/{*call}", any(absent::permissions))
         .merge(routes(&door, Manner::Controller, "/api/v1/apikey"))
         .method_not_allowed_fallback(gate::wrong_method)
         .fallback(gate::unknown_route)
@@ -203,14 +217,34 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .layer(from_fn_with_state(api.clone(), gate::admit))
         .layer(from_fn_with_state(api.clone(), gate::watch))
         .with_state(api.clone());
+    // Without a credential, and not within the time of a call: a package is as large as it is.
+    let open = Router::new()
+        .route("/", get(welcome::page))
+        .route("/pkg/{name}", get(packages::download))
+        .route("/oidc/v1/callback", any(absent::identity))
+        .method_not_allowed_fallback(gate::wrong_method)
+        .layer(from_fn_with_state(api.clone(), gate::watch))
+        .with_state(api.clone());
     let ungated = Router::new()
         .route("/metrics", get(metrics))
         .route("/openapi.json", get(openapi::answer))
         .route("/openapi", get(openapi::page))
         .with_state(api.clone());
     let health = health_routes(Arc::new(api.app.health.clone()));
-    let all = gated.merge(ungated).merge(health);
-    Ok(all.layer(from_fn_with_state(door, signed::look)).layer(from_fn(request_id)))
+    let all = gated.merge(open).merge(ungated).merge(health).layer(from_fn_with_state(door, signed::look));
+    let all = if api.app.ops.config().web.allow_cors { all.layer(cors()) } else { all };
+    Ok(all.layer(from_fn(request_id)))
+}
+
+/// Pages of any origin may call the API, and are shown what they would be in a shell (`ANKA_ALLOW_CORS`).
+fn cors() -> CorsLayer {
+    // Headers that the page names: `*` would leave `Authorization` out.
+    CorsLayer::new()
+        .allow_origin(Any)
+        .allow_methods(Any)
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(Any)
+        .max_age(PREFLIGHT)
 }
 
 async fn metrics(State(api): State<Api>) -> impl IntoResponse {

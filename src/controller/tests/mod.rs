@@ -78,6 +78,7 @@ fn config(name: &str, timeouts: Timeouts) -> Config {
         limits: Limits::default(),
         events: Default::default(),
         mac_pool: Default::default(),
+        web: Default::default(),
     }
 }
 

@@ -404,4 +404,10 @@ fn server(to: &mut Document) {
         .answer(200, "OpenAPI 3.1", "application/json", object())
         .open();
     to.call("get", "/openapi", "This document for people").answer(200, "A page", "text/html", text()).open();
+    to.call("get", "/", "Where to look on").answer(200, "A page", "text/html", text()).open();
+    to.call("get", "/pkg/{name}", "A package from which hosts install their agent")
+        .answer(200, "The file; parts of it with `Range`", "application/octet-stream", text())
+        .answer(404, "It is not there, or no packages are served", "application/json", envelope(None))
+        .answer(503, "Too many downloads at once", "application/json", envelope(None))
+        .open();
 }
