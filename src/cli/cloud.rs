@@ -38,6 +38,13 @@ pub(super) struct View {
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     pub(super) output: Output,
+    #[command(flatten)]
+    every: Every,
+}
+
+/// How often it is looked.
+#[derive(Debug, clap::Args)]
+pub(super) struct Every {
     /// Look again every so many seconds, until interrupted
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
     watch: Option<u16>,
@@ -110,6 +117,18 @@ impl View {
     pub(super) async fn run<T>(
         &self,
         printer: Printer,
+        look: impl AsyncFnMut() -> Result<T, Failure>,
+        show: impl Fn(&T) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        self.every.run((printer, self.output), look, show).await
+    }
+}
+
+impl Every {
+    /// Looks once, or again and again, and shows what it sees.
+    pub(super) async fn run<T>(
+        &self,
+        (printer, output): (Printer, Output),
         mut look: impl AsyncFnMut() -> Result<T, Failure>,
         show: impl Fn(&T) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
@@ -118,7 +137,7 @@ impl View {
             let Some(every) = self.watch else { return show(&seen?) };
             match seen {
                 Ok(seen) => {
-                    if self.output == Output::Text {
+                    if output == Output::Text {
                         printer.clear();
                     }
                     show(&seen)?;

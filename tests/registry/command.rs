@@ -112,6 +112,32 @@ fn same(one: &Path, other: &Path, names: &[&str]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn templates_that_are_watched_show_what_is_pushed() {
+    let cloud = Cloud::start("template-watch", "reserve = \"1MiB\"").await;
+    let seen = cloud.place.path("seen");
+    let mut watching = cloud
+        .command(&["list", "--watch=1", "--output", "json"])
+        .stdout(fs::File::create(&seen).unwrap())
+        .spawn()
+        .unwrap();
+    let until = async |word: &str| {
+        eventually(Duration::from_secs(20), &format!("{word} to be shown"), || async {
+            let all = fs::read_to_string(&seen).unwrap();
+            if all.contains(word) { Ok(()) } else { Err(all) }
+        })
+        .await;
+    };
+    until("[]").await;
+    let dir = cloud.files("vm", &[("disk.img", b"disk")]);
+    cloud.well(&["push", dir.to_str().unwrap(), "sonoma:v1"]).await;
+    until("sonoma").await;
+    cloud.well(&["push", dir.to_str().unwrap(), "sonoma:v2"]).await;
+    until("\"v2\"").await;
+    watching.kill().unwrap();
+    watching.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_directory_is_pushed_looked_at_pulled_reverted_and_deleted() {
     let cloud = Cloud::start("template-round", "reserve = \"1MiB\"").await;
     let (base, top) = (noise(1, 3 * MIB), noise(2, MIB));

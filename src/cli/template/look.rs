@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use super::{Failure, Output, Printer, Reach, progress::size};
 use crate::{
-    cli::table::table,
+    cli::{cloud::Every, table::table},
+    client::Templates,
     model::{Arch, Timestamp},
     wire::template::{Template, TemplateSummary, Version},
 };
@@ -21,6 +22,8 @@ pub(super) struct List {
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    #[command(flatten)]
+    every: Every,
 }
 
 /// Arguments of `template show`.
@@ -34,6 +37,8 @@ pub(super) struct Show {
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
+    #[command(flatten)]
+    every: Every,
 }
 
 /// A template with its tags, oldest first.
@@ -46,46 +51,59 @@ struct Listed {
 
 pub(super) async fn list(args: &List, printer: Printer) -> Result<(), Failure> {
     let templates = args.reach.templates()?;
-    let list = templates.list().await.map_err(|error| args.reach.failure(&error))?;
+    let look = async || listed(&args.reach, &templates).await;
+    let show = |all: &Vec<Listed>| {
+        args.output.print(printer, all, || lines(all))?;
+        if all.is_empty() {
+            printer.note("no templates yet: `switchyard template push DIR NAME:TAG` brings one");
+        }
+        Ok(())
+    };
+    args.every.run((printer, args.output), look, show).await
+}
+
+async fn listed(reach: &Reach, templates: &Templates) -> Result<Vec<Listed>, Failure> {
+    let list = templates.list().await.map_err(|error| reach.failure(&error))?;
     let asks = list.into_iter().map(|template| async {
-        let whole = args.reach.whole(&templates, &template.id).await?;
+        let whole = reach.whole(templates, &template.id).await?;
         let tags = whole.into_iter().flat_map(|whole| whole.versions).map(|version| version.tag).collect();
         Ok::<_, Failure>(Listed { template, tags })
     });
     let mut all: Vec<Listed> = futures_util::stream::iter(asks).buffered(ASKS).try_collect().await?;
     all.sort_by(|a, b| a.template.name.cmp(&b.template.name));
-    args.output.print(printer, &all, || {
-        let row = |listed: &Listed| {
-            let of = &listed.template;
-            let cells = [
-                of.name.clone(),
-                of.id.clone(),
-                arch(of.arch),
-                size(of.size),
-                listed.tags.len().to_string(),
-                time(of.last_push),
-                time(of.last_pull),
-            ];
-            (cells, Vec::new())
-        };
-        let head = ["NAME", "ID", "ARCH", "SIZE", "TAGS", "LAST PUSH", "LAST PULL"];
-        table(&head, &all.iter().map(row).collect::<Vec<_>>())
-    })?;
-    if all.is_empty() {
-        printer.note("no templates yet: `switchyard template push DIR NAME:TAG` brings one");
-    }
-    Ok(())
+    Ok(all)
+}
+
+fn lines(all: &[Listed]) -> String {
+    let row = |listed: &Listed| {
+        let of = &listed.template;
+        let cells = [
+            of.name.clone(),
+            of.id.clone(),
+            arch(of.arch),
+            size(of.size),
+            listed.tags.len().to_string(),
+            time(of.last_push),
+            time(of.last_pull),
+        ];
+        (cells, Vec::new())
+    };
+    let head = ["NAME", "ID", "ARCH", "SIZE", "TAGS", "LAST PUSH", "LAST PULL"];
+    table(&head, &all.iter().map(row).collect::<Vec<_>>())
 }
 
 pub(super) async fn show(args: &Show, printer: Printer) -> Result<(), Failure> {
     let templates = args.reach.templates()?;
-    let found = args.reach.find(&templates, &args.name).await?;
-    let whole = args.reach.whole(&templates, &found.id).await?;
-    let whole = whole.ok_or_else(|| Failure::Runtime {
-        error: format!("template `{}` was deleted just now", args.name),
-        hint: None,
-    })?;
-    args.output.print(printer, &whole, || page(&whole))
+    let look = async || {
+        let found = args.reach.find(&templates, &args.name).await?;
+        let whole = args.reach.whole(&templates, &found.id).await?;
+        whole.ok_or_else(|| Failure::Runtime {
+            error: format!("template `{}` was deleted just now", args.name),
+            hint: None,
+        })
+    };
+    let show = |whole: &Template| args.output.print(printer, whole, || page(whole));
+    args.every.run((printer, args.output), look, show).await
 }
 
 fn page(template: &Template) -> String {
