@@ -1,12 +1,13 @@
 //! `switchyard agent join|run|leave`, with the flags that operators know from the vendor's agent.
 
-use std::{cell::Cell, path::PathBuf, process::ExitCode};
+use std::{cell::Cell, fmt::Write, path::PathBuf, process::ExitCode};
 
 use clap::Subcommand;
 
 use super::{
     Failure, Printer,
     role::{self, Hooks, Setting},
+    words::quoted,
 };
 use crate::{
     agent::{self, Agent, AgentError},
@@ -150,6 +151,22 @@ impl Settings {
             .collect()
     }
 
+    /// As a shell is given them once more.
+    fn words(&self) -> String {
+        let config = self.config.as_ref().map(|file| ("-c", file.display().to_string()));
+        let flags = self.flags().into_iter().map(|flag| (flag.name, flag.value));
+        let mut words = String::new();
+        for (name, value) in config.into_iter().chain(flags) {
+            // A string takes all that is written to it.
+            let _ok = match name {
+                "URL" => write!(words, " {}", quoted(&value)),
+                "--drain-mode" => write!(words, " {name}"),
+                _ => write!(words, " {name} {}", quoted(&value)),
+            };
+        }
+        words
+    }
+
     fn load(&self) -> Result<(Config, Vec<EnvNote>), config::Faults> {
         config::load_agent(self.config.as_deref(), &Env::of_process(), &self.flags())
     }
@@ -234,6 +251,8 @@ fn join(settings: &Settings, printer: Printer) -> Result<(), Failure> {
         printer.note(check);
     }
     printer.data(format!("node {} ({}) has joined", joined.node, joined.name));
+    // It keeps the node's id and nothing else: `run` has to be told the same.
+    printer.note(format!("it takes work when this runs: switchyard agent run{}", settings.words()));
     Ok(())
 }
 
@@ -273,4 +292,35 @@ pub(super) struct VmProcess {
 
 pub(super) fn vm_process(vm: &VmProcess) -> ExitCode {
     agent::driver::process::vm_process_main(&vm.args).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        settings: Settings,
+    }
+
+    #[test]
+    fn what_a_join_was_told_is_said_again_for_a_run() {
+        let words = |line: &[&str]| Line::parse_from([&["join"], line].concat()).settings.words();
+        assert_eq!(words(&["-c", "conf/agent.toml"]), " -c conf/agent.toml");
+        assert_eq!(
+            words(&[
+                "-n",
+                "mini 7",
+                "http://a:1,http://b:2",
+                "--drain-mode",
+                "--cacert=ca.pem",
+                "--reserve-space",
+                "20%"
+            ]),
+            " http://a:1,http://b:2 --name 'mini 7' --drain-mode --reserve-space 20% --cacert ca.pem"
+        );
+    }
 }

@@ -29,6 +29,7 @@ mod role;
 mod loaded;
 mod output;
 mod table;
+mod words;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -5,6 +5,7 @@ use std::{fmt::Write, io, net::SocketAddr, path::Path};
 use serde::Serialize;
 
 use super::{Args, data::Data};
+use crate::cli::words::{counted, quoted};
 
 /// Where everything listens, as reached from this machine.
 #[derive(Debug, Serialize)]
@@ -33,7 +34,7 @@ impl Addresses {
 /// The table and the next steps.
 pub(super) fn table(addresses: &Addresses, data: &Data, args: &Args) -> String {
     let Addresses { controllers, registries, admin, .. } = addresses;
-    let dir = quoted(data.dir());
+    let dir = quoted(&data.dir().display().to_string());
     let state = match args.etcd.as_slice() {
         [] => dir.clone(),
         [first, ..] => format!("etcd at {first}; templates and nodes in {dir}"),
@@ -48,11 +49,11 @@ pub(super) fn table(addresses: &Addresses, data: &Data, args: &Args) -> String {
 
 Try in another terminal:
 ",
-        counted(args.controllers, "controller"),
-        counted(args.registries, "registry"),
-        counted(args.agents, "node"),
+        counted(args.controllers.into(), "controller"),
+        counted(args.registries.into(), "registry"),
+        counted(args.agents.into(), "node"),
     );
-    let sample = quoted(&data.sample());
+    let sample = quoted(&data.sample().display().to_string());
     let api = format!("http://{controllers}/api/v1");
     let steps = [
         (
@@ -91,20 +92,5 @@ Try in another terminal:
 
 /// This program, as a shell finds it.
 fn program() -> String {
-    std::env::current_exe().map_or_else(|_| "switchyard".into(), |path| quoted(&path))
-}
-
-fn counted(number: u16, what: &str) -> String {
-    match (number, what.strip_suffix('y')) {
-        (1, _) => format!("1 {what}"),
-        (_, Some(stem)) => format!("{number} {stem}ies"),
-        _ => format!("{number} {what}s"),
-    }
-}
-
-/// A path as one word of a shell.
-fn quoted(path: &Path) -> String {
-    let text = path.display().to_string();
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '_' | '-');
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    std::env::current_exe().map_or_else(|_| "switchyard".into(), |path| quoted(&path.display().to_string()))
 }

@@ -15,6 +15,7 @@ use super::{
     role, usage,
 };
 use crate::{
+    cli::words::counted,
     client::transfer::{Bytes, Pull, TransferError, Wanted, Watch, place},
     clock,
     model::Digest,
@@ -144,9 +145,9 @@ async fn pull(args: &Args, printer: Printer, dir: &Path, beside: &Path) -> Resul
     };
     args.going.output.print(printer, &outcome, || {
         format!(
-            "pulled {name}:{tag} into {}\n  {} layers, {}; received {}\n  {digest}",
+            "pulled {name}:{tag} into {}\n  {}, {}; received {}\n  {digest}",
             args.dir.display(),
-            outcome.layers.len(),
+            counted(outcome.layers.len(), "layer"),
             size(size_of),
             rate(received, took)
         )

@@ -19,6 +19,7 @@ use super::{
     role, state_folder, usage,
 };
 use crate::{
+    cli::words::counted,
     client::transfer::{Bytes, Push, Sessions, Source, Watch, hash_file},
     clock,
     model::{Digest, RepositoryName},
@@ -175,8 +176,8 @@ async fn push(
     };
     args.going.output.print(printer, &outcome, || {
         format!(
-            "pushed {name}:{tag} to {registry}\n  {} layers, {}; sent {}\n  {}",
-            outcome.layers.len(),
+            "pushed {name}:{tag} to {registry}\n  {}, {}; sent {}\n  {}",
+            counted(outcome.layers.len(), "layer"),
             size(outcome.size),
             rate(outcome.sent, took),
             outcome.digest

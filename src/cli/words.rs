@@ -1,0 +1,43 @@
+//! Words that several commands print.
+
+/// So many of these: `1 layer`, `2 layers`, `2 registries`.
+pub(super) fn counted(number: usize, what: &str) -> String {
+    match (number, what.strip_suffix('y')) {
+        (1, _) => format!("1 {what}"),
+        (_, Some(stem)) => format!("{number} {stem}ies"),
+        _ => format!("{number} {what}s"),
+    }
+}
+
+/// A text as one word of a shell.
+pub(super) fn quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-:,%=@+".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn things_are_counted() {
+        assert_eq!(
+            [counted(1, "layer"), counted(0, "layer"), counted(2, "registry")],
+            ["1 layer", "0 layers", "2 registries"]
+        );
+    }
+
+    #[test]
+    fn a_shell_reads_one_word() {
+        for plain in ["/srv/vm", "http://front:8090,http://b:1", "20%"] {
+            assert_eq!(quoted(plain), plain);
+        }
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
+        assert_eq!(quoted(""), "''");
+    }
+}
