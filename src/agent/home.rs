@@ -55,6 +55,8 @@ impl Home {
     /// Makes the directory if needed and locks it.
     pub(super) fn open(path: &Path) -> Result<Self, AgentError> {
         fs::create_dir_all(path).map_err(AgentError::data(path))?;
+        // VMs and scripts run in directories of their own, from where a relative name would be another place.
+        let path = &std::path::absolute(path).map_err(AgentError::data(path))?;
         let file = path.join("lock");
         let mut lock = fs::OpenOptions::new()
             .read(true)

@@ -49,6 +49,23 @@ async fn a_start_becomes_a_running_vm_and_a_terminate_leaves_nothing() {
 }
 
 #[tokio::test]
+async fn a_data_directory_may_be_named_from_where_the_agent_is() {
+    let mut world = World::prepare("relative").await;
+    let here = std::env::current_dir().unwrap();
+    let up: std::path::PathBuf = here.components().skip(1).map(|_| "..").collect();
+    world.config.data = up.join(world.config.data.strip_prefix("/").unwrap());
+    assert!(world.config.data.is_relative());
+    world.agent().await;
+    let manifest = world.cloud.push(&[b"layer"]);
+    let id = world.cloud.run(manifest, script("echo here", 30, OnScriptFailure::Stop));
+    world.cloud.is(&id, Held::Started).await;
+    assert_eq!(world.cloud.of(&id, |i| i.script.clone().unwrap().stdout), "here\n");
+    world.cloud.terminate(&id);
+    world.cloud.is(&id, Held::Terminated).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn an_agent_joins_then_reports_then_polls() {
     let world = World::start("order").await;
     world.cloud.until("a poll", |inner| inner.calls.iter().any(|c| c.starts_with("poll"))).await;
