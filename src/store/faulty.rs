@@ -51,6 +51,8 @@ pub enum Fault {
     LoseRequest,
     /// Done after this long.
     Stall(Duration),
+    /// Done at once, and answered after this long.
+    Late(Duration),
     /// A transaction whose compares fail although they hold, as if somebody had been faster. Its `otherwise`
     /// list is done. Strikes only transactions that compare something; others are not touched.
     Conflict,
@@ -226,6 +228,11 @@ impl Faulty {
             Some(Fault::Stall(time)) => {
                 tokio::time::sleep(time).await;
                 work.await
+            }
+            Some(Fault::Late(time)) => {
+                let answer = work.await;
+                tokio::time::sleep(time).await;
+                answer
             }
         }
     }

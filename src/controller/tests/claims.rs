@@ -5,7 +5,8 @@ use crate::{model::InstanceState, wire::agent::GiveBack};
 
 #[tokio::test]
 async fn a_start_goes_through_poll_claim_starting_and_report_to_its_end() {
-    let world = World::new(2).await;
+    let soon_gone = Timeouts { instance_visible: Duration::from_secs(2), ..timeouts() };
+    let world = World::with(2, soon_gone).await;
     let node = world.node("n1", 2).await;
     let ids = world.start(0, 1).await;
     let task = node.offer(&world, 1).await;
@@ -40,18 +41,24 @@ async fn a_start_goes_through_poll_claim_starting_and_report_to_its_end() {
 #[tokio::test]
 async fn a_waiting_poll_gets_a_new_start_in_milliseconds() {
     let world = World::new(2).await;
-    let node = world.node("n1", 2).await;
+    let node = world.node("n1", 10).await;
     for n in [0, 1] {
-        let poll = node.tasks(world.ops(n), world.stop());
-        let start = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            let began = clock::now();
-            world.start(1 - n, 1).await;
-            began
-        };
-        let (tasks, began) = tokio::join!(poll, start);
-        assert!(tasks.start.is_some());
-        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        let mut took = Vec::new();
+        for _ in 0..5 {
+            let poll = node.tasks(world.ops(n), world.stop());
+            let start = async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                let began = clock::now();
+                world.start(1 - n, 1).await;
+                began
+            };
+            let (tasks, began) = tokio::join!(poll, start);
+            took.push(began.elapsed());
+            assert!(tasks.start.is_some());
+        }
+        // A machine that is busy for a moment makes some of them late, and a wake that is missing all of them.
+        took.sort();
+        assert!(took[2] < Duration::from_millis(500), "{took:?}");
     }
     world.end().await;
 }
@@ -92,31 +99,35 @@ async fn one_of_two_nodes_gets_an_instance_and_the_other_is_refused() {
 
 #[tokio::test]
 async fn an_offer_returns_at_once_when_its_poll_is_dropped() {
+    use crate::store::faulty::{Fault, On};
     let world = World::new(2).await;
     let node = world.node("n1", 1).await;
     // The answer of the offer's transaction is late: the poll is dropped in the middle of it.
+    world.faults[0].always(On::Txn, Fault::Late(PATIENCE));
     let ids = world.start(1, 1).await;
-    world.faults[0].next(crate::store::faulty::On::Txn, crate::store::faulty::Fault::LoseAnswer);
-    let poll = world.ops(0).poll(node.poll(5), world.stop());
-    let dropped = tokio::time::timeout(Duration::from_millis(30), poll).await;
-    drop(dropped);
-    let began = clock::now();
+    tokio::select! {
+        answer = world.ops(0).poll(node.poll(5), world.stop()) => panic!("its offer is still being made: {answer:?}"),
+        () = until("it is offered", || async {
+            matches!(world.show(1, &ids[0]).await.phase, Phase::Offered { .. })
+        }) => {}
+    }
+    world.faults[0].heal();
+    // Not only after the claim's time, which is longer than this waits.
     until("the instance is queued", || async { world.show(1, &ids[0]).await.is_queued() }).await;
     let task = node.offer(&world, 1).await;
     assert_eq!(task.instance, ids[0]);
-    assert!(began.elapsed() < timeouts().claim, "not only after the claim's time: {:?}", began.elapsed());
     world.end().await;
 }
 
 #[tokio::test]
 async fn an_unclaimed_offer_returns_after_the_claim_time_and_its_late_claim_is_refused() {
-    let world = World::new(2).await;
+    let world = World::with(2, soon_unclaimed()).await;
     let (node, other) = (world.node("n1", 1).await, world.node("n2", 1).await);
     world.start(0, 1).await;
-    let task = node.offer(&world, 0).await;
     let began = clock::now();
+    let task = node.offer(&world, 0).await;
     let again = other.offer(&world, 1).await;
-    assert!(began.elapsed() >= timeouts().claim - Duration::from_millis(50));
+    assert!(began.elapsed() >= soon_unclaimed().claim - Duration::from_millis(50));
     assert_eq!((&again.instance, again.attempt), (&task.instance, task.attempt + 1));
     let late = world.ops(1).claim(node.claim(&task)).await.unwrap();
     assert!(!late.granted && late.why.contains("offer 1 is over"), "{late:?}");

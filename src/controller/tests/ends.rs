@@ -44,9 +44,7 @@ async fn what_no_node_took_in_time_ends_with_its_reason_however_often_controller
 
 #[tokio::test]
 async fn what_a_node_has_taken_is_not_ended_by_the_time_of_waiting() {
-    let patient = Duration::from_secs(60);
-    let world =
-        World::with(1, Timeouts { node_active: patient, instance_active: patient, ..timeouts() }).await;
+    let world = World::new(1).await;
     let ids = world.start(0, 2).await;
     let node = world.node("n1", 1).await;
     let task = node.offer(&world, 0).await;
@@ -65,7 +63,7 @@ async fn what_a_node_has_taken_is_not_ended_by_the_time_of_waiting() {
 #[tokio::test]
 async fn attempts_that_come_to_nothing_are_bounded_and_unclaimed_offers_are_none() {
     let limits = Limits { attempts: 3, ..Limits::default() };
-    let world = World::limited(1, timeouts(), limits).await;
+    let world = World::limited(1, soon_unclaimed(), limits).await;
     let ids = world.start(0, 1).await;
     let nodes = [world.node("n1", 1).await, world.node("n2", 1).await, world.node("n3", 1).await];
     let back = |claim: Claim| crate::wire::agent::GiveBack { claim, why: "no space".into() };
@@ -98,7 +96,7 @@ async fn attempts_that_come_to_nothing_are_bounded_and_unclaimed_offers_are_none
 
 #[tokio::test]
 async fn an_attempt_whose_node_is_lost_counts() {
-    let world = World::limited(1, timeouts(), Limits { attempts: 1, ..Limits::default() }).await;
+    let world = World::limited(1, soon_silent(), Limits { attempts: 1, ..Limits::default() }).await;
     let ids = world.start(0, 1).await;
     let node = world.node("n1", 1).await;
     let task = node.offer(&world, 0).await;

@@ -141,7 +141,7 @@ async fn an_idle_heartbeat_writes_nothing_and_takes_no_lease() {
 
 #[tokio::test]
 async fn a_node_that_fell_silent_was_last_heard_before_that() {
-    let world = World::new(1).await;
+    let world = World::with(1, soon_silent()).await;
     let node = world.node("n1", 2).await;
     let present = world.ops(0).node(&node.id).await.unwrap().value;
     assert_eq!(present.record.absence, None);
@@ -151,7 +151,7 @@ async fn a_node_that_fell_silent_was_last_heard_before_that() {
     assert_eq!(told.heard, told.record.reported);
     assert!(told.heard >= present.record.reported, "{} and {}", told.heard, present.record.reported);
     let silent = now.since(told.heard);
-    assert!(silent >= timeouts().instance_active && silent < PATIENCE, "{silent:?}");
+    assert!(silent >= soon_silent().instance_active && silent < PATIENCE, "{silent:?}");
     world.end().await;
 }
 

@@ -42,17 +42,30 @@ use crate::{
 /// Longer than anything here takes; reached only by a failing test.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Short enough that a test can wait for every one of them.
+/// So long that on a busy machine none of them passes between two steps of a test.
+const PATIENT: Duration = Duration::from_secs(60);
+
+/// No claim and no silence ends anything meanwhile.
 fn timeouts() -> Timeouts {
     Timeouts {
-        node_active: Duration::from_secs(3),
-        instance_active: Duration::from_secs(3),
-        instance_visible: Duration::from_secs(1),
-        claim: Duration::from_millis(600),
+        node_active: PATIENT,
+        instance_active: PATIENT,
+        instance_visible: PATIENT,
+        claim: PATIENT,
         poll: Duration::from_secs(5),
         store: Duration::from_secs(1),
         ..Timeouts::default()
     }
+}
+
+/// For tests of silence: short enough to be waited for.
+fn soon_silent() -> Timeouts {
+    Timeouts { node_active: Duration::from_secs(3), instance_active: Duration::from_secs(3), ..timeouts() }
+}
+
+/// For tests of offers that nobody claims.
+fn soon_unclaimed() -> Timeouts {
+    Timeouts { claim: Duration::from_secs(2), ..timeouts() }
 }
 
 fn config(name: &str, timeouts: Timeouts) -> Config {

@@ -63,7 +63,7 @@ async fn as_many_start_as_fit_whatever_the_number_of_places() {
 
 #[tokio::test]
 async fn smaller_starts_go_before_a_large_one_for_a_while_and_not_for_ever() {
-    let world = World::new(1).await;
+    let world = World::with(1, soon_silent()).await;
     let node = node(&world).await;
     let first = start(&world, 4, 1024).await;
     let task = claimed(&node, &world).await;

@@ -31,7 +31,7 @@ async fn while_beating<T>(
 
 #[tokio::test]
 async fn a_node_that_falls_silent_before_starting_loses_the_instance_to_another() {
-    let world = World::new(2).await;
+    let world = World::with(2, soon_silent()).await;
     let (gone, other) = (world.node("n1", 1).await, world.node("n2", 1).await);
     let ids = world.start(0, 1).await;
     let task = gone.offer(&world, 0).await;
@@ -62,7 +62,7 @@ async fn a_node_that_falls_silent_before_starting_loses_the_instance_to_another(
 
 #[tokio::test]
 async fn a_node_that_falls_silent_after_starting_keeps_the_instance_in_error() {
-    let world = World::new(2).await;
+    let world = World::with(2, soon_silent()).await;
     let (gone, other) = (world.node("n1", 1).await, world.node("n2", 1).await);
     world.start(0, 1).await;
     let task = gone.run(&world, 0).await;
@@ -89,7 +89,7 @@ async fn a_node_that_falls_silent_after_starting_keeps_the_instance_in_error() {
 
 #[tokio::test]
 async fn when_most_nodes_fall_silent_at_once_nothing_is_failed_until_an_operator_confirms() {
-    let world = World::new(2).await;
+    let world = World::with(2, soon_silent()).await;
     let nodes = [
         world.node("n1", 1).await,
         world.node("n2", 1).await,
@@ -110,7 +110,7 @@ async fn when_most_nodes_fall_silent_at_once_nothing_is_failed_until_an_operator
     while_beating(&world, &alive, &vms, async {
         until("the silent nodes are held", || async { held() == 3 }).await;
         // Longer than any timeout.
-        tokio::time::sleep(timeouts().instance_active).await;
+        tokio::time::sleep(soon_silent().instance_active).await;
     })
     .await;
     for task in &tasks {
@@ -141,7 +141,7 @@ async fn when_most_nodes_fall_silent_at_once_nothing_is_failed_until_an_operator
 
 #[tokio::test]
 async fn while_the_store_is_out_of_reach_no_silence_counts() {
-    let world = World::new(1).await;
+    let world = World::with(1, soon_silent()).await;
     let nodes = [world.node("n1", 1).await, world.node("n2", 1).await];
     let mut tasks = Vec::new();
     for node in &nodes {
@@ -150,9 +150,9 @@ async fn while_the_store_is_out_of_reach_no_silence_counts() {
     }
     world.faults[0].cut_off();
     // Heartbeats fail meanwhile, and the presences run out.
-    tokio::time::sleep(timeouts().instance_active * 2).await;
+    tokio::time::sleep(soon_silent().instance_active * 2).await;
     world.faults[0].heal();
-    tokio::time::sleep(timeouts().instance_active / 3).await;
+    tokio::time::sleep(soon_silent().instance_active / 3).await;
     for (node, task) in nodes.iter().zip(&tasks) {
         node.beat(world.ops(0), &[vm(task, VmPhase::Running)]).await.unwrap();
         assert_eq!(world.show(0, &task.instance).await.state(), InstanceState::Started);
@@ -162,7 +162,7 @@ async fn while_the_store_is_out_of_reach_no_silence_counts() {
 
 #[tokio::test]
 async fn a_vm_that_vanishes_from_its_nodes_reports_is_an_error() {
-    let world = World::new(2).await;
+    let world = World::with(2, soon_silent()).await;
     let node = world.node("n1", 1).await;
     world.start(0, 1).await;
     let task = node.run(&world, 0).await;
