@@ -173,7 +173,7 @@ impl Worker {
                     assert!(text.contains("MANIFEST_BLOB_UNKNOWN"), "{text}");
                     self.tags.insert(tag.to_owned(), before);
                 }
-                other => panic!("push: {other}"),
+                other => panic!("push: {other}: {}", put.text().await?),
             }
         }
         Ok(())

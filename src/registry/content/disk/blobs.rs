@@ -162,8 +162,9 @@ impl Blobs {
             match &stored {
                 Ok(()) if self.keep(blob)?.is_some() => return Ok(()),
                 Ok(()) => {}
-                // It was there, and then it was not.
-                Err(ContentError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+                // It was there, or was given its name, and then it was not.
+                Err(ContentError::Io { source, .. })
+                    if [io::ErrorKind::AlreadyExists, io::ErrorKind::NotFound].contains(&source.kind()) => {}
                 Err(_) => break,
             }
             stored = store();

@@ -53,10 +53,13 @@ impl Records {
                 return Ok(false);
             }
             let Some(links) = to.parent() else { return Ok(false) };
-            self.make(links)?;
-            // Either of them may be gone.
-            if is_there(self.files.rename(&from, &to))? {
-                self.files.sync_dir(links)?;
+            let back = || {
+                self.make(links)?;
+                self.files.rename(&from, &to)?;
+                self.files.sync_dir(links)
+            };
+            // The link may be gone, or its directory; and what was just taken out may be moved there once more.
+            if is_there(back())? {
                 return Ok(true);
             }
         }

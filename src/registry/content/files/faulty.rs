@@ -51,6 +51,8 @@ pub(in crate::registry) struct Faults {
 struct State {
     plan: Plan,
     calls: u64,
+    /// What another one does before this call.
+    meanwhile: Option<(u64, Box<dyn FnOnce() + Send>)>,
     /// When each directory was asked for last.
     asked: HashMap<PathBuf, Duration>,
 }
@@ -69,7 +71,7 @@ impl World {
 
     /// A client of it.
     pub(in crate::registry) fn client(self: &Arc<Self>, client: u32, deaf: bool) -> Arc<Faults> {
-        let state = State { plan: Plan::Sound, calls: 0, asked: HashMap::new() };
+        let state = State { plan: Plan::Sound, calls: 0, meanwhile: None, asked: HashMap::new() };
         Arc::new(Faults { world: self.clone(), client, deaf, state: Mutex::new(state) })
     }
 }
@@ -79,6 +81,13 @@ impl Faults {
     pub(in crate::registry) fn plan(&self, plan: Plan) {
         let mut state = lock(&self.state);
         (state.plan, state.calls) = (plan, 0);
+    }
+
+    /// Another one does this right before a call, counted from now on.
+    pub(in crate::registry) fn meanwhile(&self, at: u64, what: impl FnOnce() + Send + 'static) {
+        let mut state = lock(&self.state);
+        state.meanwhile = Some((at, Box::new(what)));
+        state.calls = 0;
     }
 
     pub(super) fn pass(&self, time: Duration) {
@@ -96,11 +105,15 @@ impl Faults {
         path: &Path,
         work: impl FnOnce() -> io::Result<T>,
     ) -> io::Result<T> {
-        let (plan, this) = {
+        let (plan, this, meanwhile) = {
             let mut state = lock(&self.state);
             state.calls += 1;
-            (state.plan, state.calls - 1)
+            let this = state.calls - 1;
+            (state.plan, this, state.meanwhile.take_if(|(at, _)| *at == this))
         };
+        if let Some((_, what)) = meanwhile {
+            what();
+        }
         let fails = match plan {
             Plan::Stop { at } if this >= at => return Err(io::Error::other("the process is dead")),
             Plan::Fail { at, error, done: false } if this == at => return Err(error.into()),

@@ -203,6 +203,87 @@ fn what_one_collects_while_another_wants_it_is_never_missed() {
 }
 
 #[test]
+fn a_link_that_goes_to_the_trash_at_any_moment_of_a_push_is_taken_out_again() {
+    block(async {
+        let two = Two::new().await;
+        let [one, other] = [&two.content[0], &two.content[1]];
+        let name = repository("team/vm");
+        let blob = one.put(crate::model::Algorithm::Sha256, "x".into()).await.unwrap();
+        one.link(&name, &blob).await.unwrap();
+        let dir = two.dir.path().join("repositories/team/vm");
+        let (link, taken) = (dir.join("_links").join(blob.hex()), dir.join("_taken").join(blob.hex()));
+        // As the other registry's collector does it.
+        let collected = {
+            let (link, taken) = (link.clone(), taken.clone());
+            move || {
+                std::fs::create_dir_all(taken.parent().unwrap()).unwrap();
+                if std::fs::rename(&link, &taken).is_ok() {
+                    std::fs::remove_dir(link.parent().unwrap()).unwrap();
+                }
+            }
+        };
+        for trashed in [true, false] {
+            let mut moment = 0;
+            loop {
+                // By then each of them sees what the other one did.
+                two.world.pass(Duration::from_secs(4));
+                if trashed {
+                    collected();
+                } else if taken.exists() {
+                    std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+                    std::fs::rename(&taken, &link).unwrap();
+                }
+                two.faults[1].meanwhile(moment, collected.clone());
+                let kept = other.keep_given(&name, &blob).await;
+                assert_eq!(kept.unwrap(), Some(1), "trashed {trashed}, {moment}");
+                if two.faults[1].calls() <= moment {
+                    break;
+                }
+                moment += 1;
+            }
+            assert!(moment > 3, "{moment}");
+        }
+    });
+}
+
+#[test]
+fn a_blob_that_goes_to_the_trash_at_any_moment_of_its_upload_is_there_in_the_end() {
+    block(async {
+        let two = Two::new().await;
+        let other = &two.content[1];
+        let blob = other.put(crate::model::Algorithm::Sha256, "x".into()).await.unwrap();
+        let (hex, dir) = (blob.hex(), two.dir.path());
+        let (path, trash) =
+            (dir.join("blobs/sha256").join(&hex[..2]).join(&hex), dir.join("trash").join(&hex));
+        assert!(path.exists());
+        for before in ["stored", "in the trash", "nowhere"] {
+            let mut moment = 0;
+            loop {
+                two.world.pass(Duration::from_secs(4));
+                match before {
+                    "in the trash" => drop(std::fs::rename(&path, &trash)),
+                    "nowhere" => {
+                        [&path, &trash].into_iter().for_each(|file| drop(std::fs::remove_file(file)))
+                    }
+                    _ => {}
+                }
+                // As the other registry's collector does it.
+                let (from, to) = (path.clone(), trash.clone());
+                two.faults[1].meanwhile(moment, move || drop(std::fs::rename(from, to)));
+                let put = other.put(crate::model::Algorithm::Sha256, "x".into()).await;
+                assert_eq!(put.unwrap(), blob, "{before}, {moment}");
+                assert_eq!(other.find(&blob).await.unwrap(), Some(1), "{before}, {moment}");
+                if two.faults[1].calls() <= moment {
+                    break;
+                }
+                moment += 1;
+            }
+            assert!(moment > 3, "{moment}");
+        }
+    });
+}
+
+#[test]
 fn a_repository_that_is_forgotten_for_being_empty_is_made_anew_by_a_push_at_that_moment() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
