@@ -232,8 +232,15 @@ async fn a_saving_goes_on_where_its_agent_went_away_and_sends_nothing_twice() {
     let image = cloud.save(json!({ "id": id, "tag": "never", "target_vm_id": template })).await;
     let saves = world.config.data.join("saves");
     let left = || std::fs::read_dir(&saves).unwrap().count();
-    eventually(SOON, "it to be written down", || async { if left() == 1 { Ok(()) } else { Err(left()) } })
-        .await;
+    // Its folder alone is none yet.
+    let written = || {
+        let folders = std::fs::read_dir(&saves).unwrap().flatten();
+        folders.filter(|folder| folder.path().join("saving.json").exists()).count()
+    };
+    eventually(SOON, "it to be written down", || async {
+        if written() == 1 { Ok(()) } else { Err(written()) }
+    })
+    .await;
     agent.kill();
     agent.spawn();
     cloud.last_command("running").await;

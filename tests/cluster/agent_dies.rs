@@ -50,7 +50,9 @@ async fn an_agent_killed_at_any_moment_of_a_start_never_doubles_it() {
         // A template of its own each time, so that each start has a pull in it.
         let image = Image::write(&cloud.place.path(&format!("image-{kill}")), 60 + kill as u64, 2, 1);
         let template = cloud.push(&image, &format!("t{kill}"), "v1").await;
-        let moment = Duration::from_millis(chance.random_range(0..2000));
+        // Spread over all of a start: the first ones come before its VM is begun, and leave it to be started again.
+        let part = 2000 / kills() as u64;
+        let moment = Duration::from_millis(part * kill as u64 + chance.random_range(0..part));
         let away = Duration::from_millis(chance.random_range(0..1500));
         let start =
             json!({ "vmid": template, "external_id": format!("kill/{kill}"), "startup_script": script });

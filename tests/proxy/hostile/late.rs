@@ -48,7 +48,9 @@ fn cases() -> Vec<Case> {
     let read = ("GET", "/api/v1/vm", "");
     let terminate = ("DELETE", "/api/v1/vm", "{}");
     let start = ("POST", "/api/v1/vm", "{}");
-    let (early, late) = ((4.0, 5.0), (8.5, 10.0));
+    // The deadlines are 4.5 s and 9 s. A busy machine may be late by seconds; one that goes by the other deadline is, by more, or
+    // by the time of a transfer's first byte, which is minutes.
+    let (early, late) = ((4.0, 8.0), (8.5, 15.0));
     let (half_read, half_write) = ((2.0, 3.2), (4.0, 6.0));
     vec![
         case("a read, one upstream", C, read, (1, true), never(), 502, early, (1, 2), changed),
@@ -199,7 +201,7 @@ fn check(case: &Case) {
     assert!(keys.windows(2).all(|pair| pair[0] == pair[1]), "{name}: {keys:?}");
     for seen in &seen {
         let left: u64 = seen.head.get("switchyard-deadline").unwrap_or("0").parse().unwrap();
-        let most = if case.within.1 > 5.5 || case.request.0 != "GET" { 9000 } else { 4500 };
+        let most = if case.within.0 > 5.5 || case.request.0 != "GET" { 9000 } else { 4500 };
         assert!(left > 0 && left <= most, "{name}: {left} ms were left");
     }
     let line = &front.lines(1)[0];
