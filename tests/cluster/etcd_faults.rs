@@ -146,7 +146,10 @@ async fn settles(cloud: &Cloud, vms: &Vms, living: &BTreeSet<String>) {
             .flatten()
             .map(|vm| {
                 let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
-                (text(&vm["instance_id"]), text(&vm["vm"]["instance_state"]))
+                let state = text(&vm["vm"]["instance_state"]);
+                // Why one is not as it should be.
+                let why = text(&vm["vm"]["message"]);
+                (text(&vm["instance_id"]), if state == "Started" { state } else { format!("{state}: {why}") })
             })
             .collect();
         let started = shown.values().all(|state| state == "Started");
