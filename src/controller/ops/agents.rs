@@ -13,6 +13,9 @@ use crate::{
     wire::events::Action,
 };
 
+/// Groups that an agent may join with, at most.
+const GROUPS: usize = 64;
+
 const GRANTED: Granted = Granted { granted: true, why: String::new() };
 
 fn refused(why: impl Into<String>) -> Granted {
@@ -23,9 +26,9 @@ impl Ops {
     /// Makes or renews a node's record. Settings that an operator made win over what the agent wishes.
     pub async fn join(&self, ask: Join) -> Result<Joined, OpsError> {
         self.loaded()?;
-        for (key, text) in [("name", &ask.wish.name), ("host", &ask.wish.host)] {
-            super::start::check_text(key, Some(text))?;
-        }
+        super::start::check_text("name", Some(&ask.wish.name))?;
+        super::start::check_host(Some(&ask.wish.host))?;
+        check_groups(&ask.wish.groups)?;
         let key = self.inner.keys.node(&ask.node_id);
         let facts = bounded(ask.facts);
         for _ in 0..RACES {
@@ -187,6 +190,20 @@ impl Ops {
         self.inner.tasks.finish("revoke a lease", async move {
             store.lease_revoke(lease).await.ok();
         });
+    }
+}
+
+/// Names of groups as operators may give them too, and no more than a node can make sense of.
+fn check_groups(groups: &[String]) -> Result<(), OpsError> {
+    let wrong = |name: &String| name.is_empty() || name.len() > 1024 || name.chars().any(char::is_control);
+    if groups.len() > GROUPS {
+        return Err(OpsError::BadInput(format!("groups: {} are named, the most is {GROUPS}", groups.len())));
+    }
+    match groups.iter().any(wrong) {
+        true => {
+            Err(OpsError::BadInput("groups: each has 1 to 1024 bytes, without control characters".into()))
+        }
+        false => Ok(()),
     }
 }
 

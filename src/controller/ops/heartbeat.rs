@@ -49,6 +49,12 @@ const TEMPLATE_BYTES: usize = 64 * 1024;
 /// Entries of each list of a report that are kept, at most.
 const ENTRIES: usize = 64;
 
+/// VMs of a node without a record that are counted at a time; more of them are counted when these are gone.
+const UNKNOWN: usize = 1000;
+
+/// Longest name of an agent's session: a presence remembers several.
+const SESSION: usize = 256;
+
 /// Sessions that are remembered as replaced; the oldest is forgotten first.
 const FORMER: usize = 8;
 
@@ -81,6 +87,12 @@ impl Ops {
     pub async fn heartbeat(&self, ask: Heartbeat) -> Result<Heard, OpsError> {
         self.loaded()?;
         let node = &ask.node_id;
+        if ask.session.is_empty() || ask.session.len() > SESSION {
+            return Err(OpsError::BadInput(format!(
+                "session: it has {} bytes; give 1 to {SESSION}",
+                ask.session.len()
+            )));
+        }
         match self.known_node(node).await {
             Ok(()) => {}
             Err(OpsError::NotFound) => return Ok(self.stranger()),
@@ -313,7 +325,11 @@ impl Ops {
         }
         let controllers = self.inner.lists.peek(|cache| cache.members("controller").count()).max(1);
         let mut memory = lock(&self.inner.heard);
-        let count = memory.entry(node.clone()).or_default().unknown.entry(named.clone()).or_default();
+        let unknown = &mut memory.entry(node.clone()).or_default().unknown;
+        if unknown.len() >= UNKNOWN && !unknown.contains_key(named) {
+            return false;
+        }
+        let count = unknown.entry(named.clone()).or_default();
         *count += 1;
         *count * controllers >= UNKNOWN_VM_THRESHOLD
     }
@@ -433,6 +449,12 @@ pub(super) fn bounded(mut facts: NodeFacts) -> NodeFacts {
     facts.usb_devices.retain(|name| name.len() <= 256);
     facts.commands.truncate(ENTRIES);
     facts.commands.retain(|word| word.len() <= 64);
+    facts.runs.sort();
+    facts.runs.dedup();
+    let version = &mut facts.hypervisor;
+    let texts = [&mut version.product, &mut version.version, &mut version.build, &mut version.license];
+    let more = [&mut version.expires, &mut facts.driver, &mut facts.agent_version];
+    texts.into_iter().chain(more).for_each(|text| shorten(text, 256));
     facts.cpu_util = facts.cpu_util.clamp(0.0, 1.0);
     facts.ram_util = facts.ram_util.clamp(0.0, 1.0);
     facts

@@ -11,7 +11,7 @@ use crate::{
         writes::{Draft, Outcome, Patience, RACES},
     },
     model::{NodeId, NodeState, Timestamp},
-    store::Consistency,
+    store::{Consistency, StoreError},
     wire::{
         command::Order,
         events::Action,
@@ -116,9 +116,9 @@ impl Ops {
         let text = ask.node_id.as_deref().ok_or_else(|| OpsError::BadInput("node_id is required".into()))?;
         let id = NodeId::parse(text).map_err(|error| OpsError::BadInput(format!("node_id: {error}")))?;
         super::start::check_text("name", ask.name.as_deref())?;
-        super::start::check_text("host", ask.host.as_deref())?;
+        super::start::check_host(ask.host.as_deref())?;
         let number = |key: &str, given: Option<i64>| {
-            let wrong = |n| OpsError::BadInput(format!("{key} is {n}, which makes no sense"));
+            let wrong = |n| OpsError::BadInput(format!("{key} is {n}; it must be from 0 to {}", u32::MAX));
             given.map(|n| u32::try_from(n).map_err(|_| wrong(n))).transpose()
         };
         let capacity = number("max_vm_count", ask.max_vm_count)?;
@@ -191,16 +191,9 @@ impl Ops {
         });
         let mut count = 0;
         for id in held.await?.value {
-            let mut confirmed = false;
-            let changed = self.change_node(&id, |record| {
-                confirmed = record.absence == Some(Absence::Held);
-                if confirmed {
-                    record.absence = Some(Absence::Lost);
-                }
-            });
-            match changed.await {
-                Ok(()) => count += usize::from(confirmed),
-                Err(OpsError::NotFound | OpsError::Conflict(_)) => {}
+            match self.confirm(&id).await {
+                Ok(confirmed) => count += usize::from(confirmed),
+                Err(OpsError::Conflict(_)) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -208,6 +201,27 @@ impl Ops {
             tracing::warn!(count, "an operator confirmed that silent nodes are gone");
         }
         Ok(count)
+    }
+
+    /// Takes a held node to be gone, unless it has been heard again: its record may say so only in a moment.
+    async fn confirm(&self, id: &NodeId) -> Result<bool, OpsError> {
+        let (key, alive) = (self.inner.keys.node(id), self.inner.keys.node_alive(id));
+        let unread = |error: StoreError| OpsError::unavailable(error.to_string());
+        for _ in 0..RACES {
+            let present = self.inner.store.get(&alive, Consistency::Linearizable).await.map_err(unread)?;
+            let got = self.inner.store.get(&key, Consistency::Linearizable).await.map_err(unread)?;
+            let (None, Some(kv)) = (present.kv, got.kv) else { return Ok(false) };
+            let record: NodeRecord = records::decode(&kv.value)?;
+            if record.absence != Some(Absence::Held) {
+                return Ok(false);
+            }
+            let next = NodeRecord { absence: Some(Absence::Lost), ..record };
+            let draft = Draft::new(&key).at(&key, kv.mod_revision).at(&alive, 0).put(&key, &next)?;
+            if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
+                return Ok(true);
+            }
+        }
+        Err(OpsError::unavailable("the node's record is changed by too many at once"))
     }
 }
 

@@ -370,7 +370,9 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
     let small = |key: &str, given: Option<i64>| {
         given
             .filter(|n| *n != 0)
-            .map(|n| u32::try_from(n).map_err(|_| bad(format!("{key} is {n}, which makes no sense"))))
+            .map(|n| {
+                u32::try_from(n).map_err(|_| bad(format!("{key} is {n}; it must be from 0 to {}", u32::MAX)))
+            })
             .transpose()
     };
     Ok(Checked {
@@ -415,6 +417,22 @@ pub(super) fn check_text(key: &str, text: Option<&str>) -> Result<(), OpsError> 
         return Err(OpsError::BadInput(format!("{key} has {size} bytes as JSON, the most is {TEXT}")));
     }
     Ok(())
+}
+
+/// Clients dial it: an IP address or a host name, without a port.
+pub(super) fn check_host(host: Option<&str>) -> Result<(), OpsError> {
+    check_text("host", host)?;
+    let strange =
+        |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '?' | '#' | '\\' | '"');
+    match host {
+        Some(host) if host.contains(strange) => {
+            let host: String = host.chars().filter(|c| !c.is_control()).take(64).collect();
+            Err(OpsError::BadInput(format!(
+                "host: `{host}` is no IP address and no host name, like `10.0.3.7`"
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn check_metadata(

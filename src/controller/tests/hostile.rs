@@ -295,3 +295,59 @@ async fn after_a_restore_of_an_older_backup_no_list_shows_what_is_gone() {
     assert_eq!(core.ops.instances().await.unwrap().value.len(), 3);
     tree.shut_down(Duration::from_secs(5)).await;
 }
+
+#[tokio::test]
+async fn what_an_agent_says_of_itself_has_its_bounds_and_its_host_can_be_dialed() {
+    let world = World::new(1).await;
+    let ops = world.ops(0);
+    let node = world.node("n1", 2).await;
+    let wish = |host: &str, groups: Vec<String>| NodeWish {
+        name: "n1".into(),
+        host: host.into(),
+        capacity: 2,
+        capacity_mode: CapacityMode::Number,
+        vcpu_override: 0,
+        ram_override: 0,
+        groups,
+        drain_mode: false,
+        force_overrides: false,
+    };
+    let many = (0..65).map(|n| format!("g{n}")).collect();
+    for (wish, said) in [
+        (wish("a b", Vec::new()), "host: `a b`"),
+        (wish("http://n1", Vec::new()), "host: `http://n1`"),
+        (wish("n1", many), "groups: 65 are named, the most is 64"),
+        (wish("n1", vec!["a\nb".into()]), "without control characters"),
+        (wish("n1", vec![String::new()]), "1 to 1024 bytes"),
+    ] {
+        let join = Join { node_id: node.id.clone(), wish, facts: node.facts() };
+        let error = ops.join(join).await.unwrap_err();
+        assert!(matches!(&error, OpsError::BadInput(why) if why.contains(said)), "{said}: {error:?}");
+    }
+    let host = |host: &str| crate::wire::node::NodeConfig {
+        node_id: Some("n1".into()),
+        host: Some(host.into()),
+        ..Default::default()
+    };
+    assert!(matches!(ops.configure_node(host("a/b")).await, Err(OpsError::BadInput(_))));
+    for right in ["10.0.3.7", "fe80::1", "mac-7.ci.example"] {
+        ops.configure_node(host(right)).await.unwrap();
+    }
+    let long = Node { session: "s".repeat(300), id: node.id.clone(), capacity: 2 };
+    let error = long.beat(ops, &[]).await.unwrap_err();
+    assert!(matches!(&error, OpsError::BadInput(why) if why.starts_with("session:")), "{error:?}");
+
+    let facts =
+        NodeFacts { agent_version: "v".repeat(300_000), runs: vec![Arch::Arm64; 1000], ..node.facts() };
+    let wordy = Heartbeat {
+        node_id: node.id.clone(),
+        session: node.session.clone(),
+        facts,
+        vms: Vec::new(),
+        commands: Vec::new(),
+    };
+    ops.heartbeat(wordy).await.unwrap();
+    let kept = ops.node(&node.id).await.unwrap().value.record.facts;
+    assert_eq!((kept.agent_version.len(), kept.runs.as_slice()), (256, [Arch::Arm64].as_slice()));
+    world.end().await;
+}
