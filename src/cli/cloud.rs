@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::{Failure, Printer, admin::Output, login::Credential, trust::Trust};
 use crate::{
-    client::{ClientError, Controllers},
+    client::{ClientError, Controllers, NodesLike},
     config::BaseUrl,
     telemetry,
+    wire::node::Node,
 };
 
 /// For one answer: a front may hold a write for nine seconds, a list of everything may be long.
@@ -78,6 +79,16 @@ impl Reach {
             ClientError::Untrusted { .. } => TRUST,
             ClientError::Strange { .. } => {
                 "`--controller` names a controller, not a registry or an admin address"
+            }
+            // The API says no with 200; there is nothing to be learnt from that number.
+            ClientError::Refused { status: 200, message, .. } => {
+                let hint = message
+                    .starts_with("No such tag ")
+                    .then_some("`switchyard template show NAME` shows the tags that it has");
+                return Failure::Runtime {
+                    error: format!("`{}` says: {message}", self.controller),
+                    hint: hint.map(Into::into),
+                };
             }
             ClientError::Refused { status: 404 | 405, .. } => {
                 "`--controller` names a controller, or a proxy's listener in front of some, of this version or a later one"
@@ -202,4 +213,23 @@ pub(super) async fn find_template(
         return Ok((id.to_owned(), tag.map(str::to_owned)));
     }
     Err(reach.missing("template", whole, "switchyard template list"))
+}
+
+/// The node with this id, or else with this name.
+pub(super) async fn find_node(reach: &Reach, client: &Controllers, named: &str) -> Result<Node, Failure> {
+    let mut all = client.nodes_like(&NodesLike::default()).await.map_err(|error| reach.failure(&error))?;
+    if let Some(at) = all.iter().position(|node| node.node_id == named) {
+        return Ok(all.swap_remove(at));
+    }
+    all.retain(|node| node.node_name == named);
+    let ids: Vec<String> = all.iter().map(|node| node.node_id.clone()).collect();
+    let mut all = all.into_iter();
+    match (all.next(), all.next()) {
+        (Some(one), None) => Ok(one),
+        (None, _) => Err(reach.missing("node", named, "switchyard node list")),
+        _ => Err(usage(
+            format!("there are {} nodes `{named}`", ids.len()),
+            &format!("name one by its id: {}", ids.join(", ")),
+        )),
+    }
 }

@@ -73,7 +73,7 @@ pub(super) struct Drain {
     #[arg(value_name = "SERVICE/UPSTREAM")]
     target: Target,
     /// Wait until nothing is under way there, at most for so long
-    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1h", require_equals = true, value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1h", require_equals = true, value_parser = crate::cli::words::time)]
     wait: Option<Duration>,
     #[command(flatten)]
     saying: Saying,

@@ -29,7 +29,7 @@ pub(super) struct Args {
     #[command(flatten)]
     reach: Reach,
     /// While two replaced processes are still busy, wait for so long until one has ended
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = crate::cli::words::time)]
     wait: Duration,
 }
 

@@ -1,4 +1,6 @@
-//! Words that several commands print.
+//! Words that several commands print and read.
+
+use std::time::Duration;
 
 /// So many of these: `1 layer`, `2 layers`, `2 registries`.
 pub(super) fn counted(number: usize, what: &str) -> String {
@@ -7,6 +9,11 @@ pub(super) fn counted(number: usize, what: &str) -> String {
         (_, Some(stem)) => format!("{number} {stem}ies"),
         _ => format!("{number} {what}s"),
     }
+}
+
+/// A time, as it is given: `30s`, `1h 30m`.
+pub(super) fn time(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like `30s` or `1h30m`"))
 }
 
 /// A text as one word of a shell.
@@ -29,6 +36,14 @@ mod tests {
             [counted(1, "layer"), counted(0, "layer"), counted(2, "registry")],
             ["1 layer", "0 layers", "2 registries"]
         );
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_answered_with_one_that_is() {
+        assert_eq!(time("1h30m"), Ok(Duration::from_secs(5400)));
+        for bad in ["x", "", "5", "-1s"] {
+            assert!(time(bad).unwrap_err().contains("like `30s`"), "{bad}");
+        }
     }
 
     #[test]

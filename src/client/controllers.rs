@@ -260,7 +260,11 @@ impl Controllers {
         template: &str,
         nodes: &[String],
     ) -> Result<RemovalsSent, ClientError> {
-        let body = serde_json::json!({ "node_ids": nodes });
+        // Not given is all of them; an empty list is refused.
+        let body = match nodes {
+            [] => serde_json::json!({}),
+            nodes => serde_json::json!({ "node_ids": nodes }),
+        };
         let call = delete("/api/v1/registry/vm/remove", body);
         self.again(&Call { query: &[("id", template)], ..call }).await
     }

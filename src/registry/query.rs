@@ -18,6 +18,11 @@ impl Query {
     pub(super) fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str()).filter(|v| !v.is_empty())
     }
+
+    /// A key that is there with nothing: whatever it was to say, it says it not.
+    pub(super) fn is_empty(&self, key: &str) -> bool {
+        self.0.iter().find(|(k, _)| k == key).is_some_and(|(_, value)| value.is_empty())
+    }
 }
 
 /// Decodes `%XX`; what is not UTF-8 or not hexadecimal stays as it is.
@@ -74,6 +79,12 @@ mod tests {
         assert_eq!(query.get("tag"), Some("v3+ssh"));
         assert_eq!(Query::parse("tag=v3%2Bssh").get("tag"), Some("v3+ssh"));
         assert_eq!((query.get("id"), query.get("empty"), query.get("x")), (Some("a/b"), None, None));
+        assert!(
+            query.is_empty("empty")
+                && query.is_empty("x")
+                && !query.is_empty("id")
+                && !query.is_empty("other")
+        );
     }
 
     proptest! {

@@ -41,8 +41,8 @@ pub struct RemoveFromNodes {
     #[serde(deserialize_with = "lenient::text")]
     pub id: Option<String>,
     /// From these nodes; from all if not given.
-    #[serde(deserialize_with = "lenient::texts")]
-    pub node_ids: Vec<String>,
+    #[serde(deserialize_with = "lenient::some_of", skip_serializing_if = "Option::is_none")]
+    pub node_ids: Option<Vec<String>>,
 }
 
 /// Answer to [`RemoveFromNodes`].

@@ -26,6 +26,16 @@ pub fn text<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Err
     }
 }
 
+/// As [`text`], but an empty string is one: for what must not be read as "not given".
+pub fn word<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    match Value::deserialize(from)? {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        value @ (Value::Number(_) | Value::Bool(_)) => Ok(Some(value.to_string())),
+        _ => Err(D::Error::custom("expected a string")),
+    }
+}
+
 /// A whole number, as a number or as its digits.
 pub fn integer<'de, D: Deserializer<'de>>(from: D) -> Result<Option<i64>, D::Error> {
     let wrong = || D::Error::custom("expected a whole number");
@@ -69,10 +79,26 @@ pub fn texts<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error
     texts.into_iter().map(text).collect()
 }
 
+/// Those of many: a list, or one text in its place. Not given is all of them, so nothing else may be read as that: an
+/// empty list stays one, and an empty text is a text.
+pub fn some_of<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<String>>, D::Error> {
+    let all = match Value::deserialize(from)? {
+        Value::Null => return Ok(None),
+        Value::String(one) => return Ok(Some(vec![one])),
+        Value::Array(all) => all,
+        other => return Err(D::Error::custom(format!("a list of texts is wanted, not {other}"))),
+    };
+    let texts: Result<Vec<String>, _> = all.into_iter().map(serde_json::from_value).collect();
+    texts.map(Some).map_err(|error| D::Error::custom(format!("a list of texts is wanted: {error}")))
+}
+
 /// Anything else: nothing if null, an empty string or an empty object.
 pub fn maybe<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
     given(from)?.map(|value| serde_json::from_value(value).map_err(D::Error::custom)).transpose()
 }
+
+/// From here on a float does not hold each whole number.
+const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// What a caller notes on something: keys with a text, a whole number or true or false each. One without a value is not
 /// given.
@@ -85,6 +111,10 @@ pub fn notes<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Map<String, Va
             Value::Object(_) => "an object",
             Value::Number(number) if number.as_f64().is_some_and(|number| number.fract() != 0.0) => {
                 "a fraction"
+            }
+            // It would be shown back as another one.
+            Value::Number(number) if number.is_f64() && number.as_f64().is_some_and(|n| n.abs() >= EXACT) => {
+                "a number of more than 64 bits"
             }
             _ => continue,
         };
@@ -157,6 +187,7 @@ mod tests {
             (r#"{"a":"x","b":[1]}"#, "`b` is a list; it must be a text"),
             (r#"{"b":{}}"#, "`b` is an object"),
             (r#"{"b":1.5}"#, "`b` is a fraction"),
+            (r#"{"b":99999999999999999999999}"#, "`b` is a number of more than 64 bits"),
             (r#""x""#, "expected a map"),
             ("[]", "expected a map"),
             (long.as_str(), "kk` is a list"),

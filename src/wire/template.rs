@@ -58,10 +58,10 @@ pub struct RevertTemplate {
     #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
     /// By tag.
-    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient::word", skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
     /// The same; an older client's spelling.
-    #[serde(deserialize_with = "lenient::text", skip_serializing_if = "Option::is_none")]
+    #[serde(deserialize_with = "lenient::word", skip_serializing_if = "Option::is_none")]
     pub tag_name: Option<String>,
     /// By number.
     #[serde(deserialize_with = "lenient::integer", skip_serializing_if = "Option::is_none")]
@@ -69,6 +69,32 @@ pub struct RevertTemplate {
     /// The same; a sample's spelling.
     #[serde(deserialize_with = "lenient::integer", skip_serializing_if = "Option::is_none")]
     pub number: Option<i64>,
+}
+
+impl RevertTemplate {
+    /// The keys that say which version; without any of them it is the newest.
+    pub const WHICH: [&str; 4] = ["tag", "tag_name", "version", "number"];
+
+    /// Whether it is beyond doubt which version is meant: that one and all later ones are deleted.
+    ///
+    /// # Errors
+    /// What contradicts what, for whoever has asked.
+    pub fn beyond_doubt(&self) -> Result<(), &'static str> {
+        let differ = |one: bool, other: bool, same: bool| one && other && !same;
+        let tag = self.tag.is_some() || self.tag_name.is_some();
+        let number = self.version.is_some() || self.number.is_some();
+        if [&self.tag, &self.tag_name].into_iter().flatten().any(String::is_empty) {
+            Err("`tag` is empty: name one, or leave it out for the newest version")
+        } else if differ(self.tag.is_some(), self.tag_name.is_some(), self.tag == self.tag_name) {
+            Err("`tag` and `tag_name` differ: give one of them")
+        } else if differ(self.version.is_some(), self.number.is_some(), self.version == self.number) {
+            Err("`version` and `number` differ: give one of them")
+        } else if tag && number {
+            Err("a tag and a number are given: give one of them")
+        } else {
+            Ok(())
+        }
+    }
 }
 
 /// One element of `GET /registry/v2/vm`.

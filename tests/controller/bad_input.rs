@@ -73,6 +73,13 @@ async fn each_bad_request_says_what_is_wrong_and_changes_nothing() {
         ),
         case("PUT", "/api/v1/vm?id=x", r#"{"name":[7]}"#, 400, "`name`"),
         case("PUT", "/api/v1/vm?id=x", r#"{"metadata":{"a":1.5}}"#, 400, "`metadata`: `a` is a fraction"),
+        case(
+            "PUT",
+            "/api/v1/vm?id=x",
+            r#"{"metadata":{"a":99999999999999999999999}}"#,
+            400,
+            "more than 64 bits",
+        ),
         case("POST", config, r#"{"node_id":"n-1","capacity_mode":"both"}"#, 400, "`capacity_mode`"),
         case("POST", config, r#"{"node_id":"n-1","drain_mode":"maybe"}"#, 400, "`drain_mode`"),
         // Out of range.

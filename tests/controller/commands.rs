@@ -168,9 +168,9 @@ async fn what_waits_says_why_and_what_is_wrong_is_said_in_words() {
 
     for (args, code, says) in [
         (vec!["vm", "start", "nothing"], 1, vec!["no template `nothing`", "switchyard template list"]),
-        (vec!["vm", "start", "sonoma:v9"], 1, vec!["No such tag v9"]),
+        (vec!["vm", "start", "sonoma:v9"], 1, vec!["says: No such tag v9", "switchyard template show"]),
         (vec!["vm", "start", "sonoma:v1", "--version", "0"], 2, vec!["name one version each"]),
-        (vec!["vm", "start", "sonoma", "--node", "a/b"], 1, vec!["400", "node"]),
+        (vec!["vm", "start", "sonoma", "--node", "n-9"], 1, vec!["no node `n-9`", "node list"]),
         (vec!["vm", "start", "sonoma", "--count", "0"], 2, vec!["--count"]),
         (
             vec!["vm", "start", "sonoma", "--script", "/nothing/there"],
@@ -180,6 +180,11 @@ async fn what_waits_says_why_and_what_is_wrong_is_said_in_words() {
         (vec!["vm", "start", "sonoma", "--script-timeout", "5s"], 2, vec!["--script-monitoring"]),
         (vec!["vm", "start", "sonoma", "--metadata", "x"], 2, vec!["KEY=VALUE"]),
         (vec!["vm", "start", "sonoma", "--forward", "ssh=x"], 2, vec!["no port"]),
+        (vec!["vm", "start", "sonoma", "--forward", "ssh=0"], 2, vec!["use 1 to 65535"]),
+        (vec!["vm", "start", "sonoma", "--wait", "--wait-timeout", "x"], 2, vec!["write it like `30s`"]),
+        (vec!["vm", "show", ""], 2, vec!["a value is required for '<ID>'"]),
+        (vec!["vm", "terminate", ids[0], ""], 2, vec!["a value is required for '<ID>"]),
+        (vec!["vm", "save", "i-9", "--tag", "t", "--template", "nothing"], 1, vec!["no template `nothing`"]),
         (vec!["vm", "show", "i-9"], 1, vec!["no instance `i-9`", "switchyard vm list"]),
         (vec!["vm", "why", "i-9"], 1, vec!["no instance `i-9`"]),
         (vec!["vm", "terminate", "i-9"], 1, vec!["no instance `i-9`"]),

@@ -279,6 +279,10 @@ async fn a_template_is_removed_from_the_nodes_that_are_named_or_from_all() {
     assert!(shown[0]["message"].as_str().unwrap().contains("does not know the command `update`"), "{shown}");
     for (path, ask, word) in [
         ("/api/v1/registry/vm/remove", json!({}), "`id` is required"),
+        // Not given is all nodes; what is given and names none is not.
+        ("/api/v1/registry/vm/remove?id=c0ffee11", json!({ "node_ids": [] }), "node_ids is an empty list"),
+        ("/api/v1/registry/vm/remove?id=c0ffee11", json!({ "node_ids": "" }), "node"),
+        ("/api/v1/registry/vm/remove?id=c0ffee11", json!({ "node_ids": {} }), "a list of texts is wanted"),
         ("/api/v1/registry/vm/remove?id=a/b", json!({}), "`id`"),
         (path, json!({ "node_ids": ["z"] }), "no node `z`"),
     ] {

@@ -199,6 +199,7 @@ async fn a_saving_that_comes_to_nothing_leaves_its_instance_as_it_is() {
             400,
             "the most",
         ),
+        (json!({ "id": id, "tag": "v1", "target_vm_id": template }), 400, "has a tag `v1` already"),
         (json!({ "id": "nobody", "tag": "v2", "target_vm_id": template }), 200, "Not found"),
     ] {
         let refused = api.post(IMAGE, &ask).await;

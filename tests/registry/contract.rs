@@ -169,6 +169,18 @@ fn rows() -> Vec<Row> {
             400,
             "Did not find any versions with number 9",
         ),
+        fail(
+            "revert: a tag and another number",
+            ("DELETE", "/registry/revert?id=c0ffee11-2233-4455-8677-8899aabbccdd&tag=v1&version=5"),
+            400,
+            "a tag and a number are given: give one of them",
+        ),
+        fail(
+            "revert: an empty tag is not the newest",
+            ("DELETE", "/registry/revert?id=c0ffee11-2233-4455-8677-8899aabbccdd&tag="),
+            400,
+            "`tag` is empty: say which version, or leave it out for the newest",
+        ),
         fail("revert of nothing", ("DELETE", "/registry/revert?id=nope"), 404, "Not found"),
         fail("revert without an id", ("DELETE", "/registry/revert"), 400, "id is missing"),
         fail("revert takes no POST", ("POST", "/registry/revert"), 405, "Method not allowed"),

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
-use super::{Failure, Printer, find};
+use super::{Failure, Printer};
 use crate::{
-    cli::cloud::{Told, usage},
+    cli::cloud::{Told, find_node, usage},
     client::InstancesLike,
     clock,
     wire::node::{CapacityMode, NodeConfig},
@@ -22,7 +23,7 @@ const TELL: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 pub(super) struct Config {
     /// The node, by id or name
-    #[arg(value_name = "NODE")]
+    #[arg(value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
     node: String,
     #[command(flatten)]
     told: Told,
@@ -61,7 +62,7 @@ enum Mode {
 #[derive(Debug, clap::Args)]
 pub(super) struct Drain {
     /// The nodes, by id or name
-    #[arg(value_name = "NODE", required = true)]
+    #[arg(value_name = "NODE", required = true, value_parser = NonEmptyStringValueParser::new())]
     nodes: Vec<String>,
     #[command(flatten)]
     told: Told,
@@ -69,7 +70,7 @@ pub(super) struct Drain {
     #[arg(long)]
     wait: bool,
     /// Wait no longer than this
-    #[arg(long, value_name = "TIME", default_value = "1d", requires = "wait", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1d", requires = "wait", value_parser = crate::cli::words::time)]
     wait_timeout: Duration,
 }
 
@@ -77,7 +78,7 @@ pub(super) struct Drain {
 #[derive(Debug, clap::Args)]
 pub(super) struct Undrain {
     /// The nodes, by id or name
-    #[arg(value_name = "NODE", required = true)]
+    #[arg(value_name = "NODE", required = true, value_parser = NonEmptyStringValueParser::new())]
     nodes: Vec<String>,
     #[command(flatten)]
     told: Told,
@@ -87,7 +88,7 @@ pub(super) struct Undrain {
 #[derive(Debug, clap::Args)]
 pub(super) struct Delete {
     /// The nodes, by id or name
-    #[arg(value_name = "NODE", required = true)]
+    #[arg(value_name = "NODE", required = true, value_parser = NonEmptyStringValueParser::new())]
     nodes: Vec<String>,
     #[command(flatten)]
     told: Told,
@@ -141,7 +142,7 @@ pub(super) async fn delete(args: &Delete, printer: Printer) -> Result<(), Failur
     let client = reach.client()?;
     let mut ids = Vec::new();
     for node in &args.nodes {
-        let id = find(reach, &client, node).await?.node_id;
+        let id = find_node(reach, &client, node).await?.node_id;
         let done = client.forget(&id).await;
         done.map_err(|error| reach.about("node", node, "switchyard node list", &error))?;
         ids.push(id);
@@ -158,7 +159,7 @@ async fn set(told: &Told, nodes: &[String], ask: &NodeConfig) -> Result<Vec<Stri
     let client = told.reach.client()?;
     let mut ids = Vec::new();
     for node in nodes {
-        let id = find(&told.reach, &client, node).await?.node_id;
+        let id = find_node(&told.reach, &client, node).await?.node_id;
         let done = client.configure(&NodeConfig { node_id: Some(id.clone()), ..ask.clone() }).await;
         done.map_err(|error| told.reach.about("node", node, "switchyard node list", &error))?;
         ids.push(id);

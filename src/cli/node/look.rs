@@ -1,11 +1,12 @@
 //! `switchyard node list` and `show`.
 
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::HumanBytes;
 
-use super::{Failure, Printer, find};
+use super::{Failure, Printer};
 use crate::{
     cli::{
-        cloud::{View, or_dash},
+        cloud::{View, find_node, or_dash},
         table::table,
     },
     client::NodesLike,
@@ -33,7 +34,7 @@ pub(super) struct List {
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
     /// The node, by id or name
-    #[arg(value_name = "NODE")]
+    #[arg(value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
     node: String,
     #[command(flatten)]
     shown: View,
@@ -43,7 +44,7 @@ pub(super) struct Show {
 #[derive(Debug, clap::Args)]
 pub(super) struct Why {
     /// The node, by id or name
-    #[arg(value_name = "NODE")]
+    #[arg(value_name = "NODE", value_parser = NonEmptyStringValueParser::new())]
     node: String,
     #[command(flatten)]
     shown: View,
@@ -67,7 +68,7 @@ pub(super) async fn list(args: &List, printer: Printer) -> Result<(), Failure> {
 pub(super) async fn show(args: &Show, printer: Printer) -> Result<(), Failure> {
     let reach = &args.shown.reach;
     let client = reach.client()?;
-    let look = async || find(reach, &client, &args.node).await;
+    let look = async || find_node(reach, &client, &args.node).await;
     args.shown.run(printer, look, |node| args.shown.output.print(printer, node, || page(node))).await
 }
 
@@ -75,7 +76,7 @@ pub(super) async fn why(args: &Why, printer: Printer) -> Result<(), Failure> {
     let reach = &args.shown.reach;
     let client = reach.client()?;
     let look = async || {
-        let id = find(reach, &client, &args.node).await?.node_id;
+        let id = find_node(reach, &client, &args.node).await?.node_id;
         let found = client.node_why(&id).await.map_err(|error| reach.failure(&error))?;
         found.ok_or_else(|| reach.missing("node", &args.node, "switchyard node list"))
     };

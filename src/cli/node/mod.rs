@@ -4,15 +4,7 @@ mod change;
 mod look;
 mod templates;
 
-use super::{
-    Failure, Printer,
-    cloud::{Reach, usage},
-    role,
-};
-use crate::{
-    client::{Controllers, NodesLike},
-    wire::node::Node,
-};
+use super::{Failure, Printer, role};
 
 /// Arguments of `node`.
 #[derive(Debug, clap::Args)]
@@ -59,24 +51,5 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
         Command::RemoveTemplate(args) => role::once(templates::remove(args, printer))?,
         Command::Update(args) => role::once(templates::update(args, printer))?,
         Command::Delete(args) => role::once(change::delete(args, printer))?,
-    }
-}
-
-/// The node with this id, or else with this name.
-async fn find(reach: &Reach, client: &Controllers, named: &str) -> Result<Node, Failure> {
-    let mut all = client.nodes_like(&NodesLike::default()).await.map_err(|error| reach.failure(&error))?;
-    if let Some(at) = all.iter().position(|node| node.node_id == named) {
-        return Ok(all.swap_remove(at));
-    }
-    all.retain(|node| node.node_name == named);
-    let ids: Vec<String> = all.iter().map(|node| node.node_id.clone()).collect();
-    let mut all = all.into_iter();
-    match (all.next(), all.next()) {
-        (Some(one), None) => Ok(one),
-        (None, _) => Err(reach.missing("node", named, "switchyard node list")),
-        _ => Err(usage(
-            format!("there are {} nodes `{named}`", ids.len()),
-            &format!("name one by its id: {}", ids.join(", ")),
-        )),
     }
 }

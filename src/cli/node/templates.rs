@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 
-use super::{Failure, Printer, find};
+use super::{Failure, Printer};
 use crate::{
-    cli::cloud::{Told, find_template, usage},
+    cli::cloud::{Told, find_node, find_template, usage},
     client::{Controllers, DistributeAsk},
     clock,
     model::NodeId,
@@ -34,7 +34,7 @@ pub(super) struct Distribute {
     #[arg(long)]
     wait: bool,
     /// Wait no longer than this
-    #[arg(long, value_name = "TIME", default_value = "4h", requires = "wait", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "4h", requires = "wait", value_parser = crate::cli::words::time)]
     wait_timeout: Duration,
     /// Say nothing while waiting
     #[arg(long, short, requires = "wait")]
@@ -170,7 +170,7 @@ pub(super) async fn update(args: &Update, printer: Printer) -> Result<(), Failur
 async fn ids(client: &Controllers, told: &Told, named: &[String]) -> Result<Vec<String>, Failure> {
     let mut ids = Vec::with_capacity(named.len());
     for node in named {
-        ids.push(find(&told.reach, client, node).await?.node_id);
+        ids.push(find_node(&told.reach, client, node).await?.node_id);
     }
     Ok(ids)
 }

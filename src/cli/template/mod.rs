@@ -69,7 +69,7 @@ struct Going {
     #[arg(long, conflicts_with = "quiet")]
     progress_json: bool,
     /// Give up when nothing has moved for so long
-    #[arg(long, value_name = "TIME", default_value = "2min", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "2min", value_parser = crate::cli::words::time)]
     patience: Duration,
     /// What to print at the end
     #[arg(long, value_enum, default_value_t = Output::Text)]

@@ -2,11 +2,12 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
 use super::{Failure, Printer, start, wait};
 use crate::{
-    cli::cloud::{Told, usage},
+    cli::cloud::{Told, find_template, usage},
     client::{Controllers, SaveAsk},
     clock,
     model::{CommandId, InstanceState, Timestamp},
@@ -20,7 +21,7 @@ const LOOK: Duration = Duration::from_millis(500);
 #[derive(Debug, clap::Args)]
 pub(super) struct Restart {
     /// The instance
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     id: String,
     #[command(flatten)]
     told: Told,
@@ -38,15 +39,15 @@ pub(super) struct Restart {
 #[derive(Debug, clap::Args)]
 pub(super) struct Save {
     /// The instance; its VM is stopped for it, and is gone afterwards
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     id: String,
     #[command(flatten)]
     told: Told,
     /// The tag of the new version
     #[arg(long, value_name = "TAG")]
     tag: String,
-    /// The template that gets the version, by its id
-    #[arg(long, value_name = "ID", conflicts_with = "new_template")]
+    /// The template that gets the version, by name or id
+    #[arg(long, value_name = "TEMPLATE", conflicts_with = "new_template")]
     template: Option<String>,
     /// Or a new template of this name
     #[arg(long, value_name = "NAME")]
@@ -146,14 +147,20 @@ pub(super) async fn save(args: &Save, printer: Printer) -> Result<(), Failure> {
     if args.template.is_none() && args.new_template.is_none() {
         return Err(usage(
             "nothing says which template gets the version",
-            "say `--template ID`, or `--new-template NAME`",
+            "say `--template TEMPLATE`, or `--new-template NAME`",
         ));
     }
     let script = args.script.as_deref().map(start::script).transpose()?;
+    let reach = &args.told.reach;
+    let client = reach.client()?;
+    let template = match &args.template {
+        Some(template) => Some(find_template(reach, &client, template).await?.0),
+        None => None,
+    };
     let ask = SaveAsk {
         id: &args.id,
         tag: &args.tag,
-        target_vm_id: args.template.as_deref(),
+        target_vm_id: template.as_deref(),
         new_template_name: args.new_template.as_deref(),
         description: args.description.as_deref(),
         // Nothing here can suspend.
@@ -163,8 +170,6 @@ pub(super) async fn save(args: &Save, printer: Printer) -> Result<(), Failure> {
         revert_before_push: args.revert || args.revert_tag.is_some(),
         revert_tag: args.revert_tag.as_deref(),
     };
-    let reach = &args.told.reach;
-    let client = reach.client()?;
     let asked = client.save(&ask).await;
     let request = asked.map_err(|error| reach.about("instance", &args.id, "switchyard vm list", &error))?;
     if args.wait {
@@ -174,7 +179,11 @@ pub(super) async fn save(args: &Save, printer: Printer) -> Result<(), Failure> {
             let image = client.image(&request).await.map_err(|error| reach.failure(&error))?;
             let failed = |why: String| Failure::Runtime {
                 error: format!("{} was not saved: {why}", args.id),
-                hint: Some("it can be asked for again as long as the instance is there".into()),
+                hint: Some(format!(
+                    "if `switchyard vm show {}` has it as Started, its VM was not touched and it can be asked for again; \
+                     in Error, the VM's files are on its node until it is terminated",
+                    args.id
+                )),
             };
             match image {
                 None => return Err(failed("the controllers have forgotten it".into())),

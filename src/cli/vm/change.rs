@@ -1,5 +1,7 @@
 //! `switchyard vm update` and `terminate`.
 
+use clap::builder::NonEmptyStringValueParser;
+
 use super::{Failure, Pair, Printer, metadata, wait};
 use crate::{
     cli::cloud::{Told, usage},
@@ -10,7 +12,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Update {
     /// The instance
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     id: String,
     #[command(flatten)]
     told: Told,
@@ -29,7 +31,7 @@ pub(super) struct Update {
 #[derive(Debug, clap::Args)]
 pub(super) struct Terminate {
     /// The instances
-    #[arg(value_name = "ID", required = true)]
+    #[arg(value_name = "ID", required = true, value_parser = NonEmptyStringValueParser::new())]
     ids: Vec<String>,
     #[command(flatten)]
     told: Told,

@@ -1,5 +1,6 @@
 //! `switchyard vm list`, `show` and `why`.
 
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::HumanBytes;
 
 use super::{Failure, Printer};
@@ -28,7 +29,7 @@ pub(super) struct List {
     /// Those in this state; several are several
     #[arg(long, value_name = "STATE")]
     state: Vec<String>,
-    /// Those on this node
+    /// Those on this node, by its id
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
     /// Those of this template, by its id (at our controllers by its name, too)
@@ -49,7 +50,7 @@ pub(super) struct List {
 #[derive(Debug, clap::Args)]
 pub(super) struct Show {
     /// The instance
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     id: String,
     #[command(flatten)]
     shown: View,
@@ -59,7 +60,7 @@ pub(super) struct Show {
 #[derive(Debug, clap::Args)]
 pub(super) struct Why {
     /// The instance
-    #[arg(value_name = "ID")]
+    #[arg(value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     id: String,
     #[command(flatten)]
     shown: View,

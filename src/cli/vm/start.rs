@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Failure, Pair, Printer, metadata, wait};
 use crate::{
-    cli::cloud::{Told, find_template, usage},
+    cli::cloud::{Told, find_node, find_template, usage},
     wire::vm::StartVm,
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Start {
     /// Metadata, once for each key
     #[arg(long = "metadata", value_name = "KEY=VALUE")]
     metadata: Vec<Pair>,
-    /// On this node and no other
+    /// On this node and no other, by name or id
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
     /// On a node of this group, by name or id
@@ -66,7 +66,7 @@ pub(super) struct Start {
     #[arg(long, requires = "script")]
     script_monitoring: bool,
     /// It may take so long
-    #[arg(long, value_name = "TIME", requires = "script_monitoring", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", requires = "script_monitoring", value_parser = crate::cli::words::time)]
     script_timeout: Option<Duration>,
     /// What becomes of the VM when it fails
     #[arg(long, value_enum, value_name = "WHAT", requires = "script_monitoring")]
@@ -155,8 +155,10 @@ impl std::str::FromStr for Forward {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, ports) = text.split_once('=').ok_or("write NAME=GUEST or NAME=GUEST:HOST")?;
         let (guest, host) = ports.split_once(':').map_or((ports, None), |(guest, host)| (guest, Some(host)));
-        let port =
-            |text: &str| text.parse::<u16>().map_err(|_| format!("`{text}` is no port: use 0 to 65535"));
+        let port = |text: &str| match text.parse::<u16>() {
+            Ok(0) | Err(_) => Err(format!("`{text}` is no port: use 1 to 65535")),
+            Ok(port) => Ok(port),
+        };
         Ok(Self { name: name.to_owned(), guest: port(guest)?, host: host.map(port).transpose()? })
     }
 }
@@ -168,7 +170,11 @@ pub(super) async fn run(args: &Start, printer: Printer) -> Result<(), Failure> {
     if tag.is_some() && args.version.is_some() {
         return Err(usage("a tag and `--version` name one version each", "leave one of them out"));
     }
-    let ask = ask(args, vmid, tag)?;
+    let node = match &args.node {
+        Some(node) => Some(find_node(reach, &client, node).await?.node_id),
+        None => None,
+    };
+    let ask = ask(args, (vmid, tag), node)?;
     let key = args.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
     let ids = client.start(&ask, &key).await.map_err(|error| match (reach.failure(&error), error.may_pass() && !error.is_unsent()) {
         (Failure::Runtime { error, .. }, true) => Failure::Runtime {
@@ -185,7 +191,11 @@ pub(super) async fn run(args: &Start, printer: Printer) -> Result<(), Failure> {
     args.told.output.print(printer, &json!({ "instances": ids, "idempotency_key": key }), || ids.join("\n"))
 }
 
-fn ask(args: &Start, vmid: String, tag: Option<String>) -> Result<StartVm, Failure> {
+fn ask(
+    args: &Start,
+    (vmid, tag): (String, Option<String>),
+    node: Option<String>,
+) -> Result<StartVm, Failure> {
     let forward = |rule: &Forward| {
         let mut keys = Map::new();
         keys.insert("name".into(), rule.name.clone().into());
@@ -207,7 +217,7 @@ fn ask(args: &Start, vmid: String, tag: Option<String>) -> Result<StartVm, Failu
         name: args.name.clone(),
         external_id: args.external_id.clone(),
         count: (args.count != 1).then_some(args.count.into()),
-        node_id: args.node.clone(),
+        node_id: node,
         startup_script: args.script.as_deref().map(script).transpose()?,
         startup_script_condition: args.script_at_boot.then_some(1),
         script_monitoring: args.script_monitoring.then_some(true),
@@ -292,7 +302,7 @@ mod tests {
         let rule: Forward = "ssh=22".parse().unwrap();
         assert_eq!((rule.name.as_str(), rule.guest, rule.host), ("ssh", 22, None));
         assert_eq!("vnc=5900:10001".parse::<Forward>().unwrap().host, Some(10001));
-        for bad in ["ssh", "ssh=", "ssh=99999", "ssh=22:x"] {
+        for bad in ["ssh", "ssh=", "ssh=99999", "ssh=0", "ssh=22:0", "ssh=22:x"] {
             assert!(bad.parse::<Forward>().is_err(), "{bad}");
         }
     }

@@ -18,7 +18,7 @@ const LINES: usize = 16;
 #[derive(Debug, clap::Args)]
 pub(super) struct Patience {
     /// Wait no longer than this
-    #[arg(long, value_name = "TIME", default_value = "1h", requires = "wait", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "1h", requires = "wait", value_parser = crate::cli::words::time)]
     wait_timeout: Duration,
     /// Say nothing while waiting
     #[arg(long, short, requires = "wait")]

@@ -60,5 +60,5 @@ pub(super) async fn remove(
 ) -> Result<Done<RemovalsSent>, Fail> {
     let text = required("id", asked.get("id").or(ask.id.as_deref()))?;
     let template: TemplateId = id("id", text)?;
-    Ok(Done(api.app.ops.remove_from_nodes(&template, &ask.node_ids).await?))
+    Ok(Done(api.app.ops.remove_from_nodes(&template, ask.node_ids.as_deref()).await?))
 }

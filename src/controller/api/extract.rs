@@ -67,6 +67,11 @@ impl Asked {
         first.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
+    /// A key that is there with nothing: whatever it was to say, it says it not.
+    pub(super) fn is_empty(&self, key: &str) -> bool {
+        self.0.iter().find(|(name, _)| name == key).is_some_and(|(_, value)| value.is_empty())
+    }
+
     /// A value as an id or a name of ours; nothing if it was not given.
     pub(super) fn id<I>(&self, key: &str) -> Result<Option<I>, Fail>
     where

@@ -48,10 +48,15 @@ impl Ops {
     pub async fn remove_from_nodes(
         &self,
         template: &TemplateId,
-        named: &[String],
+        named: Option<&[String]>,
     ) -> Result<RemovalsSent, OpsError> {
         self.loaded()?;
-        let named = parse_nodes(named)?;
+        if named.is_some_and(<[String]>::is_empty) {
+            return Err(OpsError::BadInput(
+                "node_ids is an empty list: name nodes, or leave it out for all".into(),
+            ));
+        }
+        let named = parse_nodes(named.unwrap_or_default())?;
         let nodes = self.inner.lists.read(|cache| {
             let wanted = |node: &NodeId| named.is_empty() || named.contains(node);
             let nodes: Vec<_> =

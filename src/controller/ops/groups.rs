@@ -185,7 +185,8 @@ impl Ops {
         self.loaded()?;
         for (key, given) in [("group_ids", &ask.group_ids), ("node_ids", &ask.node_ids)] {
             if given.is_empty() || given.len() > AT_ONCE {
-                return Err(OpsError::BadInput(format!("{key}: name 1 to {AT_ONCE}")));
+                let why = format!("`{key}` is required: a list with 1 to {AT_ONCE} of them");
+                return Err(OpsError::BadInput(why));
             }
         }
         let mut ids = Vec::new();

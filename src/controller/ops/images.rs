@@ -40,6 +40,8 @@ struct Checked {
     name: Option<RepositoryName>,
     description: String,
     script: String,
+    /// Versions of the target are deleted before the push.
+    reverts: bool,
 }
 
 fn check(ask: &SaveImage) -> Result<Checked, OpsError> {
@@ -72,7 +74,15 @@ fn check(ask: &SaveImage) -> Result<Checked, OpsError> {
         return Err(bad(format!("script has {} bytes as base64, the most is {SCRIPT}", script.len())));
     }
     BASE64_STANDARD.decode(&script).map_err(|error| bad(format!("script is not base64: {error}")))?;
-    Ok(Checked { id, tag, target, name, description: ask.description.clone().unwrap_or_default(), script })
+    Ok(Checked {
+        id,
+        tag,
+        target,
+        name,
+        description: ask.description.clone().unwrap_or_default(),
+        script,
+        reverts: ask.revert_before_push == Some(true),
+    })
 }
 
 impl Ops {
@@ -176,6 +186,15 @@ impl Ops {
                     Err(OpsError::NotFound) => return Err(OpsError::NotInRegistry),
                     found => found?,
                 };
+                // A tag is never moved; whether one that stands in the way goes before is known when it has gone.
+                if !checked.reverts
+                    && found.versions.iter().any(|version| version.tag == checked.tag.as_str())
+                {
+                    return Err(OpsError::BadInput(format!(
+                        "template `{}` has a tag `{}` already: choose another one, or have it deleted by `revert_before_push`",
+                        found.name, checked.tag
+                    )));
+                }
                 let strange =
                     || OpsError::RegistryDown("the registries do not say where that template is".into());
                 found.repository.clone().ok_or_else(strange)

@@ -14,5 +14,5 @@ use crate::registry::state::App;
 /// Answers exactly 200 and `OK`: packer takes nothing else.
 pub(super) async fn revert(State(app): State<App>, RawQuery(query): RawQuery, body: Body) -> Answer {
     let asked = Asked::read(&query, body).await?;
-    changed(app.repositories.revert(&asked.id()?, &asked.which()?).await?.0)
+    changed(app.repositories.revert(&asked.id()?, &asked.which_beyond_doubt(&query)?).await?.0)
 }

@@ -134,6 +134,18 @@ impl Asked {
         let number = self.version.version.or(self.version.number);
         Ok(number.map_or(Which::Newest, Which::Number))
     }
+
+    /// The same, if nothing of it contradicts the rest: for a call that deletes.
+    pub(super) fn which_beyond_doubt(&self, query: &Option<String>) -> Result<Which, Fail> {
+        let query = Query::parse(query.as_deref().unwrap_or_default());
+        if let Some(key) = RevertTemplate::WHICH.into_iter().find(|key| query.is_empty(key)) {
+            return Err(Fail::bad(format!(
+                "`{key}` is empty: say which version, or leave it out for the newest"
+            )));
+        }
+        self.version.beyond_doubt().map_err(Fail::bad)?;
+        self.which()
+    }
 }
 
 fn id_of(query: &Option<String>) -> Result<Option<TemplateId>, Fail> {
