@@ -113,6 +113,8 @@ pub(super) async fn update(node: &Node, id: &CommandId) -> Result<(), String> {
     write_durably(&note, id.as_str().as_bytes()).map_err(|error| {
         format!("the agent is not begun anew: cannot write `{}`: {error}", note.display())
     })?;
+    // It waits for no VM any more: should it not be replaced, its command has its time and no longer.
+    node.commands.progress(id, Progress::NONE, String::new());
     node.replaced.request();
     // Whoever runs this process stops the agent now, and this with it.
     std::future::pending().await

@@ -14,7 +14,7 @@ use crate::{
         records::{CommandRecord, DistributionRecord},
         writes::{Draft, Fence, Outcome, Patience},
     },
-    model::{DistributionId, NodeId, Timestamp},
+    model::{DistributionId, Timestamp},
 };
 
 /// A distribution that is over is shown for so long.
@@ -61,15 +61,14 @@ fn unfinished(cache: &Cache) -> (Vec<DistributionId>, Vec<DistributionId>) {
     (ungiven.collect(), canceled.collect())
 }
 
-/// Commands of nodes that are gone, and of nodes that have come no further for too long with anything they have to do.
+/// Commands of nodes that are gone, and those that their nodes have come no further with for too long.
 async fn end_stuck(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
     let (limit, now) = (ops.inner.config.timeouts.command, clock::wall());
     let stuck: Vec<(Item<CommandRecord>, String)> = ops.inner.lists.peek(|cache| {
-        let nodes =
-            cache.commands().open_nodes().filter_map(|node| Some((node, why_end(cache, node, limit, now)?)));
-        let open = nodes
-            .flat_map(|(node, why)| cache.commands().open(node).map(move |item| (item.clone(), why.clone())));
-        open.filter(|(item, _)| !item.newer).take(MOST).collect()
+        let open = cache.commands().open_nodes().flat_map(|node| cache.commands().open(node));
+        let open = open.filter(|item| !item.newer);
+        let stuck = open.filter_map(|item| Some((item.clone(), why_end(cache, &item.record, limit, now)?)));
+        stuck.take(MOST).collect()
     });
     let mut done = 0;
     for (item, why) in stuck {
@@ -83,14 +82,15 @@ async fn end_stuck(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
     Ok(done)
 }
 
-/// Why the node's commands come to nothing, if they do.
-fn why_end(cache: &Cache, node: &NodeId, limit: Duration, now: Timestamp) -> Option<String> {
+/// Why a command comes to nothing, if it does.
+fn why_end(cache: &Cache, command: &CommandRecord, limit: Duration, now: Timestamp) -> Option<String> {
+    let node = &command.node;
     if cache.node(node).is_none() {
         return Some("the node has left the cloud".into());
     }
-    // One that waits behind another is not stuck while that one goes on.
-    let moved = cache.commands().of_node(node).map(|item| item.record.updated).max()?;
-    if now.since(moved) < limit {
+    if now.since(command.updated) < limit
+        || now.since(moved(command, cache.commands().of_node(node).map(|item| &*item.record))) < limit
+    {
         return None;
     }
     let silent = cache.presence(node).is_none();
@@ -99,6 +99,18 @@ fn why_end(cache: &Cache, node: &NodeId, limit: Duration, now: Timestamp) -> Opt
         if silent { "the node did not report" } else { "it came no further" },
         limit.as_secs()
     ))
+}
+
+/// When something last went on that this command waits for, or it did itself. One that waits behind another is not stuck
+/// while that one goes on; what came after it, and what is done beside it, says nothing of it. Pure.
+fn moved<'a>(command: &CommandRecord, of_node: impl Iterator<Item = &'a CommandRecord>) -> Timestamp {
+    let place = |record: &'a CommandRecord| (record.created, &record.id);
+    // A node is told of so many at once: until it names this one, this waits behind all that were given before.
+    let before = of_node.filter(|other| {
+        place(other) < (command.created, &command.id)
+            && (!command.heard || other.order.lane() == command.order.lane())
+    });
+    before.map(|other| other.updated).fold(command.updated, Timestamp::max)
 }
 
 /// What has been shown for long enough; sooner, oldest first, when there is too much of it.
@@ -156,4 +168,40 @@ async fn forget_distribution(ops: &Ops, id: &DistributionId, held: &Fence) -> Re
     let key = ops.inner.keys.distribution(id);
     let draft = Draft::new(&key).at(&key, revision).fenced(Some(held)).delete(&key);
     Ok(usize::from(matches!(ops.inner.writes.commit(draft, Patience::new()).await?, Outcome::Done)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::command::{CommandState, Order, RemoveTemplate};
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::NEVER.plus(Duration::from_secs(seconds))
+    }
+
+    fn given(id: &str, order: Order, created: u64, updated: u64, heard: bool) -> CommandRecord {
+        let new = CommandRecord::new(id.parse().unwrap(), "n".parse().unwrap(), order, None, at(created));
+        CommandRecord { heard, updated: at(updated), ..new }
+    }
+
+    fn remove() -> Order {
+        Order::Remove(RemoveTemplate { template: "t".parse().unwrap() })
+    }
+
+    #[test]
+    fn only_what_a_command_waits_behind_keeps_it_from_being_stuck() {
+        let hung = given("b", remove(), 10, 20, true);
+        let moved = |command: &CommandRecord, others: &[CommandRecord]| {
+            moved(command, others.iter().chain([command]))
+        };
+        assert_eq!(moved(&hung, &[]), at(20));
+        assert_eq!(moved(&hung, &[given("a", remove(), 50, 60, true)]), at(20), "it came later");
+        assert_eq!(moved(&hung, &[given("c", Order::Update, 1, 60, true)]), at(20), "it goes on beside it");
+        let before = given("c", remove(), 1, 60, true);
+        assert_eq!(moved(&hung, std::slice::from_ref(&before)), at(60), "its turn comes after that");
+        let over = CommandRecord { state: CommandState::Done, ..before };
+        assert_eq!(moved(&hung, &[over]), at(60), "its turn has just come");
+        let untold = CommandRecord { heard: false, ..hung };
+        assert_eq!(moved(&untold, &[given("c", Order::Update, 1, 60, true)]), at(60), "told after that");
+    }
 }

@@ -1,6 +1,6 @@
 //! What nodes are to do beside starts: given, told, noted, and ended when nothing comes of it.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use super::{Ops, OpsError, lock, output::brief, poll::TOLD_AGAIN};
 use crate::{
@@ -235,7 +235,10 @@ impl Ops {
         session: &str,
         report: &CommandReport,
     ) -> Result<bool, OpsError> {
-        let Some(mut next) = noted(&item.record, session, report, clock::wall()) else { return Ok(false) };
+        let limit = self.inner.config.timeouts.command;
+        let Some(mut next) = noted(&item.record, session, report, clock::wall(), limit) else {
+            return Ok(false);
+        };
         let over = next.state.is_over();
         if let (true, Some(script)) = (over, &report.script) {
             next.output_chunks = self.store_command_output(&next.id, script).await?;
@@ -276,12 +279,13 @@ fn may_be_told(record: &CommandRecord) -> bool {
     !record.heard || record.order.may_be_repeated()
 }
 
-/// What a report changes in a record that is not over. Pure.
+/// What a report changes in a record that is not over, which is given up when nothing has changed it for `limit`. Pure.
 fn noted(
     record: &CommandRecord,
     session: &str,
     report: &CommandReport,
     now: Timestamp,
+    limit: Duration,
 ) -> Option<CommandRecord> {
     let message: String = report.message.chars().take(MESSAGE).collect();
     // A report from before it began, or of an agent that has started anew, says less than is known: it changes nothing.
@@ -301,11 +305,15 @@ fn noted(
     };
     let news =
         !record.heard || record.session != session || state != record.state || next.message != record.message;
-    (news || moved.abs() >= STEP || moved > 0.0 && now.since(record.updated) >= SLOW).then_some(next)
+    let slow = moved > 0.0 && now.since(record.updated) >= SLOW;
+    // VMs may run for as long as they like: what its node says to wait for them with is not stuck.
+    let waits =
+        matches!(record.order, Order::Update) && state == CommandState::Running && !next.message.is_empty();
+    (news || moved.abs() >= STEP || slow || waits && now.since(record.updated) >= limit / 4).then_some(next)
 }
 
 /// A progress that is smaller than a step is written down after so long: it is progress all the same.
-const SLOW: std::time::Duration = std::time::Duration::from_secs(30);
+const SLOW: Duration = Duration::from_secs(30);
 
 /// Why the node's agent cannot do this, if it cannot.
 pub(super) fn cannot(node: &NodeRecord, order: &Order) -> Option<String> {
@@ -371,12 +379,12 @@ pub(super) fn all_known<'a>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
     use crate::model::Progress;
+
+    const LIMIT: Duration = Duration::from_secs(3600);
 
     fn record(state: CommandState, share: f64, heard: bool) -> CommandRecord {
         let order = Order::Remove(RemoveTemplate { template: "t".parse().unwrap() });
@@ -403,14 +411,31 @@ mod tests {
     fn only_what_matters_is_written() {
         use CommandState::{Done, Running, Waiting};
         let running = record(Running, 0.5, true);
-        assert_eq!(noted(&running, "", &report(Running, 0.5), at(9)), None, "nothing new");
-        assert_eq!(noted(&running, "", &report(Running, 0.52), at(9)), None, "too little");
-        assert!(noted(&running, "", &report(Running, 0.52), at(31)).is_some(), "little, but it goes on");
-        assert_eq!(noted(&running, "", &report(Running, 0.5), at(31)), None, "it does not");
-        assert!(noted(&running, "", &report(Running, 0.56), at(1)).is_some());
-        assert!(noted(&record(Waiting, 0.0, false), "", &report(Waiting, 0.0), at(1)).unwrap().heard);
-        let done = noted(&running, "", &report(Done, 0.5), at(1)).unwrap();
+        assert_eq!(noted(&running, "", &report(Running, 0.5), at(9), LIMIT), None, "nothing new");
+        assert_eq!(noted(&running, "", &report(Running, 0.52), at(9), LIMIT), None, "too little");
+        assert!(
+            noted(&running, "", &report(Running, 0.52), at(31), LIMIT).is_some(),
+            "little, but it goes on"
+        );
+        assert_eq!(noted(&running, "", &report(Running, 0.5), at(31), LIMIT), None, "it does not");
+        assert!(noted(&running, "", &report(Running, 0.56), at(1), LIMIT).is_some());
+        assert!(noted(&record(Waiting, 0.0, false), "", &report(Waiting, 0.0), at(1), LIMIT).unwrap().heard);
+        let done = noted(&running, "", &report(Done, 0.5), at(1), LIMIT).unwrap();
         assert_eq!((done.state, done.progress), (Done, Progress::ALL));
+    }
+
+    #[test]
+    fn an_update_that_waits_for_vms_goes_on_as_long_as_its_node_says_so() {
+        let (quarter, running) = (at(LIMIT.as_secs() / 4), CommandState::Running);
+        let waits = CommandReport { message: "1 VM is left".into(), ..report(running, 0.0) };
+        let update = CommandRecord { order: Order::Update, ..record(running, 0.0, true) };
+        let told = CommandRecord { message: waits.message.clone(), ..update.clone() };
+        assert_eq!(noted(&told, "", &waits, at(100), LIMIT), None, "not at every report");
+        assert_eq!(noted(&told, "", &waits, quarter, LIMIT).unwrap().updated, quarter);
+        let silent = noted(&update, "", &report(running, 0.0), quarter, LIMIT);
+        assert_eq!(silent, None, "it does not say that it waits");
+        let pull = CommandRecord { message: waits.message.clone(), ..record(running, 0.0, true) };
+        assert_eq!(noted(&pull, "", &waits, quarter, LIMIT), None, "what waits for no VM may be stuck");
     }
 
     proptest! {
@@ -423,7 +448,7 @@ mod tests {
             from in 0.0f64..=1.0, to in 0.0f64..=1.0, seconds in 0u64..100,
         ) {
             let old = record(before, from, true);
-            let Some(next) = noted(&old, "", &report(said, to), at(seconds)) else { return Ok(()) };
+            let Some(next) = noted(&old, "", &report(said, to), at(seconds), LIMIT) else { return Ok(()) };
             prop_assert!(next.state == said || (before, said) == (CommandState::Running, CommandState::Waiting));
             prop_assert!(next.heard && next.id == old.id && next.created == old.created);
             prop_assert!(next.state != CommandState::Done || next.progress == Progress::ALL);

@@ -142,7 +142,10 @@ pub(super) fn of_change(old: Option<&InstanceRecord>, next: Option<&InstanceReco
         Some(next) if was == Some(next.state()) => return None,
         Some(next) => match next.state() {
             InstanceState::Started => Action::VMStarted,
-            InstanceState::Error if was != Some(InstanceState::Started) => Action::VMFailedToStart,
+            // One that ran, and was perhaps about to be saved, did not fail to start.
+            InstanceState::Error if !matches!(was, Some(InstanceState::Started | InstanceState::Pushing)) => {
+                Action::VMFailedToStart
+            }
             InstanceState::Terminating => Action::TerminateVM,
             InstanceState::Terminated => Action::VMTerminated,
             _ => return None,
@@ -184,4 +187,36 @@ pub(super) fn of_facts(node: &NodeId, old: &NodeFacts, new: &NodeFacts) -> Vec<E
 /// Of a template.
 pub(super) fn of_template(action: Action, template: &str, tag: Option<String>) -> Event {
     Event { template_id: Some(template.to_owned()), tag, ..Event::new(action, clock::wall()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(phase: Phase, saving: bool) -> InstanceRecord {
+        let spec = serde_json::json!({
+            "template": "t", "template_name": "t", "repository": "t", "tag": "v1", "version": 0,
+            "manifest": crate::model::Digest::of(b""), "priority": 1000,
+        });
+        let text = serde_json::json!({
+            "id": "i", "start": "s", "spec": spec, "phase": phase, "attempt": 1, "created": clock::wall(), "updated": clock::wall(),
+            "saving": saving.then_some("m"),
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    #[test]
+    fn only_what_never_ran_failed_to_start() {
+        let node: NodeId = "n".parse().unwrap();
+        let failed = instance(Phase::Failed { node: Some(node.clone()), running: false }, false);
+        let told = |was: InstanceRecord| of_change(Some(&was), Some(&failed)).map(|event| event.action);
+        assert_eq!(
+            told(instance(Phase::Starting { node: node.clone() }, false)),
+            Some(Action::VMFailedToStart)
+        );
+        assert_eq!(told(instance(Phase::Started { node: node.clone() }, false)), None);
+        let pushing = instance(Phase::Started { node }, true);
+        assert_eq!(pushing.state(), InstanceState::Pushing);
+        assert_eq!(told(pushing), None, "it ran until then");
+    }
 }
