@@ -76,6 +76,15 @@ impl Ops {
             room_for(cache, nodes.iter().map(|node| &node.id))
         });
         room.await?.value?;
+        self.begin_distribution(template, to).await
+    }
+
+    /// Writes the distribution of a version down, with the commands of the first nodes.
+    pub(in crate::controller) async fn begin_distribution(
+        &self,
+        template: PullTemplate,
+        to: Targets,
+    ) -> Result<DistributionId, OpsError> {
         let mut record = DistributionRecord {
             id: DistributionId::random(),
             template,
@@ -92,8 +101,12 @@ impl Ops {
         let draft = self.logged(draft, Some(event))?;
         match self.inner.writes.commit(draft, Patience::new()).await? {
             Outcome::Done => {}
-            Outcome::Lost(_) => {
-                return Err(OpsError::unavailable("a node was deleted at the same moment; ask again"));
+            // Nobody else writes under a new id: it is this one, whose answer was lost, and somebody went on with it since.
+            Outcome::Lost(Some(_)) => {}
+            Outcome::Lost(None) => {
+                return Err(OpsError::unavailable(
+                    "the store did not take it, and nothing was begun; ask again",
+                ));
             }
         }
         tracing::info!(

@@ -171,10 +171,34 @@ impl Ops {
             let named = self.inner.keys.group_name(&record.name);
             let draft = Draft::new(&key).at(&key, kv.mod_revision).delete(&key).delete(named);
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
+                let (ops, id) = (self.clone(), id.clone());
+                // Nothing shows it any more; this only keeps it from being carried along for ever.
+                self.inner.tasks.finish(format!("members of group {id}"), async move {
+                    if let Err(error) = ops.leave_group(&id).await {
+                        tracing::info!(group.id = %id, %error, "some nodes' records still name a deleted group");
+                    }
+                });
                 return Ok(());
             }
         }
         Err(OpsError::unavailable("the group's record is changed by too many at once"))
+    }
+
+    /// Strikes a deleted group out of its nodes' records.
+    async fn leave_group(&self, id: &GroupId) -> Result<(), OpsError> {
+        self.inner.lists.catch_up().await?;
+        let nodes: Vec<NodeId> = self.inner.lists.peek(|cache| {
+            let within = cache.nodes().filter(|(_, item)| !item.newer && item.record.group_ids.contains(id));
+            within.map(|(node, _)| node.clone()).collect()
+        });
+        for node in nodes {
+            match self.change_node(&node, |record| record.group_ids.retain(|group| group != id)).await {
+                // One that has left has left the group as well.
+                Ok(()) | Err(OpsError::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Puts nodes into groups, or takes them out. A node's later joins do not undo it.

@@ -256,8 +256,11 @@ impl Ops {
             let image = cache.commands().image(id).filter(|item| !item.newer).cloned()?;
             let command = image.record.command().ok()?;
             let command = cache.commands().get(&image.record.node, &command).cloned();
-            let instance = cache.instance(&image.record.instance).filter(|item| !item.newer).cloned();
-            Some((image, command, instance))
+            let instance = cache.instance(&image.record.instance).cloned();
+            // What a newer controller has written is for such a one to end: it is there, and is not rewritten here.
+            let newer = command.as_ref().is_some_and(|item| item.newer)
+                || instance.as_ref().is_some_and(|item| item.newer);
+            (!newer).then_some((image, command, instance))
         });
         let Some((image, command, instance)) = found else { return Ok(false) };
         let now = clock::wall();

@@ -3,6 +3,7 @@
 mod claims;
 mod ends;
 mod hostile;
+mod kept;
 mod reads;
 mod resources;
 mod silence;
