@@ -7,7 +7,7 @@ use super::{MOST, Pass};
 use crate::{
     clock,
     controller::{
-        ops::{Beside, Change, Ops, OpsError, Reasons},
+        ops::{Beside, Change, Ops, OpsError},
         records::Phase,
         writes::Fence,
     },
@@ -54,7 +54,7 @@ fn late(ops: &Ops) -> Vec<(InstanceId, String)> {
     let (limit, now) = (ops.inner.config.timeouts.scheduling, clock::wall());
     let within = humantime::format_duration(limit).to_string().replace(' ', "");
     ops.inner.lists.peek(|cache| {
-        let mut reasons = Reasons::new(cache);
+        let mut reasons = ops.reasons(cache);
         let queued = cache.queues().flatten().map(|(_, id, item)| (id, item));
         let late = queued
             .chain(cache.offers())

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use super::{Beside, Change, Ops, OpsError, start};
+use super::{Beside, Change, Ops, OpsError, macs, start};
 use crate::{
     clock,
     controller::{
@@ -10,7 +10,7 @@ use crate::{
         records::{InstanceRecord, Phase},
         schedule::{dispatch::waits_for_room, fit, room},
     },
-    model::InstanceId,
+    model::{InstanceId, MacRange},
     wire::{status::ControllerStats, vm::UpdateVm},
 };
 
@@ -20,7 +20,7 @@ impl Ops {
         self.inner
             .lists
             .read(|cache| {
-                let mut reasons = Reasons::new(cache);
+                let mut reasons = self.reasons(cache);
                 cache.shown_instances().into_iter().map(|record| reasons.explain(record)).collect()
             })
             .await
@@ -31,7 +31,7 @@ impl Ops {
         let seen = self
             .inner
             .lists
-            .read(|cache| cache.shown_instance(id).map(|record| Reasons::new(cache).explain(record)))
+            .read(|cache| cache.shown_instance(id).map(|record| self.reasons(cache).explain(record)))
             .await?;
         match seen.value {
             Some(record) => {
@@ -152,17 +152,38 @@ pub(in crate::controller) struct Reasons<'a> {
     known: HashMap<String, String>,
     /// Some node counts room by resources: starts of different sizes wait for different things.
     by_size: bool,
+    /// Where instances get their addresses from, if they do; whether none is free, once somebody wanted to know.
+    pool: Option<MacRange>,
+    dry: Option<bool>,
+}
+
+impl Ops {
+    /// For these instances.
+    pub(in crate::controller) fn reasons<'a>(&self, cache: &'a Cache) -> Reasons<'a> {
+        Reasons::new(cache, self.mac_range())
+    }
 }
 
 impl<'a> Reasons<'a> {
-    pub(in crate::controller) fn new(cache: &'a Cache) -> Self {
+    fn new(cache: &'a Cache, pool: Option<MacRange>) -> Self {
         let by_size = cache.nodes().any(|(_, item)| room::limit(&item.record).is_some());
-        Self { cache, known: HashMap::new(), by_size }
+        Self { cache, known: HashMap::new(), by_size, pool, dry: None }
+    }
+
+    /// Whether the instance waits for an address, and is made only when there is one: nodes have nothing to do with it.
+    pub(super) fn waits_for_mac(&mut self, record: &InstanceRecord) -> bool {
+        let (cache, Some(pool)) = (self.cache, self.pool) else { return false };
+        cache.instance(&record.id).is_none()
+            && cache.unmade(&record.id).is_some()
+            && *self.dry.get_or_insert_with(|| macs::free(cache, pool) == 0)
     }
 
     pub(in crate::controller) fn explain(&mut self, record: Arc<InstanceRecord>) -> Arc<InstanceRecord> {
         if !record.is_queued() {
             return record;
+        }
+        if self.waits_for_mac(&record) {
+            return Arc::new(InstanceRecord { message: macs::NONE.to_owned(), ..record.as_ref().clone() });
         }
         let spec = &record.spec;
         let mut same = format!("{:?} {:?} {:?} {:?}", spec.arch, spec.node, spec.group_id, spec.usb_device);

@@ -120,7 +120,7 @@ impl Ops {
                 }
             };
             page.revision = cache.applied();
-            let mut reasons = super::instances::Reasons::new(cache);
+            let mut reasons = self.reasons(cache);
             page.found = page.found.into_iter().map(|record| reasons.explain(record)).collect();
             page
         });
@@ -150,7 +150,7 @@ impl Ops {
 
     /// An instance, with why it waits as the cache knows it now.
     pub fn explained_now(&self, record: Arc<InstanceRecord>) -> Arc<InstanceRecord> {
-        self.inner.lists.peek(|cache| super::instances::Reasons::new(cache).explain(record))
+        self.inner.lists.peek(|cache| self.reasons(cache).explain(record))
     }
 
     /// The last changes, once everything is in them that was acknowledged before this call began.

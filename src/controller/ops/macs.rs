@@ -11,6 +11,10 @@ use crate::{
 /// Most addresses of one page.
 const PAGE: usize = 1000;
 
+/// Why the rest of a start is not made yet.
+pub(super) const NONE: &str = "no MAC address is free for it: terminate other instances, or give `range` in `[mac_pool]` \
+                               more of them";
+
 /// What is asked of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MacAsk {
@@ -35,6 +39,11 @@ pub enum MacAnswer {
 
 fn in_use(cache: &Cache, range: MacRange) -> u64 {
     cache.macs().filter(|(mac, _)| range.contains(**mac)).count() as u64
+}
+
+/// Addresses that nobody has.
+pub(super) fn free(cache: &Cache, range: MacRange) -> u64 {
+    range.count().saturating_sub(in_use(cache, range))
 }
 
 /// So many free addresses, from a random place on; fewer when there are no more.
@@ -65,7 +74,7 @@ impl Ops {
         let seen = self.inner.lists.read(|cache| match ask {
             MacAsk::All => MacAnswer::Count(range.count()),
             MacAsk::InUse => MacAnswer::Count(in_use(cache, range)),
-            MacAsk::Free => MacAnswer::Count(range.count().saturating_sub(in_use(cache, range))),
+            MacAsk::Free => MacAnswer::Count(free(cache, range)),
             MacAsk::Page(last, limit) => {
                 MacAnswer::Page(range.after(last).take(limit.clamp(1, PAGE)).collect())
             }
@@ -96,7 +105,9 @@ impl Ops {
                 None => Ok(()),
             },
             None => {
-                let free = range.count().saturating_sub(in_use(cache, range));
+                // What starts that were accepted have yet to make needs its addresses too.
+                let promised: usize = cache.starts().map(|(_, item)| item.record.unmade().len()).sum();
+                let free = free(cache, range).saturating_sub(promised as u64);
                 if free >= count as u64 {
                     return Ok(());
                 }

@@ -38,7 +38,6 @@ use tokio::time::Instant;
 pub(super) use change::{Beside, Change};
 pub use error::{OpsError, RETRY_AFTER};
 pub use events::Pushed;
-pub(super) use instances::Reasons;
 pub use macs::{MacAnswer, MacAsk};
 pub use nodes::NodeView;
 

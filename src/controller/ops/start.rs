@@ -94,6 +94,10 @@ impl Ops {
     ) -> Result<Vec<InstanceId>, OpsError> {
         hardware::of_arch(&ask, resolved.arch)?;
         let given = self.mac_range().and_then(|_| checked.hardware.mac_address.parse().ok());
+        if self.mac_range().is_some() {
+            // What was accepted a moment ago counts, wherever that was.
+            self.inner.lists.catch_up().await?;
+        }
         self.has_macs(given, checked.count)?;
         let body = body_of(&ask)?;
         let script = match &checked.script {
@@ -263,7 +267,14 @@ impl Ops {
                 return Ok(());
             }
             let draft = Draft::new(&key).at(&key, revision).fenced(fence);
+            let made = record.made;
             let draft = self.draft_batch(draft, id, &mut record)?;
+            if record.made == made {
+                return Err(OpsError::Conflict(format!(
+                    "not all of this start can be made yet: {}",
+                    macs::NONE
+                )));
+            }
             match self.inner.writes.commit(draft, Patience::new()).await? {
                 // The next batch compares the revision that this one made.
                 Outcome::Done => {}

@@ -26,8 +26,14 @@ impl Ops {
     pub async fn why(&self, id: &InstanceId) -> Result<Seen<Why>, OpsError> {
         let seen = self.inner.lists.read(|cache| {
             let record = cache.shown_instance(id)?;
-            let explained = super::instances::Reasons::new(cache).explain(record.clone());
-            Some(self.tell(cache, &record, &explained.message))
+            let mut reasons = self.reasons(cache);
+            let explained = reasons.explain(record.clone());
+            let mut why = self.tell(cache, &record, &explained.message);
+            if reasons.waits_for_mac(&record) {
+                // No node is in the way, and none can help.
+                (why.why, why.nodes) = (explained.message.clone(), Vec::new());
+            }
+            Some(why)
         });
         let Seen { value, stale } = seen.await?;
         match value {

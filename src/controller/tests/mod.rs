@@ -117,6 +117,11 @@ impl World {
     }
 
     async fn limited(controllers: usize, timeouts: Timeouts, limits: Limits) -> Self {
+        Self::of(controllers, |name| Config { limits: limits.clone(), ..config(name, timeouts.clone()) })
+            .await
+    }
+
+    async fn of(controllers: usize, config: impl Fn(&str) -> Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tree = Tree::new();
         let store: Arc<dyn Store> = Arc::new(EmbeddedStore::open(dir.path(), tree.handle()).await.unwrap());
@@ -125,7 +130,7 @@ impl World {
         for n in 0..controllers {
             let faults = Faults::new();
             let faulty = Arc::new(Faulty::new(world.store.clone(), faults.clone()));
-            let config = Config { limits: limits.clone(), ..config(&format!("c{n}"), timeouts.clone()) };
+            let config = config(&format!("c{n}"));
             world.cores.push(Core::start(config, faulty, &world.tree.handle(), format!("c{n}:1")).unwrap());
             world.faults.push(faults);
         }

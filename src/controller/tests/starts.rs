@@ -3,7 +3,12 @@
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::*;
-use crate::store::faulty::{Fault, On};
+use crate::{
+    config::controller::MacPool,
+    controller::writes::{Draft, Patience},
+    model::StartId,
+    store::faulty::{Fault, On},
+};
 
 #[tokio::test]
 async fn the_same_key_at_two_controllers_at_once_gives_one_set_of_ids() {
@@ -144,5 +149,58 @@ async fn priority_decides_before_age_and_is_brought_into_its_range() {
         assert_eq!(task.instance, *expected);
         assert!(world.ops(0).claim(node.claim(&task)).await.unwrap().granted);
     }
+    world.end().await;
+}
+
+#[tokio::test]
+async fn what_the_pool_has_no_address_for_waits_in_peace_says_so_and_is_made_when_it_has() {
+    let range = "02:00:00:00:00:00-02:00:00:00:00:2F".parse().unwrap();
+    let mac_pool = MacPool { manage: true, range: Some(range) };
+    let times = Timeouts { instance_visible: Duration::from_secs(1), ..timeouts() };
+    let world = World::of(1, |name| Config { mac_pool, ..config(name, times.clone()) }).await;
+    let ops = world.ops(0);
+    let _node = world.node("n1", 2).await;
+    let first = world.start(0, 10).await;
+    // Accepted by a controller that has not seen those ten yet: 48 for the 38 that are left.
+    ops.lists().catch_up().await.unwrap();
+    let mut record = ops.lists().peek(|cache| cache.starts().next().unwrap().1.record.as_ref().clone());
+    record.ids = (0..48).map(|_| InstanceId::random()).collect();
+    record.made = 0;
+    let (id, last) = (StartId::random(), record.ids[47].clone());
+    let key = ops.inner.keys.start(&id);
+    let draft = Draft::new(&key).at(&key, 0).put(&key, &record).unwrap();
+    ops.inner.writes.commit(draft, Patience::new()).await.unwrap();
+    until("what can be made is made", || async {
+        ops.lists().peek(|cache| cache.of_start(&id).count() == 38)
+    })
+    .await;
+    // It does not go round and round meanwhile: neither this nor the duty.
+    let said = tokio::time::timeout(PATIENCE, ops.make_instances(&id, None)).await.expect("it gives up");
+    let none = "no MAC address is free";
+    for said in [said.unwrap_err(), ops.terminate(&last).await.unwrap_err()] {
+        assert!(matches!(&said, OpsError::Conflict(why) if why.contains(none)), "{said:?}");
+    }
+    let why = ops.why(&last).await.unwrap().value;
+    assert!(why.why.contains(none) && why.nodes.is_empty(), "{why:?}");
+    assert!(world.show(0, &last).await.message.contains(none));
+
+    // Enough of them end.
+    for instance in first.iter().chain(&record.ids[..1]) {
+        ops.terminate(instance).await.unwrap();
+    }
+    until("the rest is made", || async { ops.lists().peek(|cache| cache.unmade(&last).is_none()) }).await;
+    assert!(!world.show(0, &last).await.spec.mac_address.is_empty());
+    world.end().await;
+}
+
+#[tokio::test]
+async fn addresses_that_a_start_has_yet_to_take_are_not_promised_again() {
+    let range = "02:00:00:00:00:00-02:00:00:00:00:C7".parse().unwrap();
+    let mac_pool = MacPool { manage: true, range: Some(range) };
+    let world = World::of(1, |name| Config { mac_pool, ..config(name, timeouts()) }).await;
+    // 200 for 200: made in several steps, the last ones after the answer.
+    world.start(0, 200).await;
+    let more = world.ops(0).start_resolved(ask(1), &Caller::default(), resolved()).await.unwrap_err();
+    assert!(matches!(&more, OpsError::Conflict(why) if why.starts_with("0 MAC addresses")), "{more:?}");
     world.end().await;
 }
