@@ -147,8 +147,13 @@ async fn a_saving_that_fails_leaves_its_instance_and_says_why() {
     assert!(shown["error"]["Message"].as_str().unwrap().contains("exited with code 3"), "{shown}");
     assert_eq!(shown["script_result"]["stderr"], "no\n");
     assert_eq!(cloud.is(&id, "Started").await["vminfo"]["status"], "running");
-    // The tag is there already: by then the VM is stopped, and stays for whoever wants to look.
-    let image = cloud.save(json!({ "id": id, "tag": "v1", "target_vm_id": template })).await;
+    // A tag that is there already is refused before anything is done to the VM.
+    let taken = json!({ "id": id, "tag": "v1", "target_vm_id": template });
+    let refused = cloud.call(Method::POST, "/api/v1/image", Some(taken)).await;
+    assert!(refused["message"].as_str().unwrap().contains("has a tag `v1` already"), "{refused}");
+    assert_eq!(cloud.is(&id, "Started").await["vminfo"]["status"], "running");
+    // One that comes there meanwhile, or by another way, is seen when the VM is stopped: it stays for whoever wants to look.
+    let image = cloud.save(json!({ "id": id, "tag": "v1", "new_template_name": "sonoma" })).await;
     let shown = cloud.saved(&image, "error").await;
     assert!(shown["error"]["Message"].as_str().unwrap().contains("is there already"), "{shown}");
     let left = cloud.is(&id, "Error").await;
