@@ -73,27 +73,32 @@ pub struct RevertTemplate {
 
 impl RevertTemplate {
     /// The keys that say which version; without any of them it is the newest.
-    pub const WHICH: [&str; 4] = ["tag", "tag_name", "version", "number"];
+    const WHICH: [&str; 4] = ["tag", "tag_name", "version", "number"];
 
-    /// Whether it is beyond doubt which version is meant: that one and all later ones are deleted.
+    /// Whether it is beyond doubt which version is meant: that one and all later ones are deleted. A key that the query has
+    /// with nothing behind it is as empty as one of the body.
     ///
     /// # Errors
-    /// What contradicts what, for whoever has asked.
-    pub fn beyond_doubt(&self) -> Result<(), &'static str> {
+    /// What is empty or contradicts what, for whoever has asked.
+    pub fn beyond_doubt(&self, is_empty: impl Fn(&str) -> bool) -> Result<(), String> {
         let differ = |one: bool, other: bool, same: bool| one && other && !same;
         let tag = self.tag.is_some() || self.tag_name.is_some();
         let number = self.version.is_some() || self.number.is_some();
-        if [&self.tag, &self.tag_name].into_iter().flatten().any(String::is_empty) {
-            Err("`tag` is empty: name one, or leave it out for the newest version")
-        } else if differ(self.tag.is_some(), self.tag_name.is_some(), self.tag == self.tag_name) {
-            Err("`tag` and `tag_name` differ: give one of them")
-        } else if differ(self.version.is_some(), self.number.is_some(), self.version == self.number) {
-            Err("`version` and `number` differ: give one of them")
-        } else if tag && number {
-            Err("a tag and a number are given: give one of them")
-        } else {
-            Ok(())
+        let of_body = [("tag", &self.tag), ("tag_name", &self.tag_name)];
+        let of_body = of_body.into_iter().find(|(_, tag)| tag.as_deref() == Some("")).map(|(key, _)| key);
+        if let Some(key) = Self::WHICH.into_iter().find(|key| is_empty(key)).or(of_body) {
+            return Err(format!("`{key}` is empty: say which version, or leave it out for the newest"));
         }
+        let contradicts = if differ(self.tag.is_some(), self.tag_name.is_some(), self.tag == self.tag_name) {
+            "`tag` and `tag_name` differ: give one of them"
+        } else if differ(self.version.is_some(), self.number.is_some(), self.version == self.number) {
+            "`version` and `number` differ: give one of them"
+        } else if tag && number {
+            "a tag and a number are given: give one of them"
+        } else {
+            return Ok(());
+        };
+        Err(contradicts.into())
     }
 }
 

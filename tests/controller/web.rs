@@ -59,6 +59,9 @@ async fn a_host_without_a_credential_gets_the_package_whole_or_in_parts() {
         assert!(answer.status >= 400 && answer.status < 500, "{other}: {answer:?}");
         assert!(!answer.text.contains("root:"), "{other}: {answer:?}");
     }
+    // No failure of the server, for which a proxy would eject it.
+    let long = raw(cloud.api(), "GET", &format!("/pkg/{}", "n".repeat(3000)), "", &[]).await;
+    assert!(long.is_clean(404), "{long:?}");
     let missing = raw(cloud.api(), "GET", "/pkg/missing.pkg", "", &[]).await;
     assert!(
         missing.is_clean(404) && missing.text.contains("no file `missing.pkg` in `packages`"),

@@ -64,9 +64,12 @@ pub(super) async fn download(
     }))
 }
 
+/// Longest name that a file system has: a longer one is no file of anybody's, and no failure of this server.
+const NAME: usize = 255;
+
 /// Of a file in the directory itself, and not one that is hidden there.
 fn is_file_name(name: &str) -> bool {
-    !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
+    name.len() <= NAME && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Fail {
@@ -86,5 +89,6 @@ mod tests {
         for bad in ["..", ".", ".hidden", "../x", "a/b", "/etc/passwd", "a\\b", "a\0"] {
             assert!(!is_file_name(bad), "{bad}");
         }
+        assert!(is_file_name(&"n".repeat(NAME)) && !is_file_name(&"n".repeat(NAME + 1)));
     }
 }

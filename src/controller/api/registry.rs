@@ -76,12 +76,7 @@ pub(super) async fn revert(
         None => ask,
     };
     id::<TemplateId>("id", &template)?;
-    if let Some(key) = RevertTemplate::WHICH.into_iter().find(|key| asked.is_empty(key)) {
-        return Err(Fail::bad(format!(
-            "`{key}` is empty: say which version, or leave it out for the newest"
-        )));
-    }
-    ask.beyond_doubt().map_err(Fail::bad)?;
+    ask.beyond_doubt(|key| asked.is_empty(key)).map_err(Fail::bad)?;
     api.app.ops.revert_template(&RevertTemplate { id: Some(template), ..ask }).await?;
     Ok(Empty)
 }

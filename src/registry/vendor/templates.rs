@@ -138,12 +138,7 @@ impl Asked {
     /// The same, if nothing of it contradicts the rest: for a call that deletes.
     pub(super) fn which_beyond_doubt(&self, query: &Option<String>) -> Result<Which, Fail> {
         let query = Query::parse(query.as_deref().unwrap_or_default());
-        if let Some(key) = RevertTemplate::WHICH.into_iter().find(|key| query.is_empty(key)) {
-            return Err(Fail::bad(format!(
-                "`{key}` is empty: say which version, or leave it out for the newest"
-            )));
-        }
-        self.version.beyond_doubt().map_err(Fail::bad)?;
+        self.version.beyond_doubt(|key| query.is_empty(key)).map_err(Fail::bad)?;
         self.which()
     }
 }
