@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// Over so long the rate of offers is taken.
-const OFFERS_OF: Duration = Duration::from_secs(60);
+pub(super) const OFFERS_OF: Duration = Duration::from_secs(60);
 
 /// Offers that are remembered for that, a thousand a second. More: the rate is told too low.
 const OFFERS: usize = 60_000;
@@ -68,9 +68,9 @@ pub struct Effects {
 /// Everything below the cluster's prefix, as of one revision.
 #[derive(Debug, Default)]
 pub struct Cache {
-    ageing: f64,
+    pub(super) ageing: f64,
     pub(super) applied: Revision,
-    head: Revision,
+    pub(super) head: Revision,
     pub(super) instances: HashMap<InstanceId, Item<InstanceRecord>>,
     /// Those that have a record, and those that their start has yet to make.
     pub(super) shown: BTreeSet<Age>,
@@ -78,30 +78,30 @@ pub struct Cache {
     pub(super) presence: HashMap<NodeId, Item<Presence>>,
     pub(super) groups: Groups,
     pub(super) events: Events,
-    commands: Commands,
-    api_keys: BTreeMap<ApiKeyId, Item<ApiKey>>,
-    starts: HashMap<StartId, Item<StartRecord>>,
-    members: BTreeMap<String, Item<Member>>,
-    leaders: BTreeMap<String, Item<Leader>>,
+    pub(super) commands: Commands,
+    pub(super) api_keys: BTreeMap<ApiKeyId, Item<ApiKey>>,
+    pub(super) starts: HashMap<StartId, Item<StartRecord>>,
+    pub(super) members: BTreeMap<String, Item<Member>>,
+    pub(super) leaders: BTreeMap<String, Item<Leader>>,
     /// Of starts that are not finished: which of their ids has no record yet.
-    unmade: HashMap<InstanceId, StartId>,
-    by_node: HashMap<NodeId, BTreeSet<InstanceId>>,
-    by_start: HashMap<StartId, BTreeSet<InstanceId>>,
+    pub(super) unmade: HashMap<InstanceId, StartId>,
+    pub(super) by_node: HashMap<NodeId, BTreeSet<InstanceId>>,
+    pub(super) by_start: HashMap<StartId, BTreeSet<InstanceId>>,
     /// What waits, in order, by what it asks of a node.
     pub(super) queue: HashMap<Kind, BTreeSet<(Order, InstanceId)>>,
     /// Offers that nobody has claimed yet.
-    offers: BTreeSet<InstanceId>,
+    pub(super) offers: BTreeSet<InstanceId>,
     pub(super) macs: HashMap<MacAddress, Item<MacRecord>>,
     /// Of all startup scripts' output.
-    output_chunks: usize,
+    pub(super) output_chunks: usize,
     /// How large VMs of templates are; learned, and never less.
     pub(super) sizes: Sizes,
     /// Why this controller must leave the store alone, if it must.
     pub(super) forbidden: Option<String>,
     /// When this controller saw the offers of the last minute.
-    offered: VecDeque<Instant>,
+    pub(super) offered: VecDeque<Instant>,
     /// Keys whose values cannot be read at all.
-    unreadable: BTreeMap<String, RecordError>,
+    pub(super) unreadable: BTreeMap<String, RecordError>,
 }
 
 impl Cache {
@@ -437,164 +437,5 @@ fn remove_from<K: std::hash::Hash + Eq>(
         if ids.is_empty() {
             index.remove(key);
         }
-    }
-}
-
-/// What may be asked of it.
-impl Cache {
-    /// The revision up to which everything is in here.
-    pub fn applied(&self) -> Revision {
-        self.applied
-    }
-
-    /// The `head` that is in here.
-    pub fn head(&self) -> Revision {
-        self.head
-    }
-
-    /// The event log.
-    pub fn events(&self) -> &Events {
-        &self.events
-    }
-
-    /// An instance that has a record.
-    pub fn instance(&self, id: &InstanceId) -> Option<&Item<InstanceRecord>> {
-        self.instances.get(id)
-    }
-
-    /// Chunks of all startup scripts' output.
-    pub fn output_chunks(&self) -> usize {
-        self.output_chunks
-    }
-
-    /// All instances that have a record.
-    pub fn instances(&self) -> impl Iterator<Item = (&InstanceId, &Item<InstanceRecord>)> {
-        self.instances.iter()
-    }
-
-    /// The instance, made or yet to be made.
-    pub fn shown_instance(&self, id: &InstanceId) -> Option<Arc<InstanceRecord>> {
-        if let Some(item) = self.instances.get(id) {
-            return Some(item.record.clone());
-        }
-        let start = self.unmade.get(id)?;
-        Some(Arc::new(self.starts.get(start)?.record.instance(start, id)))
-    }
-
-    /// All instances, those of unfinished starts too, oldest first.
-    pub fn shown_instances(&self) -> Vec<Arc<InstanceRecord>> {
-        self.instances_after(None).map(|(_, record)| record).collect()
-    }
-
-    /// The start that has yet to make this instance.
-    pub fn unmade(&self, id: &InstanceId) -> Option<&StartId> {
-        self.unmade.get(id)
-    }
-
-    /// The instances that are, were or may be on a node.
-    pub fn on_node<'a>(
-        &'a self,
-        node: &NodeId,
-    ) -> impl Iterator<Item = (&'a InstanceId, &'a Item<InstanceRecord>)> {
-        let ids = self.by_node.get(node).into_iter().flatten();
-        ids.filter_map(|id| self.instances.get_key_value(id))
-    }
-
-    /// The instances that a start has made and that are still there.
-    pub fn of_start<'a>(&'a self, start: &StartId) -> impl Iterator<Item = &'a Item<InstanceRecord>> {
-        self.by_start.get(start).into_iter().flatten().filter_map(|id| self.instances.get(id))
-    }
-
-    /// Nodes that instances are on, with or without a record.
-    pub fn placed_nodes(&self) -> impl Iterator<Item = &NodeId> {
-        self.by_node.keys()
-    }
-
-    /// How many of a node's places are taken.
-    pub fn taken(&self, node: &NodeId) -> u32 {
-        let taken = self.on_node(node).filter(|(_, item)| item.record.takes_room()).count();
-        u32::try_from(taken).unwrap_or(u32::MAX)
-    }
-
-    /// How many of these are taken by what has failed.
-    pub fn kept(&self, node: &NodeId) -> u32 {
-        let kept = self.on_node(node).filter(|(_, item)| item.record.is_kept()).count();
-        u32::try_from(kept).unwrap_or(u32::MAX)
-    }
-
-    /// Waiting instances by kind; those of one kind in the order of priority and age, never none.
-    pub fn queues(
-        &self,
-    ) -> impl Iterator<Item = impl Iterator<Item = (Order, &InstanceId, &Item<InstanceRecord>)>> {
-        self.queue
-            .values()
-            .map(|places| places.iter().filter_map(|(order, id)| Some((*order, id, self.instances.get(id)?))))
-    }
-
-    /// Offers that nobody has claimed yet.
-    pub fn offers(&self) -> impl Iterator<Item = (&InstanceId, &Item<InstanceRecord>)> {
-        self.offers.iter().filter_map(|id| self.instances.get_key_value(id))
-    }
-
-    /// Offers a second, of the whole cloud, over the last minute.
-    pub fn offers_a_second(&self, now: Instant) -> f64 {
-        let young = |at: &&Instant| now.saturating_duration_since(**at) <= OFFERS_OF;
-        self.offered.iter().filter(young).count() as f64 / OFFERS_OF.as_secs_f64()
-    }
-
-    /// A node.
-    pub fn node(&self, id: &NodeId) -> Option<&Item<NodeRecord>> {
-        self.nodes.get(id)
-    }
-
-    /// All nodes.
-    pub fn nodes(&self) -> impl Iterator<Item = (&NodeId, &Item<NodeRecord>)> {
-        self.nodes.iter()
-    }
-
-    /// A node's presence.
-    pub fn presence(&self, id: &NodeId) -> Option<&Item<Presence>> {
-        self.presence.get(id)
-    }
-
-    /// What nodes are to do beside starts.
-    pub fn commands(&self) -> &Commands {
-        &self.commands
-    }
-
-    /// A start.
-    pub fn start(&self, id: &StartId) -> Option<&Item<StartRecord>> {
-        self.starts.get(id)
-    }
-
-    /// All starts.
-    pub fn starts(&self) -> impl Iterator<Item = (&StartId, &Item<StartRecord>)> {
-        self.starts.iter()
-    }
-
-    /// Live members of a role: name and record.
-    pub fn members<'a>(&'a self, role: &str) -> impl Iterator<Item = (&'a str, &'a Item<Member>)> {
-        let prefix = format!("{role}/");
-        self.members.iter().filter_map(move |(name, item)| Some((name.strip_prefix(&prefix)?, item)))
-    }
-
-    /// An API key.
-    pub fn api_key(&self, id: &ApiKeyId) -> Option<&Item<ApiKey>> {
-        self.api_keys.get(id)
-    }
-
-    /// Every API key, by id.
-    pub fn api_keys(&self) -> impl Iterator<Item = (&ApiKeyId, &Item<ApiKey>)> {
-        self.api_keys.iter()
-    }
-
-    /// Who leads a duty.
-    pub fn leader(&self, duty: &str) -> Option<&Item<Leader>> {
-        self.leaders.get(duty)
-    }
-
-    /// Records that nobody here can read, for `readyz`.
-    pub fn unreadable(&self) -> usize {
-        self.unreadable.len()
     }
 }

@@ -5,6 +5,7 @@
 //! the bound the store is read instead, page by page at one revision. With the store out of reach the cache
 //! answers, and says so.
 
+mod asked;
 mod cache;
 mod candidates;
 mod commands;
