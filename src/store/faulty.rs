@@ -77,6 +77,7 @@ struct Script {
     always: Vec<(On, Fault)>,
     chance: Option<Chance>,
     struck: u64,
+    keys_read: u64,
 }
 
 /// The handle that says what goes wrong; cheap to clone, and the store obeys all of its clones.
@@ -161,6 +162,11 @@ impl Faults {
     /// How many faults have struck: a test that waits for one can tell that it happened.
     pub fn struck(&self) -> u64 {
         self.script().struck
+    }
+
+    /// How many keys ranges have brought: a test can tell a listing of everything from a look.
+    pub fn keys_read(&self) -> u64 {
+        self.script().keys_read
     }
 
     fn draw(&self, on: On, may_conflict: bool) -> Option<Fault> {
@@ -295,7 +301,9 @@ impl Store for Faulty {
     }
 
     async fn range(&self, range: Range) -> Result<Ranged, StoreError> {
-        harmless(self.with(On::Read, self.store.range(range)).await)
+        let ranged = harmless(self.with(On::Read, self.store.range(range)).await);
+        self.faults.script().keys_read += ranged.as_ref().map_or(0, |ranged| ranged.kvs.len() as u64);
+        ranged
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnAnswer, StoreError> {

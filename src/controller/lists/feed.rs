@@ -1,7 +1,9 @@
-//! Keeps the cache fed: lists, watches from there, and lists anew whenever the watch cannot be trusted.
+//! Keeps the cache fed: lists, watches from there, goes on when the watch merely broke, and lists anew whenever it cannot be
+//! trusted.
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{Cache, Effects, Lists};
@@ -9,7 +11,7 @@ use crate::{
     clock,
     controller::{Health, numbers::Numbers},
     http::Readiness,
-    store::{Consistency, Revision, WatchItem},
+    store::{Consistency, Event, Range, Revision, StoreError, Watch, WatchItem},
     supervise::Stop,
 };
 
@@ -39,17 +41,60 @@ pub(in crate::controller) enum Told {
     Everything,
 }
 
+/// Why a watch is over.
+enum Ended {
+    /// It broke. What is in the cache holds, and another one goes on from there.
+    Broke(String),
+    /// It, or the cache, is not to be trusted.
+    Anew(String),
+}
+
+impl Ended {
+    /// By an error of the store on the way back to it.
+    fn by(error: &StoreError) -> Self {
+        if error.may_pass() { Self::Broke(error.to_string()) } else { Self::Anew(error.to_string()) }
+    }
+}
+
+/// What a watch begins with.
+struct Begun {
+    watch: Watch,
+    /// What `head` held as the cache shows it: whether it is still the same history is known by that.
+    head: Bytes,
+    /// The cache counts as live when it has this `head`.
+    live_at: Revision,
+}
+
 impl<F: FnMut(Told) + Send> Feed<F> {
     /// Runs until `stop`.
     pub(in crate::controller) async fn run(mut self, stop: Stop) {
         let mut pause = FIRST_PAUSE;
+        // What `head` holds as the cache shows it, if the cache can be gone on with.
+        let mut known: Option<Bytes> = None;
         while !stop.is_requested() {
             let began = clock::now();
-            let why = self.follow(&stop).await;
+            let begun = match known.take() {
+                Some(head) => self.go_on(head, &mut known).await,
+                None => self.list().await,
+            };
+            let ended = match begun {
+                Ok(begun) => self.follow(begun, &mut known, &stop).await,
+                Err(ended) => ended,
+            };
             if stop.is_requested() {
                 return;
             }
-            tracing::info!(error = %why, "cache is listed anew");
+            let why = match ended {
+                Ended::Broke(why) if known.is_some() => {
+                    tracing::info!(error = %why, "watch of the store broke, and is begun again from there");
+                    why
+                }
+                Ended::Broke(why) | Ended::Anew(why) => {
+                    tracing::info!(error = %why, "cache is listed anew");
+                    known = None;
+                    why
+                }
+            };
             self.health.set_cache(Some(why));
             if began.elapsed() > LONGEST_PAUSE {
                 pause = FIRST_PAUSE;
@@ -63,45 +108,87 @@ impl<F: FnMut(Told) + Send> Feed<F> {
         }
     }
 
-    /// Lists and watches until that breaks; answers why it did.
-    async fn follow(&mut self, stop: &Stop) -> String {
-        let cache = match self.lists.load().await {
-            Ok(cache) => cache,
-            Err(error) => return error.to_string(),
-        };
+    /// Lists everything, and watches from there.
+    async fn list(&mut self) -> Result<Begun, Ended> {
+        let anew = |error: StoreError| Ended::Anew(error.to_string());
+        let (cache, head) = self.lists.load().await.map_err(anew)?;
         if let Some(why) = cache.forbidden() {
-            return self.forbidden(why.to_owned());
+            return Err(Ended::Anew(self.forbidden(why.to_owned())));
         }
         let from = cache.applied() + 1;
         // The watch is open before the cache counts as live: nothing between the two is missed.
-        let mut watch = match self.lists.inner.store.watch(self.lists.inner.keys.root(), from).await {
-            Ok(watch) => watch,
-            Err(error) => return error.to_string(),
-        };
+        let inner = &self.lists.inner;
+        let watch = inner.store.watch(inner.keys.root(), from).await.map_err(anew)?;
         self.replace(cache);
+        Ok(Begun { watch, head, live_at: 0 })
+    }
+
+    /// Watches again from where the cache is, if the store still has the history that the cache was made of: one that was
+    /// restored from a backup has another, and may be as far by now.
+    async fn go_on(&mut self, head: Bytes, known: &mut Option<Bytes>) -> Result<Begun, Ended> {
+        let (shown, applied) = self.lists.peek(|cache| (cache.head(), cache.applied()));
+        let inner = &self.lists.inner;
+        let key = inner.keys.head();
+        let then = Range { start: key.clone(), end: format!("{key}\0"), ..Range::prefix(&key) };
+        let went_on = async {
+            let watch = inner.store.watch(inner.keys.root(), applied + 1).await?;
+            let then = inner.store.range(then.at(applied)).await?.kvs.pop();
+            let now = inner.store.get(&key, Consistency::Linearizable).await?.kv;
+            Ok((watch, then, now.map_or(0, |kv| kv.mod_revision)))
+        };
+        let (watch, then, now) = went_on.await.map_err(|error| {
+            *known = Some(head.clone());
+            Ended::by(&error)
+        })?;
+        if then.is_none_or(|kv| kv.mod_revision != shown || kv.value != head) {
+            return Err(Ended::Anew("the store has another history than the cache".to_owned()));
+        }
+        Ok(Begun { watch, head, live_at: now })
+    }
+
+    /// Takes in what the watch tells until that is over; `known` is what the next one may go on with.
+    async fn follow(&mut self, begun: Begun, known: &mut Option<Bytes>, stop: &Stop) -> Ended {
+        let Begun { mut watch, mut head, live_at } = begun;
+        let key = self.lists.inner.keys.head();
+        let mut live = false;
         loop {
+            if !live && self.lists.applied() >= live_at {
+                live = true;
+                self.health.set_cache(None);
+            }
             let item = tokio::select! {
-                () = stop.requested() => return "stopped".into(),
-                () = self.lists.inner.relist.notified() => return "the watch cannot be trusted".into(),
+                () = stop.requested() => return Ended::Anew("stopped".into()),
+                () = self.lists.inner.relist.notified() => {
+                    return Ended::Anew("the watch cannot be trusted".into());
+                }
                 item = watch.next() => item,
             };
-            match item {
+            let broke = match item {
                 Some(Ok(WatchItem::Events { revision, events })) => {
+                    let last = events.iter().rev().find_map(|event| match event {
+                        Event::Put(kv) if kv.key == key => Some(kv.value.clone()),
+                        _ => None,
+                    });
+                    head = last.unwrap_or(head);
                     let effects = self.lists.apply(revision, &events);
                     self.health.set_unreadable(self.lists.peek(Cache::unreadable));
                     if let Some(why) = self.lists.peek(|cache| cache.forbidden().map(str::to_owned)) {
-                        return self.forbidden(why);
+                        return Ended::Anew(self.forbidden(why));
                     }
                     (self.tell)(Told::Changes(effects));
+                    continue;
                 }
                 // Says that the watch lives, not that everything before was delivered to us.
-                Some(Ok(WatchItem::Progress(_))) => {}
+                Some(Ok(WatchItem::Progress(_))) => continue,
                 Some(Ok(WatchItem::Compacted { oldest })) => {
-                    return format!("the watch was compacted up to {oldest}");
+                    return Ended::Anew(format!("the watch was compacted up to {oldest}"));
                 }
-                Some(Err(error)) => return error.to_string(),
-                None => return "the watch ended".into(),
-            }
+                Some(Err(error)) => Ended::by(&error),
+                None => Ended::Broke("the watch ended".into()),
+            };
+            // Without a `head` nothing tells one history from another.
+            *known = Some(head).filter(|head| !head.is_empty());
+            return broke;
         }
     }
 
@@ -117,7 +204,6 @@ impl<F: FnMut(Told) + Send> Feed<F> {
     fn replace(&mut self, cache: Cache) {
         self.lists.replace(cache);
         self.health.set_unreadable(self.lists.peek(Cache::unreadable));
-        self.health.set_cache(None);
         self.health.set_loaded();
         (self.tell)(Told::Everything);
     }

@@ -13,15 +13,17 @@ mod changes;
 mod events;
 mod feed;
 mod groups;
-mod head;
 mod pool;
 mod look;
+mod readings;
 
 use std::{
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
+use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::sync::{Notify, watch};
 
 pub use cache::{Cache, Effects, Item};
@@ -32,12 +34,12 @@ pub(super) use feed::{Feed, Told, probe};
 pub use groups::Groups;
 pub use look::Age;
 
-use head::Heads;
+use readings::Readings;
 
 use super::{Health, ops::OpsError};
 use crate::{
     clock,
-    store::{Revision, Store, StoreError, keys::Keys, page},
+    store::{Consistency, Revision, Store, StoreError, keys::Keys, page},
 };
 
 /// How long a read waits for `head`. Longer: the store counts as out of reach for this read.
@@ -81,7 +83,10 @@ struct Inner {
     cache: RwLock<Cache>,
     /// The `head` that the cache has applied.
     applied: watch::Sender<Revision>,
-    heads: Heads,
+    /// The `mod_revision` of `head`; 0 when nothing was ever written.
+    heads: Readings<Revision>,
+    /// Everything, for those for whom the cache is too far behind: a listing of all is not made for each of them.
+    whole: Readings<Arc<Cache>>,
     changes: Changes,
     /// Asks the feed to list anew: the watch is silent although there is something to tell.
     relist: Notify,
@@ -93,7 +98,20 @@ struct Inner {
 
 impl Lists {
     pub(super) fn new(store: Arc<dyn Store>, keys: Keys, health: Health, ageing: f64) -> Self {
-        let heads = Heads::new(store.clone(), keys.head());
+        let (of, key) = (store.clone(), keys.head());
+        let heads = Readings::new(move || {
+            let (store, key) = (of.clone(), key.clone());
+            async move {
+                let got = store.get(&key, Consistency::Linearizable).await?;
+                Ok(got.kv.map_or(0, |kv| kv.mod_revision))
+            }
+            .boxed()
+        });
+        let (of, all) = (store.clone(), keys.clone());
+        let whole = Readings::new(move || {
+            let (store, keys) = (of.clone(), all.clone());
+            async move { Ok(Arc::new(load(&*store, &keys, ageing).await?.0)) }.boxed()
+        });
         let (applied, _) = watch::channel(0);
         let cache = RwLock::new(Cache::new(ageing));
         Self {
@@ -101,6 +119,7 @@ impl Lists {
                 cache,
                 applied,
                 heads,
+                whole,
                 changes: Changes::default(),
                 relist: Notify::new(),
                 store,
@@ -135,10 +154,25 @@ impl Lists {
             return Ok(Seen { value: self.peek(look), stale: None });
         }
         tracing::debug!(store.revision = head, "cache is behind; reading the store itself");
-        match tokio::time::timeout(FROM_STORE, self.load()).await {
-            Ok(Ok(cache)) => Ok(Seen { value: look(&cache), stale: None }),
-            Ok(Err(error)) if error.may_pass() => Ok(stale(self).map(|lists| lists.peek(look))),
-            Ok(Err(error)) => Err(error.into()),
+        // Unless the store went back: then the cache shows what is no longer there, however far it is.
+        let mut applied = self.inner.applied.subscribe();
+        let catches_up = async {
+            match head < before {
+                true => std::future::pending().await,
+                false => applied.wait_for(|at| *at >= head).await.is_ok(),
+            }
+        };
+        let read = tokio::time::timeout(FROM_STORE, async {
+            tokio::select! {
+                true = catches_up => None,
+                read = self.inner.whole.read() => Some(read),
+            }
+        });
+        match read.await {
+            Ok(None) => Ok(Seen { value: self.peek(look), stale: None }),
+            Ok(Some(Ok(cache))) => Ok(Seen { value: look(&cache), stale: None }),
+            Ok(Some(Err(error))) if error.may_pass() => Ok(stale(self).map(|lists| lists.peek(look))),
+            Ok(Some(Err(error))) => Err(error.into()),
             Err(_) => Err(OpsError::unavailable("the cache is behind, and reading the store took too long")),
         }
     }
@@ -179,10 +213,9 @@ impl Lists {
             .is_ok_and(|seen| seen.is_ok())
     }
 
-    /// Everything below the prefix, page by page at one revision.
-    async fn load(&self) -> Result<Cache, StoreError> {
-        let all = page::read_prefix(&*self.inner.store, self.inner.keys.root(), feed::PAGE).await?;
-        Ok(Cache::of(self.inner.ageing, &self.inner.keys, all.kvs, all.revision, clock::now()))
+    /// Everything there is, and what `head` held then.
+    async fn load(&self) -> Result<(Cache, Bytes), StoreError> {
+        load(&*self.inner.store, &self.inner.keys, self.inner.ageing).await
     }
 
     /// The last changes.
@@ -217,4 +250,12 @@ impl Lists {
         self.inner.applied.send_if_modified(|at| std::mem::replace(at, head) != head);
         effects
     }
+}
+
+/// Everything below the prefix, page by page at one revision; and what `head` held then.
+async fn load(store: &dyn Store, keys: &Keys, ageing: f64) -> Result<(Cache, Bytes), StoreError> {
+    let all = page::read_prefix(store, keys.root(), feed::PAGE).await?;
+    let key = keys.head();
+    let head = all.kvs.iter().find(|kv| kv.key == key).map(|kv| kv.value.clone()).unwrap_or_default();
+    Ok((Cache::of(ageing, keys, all.kvs, all.revision, clock::now()), head))
 }

@@ -297,6 +297,28 @@ async fn after_a_restore_of_an_older_backup_no_list_shows_what_is_gone() {
 }
 
 #[tokio::test]
+async fn a_watch_that_broke_does_not_go_on_in_a_restored_store_that_has_caught_up() {
+    let (dirs, tree) = ([tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()], Tree::new());
+    let open = async |n: usize| EmbeddedStore::open(dirs[n].path(), tree.handle()).await;
+    let (store, faults) = (Arc::new(Restored(Mutex::new(Arc::new(open(0).await.unwrap())))), Faults::new());
+    let faulty = Arc::new(Faulty::new(store.clone(), faults.clone()));
+    let core = Core::start(config("c0", timeouts()), faulty, &tree.handle(), "c0:1".into()).unwrap();
+    until("the cache is loaded", || async { core.health.loaded() }).await;
+    core.ops.start_resolved(ask(3), &Caller::default(), resolved()).await.unwrap();
+    until("it shows them", || async { core.ops.lists().peek(|cache| cache.instances().count()) == 3 }).await;
+    let older: Arc<dyn Store> = Arc::new(open(1).await.unwrap());
+    let head = core.ops.inner.keys.head();
+    while older.txn(Txn::new().put(&head, "{}")).await.unwrap().revision < 400 {}
+    *store.0.lock().unwrap() = older;
+    faults.break_watches();
+    until("the cache follows the restored store", || async {
+        core.ops.lists().peek(|cache| cache.instances().count()) == 0
+    })
+    .await;
+    tree.shut_down(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
 async fn what_an_agent_says_of_itself_has_its_bounds_and_its_host_can_be_dialed() {
     let world = World::new(1).await;
     let ops = world.ops(0);

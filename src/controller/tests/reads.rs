@@ -48,6 +48,53 @@ async fn a_silent_watch_is_found_out_and_meanwhile_the_store_itself_is_read() {
 }
 
 #[tokio::test]
+async fn many_that_read_past_the_cache_share_what_they_list() {
+    let world = World::new(2).await;
+    world.faults[1].silence_watches(true);
+    world.start(0, 20).await;
+    let before = world.faults[1].keys_read();
+    // Long enough that all come while the first one is under way.
+    let stall = crate::store::faulty::Fault::Stall(Duration::from_millis(200));
+    world.faults[1].always(crate::store::faulty::On::Read, stall);
+    let lists = (0..50).map(|_| world.ops(1).instances());
+    for listed in futures_util::future::join_all(lists).await {
+        let listed = listed.unwrap();
+        assert_eq!((listed.value.len(), listed.stale), (20, None));
+    }
+    let keys = world.store.range(crate::store::Range::prefix("/switchyard/main/")).await.unwrap().kvs.len();
+    let listings = (world.faults[1].keys_read() - before) / keys as u64;
+    assert!(listings <= 10, "{listings} listings of {keys} keys for 50 readers");
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_watch_that_broke_goes_on_without_a_listing_and_misses_nothing() {
+    let world = World::new(2).await;
+    let ids = world.start(0, 10).await;
+    until("the other cache has them", || async {
+        world.ops(1).lists().peek(|c| c.instances().count()) == 10
+    })
+    .await;
+    let (before, watched) = (world.faults[1].keys_read(), world.ops(1).changes().await.unwrap().subscribe());
+    let from = *watched.borrow();
+    world.faults[1].next(crate::store::faulty::On::Watch, crate::store::faulty::Fault::Refuse);
+    world.faults[1].break_watches();
+    world.ops(0).terminate(&ids[0]).await.unwrap();
+    world.start(0, 5).await;
+    until("the cache follows again", || async { world.cores[1].health.cache_live() }).await;
+    let listed = world.ops(1).instances().await.unwrap();
+    assert_eq!((listed.value.len(), listed.stale), (15, None));
+    let state = listed.value.iter().find(|one| one.id == ids[0]).map(|one| one.state());
+    assert_eq!(state, Some(InstanceState::Terminating));
+    let read = world.faults[1].keys_read() - before;
+    assert!(read <= 4, "{read} keys were read, and there are more than fifteen");
+    // Whoever watches this controller was told all of it.
+    let told = world.ops(1).changes().await.unwrap().after(from, 1000).unwrap();
+    assert!(told.changes.len() >= 6, "{told:?}");
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_broken_and_a_compacted_watch_are_begun_anew() {
     let world = World::new(2).await;
     let mut all = 0;
