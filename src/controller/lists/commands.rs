@@ -85,6 +85,15 @@ impl Commands {
         self.images.insert(id, item);
     }
 
+    /// Chunks of the output of all savings' scripts. A saving takes over what its command has.
+    pub fn output_chunks(&self) -> usize {
+        let of = |image: &ImageRecord| {
+            let command = image.command().ok().and_then(|command| self.get(&image.node, &command));
+            image.output_chunks.max(command.map_or(0, |item| item.record.output_chunks))
+        };
+        self.images.values().map(|item| of(&item.record)).sum()
+    }
+
     pub(super) fn remove_image(&mut self, id: &ImageId) {
         self.images.remove(id);
     }

@@ -33,7 +33,7 @@ const STEP: f64 = 0.05;
 /// Nodes that one request may name.
 pub(super) const NAMED: usize = 1000;
 
-/// Commands of one answer. More: ask for those of one node.
+/// Commands of one answer, the newest. More: ask for those of one node.
 const SHOWN: usize = 10_000;
 
 /// Longest reason that is kept of a node's words.
@@ -107,13 +107,13 @@ impl Ops {
         Ok(id)
     }
 
-    /// The commands of a node, or of all; those that are over as long as they are kept.
+    /// The commands of a node, or of all, oldest first; those that are over as long as they are kept.
     pub async fn commands(&self, node: Option<&NodeId>) -> Result<Seen<Vec<ShownCommand>>, OpsError> {
         let all = self.inner.lists.read(|cache| {
             let all = cache.commands().all().map(|item| &item.record);
             let mut all: Vec<_> = all.filter(|one| node.is_none_or(|node| one.node == *node)).collect();
             all.sort_by(|a, b| (a.created, &a.id, &a.node).cmp(&(b.created, &b.id, &b.node)));
-            all.into_iter().take(SHOWN).map(|one| one.shown()).collect()
+            newest(&all, SHOWN).iter().map(|one| one.shown()).collect()
         });
         all.await
     }
@@ -217,10 +217,7 @@ impl Ops {
 
     /// The end of a command that saves a VM is the end of the saving.
     async fn settle_saving(&self, command: &CommandRecord) -> Result<(), OpsError> {
-        if !matches!(command.order, Order::Save(_)) {
-            return Ok(());
-        }
-        let Ok(id) = ImageId::parse(command.id.as_str()) else { return Ok(()) };
+        let Some(id) = saving(command) else { return Ok(()) };
         // It decides on what the cache shows. If that takes too long the duty does it.
         if self.inner.lists.catch_up().await.is_ok() {
             self.settle_image(&id, None).await?;
@@ -240,8 +237,8 @@ impl Ops {
             return Ok(false);
         };
         let over = next.state.is_over();
-        if let (true, Some(script)) = (over, &report.script) {
-            next.output_chunks = self.store_command_output(&next.id, script).await?;
+        if let (true, Some(script), Some(image)) = (over, &report.script, saving(&next)) {
+            next.output_chunks = self.store_image_output(&image, script).await?;
             next.script = Some(brief(script));
         }
         let stored = self.change_command(item, &next, None).await?;
@@ -272,6 +269,11 @@ impl Ops {
         let draft = Draft::new(&key).at(&key, item.mod_revision).fenced(fence).put(&key, next)?;
         Ok(matches!(self.inner.writes.commit(draft, Patience::new()).await?, Outcome::Done))
     }
+}
+
+/// The saving that a command is a part of. No other one has a script, whatever its node reports.
+fn saving(command: &CommandRecord) -> Option<ImageId> {
+    matches!(command.order, Order::Save(_)).then(|| ImageId::parse(command.id.as_str()).ok()).flatten()
 }
 
 /// Whether a node may be told of it once more: what may not be begun twice is told until it was heard.
@@ -325,6 +327,11 @@ pub(super) fn cannot(node: &NodeRecord, order: &Order) -> Option<String> {
     Some(format!(
         "the agent of this node, version `{version}`, does not know the command `{word}`; install a newer one"
     ))
+}
+
+/// The last ones of a list, at most so many: of what is too much the oldest are left out.
+fn newest<T>(all: &[T], most: usize) -> &[T] {
+    all.get(all.len().saturating_sub(most)..).unwrap_or_default()
 }
 
 /// Whether so many more commands may be given.
@@ -436,6 +443,13 @@ mod tests {
         assert_eq!(silent, None, "it does not say that it waits");
         let pull = CommandRecord { message: waits.message.clone(), ..record(running, 0.0, true) };
         assert_eq!(noted(&pull, "", &waits, quarter, LIMIT), None, "what waits for no VM may be stuck");
+    }
+
+    #[test]
+    fn of_a_list_that_is_too_long_the_oldest_are_left_out() {
+        assert_eq!(newest(&[1, 2, 3], 2), [2, 3]);
+        assert_eq!(newest(&[1, 2], 2), [1, 2]);
+        assert!(newest::<u32>(&[], 2).is_empty());
     }
 
     proptest! {

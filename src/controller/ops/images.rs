@@ -216,7 +216,7 @@ impl Ops {
         all.await
     }
 
-    /// One saving, with all of its script's output.
+    /// One saving, with all of its script's output; with the end of that while the store is out of reach.
     pub async fn image(&self, id: &ImageId) -> Result<Seen<Image>, OpsError> {
         let seen = self.inner.lists.read(|cache| {
             let record = cache.commands().image(id)?.record.clone();
@@ -238,10 +238,11 @@ impl Ops {
             });
         };
         let mut image = shown(&record, script);
-        if record.output_chunks > 0
-            && let Some(whole) = self.read_image_output(&record).await?
-        {
-            image.script_result = Some(whole);
+        if record.output_chunks > 0 && seen.stale.is_none() {
+            match self.read_image_output(&record).await {
+                Ok(whole) => image.script_result = whole.or(image.script_result),
+                Err(error) => tracing::debug!(image.id = %id, error = %error, "output could not be read"),
+            }
         }
         Ok(Seen { value: image, stale: seen.stale })
     }

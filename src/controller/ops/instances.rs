@@ -59,7 +59,7 @@ impl Ops {
         start::check_text("name", ask.name.as_deref())?;
         start::check_text("external_id", ask.external_id.as_deref())?;
         start::check_metadata(ask.metadata.as_ref())?;
-        self.change_made(id, |record| {
+        self.change_made(id, false, |record| {
             let next = InstanceRecord {
                 name: ask.name.clone().or_else(|| record.name.clone()),
                 external_id: ask.external_id.clone().or_else(|| record.external_id.clone()),
@@ -74,7 +74,7 @@ impl Ops {
 
     /// Has an instance deleted; repeating it changes nothing. It wins over a start or a pull under way.
     pub async fn terminate(&self, id: &InstanceId) -> Result<(), OpsError> {
-        self.change_made(id, |record| {
+        self.change_made(id, true, |record| {
             let now = clock::wall();
             let node = match &record.phase {
                 Phase::Terminating { .. } | Phase::Terminated { .. } => return Change::Leave(()),
@@ -95,10 +95,11 @@ impl Ops {
         .await
     }
 
-    /// Changes an instance that may still have to be made by its start.
+    /// Changes an instance that may still have to be made by its start. `ends`: what cannot be made now ends unmade.
     async fn change_made(
         &self,
         id: &InstanceId,
+        ends: bool,
         mut decide: impl FnMut(&InstanceRecord) -> Change<()>,
     ) -> Result<(), OpsError> {
         self.loaded()?;
@@ -118,7 +119,15 @@ impl Ops {
             }
             let seen = self.inner.lists.read(|cache| cache.unmade(id).cloned()).await?;
             match seen.value {
-                Some(start) => self.make_instances(&start, None).await?,
+                Some(start) => match self.make_instances(&start, None).await {
+                    Ok(()) => {}
+                    Err(OpsError::Conflict(_)) if ends => {
+                        if self.end_unmade(&start, id).await? {
+                            return Ok(());
+                        }
+                    }
+                    Err(error) => return Err(error),
+                },
                 // Made by somebody in between, or never there.
                 None if self.inner.lists.peek(|cache| cache.instance(id).is_some()) => {}
                 None if seen.stale.is_some() => {

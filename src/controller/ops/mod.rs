@@ -29,7 +29,7 @@ mod vm_name;
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     time::Duration,
 };
 
@@ -109,6 +109,8 @@ pub(super) struct Inner {
     pub(super) dispatch: Dispatch,
     /// Starts that are being finished here, so that one is not finished twice at a time.
     making: Mutex<HashSet<StartId>>,
+    /// Chunks of scripts whose starts are about to be accepted here.
+    storing: AtomicUsize,
     /// What nodes said lately that is not worth a record. Losing it costs a little time, nothing else.
     heard: Mutex<HashMap<NodeId, heartbeat::Memory>>,
     hearing: Mutex<Hearing>,
@@ -136,6 +138,7 @@ impl Ops {
                 writes: Writes::new(store.clone(), &keys),
                 dispatch: Dispatch::new(config.server.name.clone()),
                 making: Mutex::default(),
+                storing: AtomicUsize::new(0),
                 heard: Mutex::default(),
                 pushed: Pushed::default(),
                 hearing: Mutex::new(Hearing::new(presence)),

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Ops, OpsError};
 use crate::{
     controller::records::{ImageRecord, OutputRef},
-    model::{CommandId, Digest, InstanceId},
+    model::{Digest, ImageId, InstanceId},
     store::{Compare, CompareOp, Range, StoreError, Txn},
     wire::{command::OUTPUT, vm::ScriptResult},
 };
@@ -19,7 +19,8 @@ const ERRORS: usize = 64;
 /// Bytes of one chunk: under the largest value of a store.
 const CHUNK: usize = 200 * 1024;
 
-/// Chunks of all startup scripts' output together, 256 MiB: a store has a quota. More: the end of it is kept alone.
+/// Chunks of all scripts' output together, those of savings too, 256 MiB: a store has a quota. More: the end of it is kept
+/// alone.
 const CHUNKS: usize = 256 * 1024 * 1024 / CHUNK;
 
 impl Ops {
@@ -32,9 +33,7 @@ impl Ops {
     ) -> Result<Option<OutputRef>, OpsError> {
         let whole = whole(result)?;
         let output = OutputRef { chunks: whole.len().div_ceil(CHUNK), digest: Digest::of(&whole) };
-        let kept = self.inner.lists.peek(|cache| cache.output_chunks());
-        if kept + output.chunks > CHUNKS {
-            tracing::warn!(instance.id = %id, chunks = kept, "output of a startup script is kept to its end alone: there is too much of others");
+        if !self.has_room(output.chunks, id.as_str()) {
             return Ok(None);
         }
         for (n, chunk) in whole.chunks(CHUNK).enumerate() {
@@ -59,18 +58,41 @@ impl Ops {
         Ok((Digest::of(&whole) == output.digest).then(|| serde_json::from_slice(&whole).ok()).flatten())
     }
 
-    /// Stores all that a command's script has said. Answers how many chunks it has.
-    pub(super) async fn store_command_output(
+    /// Stores all that the script of a saving has said. Answers how many chunks it has: none, if the saving has no record any
+    /// more, with which they would be deleted, or if there is too much already.
+    pub(super) async fn store_image_output(
         &self,
-        id: &CommandId,
+        id: &ImageId,
         result: &ScriptResult,
     ) -> Result<usize, OpsError> {
         let whole = whole(result)?;
+        let chunks = whole.len().div_ceil(CHUNK);
+        if !self.has_room(chunks, id.as_str()) {
+            return Ok(0);
+        }
         for (n, chunk) in whole.chunks(CHUNK).enumerate() {
             let key = self.inner.keys.image_output_chunk(id.as_str(), n);
-            self.put_chunk(Txn::new().put(key, Bytes::copy_from_slice(chunk))).await?;
+            let mut txn = Txn::new().put(key, Bytes::copy_from_slice(chunk));
+            txn.compares.push(Compare::ModRevision(self.inner.keys.image(id), CompareOp::Greater, 0));
+            if !self.put_chunk(txn).await? {
+                return Ok(0);
+            }
         }
-        Ok(whole.len().div_ceil(CHUNK))
+        Ok(chunks)
+    }
+
+    /// Whether so much more output may be kept whole.
+    fn has_room(&self, chunks: usize, of: &str) -> bool {
+        let kept = self.inner.lists.peek(|cache| cache.output_chunks() + cache.commands().output_chunks());
+        let room = kept + chunks <= CHUNKS;
+        if !room {
+            tracing::warn!(
+                of,
+                chunks = kept,
+                "output of a script is kept to its end alone: there is too much of others"
+            );
+        }
+        room
     }
 
     /// All that the script of a saving has said.

@@ -1,5 +1,7 @@
 //! Startup scripts: in chunks, outside the watched prefix.
 
+use std::sync::atomic::Ordering;
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 
@@ -15,6 +17,9 @@ const CHUNK: usize = 200 * 1024;
 
 /// Chunks of one script, at most: 4 MiB of body hold fewer.
 const MOST: usize = 64;
+
+/// Scripts of all starts together, in MiB: a store has a quota. More: a start with a script is refused.
+const ALL: usize = 256;
 
 /// Decodes the script of a start request. White space is left out: `base64` wraps its lines.
 pub(super) fn decode(text: &str) -> Result<Bytes, OpsError> {
@@ -33,7 +38,36 @@ pub(super) fn chunks(length: usize) -> usize {
     length.div_ceil(CHUNK)
 }
 
+/// Room for a script that is being stored; dropped, its start has a record that counts, or there is none.
+pub(super) struct Room {
+    ops: Ops,
+    chunks: usize,
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        self.ops.inner.storing.fetch_sub(self.chunks, Ordering::Relaxed);
+    }
+}
+
 impl Ops {
+    /// Room for a script beside those of the starts that are kept, and of those that this controller is about to accept.
+    pub(super) fn script_room(&self, chunks: usize) -> Result<Room, OpsError> {
+        let storing = self.inner.storing.fetch_add(chunks, Ordering::Relaxed) + chunks;
+        let room = Room { ops: self.clone(), chunks };
+        let kept: usize = self.inner.lists.peek(|cache| {
+            cache.starts().filter_map(|(_, item)| Some(item.record.spec.script.as_ref()?.chunks)).sum()
+        });
+        if kept + storing > ALL * 1024 * 1024 / CHUNK {
+            return Err(OpsError::TooMany(format!(
+                "startup_script: the scripts of all starts that are kept may have {ALL} MiB together, and there is no \
+                 room for this one; a start is kept for 10 minutes, with an Idempotency-Key for `timeouts.start_memory`, \
+                 and while its instances wait"
+            )));
+        }
+        Ok(room)
+    }
+
     /// Stores a script. Repeating it changes nothing: the folder is named by the content's start and body.
     pub(super) async fn store_script(&self, at: &ScriptRef, script: &Bytes) -> Result<(), OpsError> {
         for (n, chunk) in script.chunks(CHUNK).enumerate() {

@@ -9,7 +9,7 @@ use super::{Caller, Ops, OpsError, hardware, lock, macs, scripts, templates::Res
 use crate::{
     clock,
     controller::{
-        records::{self, InstanceRecord, InstanceSpec, MacRecord, QueueEntry, ScriptRef, StartRecord},
+        records::{self, InstanceRecord, InstanceSpec, MacRecord, Phase, QueueEntry, ScriptRef, StartRecord},
         writes::{Draft, Fence, Outcome, Patience, RACES},
     },
     model::{Digest, InstanceId, MacAddress, MacRange, NodeId, StartId, TemplateId},
@@ -100,8 +100,8 @@ impl Ops {
         }
         self.has_macs(given, checked.count)?;
         let body = body_of(&ask)?;
-        let script = match &checked.script {
-            None => None,
+        let (script, _room) = match &checked.script {
+            None => (None, None),
             Some(bytes) => {
                 // The folder is named by start and body: another body under the same key must not overwrite it.
                 let named = Sha256::new().chain_update(id.as_str()).chain_update(body.hex()).finalize();
@@ -112,8 +112,10 @@ impl Ops {
                     digest: Digest::of(bytes),
                     ..checked.script_terms.clone()
                 };
+                // Until its record counts.
+                let room = self.script_room(script.chunks)?;
                 self.store_script(&script, bytes).await?;
-                Some(script)
+                (Some(script), Some(room))
             }
         };
         caller.has_time_to_write()?;
@@ -125,6 +127,7 @@ impl Ops {
         let mut record = StartRecord {
             body,
             ids: (0..checked.count).map(|_| InstanceId::random()).collect(),
+            answered: Vec::new(),
             made: 0,
             created: now,
             expires: now.plus(memory),
@@ -291,6 +294,31 @@ impl Ops {
         Ok(())
     }
 
+    /// Ends an instance that its start has yet to make: it is made as one that is to be deleted, with neither an address nor a
+    /// place in the queue. Whether it still had to be made.
+    pub(super) async fn end_unmade(&self, start: &StartId, id: &InstanceId) -> Result<bool, OpsError> {
+        let key = self.inner.keys.start(start);
+        let patience = Patience::new();
+        for _ in 0..RACES {
+            let Some((mut record, revision)) = self.read_start(start).await? else { return Ok(false) };
+            if !record.out_of_turn(id) {
+                return Ok(false);
+            }
+            let now = clock::wall();
+            let unmade = record.instance(start, id);
+            let ended = unmade.in_phase(Phase::Terminating { node: None, since: now }, now);
+            let draft = Draft::new(&key).at(&key, revision).put(self.inner.keys.instance(id), &ended)?;
+            let draft = self.logged(draft, super::events::of_change(Some(&unmade), Some(&ended)))?;
+            if let Outcome::Done = self.inner.writes.commit(draft.put(&key, &record)?, patience).await? {
+                return Ok(true);
+            }
+            if patience.is_over() {
+                break;
+            }
+        }
+        Err(OpsError::unavailable("the instance's start is changed by too many at once"))
+    }
+
     async fn read_start(&self, id: &StartId) -> Result<Option<(StartRecord, Revision)>, OpsError> {
         let got = self.inner.store.get(&self.inner.keys.start(id), Consistency::Linearizable).await?;
         got.kv.map(|kv| Ok((records::decode(&kv.value)?, kv.mod_revision))).transpose()
@@ -316,7 +344,7 @@ fn body_of(ask: &StartVm) -> Result<Digest, OpsError> {
 }
 
 fn same_body(record: &StartRecord, body: Digest) -> Result<Vec<InstanceId>, OpsError> {
-    if record.body == body { Ok(record.ids.clone()) } else { Err(OpsError::KeyReused) }
+    if record.body == body { Ok(record.answer().to_vec()) } else { Err(OpsError::KeyReused) }
 }
 
 /// A start request that makes sense.

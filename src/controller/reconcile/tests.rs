@@ -15,6 +15,7 @@ pub(in crate::controller) fn record(phase: Phase, attempt: u32) -> InstanceRecor
     let start = StartRecord {
         body: Digest::of(b""),
         ids: vec![InstanceId::parse("i1").unwrap()],
+        answered: Vec::new(),
         made: 0,
         created: NOW,
         expires: NOW,

@@ -11,9 +11,12 @@ use crate::model::{Digest, InstanceId, StartId, Timestamp};
 pub struct StartRecord {
     /// Of the body as understood, so that the same key with another body is told.
     pub body: Digest,
-    /// All ids, in the order of the answer.
+    /// All ids, in the order in which they are made: that of the answer, but for those that ended before their turn.
     pub ids: Vec<InstanceId>,
-    /// How many of them, from the front, are made.
+    /// The same, once `ids` has another order than the answer had.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answered: Vec<InstanceId>,
+    /// How many of `ids`, from the front, are made.
     pub made: usize,
     /// When it was accepted.
     pub created: Timestamp,
@@ -56,6 +59,24 @@ impl StartRecord {
         }
     }
 
+    /// What the start was answered with, and is again when it is repeated.
+    pub fn answer(&self) -> &[InstanceId] {
+        if self.answered.is_empty() { &self.ids } else { &self.answered }
+    }
+
+    /// Counts this instance as made before its turn. Whether it still had to be made.
+    pub fn out_of_turn(&mut self, id: &InstanceId) -> bool {
+        let Some(at) = self.unmade().iter().position(|unmade| unmade == id) else { return false };
+        if at > 0 && self.answered.is_empty() {
+            self.answered.clone_from(&self.ids);
+        }
+        if let Some(turn) = self.ids.get_mut(self.made..=self.made + at) {
+            turn.rotate_right(1);
+        }
+        self.made += 1;
+        true
+    }
+
     /// The ids whose instances are not made yet.
     pub fn unmade(&self) -> &[InstanceId] {
         self.ids.get(self.made..).unwrap_or_default()
@@ -75,5 +96,48 @@ impl QueueEntry {
     /// The place of an instance: it keeps its age when it comes back to the queue.
     pub fn of(record: &InstanceRecord) -> Self {
         Self { priority: record.spec.priority, since: record.created }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn record(count: usize, made: usize) -> StartRecord {
+        let spec = serde_json::json!({
+            "template": "t", "template_name": "t", "repository": "t", "tag": "v1", "version": 0,
+            "manifest": Digest::of(b""), "priority": 1000,
+        });
+        let ids: Vec<String> = (0..count).map(|n| format!("i{n}")).collect();
+        let text = serde_json::json!({
+            "body": Digest::of(b""), "ids": ids, "made": made, "created": Timestamp::NEVER, "expires": Timestamp::NEVER,
+            "spec": spec,
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn what_ends_before_its_turn_leaves_the_others_as_they_were(
+            (count, made, ends) in (1..20_usize).prop_flat_map(|count| (Just(count), 0..=count, prop::collection::vec(0..count, 0..30))),
+        ) {
+            let first = record(count, made);
+            let mut now = first.clone();
+            for end in ends {
+                let id = &first.ids[end];
+                let waits: Vec<_> = now.unmade().iter().filter(|other| *other != id).cloned().collect();
+                let was_unmade = now.unmade().contains(id);
+                prop_assert_eq!(now.out_of_turn(id), was_unmade);
+                prop_assert_eq!(now.unmade(), &waits[..], "in their old order");
+                prop_assert_eq!(now.answer(), &first.ids[..], "a repeat is answered as before");
+                let mut all = now.ids.clone();
+                all.sort();
+                let mut before = first.ids.clone();
+                before.sort();
+                prop_assert_eq!(all, before);
+            }
+        }
     }
 }

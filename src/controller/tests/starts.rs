@@ -8,6 +8,7 @@ use crate::{
     controller::writes::{Draft, Patience},
     model::StartId,
     store::faulty::{Fault, On},
+    wire::{events::Action, vm::UpdateVm},
 };
 
 #[tokio::test]
@@ -177,12 +178,29 @@ async fn what_the_pool_has_no_address_for_waits_in_peace_says_so_and_is_made_whe
     // It does not go round and round meanwhile: neither this nor the duty.
     let said = tokio::time::timeout(PATIENCE, ops.make_instances(&id, None)).await.expect("it gives up");
     let none = "no MAC address is free";
-    for said in [said.unwrap_err(), ops.terminate(&last).await.unwrap_err()] {
+    let renamed = UpdateVm { name: Some("new".into()), ..UpdateVm::default() };
+    for said in [said.unwrap_err(), ops.update(&last, renamed).await.unwrap_err()] {
         assert!(matches!(&said, OpsError::Conflict(why) if why.contains(none)), "{said:?}");
     }
     let why = ops.why(&last).await.unwrap().value;
     assert!(why.why.contains(none) && why.nodes.is_empty(), "{why:?}");
     assert!(world.show(0, &last).await.message.contains(none));
+
+    // It need not be made to be terminated, and ends like every other. What its start was answered with stays as it was.
+    let gone = record.ids[45].clone();
+    ops.terminate(&gone).await.unwrap();
+    ops.terminate(&gone).await.unwrap();
+    let shown = world.show(0, &gone).await;
+    assert_eq!(shown.phase, Phase::Terminating { node: None, since: shown.updated });
+    assert_eq!(shown.spec.mac_address, "");
+    let start = ops.lists().peek(|cache| cache.start(&id).unwrap().record.clone());
+    assert_eq!((start.answer(), start.unmade().len()), (&record.ids[..], 9));
+    until("it is gone", || async { ops.instance(&gone).await == Err(OpsError::NotFound) }).await;
+    let told = ops.lists().peek(|cache| {
+        let of = cache.events().after(None).filter(|(_, event)| event.instance_ids == [gone.to_string()]);
+        of.map(|(_, event)| event.action).collect::<Vec<_>>()
+    });
+    assert_eq!(told, [Action::TerminateVM, Action::VMTerminated]);
 
     // Enough of them end.
     for instance in first.iter().chain(&record.ids[..1]) {
