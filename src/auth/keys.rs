@@ -125,12 +125,16 @@ fn expires(ttl: i64, now: Timestamp) -> Result<Timestamp, KeysError> {
     Ok(now.plus(Duration::from_secs(seconds)))
 }
 
+/// Whether callers may belong to a group of this name.
+pub fn is_group(name: &str) -> bool {
+    !name.is_empty() && name.len() <= GROUP && !name.chars().any(char::is_control)
+}
+
 /// Each once, in the order given.
 fn checked(groups: Vec<String>) -> Result<Vec<String>, KeysError> {
     let mut seen = BTreeSet::new();
     let groups: Vec<String> = groups.into_iter().filter(|group| seen.insert(group.clone())).collect();
-    let bad = |group: &String| group.is_empty() || group.len() > GROUP || group.chars().any(char::is_control);
-    if groups.len() > GROUPS || groups.iter().any(bad) {
+    if groups.len() > GROUPS || groups.iter().any(|group| !is_group(group)) {
         return Err(KeysError::Bad(format!(
             "`groups`: at most {GROUPS}, each of 1 to {GROUP} bytes without control characters"
         )));

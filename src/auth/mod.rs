@@ -70,6 +70,16 @@ impl Who {
         }
     }
 
+    /// The groups whose permissions count for it, its own name as one of them; nothing for whoever may do everything.
+    pub fn groups(&self) -> Option<Vec<&str>> {
+        let (name, groups) = match self {
+            Self::Anybody | Self::Root => return None,
+            Self::Key(key) => (key.id.as_str(), &key.groups),
+            Self::Certificate(caller) => (caller.name.as_str(), &caller.groups),
+        };
+        Some(groups.iter().map(String::as_str).chain([name]).collect())
+    }
+
     /// Whether it may do what only operators and our own servers do.
     fn is_operator(&self) -> bool {
         matches!(self, Self::Anybody | Self::Root)

@@ -24,6 +24,20 @@ pub struct Auth {
     pub session_ttl: Duration,
     /// Whose certificates are good, as proxies in front pass them on.
     pub certificates: Option<Certificates>,
+    /// What callers may do. Registries know none but the first.
+    pub authorization: Authorization,
+}
+
+/// What callers may do who have not the root token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Authorization {
+    /// Everything.
+    #[default]
+    Off,
+    /// What the permissions of their groups say.
+    Groups,
+    /// That, with the nodes and templates that are resources of their groups.
+    Resources,
 }
 
 /// Callers that are known by their certificates.
@@ -67,6 +81,7 @@ impl Default for Auth {
             api_keys: false,
             session_ttl: Duration::from_secs(300),
             certificates: None,
+            authorization: Authorization::Off,
         }
     }
 }

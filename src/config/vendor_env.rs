@@ -65,6 +65,8 @@ const CONTROLLER: &[Honoured] = &[
     ("ANKA_CA_CERT", ("auth", "client_ca"), Form::Same),
     ("ANKA_ROOT_CERT", ("auth", "client_ca"), Form::Same),
     ("ANKA_CRL", ("auth", "crl"), Form::Same),
+    ("ANKA_ENABLE_CONTROLLER_AUTHORIZATION", ("auth", "authorization"), Form::Flag),
+    ("ANKA_ENABLE_RESOURCE_MANAGEMENT", ("auth", "resource_management"), Form::Flag),
 ];
 
 /// Those that count only while a switch is on, with that.
@@ -152,8 +154,9 @@ const IGNORED: &[(&str, &str)] = &[
         "certificates in headers are believed of the proxies in `trusted` of `[auth]` alone",
     ),
     ("ANKA_API_KEYS_CLEANING_INTERVAL", "a key that has expired is refused at once"),
-    ("ANKA_ENABLE_*AUTHORIZATION", "this version does not authorize"),
-    ("ANKA_ENABLE_RESOURCE_MANAGEMENT", "this version does not authorize"),
+    ("ANKA_ENABLE_CONTROLLER_AUTHORIZATION", "it is about controllers"),
+    ("ANKA_ENABLE_*AUTHORIZATION", "it is about registries, which know no permissions"),
+    ("ANKA_ENABLE_RESOURCE_MANAGEMENT", "this registry knows no permissions"),
     ("ANKA_OIDC_CACHE_TTL", "the vendor removed it in 1.33"),
     ("ANKA_OIDC_*", "this version knows no identity providers"),
     ("ANKA_*ETCD_*", "it is about the vendor's own store"),
@@ -180,15 +183,21 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_*LOG*", "this version logs to standard error only"),
 ];
 
-/// Switches that close a door, and what to do instead. Turned on, they are a fault: ignoring one would open it.
-const DOORS: &[(&str, &str)] = &[
-    ("ANKA_ENABLE_CONTROLLER_AUTHORIZATION", EVERYTHING),
+/// A switch that closes a door, and what to do instead. Turned on, it is a fault: ignoring it would open the door.
+type Door = (&'static str, &'static str);
+
+const CONTROLLER_DOORS: &[Door] = &[(
+    "ANKA_ENABLE_AUTHORIZATION",
+    "it is the registry's; a controller's is ANKA_ENABLE_CONTROLLER_AUTHORIZATION: set that, and unset this",
+)];
+
+const REGISTRY_DOORS: &[Door] = &[
     ("ANKA_ENABLE_REGISTRY_AUTHORIZATION", EVERYTHING),
     ("ANKA_ENABLE_AUTHORIZATION", EVERYTHING),
     ("ANKA_ENABLE_RESOURCE_MANAGEMENT", EVERYTHING),
 ];
 
-const EVERYTHING: &str = "this version knows no permissions, and whoever has a credential could do everything: unset it \
+const EVERYTHING: &str = "this registry knows no permissions, and whoever has a credential could do everything: unset it \
                           if that is right";
 
 /// For what the tables know nothing of.
@@ -202,7 +211,7 @@ pub(super) fn controller(env: &Env) -> Translated {
             honoured.extend(*more);
         }
     }
-    let mut translated = translate(env, &honoured);
+    let mut translated = translate(env, &honoured, CONTROLLER_DOORS);
     // With both, ours is for the controller alone and theirs is what nodes are told.
     if let Some((_, local)) = read(env, "ANKA_LOCAL_ANKA_REGISTRY", Form::Url, &mut translated.faults) {
         let note = |text: &str| EnvNote { variable: LOCAL.into(), honoured: true, text: text.into() };
@@ -220,7 +229,7 @@ const LOCAL: &str = "ANKA_LOCAL_ANKA_REGISTRY";
 
 /// For a registry.
 pub(super) fn registry(env: &Env) -> Translated {
-    translate(env, &secured(env, REGISTRY))
+    translate(env, &secured(env, REGISTRY), REGISTRY_DOORS)
 }
 
 /// These, and those of TLS while its switch is on.
@@ -233,7 +242,7 @@ fn secured(env: &Env, all: &[Honoured]) -> Vec<Honoured> {
     honoured
 }
 
-fn translate(env: &Env, honoured: &[Honoured]) -> Translated {
+fn translate(env: &Env, honoured: &[Honoured], doors: &[Door]) -> Translated {
     let mut translated = Translated::default();
     for (variable, key, form) in honoured {
         let Some((name, text)) = read(env, variable, *form, &mut translated.faults) else { continue };
@@ -257,7 +266,7 @@ fn translate(env: &Env, honoured: &[Honoured]) -> Translated {
             translated.stands.insert((SERVER_TLS, "client_auth"), asks);
         }
     }
-    for (variable, right) in DOORS {
+    for (variable, right) in doors {
         if env.get(variable).is_some_and(on) {
             translated.faults.push(Fault {
                 what: format!("`{variable}` is on"),
@@ -402,12 +411,21 @@ mod tests {
 
     #[test]
     fn a_switch_that_closes_a_door_is_not_ignored() {
+        assert_eq!(controller(&env(&[("ANKA_ENABLE_AUTHORIZATION", "1")])).faults.len(), 1);
+        assert_eq!(registry(&env(&[("ANKA_ENABLE_CONTROLLER_AUTHORIZATION", "1")])).faults, []);
+        let switches =
+            [("ANKA_ENABLE_CONTROLLER_AUTHORIZATION", "1"), ("ANKA_ENABLE_RESOURCE_MANAGEMENT", "true")];
+        let switched = controller(&env(&switches));
+        assert_eq!(switched.faults, []);
+        for key in ["authorization", "resource_management"] {
+            assert_eq!(switched.stands[&("auth", key)].text, "true", "{key}");
+        }
         for variable in ["ANKA_ENABLE_AUTHORIZATION", "ANKA_ENABLE_RESOURCE_MANAGEMENT"] {
             for on in ["true", "TRUE", "1", "yes"] {
                 assert_eq!(registry(&env(&[(variable, on)])).faults.len(), 1, "{variable}={on}");
             }
             for off in ["false", "0", ""] {
-                assert_eq!(controller(&env(&[(variable, off)])).faults, [], "{variable}={off}");
+                assert_eq!(registry(&env(&[(variable, off)])).faults, [], "{variable}={off}");
             }
         }
     }

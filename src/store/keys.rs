@@ -9,6 +9,7 @@
 //!   groups/<group>           GroupRecord                                                no lease
 //!   group-names/<name>       GroupName: whose this (hashed) name is                     no lease
 //!   apikeys/<key>            ApiKey: groups, end, generation, public half                no lease
+//!   permission-groups/<name> PermissionRecord: what this (hashed) group of callers may do  no lease
 //!   instances/<instance>     InstanceRecord                                             no lease
 //!   commands/<node>/<command>  CommandRecord: what a node is to do beside starts        no lease
 //!   distributions/<id>       DistributionRecord: a template for many nodes              no lease
@@ -55,6 +56,8 @@ pub enum Subject<'a> {
     Group(&'a str),
     /// An API key.
     ApiKey(&'a str),
+    /// A group of callers, by the hash of its name.
+    PermissionGroup(&'a str),
     /// An instance.
     Instance(&'a str),
     /// A command for a node: node, command.
@@ -123,6 +126,11 @@ impl Keys {
     /// See the drawing.
     pub fn api_key(&self, id: &ApiKeyId) -> String {
         format!("{}apikeys/{id}", self.root)
+    }
+
+    /// See the drawing. A name is any text: its hash makes a key of bounded length.
+    pub fn permission_group(&self, name: &str) -> String {
+        format!("{}permission-groups/{}", self.root, Digest::of(name.as_bytes()).hex())
     }
 
     /// See the drawing.
@@ -238,6 +246,7 @@ impl Keys {
             Some(("nodes-alive", id)) => Subject::NodeAlive(id),
             Some(("groups", id)) => Subject::Group(id),
             Some(("apikeys", id)) => Subject::ApiKey(id),
+            Some(("permission-groups", hash)) => Subject::PermissionGroup(hash),
             Some(("instances", id)) => Subject::Instance(id),
             Some(("commands", rest)) => match rest.split_once('/') {
                 Some((node, id)) => Subject::Command(node, id),
@@ -276,6 +285,11 @@ mod tests {
         assert_eq!(keys.subject(&keys.node(&node)), Subject::Node("n1"));
         assert_eq!(keys.subject(&keys.node_alive(&node)), Subject::NodeAlive("n1"));
         assert_eq!(keys.subject(&keys.api_key(&ApiKeyId::parse("k1").unwrap())), Subject::ApiKey("k1"));
+        let group = keys.permission_group("team a/b");
+        assert!(
+            matches!(keys.subject(&group), Subject::PermissionGroup(hash) if hash.len() == 64),
+            "{group}"
+        );
         assert_eq!(keys.subject(&keys.group(&GroupId::parse("g1").unwrap())), Subject::Group("g1"));
         assert_eq!(keys.subject(&keys.group_name("macs / 1")), Subject::Other);
         assert_eq!(keys.subject(&keys.instance(&instance)), Subject::Instance("i1"));

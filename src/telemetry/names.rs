@@ -59,7 +59,7 @@ metrics! {
     TLS_CERTIFICATE_UNTIL = "switchyard_tls_certificate_until_seconds" Gauge ["of"] "When the first certificate of this table of a controller or a registry ends, in seconds since 1970.";
     TLS_LIST_UNTIL = "switchyard_tls_revocation_list_until_seconds" Gauge ["of"] "When the first revocation list of this table of a controller or a registry is too old to be believed, in seconds since 1970.";
     CONTROLLER_POLLS = "switchyard_controller_polls" Gauge ["role"] "Agents' polls that are parked at this controller now.";
-    CONTROLLER_REFUSED = "switchyard_controller_refused_total" Counter ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline; and watches: streams (as many as may be are open).";
+    CONTROLLER_REFUSED = "switchyard_controller_refused_total" Counter ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline, forbidden (a permission is lacking); and watches: streams (as many as may be are open).";
     CONTROLLER_STREAMS = "switchyard_controller_streams" Gauge [] "Watches that are open at this controller.";
     CONTROLLER_STREAMS_ENDED = "switchyard_controller_streams_ended_total" Counter ["why"] "Watches that the controller ended: behind (changes were taken too slowly), stopping.";
     CONTROLLER_EVENTS = "switchyard_controller_events_total" Counter ["outcome"] "Events on their way to the receiver of `[events] url`: sent; failed, tries that were not taken; lost, forgotten before they were taken, or refused for good.";

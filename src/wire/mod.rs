@@ -28,6 +28,7 @@ pub mod cloud;
 pub mod group;
 pub mod distribution;
 pub mod apikey;
+pub mod permission;
 pub mod image;
 pub mod upkeep;
 pub mod handover;

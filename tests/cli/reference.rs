@@ -91,6 +91,7 @@ const BESIDE: &[(&str, &str, &str)] = &[
     ),
     ("proxy", "service.*.timeouts.floor", "service = { s = { timeouts = { floor_rate = \"4KiB/s\" } } }"),
     ("controller", "auth", "auth = { enabled = true, root_token_file = \"DIR/root.token\" }"),
+    ("controller", "auth.resource_management", "auth = { authorization = true }"),
     ("registry", "auth", "auth = { enabled = true, root_token_file = \"DIR/root.token\" }"),
     ("*", "server.tls", "server = { tls = { cert = \"DIR/front.pem\", key = \"DIR/front.key\" } }"),
     ("*", "server.tls.client_ca", ASKED),

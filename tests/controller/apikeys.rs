@@ -22,12 +22,12 @@ async fn two() -> Cloud {
     Cloud::planned(Plan { auth: asked(), controllers: 2, ..Plan::default() }).await
 }
 
-async fn root(api: &Api, method: &str, path: &str, body: &Value) -> Answer {
+pub(crate) async fn root(api: &Api, method: &str, path: &str, body: &Value) -> Answer {
     with(api, method, path, &body.to_string(), &basic("root", TOKEN)).await
 }
 
 /// Makes a key; its holder has what the server made.
-async fn made(api: &Api, id: &str, ttl: u64, groups: &[&str]) -> Holder {
+pub(crate) async fn made(api: &Api, id: &str, ttl: u64, groups: &[&str]) -> Holder {
     let answer = root(api, "POST", KEYS, &json!({"id": id, "ttl": ttl, "groups": groups})).await;
     assert_eq!(answer.status, 200, "{answer}");
     Holder::given(&answer.ok())
@@ -44,7 +44,7 @@ async fn shake(api: &Api, id: &str, secret: &str) -> Answer {
 }
 
 /// The first step at one controller, the second at another.
-async fn session(hands: &Api, shakes: &Api, id: &str, holder: &Holder) -> String {
+pub(crate) async fn session(hands: &Api, shakes: &Api, id: &str, holder: &Holder) -> String {
     let handed = hand(hands, id).await;
     assert_eq!(handed.status, 200, "{handed}");
     bearer(&shake(shakes, id, &holder.decrypt(&handed.text)).await.text)

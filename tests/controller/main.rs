@@ -26,6 +26,7 @@ mod listing;
 mod macs;
 mod node;
 mod nodes;
+mod permissions;
 mod protocol_page;
 mod push;
 mod secured;

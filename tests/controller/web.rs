@@ -144,8 +144,8 @@ async fn who_comes_with_a_call_that_is_not_here_is_told_what_to_do() {
         ("GET", "/pkg/AnkaAgent.pkg", "name their directory as `packages` in `[web]`"),
         ("GET", "/queue/v1/cmd/task", "`switchyard agent join URL`"),
         ("POST", "/queue/v1/controller/task", "`switchyard agent join URL`"),
-        ("GET", "/admin/v1/api/permission/resources/permissions", "permissions are not managed here"),
-        ("POST", "/admin/api/v1/permission/group/g/resources", "permissions are not managed here"),
+        ("GET", "/admin/v1/api/permission/resources/permissions", "`resource_management` in `[auth]`"),
+        ("POST", "/admin/api/v1/permission/group/g/resources", "`resource_management` in `[auth]`"),
         ("GET", "/oidc/v1/callback?code=x&state=y", "no identity provider"),
     ] {
         let answer = raw(cloud.api(), method, path, "[]", &[]).await;

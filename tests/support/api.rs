@@ -32,6 +32,15 @@ impl Api {
         Self { base: base.trim_end_matches('/').to_owned(), http }
     }
 
+    /// The same server, asked with this `Authorization` each time.
+    pub fn showing(&self, authorization: &str) -> Self {
+        let mut value: reqwest::header::HeaderValue = authorization.parse().expect("a header's value");
+        value.set_sensitive(true);
+        let fields = [(reqwest::header::AUTHORIZATION, value)].into_iter().collect();
+        let client = reqwest::Client::builder().timeout(PATIENCE).no_proxy().default_headers(fields);
+        Self { http: client.build().expect("a client"), ..self.clone() }
+    }
+
     pub fn base(&self) -> &str {
         &self.base
     }

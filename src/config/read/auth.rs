@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use super::rules::network;
 use crate::config::{
-    auth::{Auth, Certificates, RootToken, Signing},
+    auth::{Auth, Authorization, Certificates, RootToken, Signing},
     proxy::Secret,
     raw::{Raw, Table},
     report::Place,
@@ -18,9 +18,42 @@ const HOW: &str = "`openssl rand -hex 32` makes one";
 const SHORTEST_SESSION: Duration = Duration::from_secs(10);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// `None` when it is wrong: a server must not start with less than it was told to ask for.
-pub(super) fn auth<'r>(raw: &'r Raw<'r>) -> Option<Auth> {
+/// A registry's: whoever comes in there may do everything.
+pub(super) fn of_registry<'r>(raw: &'r Raw<'r>) -> Option<Auth> {
+    auth(&raw.section("auth"))
+}
+
+/// A controller's, where groups of callers may have permissions.
+pub(super) fn of_controller<'r>(raw: &'r Raw<'r>) -> Option<Auth> {
     let table = raw.section("auth");
+    let given = |key: &'static str| {
+        let flag = table.opt(key, flag);
+        if table.has(key) { flag } else { Some(false) }
+    };
+    let (groups, resources) = (given("authorization"), given("resource_management"));
+    let auth = auth(&table)?;
+    let (groups, resources) = (groups?, resources?);
+    if groups && !auth.enabled {
+        let right =
+            "add `enabled = true` and a root token, or delete it: nobody has groups without a credential";
+        table.fault("authorization", "is true, and nobody is asked for a credential", right);
+        return None;
+    }
+    if resources && !groups {
+        let right = "add `authorization = true`, or delete it: resources are those of groups";
+        table.fault("resource_management", "is true without `authorization`", right);
+        return None;
+    }
+    let authorization = match (groups, resources) {
+        (_, true) => Authorization::Resources,
+        (true, false) => Authorization::Groups,
+        (false, false) => Authorization::Off,
+    };
+    Some(Auth { authorization, ..auth })
+}
+
+/// `None` when it is wrong: a server must not start with less than it was told to ask for.
+fn auth(table: &Table<'_>) -> Option<Auth> {
     let default = Auth::default();
     let given = table.has("enabled");
     if !given && matches!(table.place(), Place::Span(_)) {
@@ -28,11 +61,11 @@ pub(super) fn auth<'r>(raw: &'r Raw<'r>) -> Option<Auth> {
     }
     let enabled = table.opt("enabled", flag);
     let wanted = table.has("root_token") || table.has("root_token_file");
-    let root_token = root_token(&table);
+    let root_token = root_token(table);
     let api_keys = table.opt("api_keys", flag);
     let session_ttl = table.or("session_ttl", default.session_ttl, duration_in(SHORTEST_SESSION..=DAY));
     let enabled = if given { enabled? } else { false };
-    let certificates = certificates(&table)?;
+    let certificates = certificates(table)?;
     if wanted && root_token.is_none() {
         return None;
     }
@@ -47,6 +80,7 @@ pub(super) fn auth<'r>(raw: &'r Raw<'r>) -> Option<Auth> {
         api_keys: api_keys.unwrap_or(default.api_keys),
         session_ttl,
         certificates,
+        authorization: Authorization::Off,
     })
 }
 

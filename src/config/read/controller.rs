@@ -26,7 +26,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 pub(in crate::config) fn controller<'r>(raw: &'r Raw<'r>) -> Option<Controller> {
     let server = server::server(raw, "listen = \"0.0.0.0:8090\"");
     let log = server::log(raw);
-    let auth = auth::auth(raw);
+    let auth = auth::of_controller(raw);
     let store = store(raw);
     let registries = registries(raw);
     let timeouts = timeouts(raw);

@@ -18,7 +18,7 @@ pub(in crate::config) fn registry<'r>(raw: &'r Raw<'r>) -> Option<Registry> {
     let server = server::server(raw, "listen = \"0.0.0.0:8089\"");
     let log_table = raw.section("log");
     let (log, access) = (server::log_of(&log_table), log_table.or("access", Access::Off, server::access));
-    let auth = auth::auth(raw);
+    let auth = auth::of_registry(raw);
     let storage = raw.section("storage");
     let kind = kind(&storage);
     let limits = limits(raw);

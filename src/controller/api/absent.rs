@@ -12,9 +12,10 @@ pub(super) async fn queue() -> Fail {
     )
 }
 
-/// Which nodes and templates a group of callers may use.
-pub(super) async fn permissions() -> Fail {
-    absent("permissions are not managed here: whoever has a credential may use all nodes and templates")
+/// Groups of nodes, while groups of callers have nodes instead.
+pub(super) async fn groups() -> Fail {
+    let why = "there are no groups of nodes while resource management is on: nodes are resources of groups of callers";
+    Fail::new(StatusCode::CONFLICT, why)
 }
 
 /// Where an identity provider sends browsers back to.

@@ -10,7 +10,9 @@ use super::{
     gate::Deadline,
 };
 use crate::{
+    auth::Who,
     clock,
+    model::NodeId,
     wire::agent::{Claim, GiveBack, Granted, Heard, Heartbeat, Join, Joined, Leave, Poll, Report, Tasks},
 };
 
@@ -19,11 +21,32 @@ const WAY_BACK: std::time::Duration = std::time::Duration::from_millis(500);
 
 type Answer<T> = Result<Bare<T>, Fail>;
 
-pub(super) async fn join(State(api): State<Api>, AnyType(ask): AnyType<Join>) -> Answer<Joined> {
-    api.app.ops.join(ask).await.map(Bare).map_err(Fail::for_agent)
+pub(super) async fn join(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    AnyType(ask): AnyType<Join>,
+) -> Answer<Joined> {
+    let node = ask.node_id.clone();
+    let joined = api.app.ops.join(ask).await.map_err(Fail::for_agent)?;
+    note_groups(&api, &who, &node).await?;
+    Ok(Bare(joined))
 }
 
-pub(super) async fn heartbeat(State(api): State<Api>, AnyType(ask): AnyType<Heartbeat>) -> Answer<Heard> {
+/// Which starts a node runs depends on whose its agent is. The root token is of no group.
+async fn note_groups(api: &Api, who: &Who, node: &NodeId) -> Result<(), Fail> {
+    if !api.app.ops.has_resources() {
+        return Ok(());
+    }
+    let groups = who.groups().unwrap_or_default();
+    api.app.ops.note_caller_groups(node, &groups).await.map_err(Fail::for_agent)
+}
+
+pub(super) async fn heartbeat(
+    State(api): State<Api>,
+    Extension(who): Extension<Who>,
+    AnyType(ask): AnyType<Heartbeat>,
+) -> Answer<Heard> {
+    note_groups(&api, &who, &ask.node_id).await?;
     api.app.ops.heartbeat(ask).await.map(Bare).map_err(Fail::for_agent)
 }
 

@@ -27,6 +27,9 @@ pub(super) struct Done<T>(pub(super) T);
 /// Done, with nothing to say.
 pub(super) struct Empty;
 
+/// Done, in the one word that the vendor's samples show for resources (C §10).
+pub(super) struct Saved;
+
 /// Done, with the bare answer: the agent's protocol has no envelope around successes.
 pub(super) struct Bare<T>(pub(super) T);
 
@@ -88,6 +91,8 @@ impl From<OpsError> for Fail {
             OpsError::NotInRegistry => Self::bad(text),
             // every client (C §13): not repeated, the text is shown.
             OpsError::BadInput(_) => Self::bad(text),
+            // jenkins (C §1.1): 403 is "unauthorized".
+            OpsError::Forbidden(_) => Self::new(StatusCode::FORBIDDEN, text),
             // no client names it; like every 4xx it is shown and not repeated (R §1, §3).
             OpsError::Conflict(_) => Self::new(StatusCode::CONFLICT, text),
             // proxies and our own command line (design §6.2): the key was used for something else.
@@ -148,6 +153,12 @@ impl<T: Serialize> IntoResponse for Done<T> {
 impl IntoResponse for Empty {
     fn into_response(self) -> Response<Body> {
         json(StatusCode::OK, &Envelope::done())
+    }
+}
+
+impl IntoResponse for Saved {
+    fn into_response(self) -> Response<Body> {
+        json(StatusCode::OK, &Envelope { message: "Saved".into(), ..Envelope::done() })
     }
 }
 

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use super::{
     Api,
     answer::{Bare, Fail},
-    extract::{Asked, id},
+    extract::{Asked, Within, id},
     views,
 };
 use crate::{
@@ -59,7 +59,7 @@ pub(super) async fn instances(State(api): State<Api>, asked: Asked) -> Answer<In
 }
 
 /// A page of nodes.
-pub(super) async fn nodes(State(api): State<Api>, asked: Asked) -> Answer<Nodes> {
+pub(super) async fn nodes(State(api): State<Api>, Within(reach): Within, asked: Asked) -> Answer<Nodes> {
     let filter = NodeFilter {
         states: states(&asked)?,
         group: asked.get("group").map(str::to_owned),
@@ -70,8 +70,9 @@ pub(super) async fn nodes(State(api): State<Api>, asked: Asked) -> Answer<Nodes>
     let from = From { after: cursor.as_ref().map(|(_, id)| id.clone()), limit: limit(&asked)? };
     let seen = api.app.ops.nodes_page(&filter, &from).await.map_err(Fail::for_agent)?;
     let revision = first_revision(cursor, seen.value.revision)?;
-    Ok(seen.map(|page| {
+    Ok(seen.map(|mut page| {
         let next = page.next.map(|id| written(revision, id.as_str()));
+        api.app.ops.seen_of(&reach, &mut page.found);
         Bare(Nodes { revision, nodes: page.found.into_iter().map(views::node).collect(), next })
     }))
 }
@@ -106,9 +107,16 @@ pub(super) async fn why(State(api): State<Api>, Path(of): Path<String>) -> Answe
 }
 
 /// What a node waits for.
-pub(super) async fn node_why(State(api): State<Api>, Path(of): Path<String>) -> Answer<NodeWaits> {
+pub(super) async fn node_why(
+    State(api): State<Api>,
+    Within(reach): Within,
+    Path(of): Path<String>,
+) -> Answer<NodeWaits> {
     let of: NodeId = id("id", &of).map_err(|_| Fail::for_agent(OpsError::NotFound))?;
     let seen = api.app.ops.node_why(&of).await.map_err(Fail::for_agent)?;
+    if !api.app.ops.sees_node(&reach, &of) {
+        return Err(Fail::for_agent(OpsError::NotFound));
+    }
     Ok(seen.map(Bare))
 }
 

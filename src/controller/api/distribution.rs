@@ -8,7 +8,7 @@ use axum::{
 use super::{
     Api,
     answer::{Done, Empty, Fail},
-    extract::{AnyType, Asked, id, required},
+    extract::{AnyType, Asked, Within, id, required},
 };
 use crate::{
     controller::lists::Seen,
@@ -22,9 +22,10 @@ use crate::{
 /// Has nodes bring a template to their disks.
 pub(super) async fn distribute(
     State(api): State<Api>,
+    Within(reach): Within,
     AnyType(ask): AnyType<Distribute>,
 ) -> Result<Done<Requested>, Fail> {
-    let id = api.app.ops.distribute(ask).await?;
+    let id = api.app.ops.distribute(ask, &reach).await?;
     Ok(Done(Requested { request_id: id.into() }))
 }
 
@@ -46,19 +47,25 @@ pub(super) async fn cancel(State(api): State<Api>, asked: Asked) -> Result<Empty
 /// What nodes are to do beside starts, and what has become of it: those of one node with `?node=`.
 pub(super) async fn commands(
     State(api): State<Api>,
+    Within(reach): Within,
     asked: Asked,
 ) -> Result<Seen<Done<Vec<ShownCommand>>>, Fail> {
     let node: Option<NodeId> = asked.id("node")?;
-    Ok(api.app.ops.commands(node.as_ref()).await?.map(Done))
+    let seen = api.app.ops.commands(node.as_ref()).await?;
+    Ok(seen.map(|mut all| {
+        all.retain(|command| api.app.ops.sees_node(&reach, &command.node_id));
+        Done(all)
+    }))
 }
 
 /// Has nodes delete a template from their disks.
 pub(super) async fn remove(
     State(api): State<Api>,
     asked: Asked,
+    Within(reach): Within,
     AnyType(ask): AnyType<RemoveFromNodes>,
 ) -> Result<Done<RemovalsSent>, Fail> {
     let text = required("id", asked.get("id").or(ask.id.as_deref()))?;
     let template: TemplateId = id("id", text)?;
-    Ok(Done(api.app.ops.remove_from_nodes(&template, ask.node_ids.as_deref()).await?))
+    Ok(Done(api.app.ops.remove_from_nodes(&template, ask.node_ids.as_deref(), &reach).await?))
 }

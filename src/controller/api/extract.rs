@@ -1,5 +1,7 @@
 //! What a request gives: its body whatever it says it is, its query, its caller.
 
+use std::convert::Infallible;
+
 use axum::{
     body::Body,
     extract::{FromRequest, FromRequestParts, Query},
@@ -9,7 +11,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, error::Category};
 
 use super::{Api, answer::Fail, gate::Deadline};
-use crate::{auth::Who, controller::ops::Caller, wire::headers};
+use crate::{
+    auth::Who,
+    controller::ops::{Caller, Reach},
+    wire::headers,
+};
 
 /// Longest idempotency key. Longer: 400.
 const KEY: usize = 255;
@@ -23,6 +29,19 @@ impl<T: DeserializeOwned> FromRequest<Api> for AnyType<T> {
     async fn from_request(request: Request<Body>, api: &Api) -> Result<Self, Fail> {
         let body = api.room.read(request).await?;
         parse(body.bytes()).map(Self).map_err(Fail::bad)
+    }
+}
+
+/// The same of a list.
+pub(super) struct AnyList<T>(pub(super) Vec<T>);
+
+impl<T: DeserializeOwned> FromRequest<Api> for AnyList<T> {
+    type Rejection = Fail;
+
+    async fn from_request(request: Request<Body>, api: &Api) -> Result<Self, Fail> {
+        let body = api.room.read(request).await?;
+        let read = serde_json::from_slice(body.bytes());
+        read.map(Self).map_err(|error| Fail::bad(format!("the body is a list in JSON: {error}")))
     }
 }
 
@@ -132,8 +151,23 @@ impl<S: Sync> FromRequestParts<S> for CalledBy {
         let name = parts.extensions.get::<Who>().and_then(Who::name).map(String::into_bytes);
         let credential = name.or_else(|| header(header::AUTHORIZATION.as_str()).map(<[u8]>::to_vec));
         let deadline = parts.extensions.get::<Deadline>().map(|deadline| deadline.0);
-        Ok(Self(Caller { credential, idempotency_key: key, deadline }))
+        Ok(Self(Caller { credential, idempotency_key: key, reach: reach(parts), deadline }))
     }
+}
+
+/// What the caller may touch, as [`super::permit`] has found out.
+pub(super) struct Within(pub(super) Reach);
+
+impl<S: Sync> FromRequestParts<S> for Within {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        Ok(Self(reach(parts)))
+    }
+}
+
+fn reach(parts: &Parts) -> Reach {
+    parts.extensions.get::<Reach>().cloned().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use axum::{
 use super::{
     Api,
     answer::{Done, Empty, Fail},
-    extract::{AnyType, Asked, id, required},
+    extract::{AnyType, Asked, Within, id, required},
 };
 use crate::wire::{
     distribution::Requested,
@@ -18,9 +18,10 @@ use crate::wire::{
 /// Has an instance saved.
 pub(super) async fn save(
     State(api): State<Api>,
+    Within(reach): Within,
     AnyType(ask): AnyType<SaveImage>,
 ) -> Result<Done<Requested>, Fail> {
-    let id = api.app.ops.save_image(ask).await?;
+    let id = api.app.ops.save_image(ask, &reach).await?;
     Ok(Done(Requested { request_id: id.into() }))
 }
 

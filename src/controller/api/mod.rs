@@ -5,7 +5,7 @@
 //! the store, and nothing decides.
 //!
 //! ```text
-//!   request id → watch (count, log) → admit (room, cache loaded) → in time → who calls (auth) → handler
+//!   request id → watch (count, log) → admit (room, cache loaded) → in time → who calls (auth) → may it (permit) → handler
 //! ```
 //!
 //! `/livez`, `/healthz`, `/readyz` and `/metrics` stand outside the gate: they answer at any time.
@@ -24,6 +24,8 @@ mod mac;
 mod node;
 mod openapi;
 mod packages;
+mod permission;
+mod permit;
 mod registry;
 mod status;
 mod stream;
@@ -55,6 +57,7 @@ use crate::{
         routes::{Manner, routes},
         signed,
     },
+    config::auth::Authorization,
     http::{BodyRoom, health_routes, request_id},
     model,
     telemetry::{Metrics, MetricsError, names},
@@ -206,12 +209,23 @@ pub fn router(app: App) -> Result<Router, MetricsError> {
         .route("/switchyard/v1/events", get(cloud::events))
         .route("/switchyard/v1/watch", get(stream::watch))
         .route("/switchyard/v1/nodes/confirm-absence", post(node::confirm_absence))
+        .route("/switchyard/v1/permissions", get(permission::all))
+        .route("/switchyard/v1/permission-groups", get(permission::groups))
+        .route("/switchyard/v1/permission-groups/{name}", put(permission::set).delete(permission::delete))
         .route("/queue/v1/{*call}", any(absent::queue))
-        .route("/admin/v1/api/permission/{*call}", any(absent::permissions))
-        .route("/admin/api/v1/permission/{*call}", any(absent::permissions))
+        .route(permission::CATALOGUE, get(permission::catalogue))
+        .route(permission::OTHER_CATALOGUE, get(permission::catalogue))
+        .route(permission::RESOURCES, get(permission::resources).post(permission::set_resources))
+        .route(permission::OTHER_RESOURCES, get(permission::resources).post(permission::set_resources))
         .merge(routes(&door, Manner::Controller, "/api/v1/apikey"))
         .method_not_allowed_fallback(gate::wrong_method)
-        .fallback(gate::unknown_route)
+        .fallback(gate::unknown_route);
+    let gated = if api.app.ops.config().auth.authorization >= Authorization::Groups {
+        gated.layer(from_fn_with_state(api.clone(), permit::check))
+    } else {
+        gated
+    };
+    let gated = gated
         .layer(from_fn_with_state(door.clone(), entry::admit))
         .layer(from_fn_with_state(api.clone(), gate::in_time))
         .layer(from_fn_with_state(api.clone(), gate::admit))

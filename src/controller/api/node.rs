@@ -7,21 +7,34 @@ use axum::extract::State;
 use super::{
     Api,
     answer::{Done, Empty, Fail},
-    extract::{AnyType, Asked, id, required},
+    extract::{AnyType, Asked, Within, id, required},
     views,
 };
 use crate::{
-    controller::lists::Seen,
+    controller::{lists::Seen, ops::OpsError},
     wire::node::{Confirmed, DeleteNode, Node, NodeConfig, UsbCount},
 };
 
 /// Always an array, also with `?id=`.
-pub(super) async fn read(State(api): State<Api>, asked: Asked) -> Result<Seen<Done<Vec<Node>>>, Fail> {
+pub(super) async fn read(
+    State(api): State<Api>,
+    Within(reach): Within,
+    asked: Asked,
+) -> Result<Seen<Done<Vec<Node>>>, Fail> {
     let seen = match asked.id("id")? {
-        Some(id) => api.app.ops.node(&id).await?.map(|node| vec![node]),
+        Some(id) => {
+            let seen = api.app.ops.node(&id).await?.map(|node| vec![node]);
+            if !api.app.ops.sees_node(&reach, &id) {
+                return Err(OpsError::NotFound.into());
+            }
+            seen
+        }
         None => api.app.ops.nodes().await?,
     };
-    Ok(seen.map(|nodes| Done(nodes.into_iter().map(views::node).collect())))
+    Ok(seen.map(|mut nodes| {
+        api.app.ops.seen_of(&reach, &mut nodes);
+        Done(nodes.into_iter().map(views::node).collect())
+    }))
 }
 
 /// How many USB devices of each name there are.
@@ -32,16 +45,17 @@ pub(super) async fn usb(State(api): State<Api>) -> Result<Seen<Done<BTreeMap<Str
 /// Changes a node's settings.
 pub(super) async fn configure(
     State(api): State<Api>,
+    Within(reach): Within,
     AnyType(ask): AnyType<NodeConfig>,
 ) -> Result<Empty, Fail> {
     required("node_id", ask.node_id.as_ref())?;
-    api.app.ops.configure_node(ask).await?;
+    api.app.ops.configure_node(ask, &reach).await?;
     Ok(Empty)
 }
 
 /// Has every agent install its newest program and go on as that.
-pub(super) async fn update(State(api): State<Api>) -> Result<Empty, Fail> {
-    api.app.ops.update_agents().await?;
+pub(super) async fn update(State(api): State<Api>, Within(reach): Within) -> Result<Empty, Fail> {
+    api.app.ops.update_agents(&reach).await?;
     Ok(Empty)
 }
 
@@ -53,10 +67,11 @@ pub(super) async fn confirm_absence(State(api): State<Api>) -> Result<Done<Confi
 /// Forgets a node.
 pub(super) async fn delete(
     State(api): State<Api>,
+    Within(reach): Within,
     asked: Asked,
     AnyType(ask): AnyType<DeleteNode>,
 ) -> Result<Empty, Fail> {
     let text = required("node_id", ask.node_id.as_deref().or_else(|| asked.get("id")))?;
-    api.app.ops.delete_node(&id("node_id", text)?).await?;
+    api.app.ops.delete_node(&id("node_id", text)?, &reach).await?;
     Ok(Empty)
 }

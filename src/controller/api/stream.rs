@@ -20,12 +20,15 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use super::{
     Api,
     answer::{Fail, as_json},
-    extract::Asked,
+    extract::{Asked, Within},
     views,
 };
 use crate::{
     clock,
-    controller::lists::{Changed, NotKept, What},
+    controller::{
+        lists::{Changed, NotKept, What},
+        ops::Reach,
+    },
     wire::{
         cloud::{End, Gone, InstanceChange, NodeChange, Place},
         envelope::{Envelope, Status},
@@ -50,6 +53,7 @@ struct Watch {
     api: Api,
     at: i64,
     kinds: BTreeSet<String>,
+    reach: Reach,
     told: tokio::sync::watch::Receiver<i64>,
     beat: Instant,
     step: Step,
@@ -74,6 +78,7 @@ impl Drop for Open {
 
 pub(super) async fn watch(
     State(api): State<Api>,
+    Within(reach): Within,
     headers: HeaderMap,
     asked: Asked,
 ) -> Result<Response, Fail> {
@@ -105,6 +110,7 @@ pub(super) async fn watch(
     let watch = Watch {
         at,
         kinds,
+        reach,
         told,
         beat: clock::now() + HEARTBEAT,
         step: Step::Begin,
@@ -218,6 +224,11 @@ impl Watch {
             What::Event(..) => "events",
         };
         if !self.kinds.contains(kind) {
+            return None;
+        }
+        if let What::Node(of) = &change.what
+            && !self.api.app.ops.sees_node(&self.reach, of)
+        {
             return None;
         }
         change.told.get_or_init(|| self.made(change)).clone()

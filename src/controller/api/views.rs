@@ -195,6 +195,7 @@ mod tests {
                 layers: Vec::new(),
                 node: None,
                 group_id: String::new(),
+                permission_group: String::new(),
                 priority: 1000,
                 name_template: String::new(),
                 vcpu: None,

@@ -9,7 +9,7 @@ use std::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{Commands, Events, Groups, changes::What, look::Age};
+use super::{Commands, Events, Groups, Permissions, changes::What, look::Age};
 
 use crate::{
     auth::keys::ApiKey,
@@ -79,6 +79,7 @@ pub struct Cache {
     pub(super) groups: Groups,
     pub(super) events: Events,
     pub(super) commands: Commands,
+    pub(super) permissions: Permissions,
     pub(super) api_keys: BTreeMap<ApiKeyId, Item<ApiKey>>,
     pub(super) starts: HashMap<StartId, Item<StartRecord>>,
     pub(super) members: BTreeMap<String, Item<Member>>,
@@ -199,6 +200,12 @@ impl Cache {
             Subject::ApiKey(id) => {
                 let (Ok(id), Some(item)) = (ApiKeyId::parse(id), self.read(kv, now)) else { return };
                 self.api_keys.insert(id, item);
+            }
+            Subject::PermissionGroup(key) => {
+                let key = key.to_owned();
+                if let Some(item) = self.read(kv, now) {
+                    effects.nodes.extend(self.permissions.put(&key, item));
+                }
             }
             Subject::Image(id) => {
                 let (Ok(id), Some(item)) = (ImageId::parse(id), self.read(kv, now)) else { return };
@@ -366,6 +373,7 @@ impl Cache {
                 let Ok(id) = ApiKeyId::parse(id) else { return };
                 self.api_keys.remove(&id);
             }
+            Subject::PermissionGroup(key) => self.permissions.remove(key),
             Subject::Schema => self.forbidden = None,
             Subject::Mac(mac) => {
                 let Ok(mac) = mac.parse() else { return };

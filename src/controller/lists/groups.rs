@@ -96,6 +96,9 @@ impl Cache {
     /// What the node is to a start, as far as its group goes: a fallback gets it only while no node of the groups before
     /// could.
     pub fn grouped(&self, spec: &InstanceSpec, node: &NodeRecord) -> Grouped {
+        if !spec.permission_group.is_empty() && !self.permissions.serves(node, &spec.permission_group) {
+            return Grouped::Outside;
+        }
         if spec.group_id.is_empty() {
             return Grouped::Member;
         }

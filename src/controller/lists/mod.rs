@@ -13,6 +13,7 @@ mod changes;
 mod events;
 mod feed;
 mod groups;
+mod permissions;
 mod pool;
 mod look;
 mod readings;
@@ -33,6 +34,7 @@ pub use events::{EventPlace, Events};
 pub(super) use feed::{Feed, Told, probe};
 pub use groups::Groups;
 pub use look::Age;
+pub use permissions::Permissions;
 
 use readings::Readings;
 

@@ -232,6 +232,7 @@ fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
             ram_override: wish.ram_override,
             groups: wish.groups.clone(),
             group_ids: Vec::new(),
+            caller_groups: Vec::new(),
             force_overrides: wish.force_overrides,
             fixed,
             facts: empty_facts(),

@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use super::{Ops, OpsError, lock, output::brief, poll::TOLD_AGAIN};
+use super::{Ops, OpsError, Reach, lock, output::brief, poll::TOLD_AGAIN};
 use crate::{
     clock,
     controller::{
@@ -15,6 +15,7 @@ use crate::{
         agent::Heard,
         command::{AT_ONCE, Command, CommandReport, CommandState, Order, RemoveTemplate, ShownCommand},
         distribution::RemovalsSent,
+        permission::{DELETE_TEMPLATE, FORCE_UPGRADE},
     },
 };
 
@@ -49,6 +50,7 @@ impl Ops {
         &self,
         template: &TemplateId,
         named: Option<&[String]>,
+        reach: &Reach,
     ) -> Result<RemovalsSent, OpsError> {
         self.loaded()?;
         if named.is_some_and(<[String]>::is_empty) {
@@ -57,8 +59,12 @@ impl Ops {
             ));
         }
         let named = parse_nodes(named.unwrap_or_default())?;
+        for node in &named {
+            self.reaches_node(reach, node, DELETE_TEMPLATE).await?;
+        }
         let nodes = self.inner.lists.read(|cache| {
-            let wanted = |node: &NodeId| named.is_empty() || named.contains(node);
+            let all = |node: &NodeId| named.is_empty() && reach.node(cache, node, DELETE_TEMPLATE);
+            let wanted = |node: &NodeId| all(node) || named.contains(node);
             let nodes: Vec<_> =
                 cache.nodes().filter(|(id, _)| wanted(id)).map(|(_, item)| item.record.clone()).collect();
             room_for(cache, nodes.iter().map(|node| &node.id)).map(|()| nodes)
@@ -77,14 +83,18 @@ impl Ops {
     ///
     /// # Errors
     /// `TooMany`, `Unavailable`.
-    pub async fn update_agents(&self) -> Result<(), OpsError> {
+    pub async fn update_agents(&self, reach: &Reach) -> Result<(), OpsError> {
         self.loaded()?;
         let nodes = self.inner.lists.read(|cache| {
             let asked = |id: &NodeId| {
                 cache.commands().open(id).any(|item| matches!(item.record.order, Order::Update))
             };
-            let nodes: Vec<_> =
-                cache.nodes().filter(|(id, _)| !asked(id)).map(|(_, item)| item.record.clone()).collect();
+            let mine = |id: &NodeId| reach.node(cache, id, FORCE_UPGRADE);
+            let nodes: Vec<_> = cache
+                .nodes()
+                .filter(|(id, _)| mine(id) && !asked(id))
+                .map(|(_, item)| item.record.clone())
+                .collect();
             room_for(cache, nodes.iter().map(|node| &node.id)).map(|()| nodes)
         });
         let nodes = nodes.await?.value?;

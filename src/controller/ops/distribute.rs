@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Ops, OpsError,
+    Ops, OpsError, Reach,
     commands::{BATCH, all_known, parse_nodes, room_for},
 };
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
         command::{CommandState, Order, PullTemplate},
         distribution::{Distribute, Distribution, DistributionRequest, NodeProgress},
         events::Action,
+        permission::DISTRIBUTE,
     },
 };
 
@@ -36,18 +37,21 @@ impl Ops {
     ///
     /// # Errors
     /// `BadInput`, `NotInRegistry`, `NoSuchTag`, `RegistryDown`, `TooMany`, `Unavailable`.
-    pub async fn distribute(&self, ask: Distribute) -> Result<DistributionId, OpsError> {
+    pub async fn distribute(&self, ask: Distribute, reach: &Reach) -> Result<DistributionId, OpsError> {
         self.loaded()?;
         let text =
             ask.template_id.as_deref().ok_or_else(|| OpsError::BadInput("template_id is required".into()))?;
         let template =
             TemplateId::parse(text).map_err(|error| OpsError::BadInput(format!("template_id: {error}")))?;
-        if ask.group.is_some() {
-            return Err(OpsError::BadInput("group needs resource management, which is off".into()));
-        }
+        let group =
+            self.group_of_work((ask.group.as_deref(), ask.group_id.as_deref()), &template, reach).await?;
         let named = parse_nodes(&ask.node_ids)?;
+        for node in &named {
+            self.reaches_node(reach, node, DISTRIBUTE).await?;
+        }
         let to = match (ask.group_id, named) {
-            (None, named) if named.is_empty() => Targets::All,
+            (None, named) if named.is_empty() && group.is_empty() => Targets::All,
+            (None, named) if named.is_empty() => Targets::Nodes(self.nodes_for(&group, reach).await?),
             (None, named) => Targets::Nodes(named),
             (Some(group), named) if named.is_empty() => Targets::Group(self.known_group(&group).await?),
             (Some(_), _) => return Err(OpsError::BadInput("give node_ids or group_id, not both".into())),
@@ -77,6 +81,15 @@ impl Ops {
         });
         room.await?.value?;
         self.begin_distribution(template, to).await
+    }
+
+    /// The nodes that run starts of a group of callers, as far as a caller may bring templates to them.
+    async fn nodes_for(&self, group: &str, reach: &Reach) -> Result<Vec<NodeId>, OpsError> {
+        let nodes = self.inner.lists.read(|cache| {
+            let serving = cache.nodes().filter(|(_, item)| cache.permissions().serves(&item.record, group));
+            serving.filter(|(id, _)| reach.node(cache, id, DISTRIBUTE)).map(|(id, _)| id.clone()).collect()
+        });
+        Ok(nodes.await?.value)
     }
 
     /// Writes the distribution of a version down, with the commands of the first nodes.

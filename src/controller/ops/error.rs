@@ -22,6 +22,9 @@ pub enum OpsError {
     /// No such template.
     #[error("VM not in the registry")]
     NotInRegistry,
+    /// The caller's groups do not reach what this is about.
+    #[error("Permission denied: {0}")]
+    Forbidden(String),
     /// Not in the state it is in now.
     #[error("{0}")]
     Conflict(String),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use base64::{Engine, prelude::BASE64_STANDARD};
 
 use super::{
-    Ops, OpsError,
+    Ops, OpsError, Reach,
     commands::{cannot, room_for},
     start::check_text,
 };
@@ -20,6 +20,7 @@ use crate::{
     wire::{
         command::{CommandState, Order, Revert, SaveVm},
         image::{Image, ImageError, ImageRequest, ImageStatus, SaveImage},
+        permission::SAVE_IMAGE,
     },
 };
 
@@ -50,9 +51,6 @@ fn check(ask: &SaveImage) -> Result<Checked, OpsError> {
     let id = InstanceId::parse(id).map_err(|error| bad(format!("id: {error}")))?;
     let tag = ask.tag.as_deref().ok_or_else(|| bad("tag is required".into()))?;
     let tag = Tag::parse(tag).map_err(|error| bad(format!("tag: {error}")))?;
-    if ask.group.is_some() {
-        return Err(bad("group needs resource management, which is off".into()));
-    }
     let target = ask.target_vm_id.as_deref().map(TemplateId::parse).transpose();
     let target = target.map_err(|error| bad(format!("target_vm_id: {error}")))?;
     let name = ask.new_template_name.as_deref().map(RepositoryName::parse).transpose();
@@ -92,13 +90,20 @@ impl Ops {
     /// # Errors
     /// `BadInput`, `NotFound`, `NotInRegistry` for the target, `Conflict` for an instance that is not started, `TooMany`,
     /// `RegistryDown`, `Unavailable`.
-    pub async fn save_image(&self, ask: SaveImage) -> Result<ImageId, OpsError> {
+    pub async fn save_image(&self, ask: SaveImage, reach: &Reach) -> Result<ImageId, OpsError> {
         self.loaded()?;
-        let checked = check(&ask)?;
-        // Before anything of the registry: what is wrong with the instance is told first.
-        if self.started(&checked.id, "saved").await?.is_none() {
-            return Err(OpsError::NotFound);
+        if ask.group.is_some() && !self.has_resources() {
+            return Err(OpsError::BadInput("group needs resource management, which is off".into()));
         }
+        let checked = check(&ask)?;
+        if let Some(target) = &checked.target {
+            self.reaches_template(reach, target, SAVE_IMAGE).await?;
+        }
+        // Before anything of the registry: what is wrong with the instance is told first.
+        let Some((_, instance)) = self.started(&checked.id, "saved").await? else {
+            return Err(OpsError::NotFound);
+        };
+        self.of_group(reach, &instance.record.spec.permission_group)?;
         let repository = self.target_of(&checked).await?;
         let revert = match &checked.target {
             Some(template) if ask.revert_before_push == Some(true) => {

@@ -15,6 +15,8 @@ mod instances;
 pub mod look;
 mod macs;
 mod nodes;
+mod permissions;
+mod reach;
 mod output;
 mod poll;
 mod restart;
@@ -40,6 +42,7 @@ pub use error::{OpsError, RETRY_AFTER};
 pub use events::Pushed;
 pub use macs::{MacAnswer, MacAsk};
 pub use nodes::NodeView;
+pub use reach::Reach;
 
 use super::{
     Health,
@@ -70,6 +73,8 @@ pub struct Caller {
     pub credential: Option<Vec<u8>>,
     /// `Idempotency-Key`, if any.
     pub idempotency_key: Option<String>,
+    /// What it may touch.
+    pub reach: Reach,
     /// When the answer has to be there, if it has to.
     pub deadline: Option<Instant>,
 }

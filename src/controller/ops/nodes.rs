@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Ops, OpsError};
+use super::{Ops, OpsError, Reach};
 use crate::{
     clock,
     controller::{
@@ -16,6 +16,7 @@ use crate::{
         command::Order,
         events::Action,
         node::{NodeConfig, NodeGroup, UsbDevice},
+        permission::{CHANGE_CONFIG, REMOVE},
     },
 };
 
@@ -111,10 +112,11 @@ impl Ops {
     }
 
     /// Changes a node's settings.
-    pub async fn configure_node(&self, ask: NodeConfig) -> Result<(), OpsError> {
+    pub async fn configure_node(&self, ask: NodeConfig, reach: &Reach) -> Result<(), OpsError> {
         self.loaded()?;
         let text = ask.node_id.as_deref().ok_or_else(|| OpsError::BadInput("node_id is required".into()))?;
         let id = NodeId::parse(text).map_err(|error| OpsError::BadInput(format!("node_id: {error}")))?;
+        self.reaches_node(reach, &id, CHANGE_CONFIG).await?;
         super::start::check_text("name", ask.name.as_deref())?;
         super::start::check_host(ask.host.as_deref())?;
         let number = |key: &str, given: Option<i64>| {
@@ -177,8 +179,9 @@ impl Ops {
 
     /// Forgets a node. What runs on it is failed: this is also how an operator says that a node is gone for good.
     /// A node that lives joins again with its next heartbeat.
-    pub async fn delete_node(&self, id: &NodeId) -> Result<(), OpsError> {
+    pub async fn delete_node(&self, id: &NodeId, reach: &Reach) -> Result<(), OpsError> {
         self.loaded()?;
+        self.reaches_node(reach, id, REMOVE).await?;
         self.forget_node(id, false).await
     }
 

@@ -66,6 +66,8 @@ impl Ops {
         {
             return same_body(&record, body_of(&ask)?);
         }
+        let groups = (ask.group.as_deref(), ask.group_id.as_deref());
+        checked.permission_group = self.group_of_work(groups, &checked.template, &caller.reach).await?;
         checked.group_id = self.known_group(&checked.group_id).await?;
         let resolved =
             self.inner.templates.resolve(&checked.template, ask.tag.as_deref(), ask.version).await?;
@@ -356,6 +358,7 @@ struct Checked {
     vcpu: Option<u32>,
     vram: Option<u64>,
     group_id: String,
+    permission_group: String,
     hardware: Hardware,
     script: Option<bytes::Bytes>,
     script_terms: ScriptRef,
@@ -374,6 +377,7 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
         ("name", &ask.name),
         ("external_id", &ask.external_id),
         ("name_template", &ask.name_template),
+        ("group", &ask.group),
         ("group_id", &ask.group_id),
         ("usb_device", &ask.usb_device),
         ("mac_address", &ask.mac_address),
@@ -388,16 +392,8 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
     check_metadata(ask.metadata.as_ref())?;
     check_json("disk", ask.disk.as_ref(), TEXT)?;
     check_json("port_forwarding_override", ask.port_forwarding_override.as_ref(), TEXT)?;
-    if ask.group.is_some() && ask.group_id.is_some() {
-        let why = "group and group_id exclude each other: one names people, with resource management, the other nodes, \
-                   without it; it is off";
-        return Err(bad(why.into()));
-    }
     if let Some(other) = ask.startup_script_condition.filter(|n| !matches!(n, 0 | 1)) {
         return Err(bad(format!("startup_script_condition is {other}; it must be 0 or 1")));
-    }
-    if ask.group.is_some() {
-        return Err(bad("group needs resource management, which is off".into()));
     }
     let node = ask.node_id.clone().map(NodeId::parse).transpose().map_err(|error| bad(error.to_string()))?;
     let on_failure = match ask.script_fail_handler.unwrap_or(0) {
@@ -422,6 +418,7 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
         vcpu: small("vcpu", ask.vcpu)?,
         vram: small("vram", ask.vram)?.map(u64::from),
         group_id: ask.group_id.clone().unwrap_or_default(),
+        permission_group: String::new(),
         hardware: hardware::check(ask, count)?,
         script: ask.startup_script.as_deref().map(scripts::decode).transpose()?.filter(|s| !s.is_empty()),
         script_terms: ScriptRef {
@@ -514,6 +511,7 @@ fn spec(
         layers: resolved.layers,
         node: checked.node.clone(),
         group_id: checked.group_id.clone(),
+        permission_group: checked.permission_group.clone(),
         priority: checked.priority,
         name_template: name_template.unwrap_or_default(),
         vcpu: checked.vcpu,

@@ -33,6 +33,7 @@ pub(in crate::controller) fn record(phase: Phase, attempt: u32) -> InstanceRecor
             layers: Vec::new(),
             node: None,
             group_id: String::new(),
+            permission_group: String::new(),
             priority: 1000,
             name_template: String::new(),
             vcpu: None,

@@ -41,6 +41,9 @@ pub struct InstanceSpec {
     /// Node group; empty when none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub group_id: String,
+    /// Group of callers whose start it is, with resource management; empty without.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub permission_group: String,
     /// 1..=10000, lower is sooner.
     pub priority: u32,
     /// The VM's own name, as a pattern.

@@ -12,6 +12,7 @@ mod image;
 mod start;
 mod node;
 mod mac;
+mod permission;
 mod member;
 
 use bytes::Bytes;
@@ -24,6 +25,7 @@ pub use instance::{InstanceRecord, InstanceSpec, OutputRef, Phase, ScriptRef};
 pub use mac::MacRecord;
 pub use member::Leader;
 pub use node::{Absence, Fixed, NodeRecord, Presence};
+pub use permission::PermissionRecord;
 pub use schema::Schema;
 pub use start::{QueueEntry, StartRecord};
 

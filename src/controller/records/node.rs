@@ -24,6 +24,9 @@ pub struct NodeRecord {
     /// Groups that an operator has put it into; one that is gone counts for nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group_ids: Vec<GroupId>,
+    /// Groups of its agent's credential; noted while resource management is on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caller_groups: Vec<String>,
     /// What a start asks of processors and memory counts for this node's room.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub force_overrides: bool,

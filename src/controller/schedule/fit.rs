@@ -4,6 +4,7 @@ use super::room::Room;
 use crate::{
     controller::records::{InstanceSpec, NodeRecord},
     model::{Arch, NodeId, TemplateId},
+    wire::permission::CREATE_INSTANCE,
 };
 
 /// What decides which nodes suit a start, and which have its template: starts of one kind differ for no node.
@@ -15,6 +16,7 @@ pub struct Kind {
     arch: Option<Arch>,
     node: Option<NodeId>,
     group_id: String,
+    permission_group: String,
     usb_device: String,
 }
 
@@ -27,6 +29,7 @@ impl Kind {
             arch: spec.arch,
             node: spec.node.clone(),
             group_id: spec.group_id.clone(),
+            permission_group: spec.permission_group.clone(),
             usb_device: spec.usb_device.clone(),
         }
     }
@@ -153,6 +156,10 @@ impl Misfit {
                 let arch = spec.arch.map_or("its architecture", |arch| arch.as_str());
                 format!("it cannot run {arch}")
             }
+            Self::Group if !spec.permission_group.is_empty() => format!(
+                "it is no resource of group `{}` with `{CREATE_INSTANCE}`, nor is its agent's credential of that group",
+                spec.permission_group
+            ),
             Self::Group => format!("it is not in group `{}`, nor does it stand in for it now", spec.group_id),
             Self::Usb => format!("it has no USB device `{}`", spec.usb_device),
             Self::Full if let Some(room) = candidate.room => room.lacks(spec, candidate.node),
@@ -267,6 +274,9 @@ pub fn why_waiting<'a>(
             let arch = spec.arch.map_or("its architecture", |arch| arch.as_str());
             format!("node `{node}` cannot run {arch}")
         }
+        (Some(Misfit::Group), _) if !spec.permission_group.is_empty() => {
+            format!("no node that could run it serves group `{}` of callers", spec.permission_group)
+        }
         (Some(Misfit::Group), _) => format!("no node that could run it is in group `{}`", spec.group_id),
         (Some(Misfit::Usb), _) => format!("no node that could run it has USB device `{}`", spec.usb_device),
         (Some(Misfit::Silent), None) => "no node that could run it is reporting".into(),
@@ -324,6 +334,7 @@ mod tests {
             layers: Vec::new(),
             node: None,
             group_id: String::new(),
+            permission_group: String::new(),
             priority: 1000,
             name_template: String::new(),
             vcpu: None,
@@ -355,6 +366,7 @@ mod tests {
             ram_override: 0,
             groups: vec!["macs".into()],
             group_ids: Vec::new(),
+            caller_groups: Vec::new(),
             force_overrides: false,
             fixed: Default::default(),
             facts: NodeFacts {

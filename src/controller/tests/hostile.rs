@@ -351,9 +351,9 @@ async fn what_an_agent_says_of_itself_has_its_bounds_and_its_host_can_be_dialed(
         host: Some(host.into()),
         ..Default::default()
     };
-    assert!(matches!(ops.configure_node(host("a/b")).await, Err(OpsError::BadInput(_))));
+    assert!(matches!(ops.configure_node(host("a/b"), &Reach::Everything).await, Err(OpsError::BadInput(_))));
     for right in ["10.0.3.7", "fe80::1", "mac-7.ci.example"] {
-        ops.configure_node(host(right)).await.unwrap();
+        ops.configure_node(host(right), &Reach::Everything).await.unwrap();
     }
     let long = Node { session: "s".repeat(300), id: node.id.clone(), capacity: 2 };
     let error = long.beat(ops, &[]).await.unwrap_err();

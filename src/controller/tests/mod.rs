@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use super::{
     Core,
-    ops::{Caller, Ops, OpsError, templates::Resolved},
+    ops::{Caller, Ops, OpsError, Reach, templates::Resolved},
     records::{InstanceRecord, Phase},
 };
 use crate::{

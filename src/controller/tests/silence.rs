@@ -222,7 +222,7 @@ async fn drained_unknown_and_deleted_nodes_get_nothing() {
     let node = world.node("n1", 1).await;
     let ids = world.start(0, 1).await;
     let drain = |on| NodeConfig { node_id: Some("n1".into()), drain_mode: Some(on), ..NodeConfig::default() };
-    world.ops(0).configure_node(drain(true)).await.unwrap();
+    world.ops(0).configure_node(drain(true), &Reach::Everything).await.unwrap();
     assert_eq!(world.ops(1).node(&node.id).await.unwrap().value.state, NodeState::DrainMode);
     let none = world.ops(1).poll(Poll { wait: 1, ..node.poll(1) }, world.stop()).await.unwrap();
     assert!(none.start.is_none());
@@ -231,15 +231,15 @@ async fn drained_unknown_and_deleted_nodes_get_nothing() {
     node.join(world.ops(1)).await.unwrap();
     assert!(world.ops(0).node(&node.id).await.unwrap().value.record.settings.drain_mode);
     let (tasks, ()) = tokio::join!(node.tasks(world.ops(1), world.stop()), async {
-        world.ops(0).configure_node(drain(false)).await.unwrap();
+        world.ops(0).configure_node(drain(false), &Reach::Everything).await.unwrap();
     });
     assert!(tasks.start.is_some(), "undrained: its waiting poll gets it at once");
 
     let stranger = Node::new("n9", 1);
     assert_eq!(world.ops(0).poll(stranger.poll(1), world.stop()).await, Err(OpsError::NotFound));
     assert!(!stranger.beat(world.ops(0), &[]).await.unwrap().known);
-    world.ops(0).delete_node(&node.id).await.unwrap();
-    assert_eq!(world.ops(1).delete_node(&node.id).await, Err(OpsError::NotFound));
+    world.ops(0).delete_node(&node.id, &Reach::Everything).await.unwrap();
+    assert_eq!(world.ops(1).delete_node(&node.id, &Reach::Everything).await, Err(OpsError::NotFound));
     assert!(!node.beat(world.ops(1), &[]).await.unwrap().known);
     world.end().await;
 }

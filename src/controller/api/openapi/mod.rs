@@ -6,7 +6,7 @@
 use axum::{http::header, response::IntoResponse};
 use serde_json::Value;
 
-const DOCUMENT: &str = include_str!("../../../../docs/openapi-controller.json");
+pub(super) const DOCUMENT: &str = include_str!("../../../../docs/openapi-controller.json");
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem}\
 table{border-collapse:collapse;width:100%}td{padding:.3rem .8rem .3rem 0;border-top:1px solid #8884;vertical-align:top}\

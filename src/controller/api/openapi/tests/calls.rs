@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use utoipa::{ToSchema, openapi::schema::Type};
 
 use crate::{
+    controller::api::permission::{CATALOGUE, OTHER_CATALOGUE, OTHER_RESOURCES, RESOURCES},
     model::{CommandId, InstanceId, LayerId, MacAddress, NodeId, Progress, Tag, TemplateId},
     wire::{
         agent::{Claim, GiveBack, Granted, Heard, Heartbeat, Join, Joined, Leave, Report, Tasks},
@@ -19,6 +20,7 @@ use crate::{
         image::{Image, RestartInstance, SaveImage},
         mac::MacPool,
         node::{Confirmed, DeleteNode, Node, NodeConfig, NodeGroup, UsbCount},
+        permission::{Described, Offered, PermissionGroup, PermissionsAsk, Resource},
         ready::Ready,
         status::{ControllerStats, ControllerStatus},
         template::{Disk, RevertTemplate, Template, TemplateSummary},
@@ -122,6 +124,7 @@ impl Words for Call<'_> {
             |call: Self, status, about: &str| call.answer(status, about, "application/json", envelope(None));
         let call = failed(self, 400, "It cannot be meant so; the message says what would be right");
         let call = failed(call, 401, "A credential is asked for");
+        let call = failed(call, 403, "The credential is good, and not for this");
         let call = failed(call, 503, "Not now: `Retry-After` says when to ask again");
         call.put();
     }
@@ -135,8 +138,49 @@ pub(super) fn all() -> Document {
     templates(&mut document);
     ours(&mut document);
     agents(&mut document);
+    permissions(&mut document);
     server(&mut document);
     document
+}
+
+/// What groups of callers may do: `docs/permissions.md` is its page.
+fn permissions(to: &mut Document) {
+    let described = to.schema::<Described>();
+    to.call("get", "/switchyard/v1/permissions", "All permissions that groups of callers can have")
+        .answer(
+            200,
+            "By name",
+            "application/json",
+            json!({ "type": "object", "additionalProperties": described }),
+        )
+        .end();
+    let group = to.schema::<PermissionGroup>();
+    to.call("get", "/switchyard/v1/permission-groups", "Groups of callers, and what they may do")
+        .answer(200, "All of them", "application/json", json!({ "type": "array", "items": group }))
+        .end();
+    const ONE: &str = "/switchyard/v1/permission-groups/{name}";
+    to.call("put", ONE, "Says what a group of callers may do, and makes it if it is not there")
+        .body::<PermissionsAsk>()
+        .bare::<PermissionGroup>("As it is now")
+        .end();
+    to.call("delete", ONE, "Forgets a group of callers")
+        .bare::<PermissionGroup>("As it was")
+        .answer(404, "There is none", "application/json", envelope(None))
+        .end();
+    // The vendor's text and its samples spell these in two ways.
+    for (catalogue, resources) in [(CATALOGUE, RESOURCES), (OTHER_CATALOGUE, OTHER_RESOURCES)] {
+        to.call("get", catalogue, "What may be allowed with nodes and templates")
+            .list::<Offered>("By type")
+            .end();
+        to.call("get", resources, "Which nodes and templates are resources of a group of callers")
+            .list::<Resource>("All of them")
+            .end();
+        let list = to.schema::<Resource>();
+        to.call("post", resources, "Gives a group of callers these resources, and no others")
+            .takes(json!({ "type": "array", "items": list }), None)
+            .answer(200, "`Saved`", "application/json", envelope(None))
+            .end();
+    }
 }
 
 fn instances(to: &mut Document) {

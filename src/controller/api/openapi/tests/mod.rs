@@ -7,7 +7,14 @@ use std::{collections::BTreeSet, fs, path::Path};
 use serde_json::{Value, json};
 
 use super::{DOCUMENT, escaped, html};
-use crate::{model::OURS, wire::document::Document};
+use crate::{
+    controller::api::{
+        POLL,
+        permission::{CATALOGUE, OTHER_CATALOGUE, OTHER_RESOURCES, RESOURCES},
+    },
+    model::OURS,
+    wire::document::Document,
+};
 
 fn document() -> Value {
     let Document { paths, schemas } = calls::all();
@@ -57,7 +64,11 @@ fn routes() -> BTreeSet<(String, String)> {
             route.split(".method_not_allowed_fallback").next().unwrap().split(".with_state").next().unwrap();
         let (path, handlers) = route.split_once(',').unwrap();
         let path = match path.trim() {
-            "POLL" => "/switchyard/v1/tasks",
+            "POLL" => POLL,
+            "permission::CATALOGUE" => CATALOGUE,
+            "permission::OTHER_CATALOGUE" => OTHER_CATALOGUE,
+            "permission::RESOURCES" => RESOURCES,
+            "permission::OTHER_RESOURCES" => OTHER_RESOURCES,
             quoted => quoted.trim_matches('"'),
         };
         for method in ["get", "post", "put", "delete"] {
