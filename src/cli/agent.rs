@@ -268,6 +268,9 @@ fn failed(what: &str, error: &AgentError) -> Failure {
         AgentError::Client(ClientError::Untrusted { .. }) => Some(
             "`tls` in `[agent]`, or `--cacert`, `--cert` and `--cert-key`, say whom it trusts and what it shows",
         ),
+        AgentError::Client(ClientError::Refused { status: 403, .. }) => {
+            Some("whoever has the root token gives one of its groups that permission (docs/permissions.md)")
+        }
         AgentError::Unconnected { .. } | AgentError::Client(_) => {
             Some("`curl http://FRONT:8090/api/v1/status` shows whether a controller can be reached from here")
         }

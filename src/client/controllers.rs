@@ -98,6 +98,9 @@ pub struct DistributeAsk<'a> {
     /// Those of this group.
     #[serde(rename = "group_id", skip_serializing_if = "Option::is_none")]
     pub group: Option<&'a str>,
+    /// The group of callers that it is for, where resources are managed.
+    #[serde(rename = "group", skip_serializing_if = "Option::is_none")]
+    pub permission_group: Option<&'a str>,
 }
 
 impl Controllers {

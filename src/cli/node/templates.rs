@@ -30,6 +30,9 @@ pub(super) struct Distribute {
     /// Only the nodes of this group, by id
     #[arg(long, value_name = "GROUP")]
     group: Option<String>,
+    /// The group that it is for, where resources are managed
+    #[arg(long, value_name = "NAME", conflicts_with = "group")]
+    permission_group: Option<String>,
     /// Wait until all of them have it; fails when one of them does
     #[arg(long)]
     wait: bool,
@@ -71,6 +74,7 @@ pub(super) async fn distribute(args: &Distribute, printer: Printer) -> Result<()
         tag: tag.as_deref(),
         nodes: &nodes,
         group: args.group.as_deref(),
+        permission_group: args.permission_group.as_deref(),
     };
     let id = client.distribute(&ask).await.map_err(|error| reach.failure(&error))?;
     if !args.wait {

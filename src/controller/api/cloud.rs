@@ -72,7 +72,7 @@ pub(super) async fn nodes(State(api): State<Api>, Within(reach): Within, asked: 
     let revision = first_revision(cursor, seen.value.revision)?;
     Ok(seen.map(|mut page| {
         let next = page.next.map(|id| written(revision, id.as_str()));
-        api.app.ops.seen_of(&reach, &mut page.found);
+        api.app.ops.seen_by_id(&reach, &mut page.found, |view| view.record.id.as_str());
         Bare(Nodes { revision, nodes: page.found.into_iter().map(views::node).collect(), next })
     }))
 }
@@ -99,11 +99,18 @@ pub(super) async fn events(State(api): State<Api>, asked: Asked) -> Answer<Event
 }
 
 /// Why an instance is where it is.
-pub(super) async fn why(State(api): State<Api>, Path(of): Path<String>) -> Answer<Why> {
+pub(super) async fn why(
+    State(api): State<Api>,
+    Within(reach): Within,
+    Path(of): Path<String>,
+) -> Answer<Why> {
     // An id that can be none is one that is not there.
     let of: InstanceId = id("id", &of).map_err(|_| Fail::for_agent(OpsError::NotFound))?;
     let seen = api.app.ops.why(&of).await.map_err(Fail::for_agent)?;
-    Ok(seen.map(Bare))
+    Ok(seen.map(|mut why| {
+        api.app.ops.seen_by_id(&reach, &mut why.nodes, |node| &node.node_id);
+        Bare(why)
+    }))
 }
 
 /// What a node waits for.

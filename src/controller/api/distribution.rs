@@ -53,7 +53,7 @@ pub(super) async fn commands(
     let node: Option<NodeId> = asked.id("node")?;
     let seen = api.app.ops.commands(node.as_ref()).await?;
     Ok(seen.map(|mut all| {
-        all.retain(|command| api.app.ops.sees_node(&reach, &command.node_id));
+        api.app.ops.seen_by_id(&reach, &mut all, |command| command.node_id.as_str());
         Done(all)
     }))
 }

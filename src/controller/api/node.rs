@@ -11,7 +11,10 @@ use super::{
     views,
 };
 use crate::{
-    controller::{lists::Seen, ops::OpsError},
+    controller::{
+        lists::Seen,
+        ops::{OpsError, Reach},
+    },
     wire::node::{Confirmed, DeleteNode, Node, NodeConfig, UsbCount},
 };
 
@@ -32,7 +35,7 @@ pub(super) async fn read(
         None => api.app.ops.nodes().await?,
     };
     Ok(seen.map(|mut nodes| {
-        api.app.ops.seen_of(&reach, &mut nodes);
+        api.app.ops.seen_by_id(&reach, &mut nodes, |view| view.record.id.as_str());
         Done(nodes.into_iter().map(views::node).collect())
     }))
 }
@@ -60,7 +63,14 @@ pub(super) async fn update(State(api): State<Api>, Within(reach): Within) -> Res
 }
 
 /// An operator says that the nodes whose silence was taken to be our own fault are really gone.
-pub(super) async fn confirm_absence(State(api): State<Api>) -> Result<Done<Confirmed>, Fail> {
+pub(super) async fn confirm_absence(
+    State(api): State<Api>,
+    Within(reach): Within,
+) -> Result<Done<Confirmed>, Fail> {
+    if reach != Reach::Everything {
+        let why = "it is about all nodes, and while resource management is on it needs the root token";
+        return Err(OpsError::Forbidden(why.into()).into());
+    }
     Ok(Done(Confirmed { nodes: api.app.ops.confirm_absence().await? }))
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{NodeView, Ops, OpsError};
+use super::{Ops, OpsError};
 use crate::{
     config::auth::Authorization,
     controller::{
@@ -162,10 +162,11 @@ impl Ops {
         self.inner.lists.peek(|cache| reach.node(cache, id, LIST))
     }
 
-    /// Leaves those that a caller may know of.
-    pub fn seen_of(&self, reach: &Reach, nodes: &mut Vec<NodeView>) {
+    /// Leaves what is of nodes that a caller may know of.
+    pub fn seen_by_id<T>(&self, reach: &Reach, all: &mut Vec<T>, node: impl Fn(&T) -> &str) {
         if *reach != Reach::Everything {
-            self.inner.lists.peek(|cache| nodes.retain(|view| reach.node(cache, &view.record.id, LIST)));
+            let lists = &self.inner.lists;
+            lists.peek(|cache| all.retain(|one| reach.has(cache, (ResourceType::Node, node(one)), LIST)));
         }
     }
 

@@ -97,7 +97,7 @@ async fn output_of_savings_shares_the_bound_of_all_output_and_other_commands_hav
             new_template_name: Some("new".into()),
             ..SaveImage::default()
         };
-        let image = ops.save_image(ask).await.unwrap();
+        let image = ops.save_image(ask, &Reach::Everything).await.unwrap();
         beat(&task, image.as_str(), Some(&said)).await;
         let shown = ops.image(&image).await.unwrap().value;
         assert_eq!(shown.status, ImageStatus::Done);
