@@ -112,7 +112,10 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::{controller::api::openapi::DOCUMENT, wire::permission::PERMISSIONS};
+    use crate::{
+        controller::api::openapi::DOCUMENT,
+        wire::permission::{PERMISSIONS, ResourceType},
+    };
 
     /// What is outside this gate, and what only the root token opens.
     const NOT_HERE: [&str; 12] = [
@@ -149,6 +152,11 @@ mod tests {
             assert_eq!(opened.contains(name), !about.contains("opens nothing here"), "{name}");
         }
         assert!(opened.iter().all(|name| PERMISSIONS.iter().any(|(known, _)| known == name)));
+        let page = include_str!("../../../docs/permissions.md");
+        let rights = ResourceType::ALL.into_iter().flat_map(ResourceType::rights);
+        for (name, _) in PERMISSIONS.iter().chain(rights) {
+            assert!(page.contains(&format!("`{name}`")), "docs/permissions.md does not have `{name}`");
+        }
         assert_eq!(needs(&Method::HEAD, "/api/v1/vm"), Some(&["list_vms"][..]));
         assert_eq!(needs(&Method::POST, "/api/v1/apikey"), None);
         assert_eq!(needs(&Method::PATCH, "/api/v1/vm"), None);
