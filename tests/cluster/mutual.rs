@@ -1,5 +1,6 @@
 //! A cloud without a proxy whose servers speak TLS and let nobody in without a certificate, as real processes: a replica
-//! follows, a controller asks the registry, an agent runs a VM, and the command line looks at all of it.
+//! follows, a controller asks the registry, an agent runs a VM, and the command line looks at all of it; each caller with the
+//! permissions that it has been given.
 
 use std::net::SocketAddr;
 
@@ -53,12 +54,15 @@ impl World {
     /// Of a server by this certificate, which asks everybody for one.
     fn server(&self, name: &str, listen: SocketAddr, cert: &str, rest: &str) -> Process {
         let dir = self.place.dir().display();
+        let (role, more) = match name.starts_with('c') {
+            true => ("controller", "authorization = true\n"),
+            false => ("registry", ""),
+        };
         let text = format!(
             "[server]\nlisten = \"{listen}\"\nname = \"{name}\"\naddress_file = \"{dir}/{name}.address\"\n\
              tls = {{ cert = \"{dir}/{cert}.pem\", key = \"{dir}/{cert}.key\", client_auth = \"required\", client_ca = \"{dir}/ca.pem\" }}\n\
-             [shutdown]\ngrace = \"5s\"\n[auth]\nenabled = true\nroot_token_file = \"{dir}/root.token\"\n{rest}"
+             [shutdown]\ngrace = \"5s\"\n[auth]\nenabled = true\nroot_token_file = \"{dir}/root.token\"\n{more}{rest}"
         );
-        let role = if name.starts_with('c') { "controller" } else { "registry" };
         let config = self.place.write(&format!("{name}.toml"), &text);
         Process::start(&self.place, name, &[role, "-c", &config.display().to_string()])
     }
@@ -76,6 +80,20 @@ impl World {
             (format!("{dir}/{ca}.pem"), format!("{dir}/{who}.pem"), format!("{dir}/{who}.key"));
         let trust = ["--ca", &ca, "--cert", &cert, "--key", &key];
         run(&self.place, BINARY, &[words, &trust].concat()).await
+    }
+
+    /// Whoever has the root token says what the holder of a certificate may do.
+    async fn allow(&self, who: &str, permissions: &[&str]) {
+        let (dir, ip) = (self.place.dir().display().to_string(), self.controller);
+        let file = |name: &str| format!("{dir}/{name}");
+        let (ca, cert, key) = (file("ca.pem"), file("operator.pem"), file("operator.key"));
+        let (url, root) =
+            (format!("https://{ip}/switchyard/v1/permission-groups/{who}"), format!("root:{TOKEN}"));
+        let body = serde_json::json!({ "permissions": permissions }).to_string();
+        let with = ["--cacert", &ca, "--cert", &cert, "--key", &key, "-u", &root, "-X", "PUT", "-d", &body];
+        let said =
+            run(&self.place, "curl", &[&["-sS", "--fail-with-body"], &with[..], &[&url]].concat()).await;
+        assert!(said.ok, "{}{}", said.out, said.err);
     }
 
     async fn well(&self, words: &[&str]) -> String {
@@ -134,6 +152,16 @@ async fn servers_that_let_nobody_in_without_a_certificate_are_a_whole_cloud_with
         .await;
     assert!(stands.contains("replica"), "{stands}");
 
+    // Whom the controller knows it asks for permissions, of its own name too.
+    let list = ["vm", "list", "--controller", &controller];
+    let said = world.ask(("ca", "operator"), &list).await;
+    assert!(
+        !said.ok && said.err.contains("answered 403: Permission denied") && said.err.contains("`list_vms`"),
+        "{}",
+        said.err
+    );
+    world.allow("operator", &["list_vms", "start_vm", "list_nodes", "registry_list"]).await;
+
     // An agent whose certificate has expired says so, and takes the new one while it runs.
     world.show(&world.ca.expired_client("n1"), "n1");
     let config = world.place.write(
@@ -152,6 +180,12 @@ async fn servers_that_let_nobody_in_without_a_certificate_are_a_whole_cloud_with
     })
     .await;
     world.show(&world.ca.client("n1"), "n1");
+    eventually(SOON, "the agent to say which permission it lacks", || async {
+        let log = agent.log();
+        if log.contains("it needs `node_queue`") { Ok(()) } else { Err(log) }
+    })
+    .await;
+    world.allow("n1", &["node_queue"]).await;
     let start = ["vm", "start", "mac/sonoma:v1", "--wait", "--controller", &controller, "--output", "json"];
     let started: Value = serde_json::from_str(&world.well(&start).await).expect("JSON");
     assert!(started.to_string().contains("Started"), "{started}");
@@ -176,7 +210,6 @@ async fn servers_that_let_nobody_in_without_a_certificate_are_a_whole_cloud_with
     }
 
     // What is wrong is said in words, each with what would be right.
-    let list = ["vm", "list", "--controller", &controller];
     let replica = ["registry", "status", "--registry", &url(world.replica)];
     for (trust, words, told) in [
         (("strange", "operator"), &list[..], "its certificate is from no authority that is trusted here"),
