@@ -54,6 +54,12 @@ impl Draft {
         self
     }
 
+    /// Only while `key` is the one that was made at `revision`, whatever became of what is in it.
+    pub(super) fn made_at(mut self, key: impl Into<String>, revision: Revision) -> Self {
+        self.txn = self.txn.created_at(key, revision);
+        self
+    }
+
     /// Only while this leader key stands: the fence of a duty.
     pub(super) fn fenced(mut self, fence: Option<&Fence>) -> Self {
         if let Some(fence) = fence {

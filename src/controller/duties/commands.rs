@@ -67,7 +67,10 @@ async fn end_stuck(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
     let stuck: Vec<(Item<CommandRecord>, String)> = ops.inner.lists.peek(|cache| {
         let open = cache.commands().open_nodes().flat_map(|node| cache.commands().open(node));
         let open = open.filter(|item| !item.newer);
-        let stuck = open.filter_map(|item| Some((item.clone(), why_end(cache, &item.record, limit, now)?)));
+        let stuck = open.filter_map(|item| {
+            let silent = ops.silent_for(&item.record.node);
+            Some((item.clone(), why_end(cache, &item.record, limit, silent, now)?))
+        });
         stuck.take(MOST).collect()
     });
     let mut done = 0;
@@ -82,8 +85,14 @@ async fn end_stuck(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
     Ok(done)
 }
 
-/// Why a command comes to nothing, if it does.
-fn why_end(cache: &Cache, command: &CommandRecord, limit: Duration, now: Timestamp) -> Option<String> {
+/// Why a command comes to nothing, if it does. `silent`: for so long its node has not reported.
+fn why_end(
+    cache: &Cache,
+    command: &CommandRecord,
+    limit: Duration,
+    silent: Duration,
+    now: Timestamp,
+) -> Option<String> {
     let node = &command.node;
     if cache.node(node).is_none() {
         return Some("the node has left the cloud".into());
@@ -93,12 +102,17 @@ fn why_end(cache: &Cache, command: &CommandRecord, limit: Duration, now: Timesta
     {
         return None;
     }
-    let silent = cache.presence(node).is_none();
-    Some(format!(
-        "{} for {} s",
-        if silent { "the node did not report" } else { "it came no further" },
-        limit.as_secs()
-    ))
+    Some(stuck_for(limit, silent))
+}
+
+/// What held up a command that came no further for `limit`. Pure.
+fn stuck_for(limit: Duration, silent: Duration) -> String {
+    let (limit, silent) = (limit.as_secs(), silent.as_secs());
+    match silent {
+        0 => format!("it came no further for {limit} s"),
+        _ if silent >= limit => format!("the node did not report for {silent} s"),
+        _ => format!("it came no further for {limit} s, and its node did not report for the last {silent} s"),
+    }
 }
 
 /// When something last went on that this command waits for, or it did itself. One that waits behind another is not stuck
@@ -186,6 +200,14 @@ mod tests {
 
     fn remove() -> Order {
         Order::Remove(RemoveTemplate { template: "t".parse().unwrap() })
+    }
+
+    #[test]
+    fn what_held_up_a_command_is_not_what_holds_it_up_now() {
+        let after = |seconds| stuck_for(Duration::from_secs(3600), Duration::from_secs(seconds));
+        assert_eq!(after(0), "it came no further for 3600 s");
+        assert_eq!(after(10), "it came no further for 3600 s, and its node did not report for the last 10 s");
+        assert_eq!(after(4000), "the node did not report for 4000 s");
     }
 
     #[test]

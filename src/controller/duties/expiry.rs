@@ -1,4 +1,5 @@
-//! Removes what has been shown long enough: ended instances, start records, API keys, scripts that nothing points to.
+//! Removes what has been shown long enough: ended instances, start records, API keys; and what nothing points to or that
+//! points to nothing: scripts, deleted groups in nodes' records.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -13,19 +14,23 @@ use crate::{
         records::{Absence, InstanceRecord, Phase},
         writes::{Draft, Fence, Outcome, Patience},
     },
-    model::{InstanceId, StartId},
-    store::Range,
+    model::{InstanceId, NodeId, StartId},
+    store::{Range, Revision},
 };
 
 /// How often scripts without a start are looked for. A script is one only if two looks in a row find it: it is
 /// stored before the start that points to it.
 const ORPHANS_EVERY: Duration = Duration::from_secs(1800);
 
+/// How often it is looked for deleted groups that nodes' records still name.
+const GROUPS_EVERY: Duration = Duration::from_secs(3);
+
 /// Keys of one look.
 const ORPHANS_PAGE: i64 = 1000;
 
 #[derive(Default)]
 pub(super) struct Expiry {
+    left_groups: Option<Instant>,
     looked: Option<Instant>,
     suspects: HashSet<String>,
     after: Option<String>,
@@ -38,6 +43,10 @@ impl Pass for Expiry {
         let mut done = instances(ops, held).await?;
         done += starts(ops, held).await?;
         done += api_keys(ops, held).await?;
+        if self.left_groups.is_none_or(|looked| looked.elapsed() >= GROUPS_EVERY) {
+            self.left_groups = Some(clock::now());
+            done += groups(ops, held).await?;
+        }
         if self.looked.is_none_or(|looked| looked.elapsed() >= ORPHANS_EVERY) {
             self.looked = Some(clock::now());
             done += self.scripts(ops, held).await?;
@@ -46,28 +55,41 @@ impl Pass for Expiry {
     }
 }
 
+/// An instance that was shown for long enough, and the record of its node that says that it will not confirm it.
+#[derive(Debug, PartialEq)]
+struct Over {
+    phase: Phase,
+    node: Option<(NodeId, Revision)>,
+}
+
 /// Whether an ended instance has been shown for long enough. Counted since this controller saw it end, not by the
 /// record's time: wall clocks differ.
-fn is_over(cache: &Cache, item: &Item<InstanceRecord>, visible: Duration) -> bool {
-    let lost = |node| cache.node(node).is_none_or(|node| node.record.absence == Some(Absence::Lost));
-    let ended = match &item.record.phase {
-        Phase::Terminated { .. } | Phase::Terminating { node: None, .. } => true,
+fn over(cache: &Cache, item: &Item<InstanceRecord>, visible: Duration) -> Option<Over> {
+    let node = match &item.record.phase {
+        Phase::Terminated { .. } | Phase::Terminating { node: None, .. } => None,
         // Its node will not confirm it any more. Should the node return, it stops what no record knows.
-        Phase::Terminating { node: Some(node), .. } => lost(node),
-        _ => false,
+        Phase::Terminating { node: Some(node), .. } => match cache.node(node) {
+            None => Some((node.clone(), 0)),
+            Some(of) if of.record.absence == Some(Absence::Lost) => Some((node.clone(), of.mod_revision)),
+            Some(_) => return None,
+        },
+        _ => return None,
     };
-    ended && !item.newer && item.seen.elapsed() >= visible
+    let due = !item.newer && item.seen.elapsed() >= visible;
+    due.then(|| Over { phase: item.record.phase.clone(), node })
 }
 
 async fn instances(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
     let visible = ops.inner.config.timeouts.instance_visible;
-    let over: Vec<(InstanceId, Phase)> = ops.inner.lists.peek(|cache| {
-        let over = cache.instances().filter(|(_, item)| is_over(cache, item, visible));
-        over.map(|(id, item)| (id.clone(), item.record.phase.clone())).take(MOST).collect()
+    let over: Vec<(InstanceId, Over)> = ops.inner.lists.peek(|cache| {
+        let over = cache.instances().filter_map(|(id, item)| Some((id.clone(), over(cache, item, visible)?)));
+        over.take(MOST).collect()
     });
     let mut done = 0;
-    for (id, phase) in over {
-        let beside = Beside { fence: Some(held), ..Beside::default() };
+    for (id, Over { phase, node }) in over {
+        // A node that reports in between changes its record, and nothing of it is deleted.
+        let also = node.map(|(node, revision)| (ops.inner.keys.node(&node), revision));
+        let beside = Beside { fence: Some(held), also, presence: None };
         let removed = ops
             .change(&id, beside, |now| match now {
                 Some(now) if now.phase == phase => Change::Delete(true),
@@ -131,6 +153,15 @@ async fn api_keys(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
     Ok(done)
 }
 
+/// Deleted groups in nodes' records, where the controller that deleted them did not live to strike them out.
+async fn groups(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
+    let gone = ops.gone_groups().await?;
+    for id in &gone {
+        ops.leave_group(id, Some(held)).await?;
+    }
+    Ok(gone.len())
+}
+
 impl Expiry {
     /// Scripts whose start was never accepted: its controller ended in between.
     async fn scripts(&mut self, ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
@@ -165,5 +196,61 @@ impl Expiry {
         }
         self.suspects = orphans;
         Ok(done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        controller::{
+            reconcile::tests::record,
+            records::{self, WriteId},
+        },
+        store::{KeyValue, keys::Keys},
+        wire::node::HypervisorVersion,
+    };
+
+    #[test]
+    fn what_a_lost_node_does_not_confirm_is_deleted_only_while_its_record_says_that_it_is_lost() {
+        let (keys, node) = (Keys::new("main"), NodeId::parse("n1").unwrap());
+        let going = Phase::Terminating { node: Some(node.clone()), since: clock::wall() };
+        let instance = records::encode(&record(going.clone(), 1), &WriteId::default()).unwrap();
+        let stored = |key: String, revision, value: bytes::Bytes| KeyValue {
+            key,
+            value,
+            create_revision: 1,
+            mod_revision: revision,
+            version: 1,
+            lease: None,
+        };
+        let over = |absence: Option<Option<&str>>| {
+            let mut kvs = vec![stored(keys.instance(&InstanceId::parse("i1").unwrap()), 3, instance.clone())];
+            if let Some(absence) = absence {
+                let record = serde_json::json!({
+                    "v": 1, "id": "n1", "settings": { "version": 1, "name": "n1", "host": "h", "capacity": 2,
+                    "capacity_mode": "number", "drain_mode": false }, "facts": facts(), "joined": clock::wall(),
+                    "reported": clock::wall(), "absence": absence, "vcpu_override": 0, "ram_override": 0, "groups": [],
+                });
+                kvs.push(stored(keys.node(&node), 7, record.to_string().into()));
+            }
+            let cache = Cache::of(1.0, &keys, kvs, 9, clock::now());
+            assert_eq!(cache.unreadable(), 0);
+            let (_, item) = cache.instances().next().unwrap();
+            super::over(&cache, item, Duration::ZERO)
+        };
+        let by = |revision| Some(Over { phase: going.clone(), node: Some((node.clone(), revision)) });
+        assert_eq!(over(Some(Some("lost"))), by(7), "only as long as that is its record");
+        assert_eq!(over(None), by(0), "only as long as it has none");
+        assert_eq!(over(Some(None)), None, "it is there, and has yet to confirm it");
+        assert_eq!(over(Some(Some("held"))), None);
+    }
+
+    fn facts() -> serde_json::Value {
+        serde_json::json!({
+            "host_arch": "arm64", "runs": [], "driver": "d", "hypervisor": HypervisorVersion::default(), "agent_version": "1",
+            "cpu_count": 1, "memory": 1, "disk_size": 1, "disk_free": 1, "disk_used": 0, "templates": [], "cpu_util": 0.0,
+            "ram_util": 0.0,
+        })
     }
 }

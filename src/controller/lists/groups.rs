@@ -56,17 +56,15 @@ impl Groups {
         self.by_id.values().map(|item| item.record.as_ref())
     }
 
-    /// Whether going from `from` to its fallback and on comes to `to`.
-    pub fn leads_to(&self, from: &GroupId, to: &GroupId) -> bool {
-        let mut seen = BTreeSet::new();
-        let mut at = Some(from);
-        while let Some(id) = at.filter(|id| seen.insert((*id).clone())) {
-            if id == to {
-                return true;
-            }
-            at = self.by_id.get(id).and_then(|item| item.record.fallback.as_ref());
+    /// This group, its fallback, and on; each once.
+    pub fn chain(&self, from: &GroupId) -> Vec<&Item<GroupRecord>> {
+        let (mut seen, mut chain) = (BTreeSet::new(), Vec::new());
+        let mut at = self.by_id.get(from);
+        while let Some(item) = at.filter(|item| seen.insert(&item.record.id)) {
+            chain.push(item);
+            at = item.record.fallback.as_ref().and_then(|id| self.by_id.get(id));
         }
-        false
+        chain
     }
 
     /// Whether the node is in this group, given by id or name.

@@ -7,7 +7,7 @@ use crate::{
         records::{self, Fixed, InstanceRecord, NodeRecord, Phase},
         writes::{Draft, Outcome, Patience, RACES},
     },
-    model::NodeId,
+    model::{Attempt, NodeId},
     store::{Consistency, LeaseId},
     wire::agent::{Claim, GiveBack, Granted, Join, Joined, Leave, NodeSettings, NodeWish},
     wire::events::Action,
@@ -117,13 +117,7 @@ impl Ops {
         self.change(&ask.instance, Beside::default(), |record| {
             let Some(record) = record else { return Change::Leave(refused("there is no such instance")) };
             if record.attempt != ask.attempt || record.node() != Some(&ask.node_id) {
-                let queued = record.is_queued() && record.attempt == ask.attempt;
-                let why = if queued {
-                    format!("offer {} has gone back to the queue", ask.attempt)
-                } else {
-                    format!("offer {} is over; the newest is {}", ask.attempt, record.attempt)
-                };
-                return Change::Leave(refused(why));
+                return Change::Leave(refused(over(record, ask.attempt)));
             }
             decide(record)
         })
@@ -204,6 +198,20 @@ fn check_groups(groups: &[String]) -> Result<(), OpsError> {
             Err(OpsError::BadInput("groups: each has 1 to 1024 bytes, without control characters".into()))
         }
         false => Ok(()),
+    }
+}
+
+/// What has become of an offer that the instance is not at any more.
+fn over(record: &InstanceRecord, attempt: Attempt) -> String {
+    if record.attempt != attempt {
+        format!("offer {attempt} is over; the newest is {}", record.attempt)
+    } else if record.is_queued() {
+        format!("offer {attempt} has gone back to the queue")
+    } else {
+        match record.node() {
+            Some(node) => format!("offer {attempt} is that of node `{node}`"),
+            None => gone(record),
+        }
     }
 }
 

@@ -62,17 +62,18 @@ impl Ops {
         for node in &named {
             self.reaches_node(reach, node, DELETE_TEMPLATE).await?;
         }
+        let order = Order::Remove(RemoveTemplate { template: template.clone() });
         let nodes = self.inner.lists.read(|cache| {
             let all = |node: &NodeId| named.is_empty() && reach.node(cache, node, DELETE_TEMPLATE);
             let wanted = |node: &NodeId| all(node) || named.contains(node);
             let nodes: Vec<_> =
                 cache.nodes().filter(|(id, _)| wanted(id)).map(|(_, item)| item.record.clone()).collect();
-            room_for(cache, nodes.iter().map(|node| &node.id)).map(|()| nodes)
+            let new = nodes.iter().filter(|node| !is_open(cache, &node.id, &order));
+            room_for(cache, new.map(|node| &node.id)).map(|()| nodes)
         });
         let nodes = nodes.await?.value?;
         all_known(&named, nodes.iter().map(|node| &node.id))?;
-        let order = Order::Remove(RemoveTemplate { template: template.clone() });
-        let id = self.give_all(&nodes, &order).await?;
+        let id = self.give_all(self.without(&nodes, &order), nodes.len(), &order).await?;
         tracing::info!(command.id = %id, template.id = %template, nodes = nodes.len(), "template is to be removed from nodes");
         let node_ids: Vec<NodeId> = nodes.iter().map(|node| node.id.clone()).collect();
         Ok(RemovalsSent { requests_sent: node_ids.len(), node_ids })
@@ -86,33 +87,44 @@ impl Ops {
     pub async fn update_agents(&self, reach: &Reach) -> Result<(), OpsError> {
         self.loaded()?;
         let nodes = self.inner.lists.read(|cache| {
-            let asked = |id: &NodeId| {
-                cache.commands().open(id).any(|item| matches!(item.record.order, Order::Update))
-            };
-            let mine = |id: &NodeId| reach.node(cache, id, FORCE_UPGRADE);
-            let nodes: Vec<_> = cache
-                .nodes()
-                .filter(|(id, _)| mine(id) && !asked(id))
-                .map(|(_, item)| item.record.clone())
-                .collect();
-            room_for(cache, nodes.iter().map(|node| &node.id)).map(|()| nodes)
+            let mine = cache.nodes().filter(|(id, _)| reach.node(cache, id, FORCE_UPGRADE));
+            let nodes: Vec<_> = mine.map(|(_, item)| item.record.clone()).collect();
+            let new = nodes.iter().filter(|node| !is_open(cache, &node.id, &Order::Update));
+            room_for(cache, new.map(|node| &node.id)).map(|()| nodes)
         });
         let nodes = nodes.await?.value?;
-        let id = self.give_all(&nodes, &Order::Update).await?;
+        let id = self.give_all(self.without(&nodes, &Order::Update), nodes.len(), &Order::Update).await?;
         tracing::info!(command.id = %id, nodes = nodes.len(), "agents are to be replaced");
         Ok(())
     }
 
-    /// One command for each of these nodes, all with the same id.
-    async fn give_all(&self, nodes: &[Arc<NodeRecord>], order: &Order) -> Result<CommandId, OpsError> {
+    /// Those of the nodes that have yet to be given this: one that has it to do is not given it twice, however often it is
+    /// asked for.
+    fn without(&self, nodes: &[Arc<NodeRecord>], order: &Order) -> Vec<Arc<NodeRecord>> {
+        self.inner
+            .lists
+            .peek(|cache| nodes.iter().filter(|node| !is_open(cache, &node.id, order)).cloned().collect())
+    }
+
+    /// One command for each of these nodes, all with the same id. `of`: to how many the order goes, those included that have
+    /// it already.
+    async fn give_all(
+        &self,
+        nodes: Vec<Arc<NodeRecord>>,
+        of: usize,
+        order: &Order,
+    ) -> Result<CommandId, OpsError> {
         let (id, now) = (CommandId::random(), clock::wall());
+        let mut have = of.saturating_sub(nodes.len());
         for some in nodes.chunks(BATCH) {
             let Some(first) = some.first() else { break };
             let mut draft = Draft::new(self.inner.keys.command(&first.id, &id));
             for node in some {
                 draft = self.draft_command(draft, node, &id, order, None, now)?;
             }
-            self.inner.writes.commit(draft, Patience::new()).await?;
+            let given = self.inner.writes.commit(draft, Patience::new()).await;
+            given.map_err(|error| in_part(error, have, of))?;
+            have += some.len();
         }
         Ok(id)
     }
@@ -286,6 +298,23 @@ fn saving(command: &CommandRecord) -> Option<ImageId> {
     matches!(command.order, Order::Save(_)).then(|| ImageId::parse(command.id.as_str()).ok()).flatten()
 }
 
+/// Whether the node has this order to do.
+fn is_open(cache: &Cache, node: &NodeId, order: &Order) -> bool {
+    cache.commands().open(node).any(|item| item.record.order == *order)
+}
+
+/// The failure of giving an order to the next of many nodes: how many have it, and what asking again does.
+fn in_part(error: OpsError, have: usize, of: usize) -> OpsError {
+    let told = |why: String| {
+        format!("at least {have} of {of} nodes have the command: {why}; ask again, no node is given it twice")
+    };
+    match error {
+        OpsError::Unavailable { why, retry_after } => OpsError::Unavailable { why: told(why), retry_after },
+        OpsError::Unknown(why) => OpsError::Unknown(told(why)),
+        other => other,
+    }
+}
+
 /// Whether a node may be told of it once more: what may not be begun twice is told until it was heard.
 fn may_be_told(record: &CommandRecord) -> bool {
     !record.heard || record.order.may_be_repeated()
@@ -453,6 +482,18 @@ mod tests {
         assert_eq!(silent, None, "it does not say that it waits");
         let pull = CommandRecord { message: waits.message.clone(), ..record(running, 0.0, true) };
         assert_eq!(noted(&pull, "", &waits, quarter, LIMIT), None, "what waits for no VM may be stuck");
+    }
+
+    #[test]
+    fn an_order_that_came_halfway_says_how_far_and_that_it_may_be_asked_for_again() {
+        let OpsError::Unavailable { why, .. } = in_part(OpsError::unavailable("the store is away"), 48, 60)
+        else {
+            panic!("another failure");
+        };
+        assert!(why.starts_with("at least 48 of 60 nodes have the command: the store is away"), "{why}");
+        assert!(
+            matches!(in_part(OpsError::Unknown("x".into()), 0, 1), OpsError::Unknown(why) if why.contains("ask again"))
+        );
     }
 
     #[test]

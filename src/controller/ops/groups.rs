@@ -1,14 +1,16 @@
 //! Groups of nodes: make, list, change, delete, and who is in them.
 
-use super::{Ops, OpsError};
+use std::collections::BTreeSet;
+
+use super::{Beside, Change, Ops, OpsError};
 use crate::{
     clock,
     controller::{
-        lists::{Cache, Seen},
-        records::{self, GroupName, GroupRecord},
-        writes::{Draft, Outcome, Patience, RACES},
+        lists::{Cache, Item, Seen},
+        records::{self, GroupName, GroupRecord, InstanceRecord, InstanceSpec, NodeRecord, Phase},
+        writes::{Draft, Fence, Outcome, Patience, RACES},
     },
-    model::{GroupId, NodeId},
+    model::{GroupId, InstanceId, NodeId},
     store::Consistency,
     wire::{
         group::{GroupAsk, NodeGroups},
@@ -24,6 +26,9 @@ const TEXT: usize = 1024;
 
 /// Most nodes and groups of one call.
 const AT_ONCE: usize = 100;
+
+/// Most groups that follow one another, each the fallback of the one before.
+const FALLBACKS: usize = 64;
 
 /// A group as the API shows it.
 fn shown(record: &GroupRecord) -> NodeGroup {
@@ -70,27 +75,32 @@ impl Ops {
         self.loaded()?;
         check(&ask)?;
         let name = ask.name.ok_or_else(|| OpsError::BadInput("name is required".into()))?;
-        let fallback = match ask.fallback_group_id.as_deref().filter(|text| !text.is_empty()) {
-            Some(text) => Some(self.group_id("fallback_group_id", text).await?),
-            None => None,
-        };
         if self.inner.lists.read(|cache| cache.groups().all().count()).await?.value >= GROUPS {
             return Err(OpsError::TooMany(format!("there are {GROUPS} groups, which is the most")));
         }
         let description = ask.description.unwrap_or_default();
-        let record =
-            GroupRecord { id: GroupId::random(), name, description, fallback, created: clock::wall() };
+        let mut record =
+            GroupRecord { id: GroupId::random(), name, description, fallback: None, created: clock::wall() };
         let key = self.inner.keys.group(&record.id);
         let named = self.inner.keys.group_name(&record.name);
-        // A group that was made with this name at the same moment has this key.
-        let draft = Draft::new(&named)
-            .at(&named, 0)
-            .put(&named, &GroupName { id: record.id.clone() })?
-            .put(&key, &record)?;
-        match self.inner.writes.commit(draft, Patience::new()).await? {
-            Outcome::Done => Ok(shown(&record)),
-            Outcome::Lost(_) => Err(taken(&record.name)),
+        let wanted = ask.fallback_group_id.as_deref().filter(|text| !text.is_empty());
+        for _ in 0..RACES {
+            // A group that was made with this name at the same moment has this key.
+            let mut draft = Draft::new(&named).at(&named, 0);
+            if let Some(text) = wanted {
+                let chain = self.fallback(text, &record.id).await?;
+                record.fallback = chain.first().map(|item| item.record.id.clone());
+                draft = self.falls_back(draft, &chain)?;
+            }
+            let draft = draft.put(&named, &GroupName { id: record.id.clone() })?.put(&key, &record)?;
+            match self.inner.writes.commit(draft, Patience::new()).await? {
+                Outcome::Done => return Ok(shown(&record)),
+                Outcome::Lost(Some(_)) => return Err(taken(&record.name)),
+                // Something changed on the way that its starts fall back on.
+                Outcome::Lost(None) => {}
+            }
         }
+        Err(OpsError::unavailable("the group's fallback is changed by too many at once"))
     }
 
     /// Changes what is given of a group.
@@ -100,17 +110,6 @@ impl Ops {
     pub async fn change_group(&self, id: &GroupId, ask: GroupAsk) -> Result<(), OpsError> {
         self.loaded()?;
         check(&ask)?;
-        let fallback = match ask.fallback_group_id.as_deref() {
-            None => None,
-            Some("") => Some(None),
-            Some(text) => Some(Some(self.group_id("fallback_group_id", text).await?)),
-        };
-        if let Some(Some(to)) = &fallback
-            && self.inner.lists.read(|cache| cache.groups().leads_to(to, id)).await?.value
-        {
-            let why = "its own fallbacks lead back to this group, and a start would go round for ever";
-            return Err(OpsError::BadInput(format!("fallback_group_id `{to}`: {why}")));
-        }
         let key = self.inner.keys.group(id);
         for _ in 0..RACES {
             let got = self.inner.store.get(&key, Consistency::Linearizable).await;
@@ -121,8 +120,17 @@ impl Ops {
             let mut next = old.clone();
             next.name = ask.name.clone().unwrap_or(next.name);
             next.description = ask.description.clone().unwrap_or(next.description);
-            next.fallback = fallback.clone().unwrap_or(next.fallback);
-            let mut draft = Draft::new(&key).at(&key, kv.mod_revision).put(&key, &next)?;
+            let mut draft = Draft::new(&key).at(&key, kv.mod_revision);
+            match ask.fallback_group_id.as_deref() {
+                None => {}
+                Some("") => next.fallback = None,
+                Some(text) => {
+                    let chain = self.fallback(text, id).await?;
+                    next.fallback = chain.first().map(|item| item.record.id.clone());
+                    draft = self.falls_back(draft, &chain)?;
+                }
+            }
+            draft = draft.put(&key, &next)?;
             if next.name != old.name {
                 let (from, to) =
                     (self.inner.keys.group_name(&old.name), self.inner.keys.group_name(&next.name));
@@ -138,29 +146,42 @@ impl Ops {
         Err(OpsError::unavailable("the group's record is changed by too many at once"))
     }
 
+    /// The group that `of` is to fall back on, and those that this one falls back on, in their order.
+    async fn fallback(&self, text: &str, of: &GroupId) -> Result<Vec<Item<GroupRecord>>, OpsError> {
+        let chain = self.inner.lists.read(|cache| {
+            let found = cache.groups().find(text)?;
+            Some(cache.groups().chain(&found.id).into_iter().cloned().collect::<Vec<_>>())
+        });
+        let chain = chain.await?.value.ok_or_else(|| unknown("fallback_group_id", text))?;
+        let bad = |why: &str| Err(OpsError::BadInput(format!("fallback_group_id `{text}`: {why}")));
+        if chain.iter().any(|item| item.record.id == *of) {
+            return bad("its own fallbacks lead back to this group, and a start would go round for ever");
+        }
+        if chain.len() > FALLBACKS {
+            return bad(&format!("more than {FALLBACKS} groups would follow one another"));
+        }
+        Ok(chain)
+    }
+
+    /// Only while all of these fall back on one another as they do now. The first of them is written once more as it is:
+    /// whoever deletes it at the same moment sees that something changed.
+    fn falls_back(&self, mut draft: Draft, chain: &[Item<GroupRecord>]) -> Result<Draft, OpsError> {
+        for (n, item) in chain.iter().enumerate() {
+            let key = self.inner.keys.group(&item.record.id);
+            draft = draft.at(&key, item.mod_revision);
+            if n == 0 && !item.newer {
+                draft = draft.put(key, item.record.as_ref())?;
+            }
+        }
+        Ok(draft)
+    }
+
     /// Deletes a group. Its nodes lose it; those whose agents name it keep that name.
     ///
     /// # Errors
     /// `NotFound`; `Conflict` while it is another's fallback, or starts wait for it; `Unavailable`.
     pub async fn delete_group(&self, id: &GroupId) -> Result<(), OpsError> {
         self.loaded()?;
-        let used = self.inner.lists.read(|cache| {
-            let falls = cache.groups().all().find(|group| group.fallback.as_ref() == Some(id));
-            let waits =
-                cache.queues().flatten().filter(|(_, _, item)| item.record.spec.group_id == id.as_str());
-            (falls.map(|group| group.name.clone()), waits.count())
-        });
-        match used.await?.value {
-            (Some(name), _) => {
-                return Err(OpsError::Conflict(format!(
-                    "it is the fallback of group `{name}`; change that first"
-                )));
-            }
-            (None, waits @ 1..) => {
-                return Err(OpsError::Conflict(format!("{waits} starts wait for it; terminate them first")));
-            }
-            (None, 0) => {}
-        }
         let key = self.inner.keys.group(id);
         for _ in 0..RACES {
             let got = self.inner.store.get(&key, Consistency::Linearizable).await;
@@ -168,14 +189,35 @@ impl Ops {
                 return Err(OpsError::NotFound);
             };
             let record: GroupRecord = records::decode(&kv.value)?;
+            // After it was read: who makes it a fallback in between changes it, and the comparison fails.
+            let used = self.inner.lists.read(|cache| {
+                let falls = cache.groups().all().find(|group| group.fallback.as_ref() == Some(id));
+                (falls.map(|group| group.name.clone()), waiting_for(cache, &record))
+            });
+            match used.await?.value {
+                (Some(name), _) => {
+                    return Err(OpsError::Conflict(format!(
+                        "it is the fallback of group `{name}`; change that first"
+                    )));
+                }
+                (None, waits @ 1..) => {
+                    return Err(OpsError::Conflict(format!(
+                        "{waits} starts wait for it, or were given to a node and have not begun; terminate them first"
+                    )));
+                }
+                (None, 0) => {}
+            }
             let named = self.inner.keys.group_name(&record.name);
             let draft = Draft::new(&key).at(&key, kv.mod_revision).delete(&key).delete(named);
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
                 let (ops, id) = (self.clone(), id.clone());
                 // Nothing shows it any more; this only keeps it from being carried along for ever.
                 self.inner.tasks.finish(format!("members of group {id}"), async move {
-                    if let Err(error) = ops.leave_group(&id).await {
+                    if let Err(error) = ops.leave_group(&id, None).await {
                         tracing::info!(group.id = %id, %error, "some nodes' records still name a deleted group");
+                    }
+                    if let Err(error) = ops.end_waiting(&id).await {
+                        tracing::info!(group.id = %id, %error, "starts may still wait for a deleted group");
                     }
                 });
                 return Ok(());
@@ -184,15 +226,55 @@ impl Ops {
         Err(OpsError::unavailable("the group's record is changed by too many at once"))
     }
 
+    /// Ends starts that were accepted while their group was being deleted: no node will ever be in it.
+    async fn end_waiting(&self, id: &GroupId) -> Result<(), OpsError> {
+        self.inner.lists.catch_up().await?;
+        let waiting: Vec<InstanceId> = self.inner.lists.peek(|cache| {
+            let of = cache.queues().flatten().filter(|(_, _, item)| item.record.spec.group_id == id.as_str());
+            of.map(|(_, instance, _)| instance.clone()).collect()
+        });
+        for instance in waiting {
+            self.change(&instance, Beside::default(), |record| {
+                match record.and_then(|now| now.never_taken("its group was deleted", clock::wall())) {
+                    Some(next) => Change::Write(Box::new(next), ()),
+                    None => Change::Leave(()),
+                }
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Groups that nodes' records name and that are gone: a controller that deletes one may end before it has struck it out.
+    pub(in crate::controller) async fn gone_groups(&self) -> Result<Vec<GroupId>, OpsError> {
+        let unknown: BTreeSet<GroupId> = self.inner.lists.peek(|cache| {
+            let named = cache.nodes().flat_map(|(_, item)| &item.record.group_ids);
+            named.filter(|id| cache.groups().get(id).is_none()).take(AT_ONCE).cloned().collect()
+        });
+        let mut gone = Vec::new();
+        for id in unknown {
+            // One that cannot be read here is there all the same.
+            if !self.stored(&self.inner.keys.group(&id)).await? {
+                gone.push(id);
+            }
+        }
+        Ok(gone)
+    }
+
     /// Strikes a deleted group out of its nodes' records.
-    async fn leave_group(&self, id: &GroupId) -> Result<(), OpsError> {
+    pub(in crate::controller) async fn leave_group(
+        &self,
+        id: &GroupId,
+        fence: Option<&Fence>,
+    ) -> Result<(), OpsError> {
         self.inner.lists.catch_up().await?;
         let nodes: Vec<NodeId> = self.inner.lists.peek(|cache| {
             let within = cache.nodes().filter(|(_, item)| !item.newer && item.record.group_ids.contains(id));
             within.map(|(node, _)| node.clone()).collect()
         });
         for node in nodes {
-            match self.change_node(&node, |record| record.group_ids.retain(|group| group != id)).await {
+            let leave = |record: &mut NodeRecord| record.group_ids.retain(|group| group != id);
+            match self.change_node_as(&node, None, fence, leave).await {
                 // One that has left has left the group as well.
                 Ok(()) | Err(OpsError::NotFound) => {}
                 Err(error) => return Err(error),
@@ -247,16 +329,24 @@ impl Ops {
         Ok(())
     }
 
-    /// The id of a group that an operator has made, given by id or name.
-    async fn group_id(&self, key: &str, text: &str) -> Result<GroupId, OpsError> {
-        let found = self.inner.lists.read(|cache| cache.groups().find(text).map(|record| record.id.clone()));
-        found.await?.value.ok_or_else(|| unknown(key, text))
-    }
-
     async fn stored(&self, key: &str) -> Result<bool, OpsError> {
         let got = self.inner.store.get(key, Consistency::Linearizable).await;
         Ok(got.map_err(|error| OpsError::unavailable(error.to_string()))?.kv.is_some())
     }
+}
+
+/// How many instances have yet to begin on a node of the group, those that are not made yet too.
+fn waiting_for(cache: &Cache, group: &GroupRecord) -> usize {
+    // A start may name it by its name alone, from before it was made; agents that do so too keep it.
+    let joined = cache.nodes().any(|(_, item)| item.record.groups.contains(&group.name));
+    let of =
+        |spec: &InstanceSpec| spec.group_id == group.id.as_str() || !joined && spec.group_id == group.name;
+    let waits = |record: &InstanceRecord| {
+        matches!(record.phase, Phase::Queued { .. } | Phase::Offered { .. } | Phase::Claimed { .. })
+    };
+    let made = cache.instances().filter(|(_, item)| waits(&item.record) && of(&item.record.spec)).count();
+    let starts = cache.starts().filter(|(_, item)| of(&item.record.spec));
+    made + starts.map(|(_, item)| item.record.unmade().len()).sum::<usize>()
 }
 
 fn taken(name: &str) -> OpsError {

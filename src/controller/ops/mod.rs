@@ -228,7 +228,7 @@ impl Ops {
     }
 
     /// How long the node has been silent for sure.
-    fn silent_for(&self, node: &NodeId) -> Duration {
+    pub(super) fn silent_for(&self, node: &NodeId) -> Duration {
         lock(&self.inner.hearing).silent_for(node, clock::boot())
     }
 

@@ -8,7 +8,7 @@ use crate::{
     controller::{
         lists::{Cache, Item, Seen},
         records::{self, Absence, NodeRecord, Phase},
-        writes::{Draft, Outcome, Patience, RACES},
+        writes::{Draft, Fence, Outcome, Patience, RACES},
     },
     model::{NodeId, NodeState, Timestamp},
     store::{Consistency, StoreError},
@@ -126,7 +126,7 @@ impl Ops {
         let capacity = number("max_vm_count", ask.max_vm_count)?;
         let vcpu = number("vcpu_override", ask.vcpu_override)?;
         let ram = number("ram_override", ask.ram_override)?;
-        self.change_node_as(&id, Some(Action::ConfigNode), |record| {
+        self.change_node_as(&id, Some(Action::ConfigNode), None, |record| {
             let before = record.settings.clone();
             let (settings, fixed) = (&mut record.settings, &mut record.fixed);
             set(&mut settings.name, &mut fixed.name, ask.name.clone());
@@ -146,18 +146,20 @@ impl Ops {
         .await
     }
 
-    pub(super) async fn change_node(
+    pub(in crate::controller) async fn change_node(
         &self,
         id: &NodeId,
         change: impl FnMut(&mut NodeRecord),
     ) -> Result<(), OpsError> {
-        self.change_node_as(id, None, change).await
+        self.change_node_as(id, None, None, change).await
     }
 
-    async fn change_node_as(
+    /// Changes a node's record, as this is told of, and only while this leader key stands.
+    pub(super) async fn change_node_as(
         &self,
         id: &NodeId,
         action: Option<Action>,
+        fence: Option<&Fence>,
         mut change: impl FnMut(&mut NodeRecord),
     ) -> Result<(), OpsError> {
         let key = self.inner.keys.node(id);
@@ -168,7 +170,7 @@ impl Ops {
             };
             let mut record: NodeRecord = records::decode(&kv.value)?;
             change(&mut record);
-            let draft = Draft::new(&key).at(&key, kv.mod_revision).put(&key, &record)?;
+            let draft = Draft::new(&key).at(&key, kv.mod_revision).fenced(fence).put(&key, &record)?;
             let draft = self.logged(draft, action.map(|action| super::events::of_node(action, id)))?;
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
                 return Ok(());

@@ -7,11 +7,12 @@ use super::{
 use crate::{
     clock,
     controller::{
-        lists::{Cache, Item},
-        records::{InstanceRecord, NodeRecord, Phase},
+        lists::Item,
+        records::{InstanceRecord, NodeRecord, Phase, Presence},
         writes::{Draft, Outcome, Patience, RACES},
     },
     model::{CommandId, InstanceId, InstanceState, NodeId},
+    store::{LeaseId, Revision},
     wire::{
         command::{Order, RestartVm},
         image::RestartInstance,
@@ -44,11 +45,15 @@ impl Ops {
                 usb_device: device.clone(),
                 vnc_password: password.clone(),
             });
-            let open = self.inner.lists.peek(|cache| is_open(cache, &node.id, &order));
-            if open {
+            // An older one with another device in between is not the same any more.
+            let last = self.inner.lists.peek(|cache| {
+                let of_it = cache.commands().open(&node.id).filter(|item| restarts(&item.record.order, id));
+                of_it.last().map(|item| item.record.clone())
+            });
+            if last.is_some_and(|last| last.order == order) {
                 return Ok(());
             }
-            self.may_have(&device, &node, &item.record)?;
+            let presence = self.may_have(&device, &node, &item.record)?;
             if let Some(why) = cannot(&node, &order) {
                 return Err(OpsError::Conflict(why));
             }
@@ -68,6 +73,11 @@ impl Ops {
                 }
                 draft = draft.put(self.inner.keys.instance(id), &next)?;
             }
+            if let Some((presence, revision)) = presence {
+                let key = self.inner.keys.node_alive(&node.id);
+                let lease = LeaseId(presence.lease);
+                draft = draft.at(&key, revision).put_leased(key, &presence, lease)?;
+            }
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
                 tracing::info!(instance.id = %id, node.id = %node.id, command.id = %command, "instance is to be restarted");
                 return Ok(());
@@ -77,16 +87,19 @@ impl Ops {
         Err(OpsError::unavailable("the instance is changed by too many at once"))
     }
 
-    /// Whether the instance may have this USB device of its node; none is had by all.
+    /// Whether the instance may have this USB device of its node; none is had by all. A device that is taken counts in the
+    /// node's presence, as an offer does: of two who take one at once, one is refused.
     fn may_have(
         &self,
         device: &String,
         node: &NodeRecord,
         instance: &InstanceRecord,
-    ) -> Result<(), OpsError> {
+    ) -> Result<Option<(Presence, Revision)>, OpsError> {
         if device.is_empty() || *device == instance.spec.usb_device {
-            return Ok(());
+            return Ok(None);
         }
+        // Before the look at who has what: what is taken in between breaks the comparison.
+        let presence = self.inner.lists.peek(|cache| cache.presence(&node.id).cloned());
         if !node.facts.usb_devices.contains(device) {
             let device: String = device.chars().filter(|c| !c.is_control()).take(64).collect();
             return Err(OpsError::BadInput(format!(
@@ -100,7 +113,14 @@ impl Ops {
                 node.id
             )));
         }
-        Ok(())
+        let Some(item) = presence.filter(|item| !item.newer) else {
+            return Err(OpsError::Conflict(format!(
+                "node `{}` does not report now; a USB device is given only while it does",
+                node.id
+            )));
+        };
+        let counted = Presence { offers: item.record.offers + 1, ..item.record.as_ref().clone() };
+        Ok(Some((counted, item.mod_revision)))
     }
 
     /// A started instance and its node; nothing if there is no such instance. `what`: what can be done only to those.
@@ -122,6 +142,12 @@ impl Ops {
         match seen.value {
             (None, ..) => Ok(None),
             (Some(InstanceState::Started), Some(item), Some(node)) if !item.newer => Ok(Some((node, item))),
+            (Some(InstanceState::Started), Some(item), node) => Err(OpsError::Conflict(match node {
+                None => format!("the record of the instance's node is gone, so it cannot be {what}"),
+                Some(_) => {
+                    format!("instance `{}` was written by a newer controller; ask that one", item.record.id)
+                }
+            })),
             (Some(state), ..) => Err(OpsError::Conflict(format!(
                 "the instance is {}; only one that is Started can be {what}",
                 state.as_str()
@@ -137,6 +163,6 @@ fn node_of(record: &InstanceRecord) -> Option<&NodeId> {
     }
 }
 
-fn is_open(cache: &Cache, node: &NodeId, order: &Order) -> bool {
-    cache.commands().open(node).any(|item| item.record.order == *order)
+fn restarts(order: &Order, instance: &InstanceId) -> bool {
+    matches!(order, Order::Restart(of) if of.instance == *instance)
 }

@@ -9,10 +9,11 @@ use super::{Caller, Ops, OpsError, hardware, lock, macs, scripts, templates::Res
 use crate::{
     clock,
     controller::{
+        lists::Cache,
         records::{self, InstanceRecord, InstanceSpec, MacRecord, Phase, QueueEntry, ScriptRef, StartRecord},
         writes::{Draft, Fence, Outcome, Patience, RACES},
     },
-    model::{Digest, InstanceId, MacAddress, MacRange, NodeId, StartId, TemplateId},
+    model::{Digest, GroupId, InstanceId, MacAddress, MacRange, NodeId, StartId, TemplateId},
     store::{Consistency, MAX_OPS, Revision},
     wire::{
         agent::{Hardware, OnScriptFailure},
@@ -69,6 +70,7 @@ impl Ops {
         let groups = (ask.group.as_deref(), ask.group_id.as_deref());
         checked.permission_group = self.group_of_work(groups, &checked.template, &caller.reach).await?;
         checked.group_id = self.known_group(&checked.group_id).await?;
+        self.known_pin(checked.node.as_ref()).await?;
         let resolved =
             self.inner.templates.resolve(&checked.template, ask.tag.as_deref(), ask.version).await?;
         self.accept(ask, &checked, &id, caller, resolved).await
@@ -141,8 +143,12 @@ impl Ops {
         let key = self.inner.keys.start(id);
         for _ in 0..RACES {
             record.made = 0;
+            let mut draft = Draft::new(&key).at(&key, 0);
+            if let Some((group, made)) = self.standing_group(&checked.group_id).await? {
+                draft = draft.made_at(group, made);
+            }
             // The first batch goes with the record itself: most starts are done in this one transaction.
-            let draft = self.draft_batch(Draft::new(&key).at(&key, 0), id, &mut record)?;
+            let draft = self.draft_batch(draft, id, &mut record)?;
             let draft = self.logged(draft, Some(super::events::of_start(&record.ids, &record.spec)))?;
             match self.inner.writes.commit(draft, Patience::new()).await? {
                 Outcome::Done => {
@@ -152,12 +158,12 @@ impl Ops {
                     return Ok(record.ids);
                 }
                 Outcome::Lost(Some(kv)) => return same_body(&records::decode(&kv.value)?, body),
-                // It was there, and is gone again: its time is over. Or somebody else was given one of its addresses.
-                Outcome::Lost(None) if self.mac_range().is_some() => {
+                // It was there, and is gone again: its time is over. Or somebody else was given one of its addresses, or its
+                // group was deleted.
+                Outcome::Lost(None) => {
                     self.inner.lists.catch_up().await?;
                     self.has_macs(given, checked.count)?;
                 }
-                Outcome::Lost(None) => {}
             }
         }
         Err(OpsError::unavailable("the record of this start comes and goes"))
@@ -182,6 +188,30 @@ impl Ops {
                 "group_id: no node is in group `{group}`, and none was made with that id or name"
             ))
         })
+    }
+
+    /// The key of a start's group and when it was made; nothing of one that is only a name, or of none.
+    async fn standing_group(&self, group: &str) -> Result<Option<(String, Revision)>, OpsError> {
+        let Ok(id) = GroupId::parse(group) else { return Ok(None) };
+        let key = self.inner.keys.group(&id);
+        let made = |cache: &Cache| cache.groups().get(&id).map(|item| item.create_revision);
+        if let Some(made) = self.inner.lists.peek(made) {
+            return Ok(Some((key, made)));
+        }
+        // Made or deleted a moment ago, or only a name.
+        self.known_group(group).await?;
+        Ok(self.inner.lists.peek(made).map(|made| (key, made)))
+    }
+
+    /// A node that a start is bound to is one that has joined, whether it is there now or not.
+    async fn known_pin(&self, node: Option<&NodeId>) -> Result<(), OpsError> {
+        let Some(node) = node else { return Ok(()) };
+        match self.known_node(node).await {
+            Err(OpsError::NotFound) => Err(OpsError::BadInput(format!(
+                "node_id: there is no node `{node}`; GET /api/v1/node lists them"
+            ))),
+            known => known,
+        }
     }
 
     async fn stored_start(&self, id: &StartId) -> Result<Option<StartRecord>, OpsError> {

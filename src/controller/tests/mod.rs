@@ -9,6 +9,7 @@ mod reads;
 mod resources;
 mod silence;
 mod starts;
+mod together;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
