@@ -1,6 +1,6 @@
 //! How a subcommand reaches the controllers, and what it says when that does not work.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use super::{Failure, Printer, admin::Output, login::Credential, trust::Trust};
 use crate::{
@@ -9,6 +9,15 @@ use crate::{
     telemetry,
     wire::node::Node,
 };
+
+/// Where the controllers are when nothing is said. Read here: what clap reads, it has in each usage as if it were required.
+static CONTROLLER: LazyLock<String> =
+    LazyLock::new(|| named_by("SWITCHYARD_CONTROLLER", "http://127.0.0.1:8090"));
+
+/// What a variable has, or else this.
+pub(super) fn named_by(variable: &str, otherwise: &str) -> String {
+    std::env::var(variable).ok().filter(|text| !text.is_empty()).unwrap_or_else(|| otherwise.to_owned())
+}
 
 /// For one answer: a front may hold a write for nine seconds, a list of everything may be long.
 const ANSWER: Duration = Duration::from_secs(30);
@@ -22,8 +31,8 @@ pub(super) const TRUST: &str = "`--ca FILE` names whom to trust, `--cert FILE` a
 /// Where the controllers are. Flattened into the arguments of whoever asks them.
 #[derive(Debug, clap::Args)]
 pub(super) struct Reach {
-    /// A controller, or a proxy in front of some
-    #[arg(long, value_name = "URL", env = "SWITCHYARD_CONTROLLER", default_value = "http://127.0.0.1:8090")]
+    /// A controller, or a proxy in front of some; SWITCHYARD_CONTROLLER names it, too
+    #[arg(long, value_name = "URL", default_value = CONTROLLER.as_str())]
     controller: BaseUrl,
     #[command(flatten)]
     trust: Trust,
@@ -66,6 +75,7 @@ impl Reach {
     pub(super) fn client(&self) -> Result<Controllers, Failure> {
         let credentials = self.trust.credentials(&self.credential, [&self.controller])?;
         Controllers::new(self.controller.clone(), &credentials, ANSWER, PATIENCE)
+            .map(|client| client.telling(tries_again))
             .map_err(|error| Failure::runtime("no client could be made", &error))
     }
 
@@ -173,6 +183,11 @@ impl Told {
     }
 }
 
+/// Said at once: whoever sits before it would look at nothing for as long as it is tried.
+fn tries_again(error: &ClientError, longest: Duration) {
+    Printer::new().note(format!("{}; trying again for {} s", telemetry::chain(error), longest.as_secs()));
+}
+
 /// A usage fault with a hint.
 pub(super) fn usage(error: impl Into<String>, hint: &str) -> Failure {
     Failure::Usage { error: error.into(), hint: Some(hint.to_owned()) }
@@ -215,21 +230,33 @@ pub(super) async fn find_template(
     Err(reach.missing("template", whole, "switchyard template list"))
 }
 
+/// The id of the node with this id, or else with this name. One that is not there, or may not be looked at, is what was said:
+/// instances may be on a node that is gone.
+pub(super) async fn node_id(reach: &Reach, client: &Controllers, named: &str) -> Result<String, Failure> {
+    match client.nodes_like(&NodesLike::default()).await {
+        Ok(all) => Ok(one_node(all, named)?.map_or_else(|| named.to_owned(), |node| node.node_id)),
+        Err(ClientError::Refused { status: 403, .. }) => Ok(named.to_owned()),
+        Err(error) => Err(reach.failure(&error)),
+    }
+}
+
 /// The node with this id, or else with this name.
 pub(super) async fn find_node(reach: &Reach, client: &Controllers, named: &str) -> Result<Node, Failure> {
-    let mut all = client.nodes_like(&NodesLike::default()).await.map_err(|error| reach.failure(&error))?;
+    let all = client.nodes_like(&NodesLike::default()).await.map_err(|error| reach.failure(&error))?;
+    one_node(all, named)?.ok_or_else(|| reach.missing("node", named, "switchyard node list"))
+}
+
+fn one_node(mut all: Vec<Node>, named: &str) -> Result<Option<Node>, Failure> {
     if let Some(at) = all.iter().position(|node| node.node_id == named) {
-        return Ok(all.swap_remove(at));
+        return Ok(Some(all.swap_remove(at)));
     }
     all.retain(|node| node.node_name == named);
-    let ids: Vec<String> = all.iter().map(|node| node.node_id.clone()).collect();
-    let mut all = all.into_iter();
-    match (all.next(), all.next()) {
-        (Some(one), None) => Ok(one),
-        (None, _) => Err(reach.missing("node", named, "switchyard node list")),
-        _ => Err(usage(
+    if all.len() > 1 {
+        let ids: Vec<&str> = all.iter().map(|node| node.node_id.as_str()).collect();
+        return Err(usage(
             format!("there are {} nodes `{named}`", ids.len()),
             &format!("name one by its id: {}", ids.join(", ")),
-        )),
+        ));
     }
+    Ok(all.pop())
 }

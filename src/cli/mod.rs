@@ -111,6 +111,8 @@ pub(crate) enum Failure {
     Usage { error: String, hint: Option<String> },
     /// It failed while running: exit 1.
     Runtime { error: String, hint: Option<String> },
+    /// Whoever waited for it has interrupted the wait: exit 130, as if the signal had ended it.
+    Interrupted { error: String, hint: String },
 }
 
 impl Failure {
@@ -123,7 +125,9 @@ impl Failure {
     pub(crate) fn error(&self) -> &str {
         match self {
             Self::Shown => "its config is wrong; its log has the faults",
-            Self::Usage { error, .. } | Self::Runtime { error, .. } => error,
+            Self::Usage { error, .. } | Self::Runtime { error, .. } | Self::Interrupted { error, .. } => {
+                error
+            }
         }
     }
 
@@ -133,6 +137,7 @@ impl Failure {
             Self::Usage { error, hint } | Self::Runtime { error, hint } => {
                 printer.error(error, hint.as_deref());
             }
+            Self::Interrupted { error, hint } => printer.error(error, Some(hint)),
         }
     }
 
@@ -140,6 +145,7 @@ impl Failure {
         match self {
             Self::Shown | Self::Usage { .. } => 2,
             Self::Runtime { .. } => 1,
+            Self::Interrupted { .. } => 130,
         }
     }
 }

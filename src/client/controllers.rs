@@ -3,7 +3,14 @@
 //! What may be done twice is asked again after a lost answer. A start is asked again under one `Idempotency-Key`, and
 //! after a lost answer only of a controller of ours: the vendor's would start a second VM.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
@@ -46,6 +53,14 @@ pub struct Controllers {
     timeout: Duration,
     patience: Duration,
     login: Login,
+    waits: Option<Waits>,
+}
+
+/// Whom to tell that a call is made again, and for how long. Told once.
+#[derive(Debug, Clone)]
+struct Waits {
+    tell: fn(&ClientError, Duration),
+    told: Arc<AtomicBool>,
 }
 
 /// What is asked of a saving.
@@ -112,7 +127,24 @@ impl Controllers {
         patience: Duration,
     ) -> Result<Self, reqwest::Error> {
         let http = credentials.http(CONNECT.min(timeout))?;
-        Ok(Self { http, base, timeout, patience, login: credentials.login.clone() })
+        Ok(Self { http, base, timeout, patience, login: credentials.login.clone(), waits: None })
+    }
+
+    /// Tells the first failure after which a call is made again, and for how long that goes on.
+    pub fn telling(self, tell: fn(&ClientError, Duration)) -> Self {
+        Self { waits: Some(Waits { tell, told: Arc::default() }), ..self }
+    }
+
+    /// Waits for the next try; says no when that would be too late.
+    async fn pause(&self, until: Instant, error: &ClientError) -> bool {
+        if clock::now() + PAUSE >= until {
+            return false;
+        }
+        if let Some(waits) = self.waits.as_ref().filter(|waits| !waits.told.swap(true, Ordering::Relaxed)) {
+            (waits.tell)(error, self.patience);
+        }
+        tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
+        true
     }
 
     /// The address it asks.
@@ -138,7 +170,7 @@ impl Controllers {
                 Err(error) => error,
             };
             let sent = !error.is_unsent();
-            if !again(&error) || !pause(until).await {
+            if !again(&error) || !self.pause(until, &error).await {
                 return Err(error);
             }
             if sent && ours.is_none() {
@@ -335,7 +367,7 @@ impl Controllers {
                 Err(error)
                     if (error.is_unsent() || error.status().is_some())
                         && again(&error)
-                        && pause(until).await => {}
+                        && self.pause(until, &error).await => {}
                 answered => return answered,
             }
         }
@@ -346,7 +378,7 @@ impl Controllers {
         let until = clock::now() + self.patience;
         loop {
             match self.once(call).await {
-                Err(error) if again(&error) && pause(until).await => {}
+                Err(error) if again(&error) && self.pause(until, &error).await => {}
                 answered => return answered,
             }
         }
@@ -360,7 +392,7 @@ impl Controllers {
             match self.once::<Nothing>(call).await {
                 Err(error) if again(&error) => {
                     lost |= !error.is_unsent();
-                    if !pause(until).await {
+                    if !self.pause(until, &error).await {
                         return Err(error);
                     }
                 }
@@ -379,7 +411,7 @@ impl Controllers {
         let until = clock::now() + self.patience;
         loop {
             match self.bare_once(path, query).await {
-                Err(error) if again(&error) && pause(until).await => {}
+                Err(error) if again(&error) && self.pause(until, &error).await => {}
                 answered => return answered,
             }
         }
@@ -446,15 +478,6 @@ fn segment(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
     let piece = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     text.bytes().map(piece).collect()
-}
-
-/// Waits for the next try; says no when that would be too late.
-async fn pause(until: Instant) -> bool {
-    if clock::now() + PAUSE >= until {
-        return false;
-    }
-    tokio::time::sleep(PAUSE.mul_f64(rand::random_range(0.5..1.5))).await;
-    true
 }
 
 /// What is not there is no failure.

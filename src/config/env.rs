@@ -31,6 +31,18 @@ impl FromIterator<(String, String)> for Env {
     }
 }
 
+/// Variables that the command line reads, where it asks others; they set no key of a role.
+pub(super) const OF_COMMANDS: [&str; 8] = [
+    "SWITCHYARD_ADMIN_TOKEN",
+    "SWITCHYARD_CA",
+    "SWITCHYARD_CERT",
+    "SWITCHYARD_CONTROLLER",
+    "SWITCHYARD_KEY",
+    "SWITCHYARD_REGISTRY",
+    "SWITCHYARD_ROOT_TOKEN",
+    "SWITCHYARD_SERVER_NAME",
+];
+
 /// What became of a variable; logged at start. It never holds the value: some are secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EnvNote {

@@ -153,7 +153,15 @@ impl<'r> Raw<'r> {
         }
         let variables = self.variables.borrow();
         for (name, _) in self.env.with_prefix(env::PREFIX) {
-            if !variables.contains(name) {
+            if env::OF_COMMANDS.contains(&name) && !variables.contains(name) {
+                let text =
+                    "the command line reads it, where it asks a server; no key of this role is set by it";
+                self.notes.borrow_mut().push(EnvNote {
+                    variable: name.into(),
+                    honoured: false,
+                    text: text.into(),
+                });
+            } else if !variables.contains(name) {
                 let near = suggest::nearest(name, variables.iter().map(String::as_str));
                 let text = near.map_or_else(
                     || "no key of this role is set by it".to_owned(),

@@ -133,6 +133,13 @@ fn a_variable_that_sets_no_key_is_told() {
         "{err}"
     );
     assert_eq!(said.status.code(), Some(0));
+    // One that the command line reads, where it asks others, is near no key.
+    let controller = ("SWITCHYARD_CONTROLLER", "http://127.0.0.1:8090");
+    let said =
+        switchyard().arg("check").arg(in_project("conf/proxy.toml")).envs([controller]).output().unwrap();
+    let err = String::from_utf8(said.stderr).unwrap();
+    let told = "the command line reads it";
+    assert!(err.contains(controller.0) && err.contains(told) && !err.contains("did you mean"), "{err}");
 }
 
 #[test]

@@ -8,17 +8,18 @@ use std::{
     },
 };
 
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use switchyard::{model::Progress, wire::agent::VmPhase};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     process::Command,
 };
 
 use crate::{
     auth::{TOKEN, asked},
-    cloud::{Cloud, Plan, until_state},
+    cloud::{Cloud, PATIENCE, Plan, until_state},
     node::{Node, granted},
     support::process::BINARY,
 };
@@ -95,6 +96,7 @@ async fn instances_are_started_waited_for_looked_at_changed_and_terminated() {
         (vec!["--state", "started"], 1),
         (vec!["--state", "error", "--state", "scheduling"], 0),
         (vec!["--node", "n-1", "--external-id", "job/7", "--name", "build"], 1),
+        (vec!["--node", "n-1-name"], 1),
         (vec!["--node", "n-2"], 0),
         (vec!["--group", "x"], 0),
     ] {
@@ -203,6 +205,59 @@ async fn what_waits_says_why_and_what_is_wrong_is_said_in_words() {
     // It is asked again for a while, for it may come back: only a call that is asked once is tried here.
     fails(&format!("http://{port}"), &["group", "create", "g"], 1, &hint).await;
     fails(&cloud.registry, &["node", "list"], 1, &["a controller"]).await;
+    cloud.stop().await;
+}
+
+/// Reads a program's words until one line has this; all of them.
+async fn says(child: &mut tokio::process::Child, word: &str) -> String {
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut all = String::new();
+    let reading = async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            let found = line.contains(word);
+            all.push_str(&line);
+            all.push('\n');
+            if found {
+                return;
+            }
+        }
+        panic!("it ended without `{word}`");
+    };
+    let read = tokio::time::timeout(PATIENCE, reading).await;
+    child.stderr = Some(lines.into_inner().into_inner());
+    assert!(read.is_ok(), "it does not say `{word}`: {all}");
+    all
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_is_told_at_once_and_what_goes_on_after_an_interruption_as_well() {
+    let cloud = Cloud::start().await;
+    let at = cloud.api().base().to_owned();
+    let template = cloud.template("sonoma", "v1").await;
+    let mut waits = command(&at, &["vm", "start", &template, "--wait"]).spawn().unwrap();
+    says(&mut waits, "no node has joined").await;
+    let pid = Pid::from_raw(i32::try_from(waits.id().unwrap()).unwrap()).unwrap();
+    kill_process(pid, Signal::INT).unwrap();
+    let ended = waits.wait_with_output().await.unwrap();
+    let id = cloud.api().get("/api/v1/vm").await.ok()[0]["instance_id"].as_str().unwrap().to_owned();
+    let (_, err) = texts(&ended);
+    assert_eq!(ended.status.code(), Some(130), "{err}");
+    for word in ["interrupted", "go on", &format!("switchyard vm terminate {id}")] {
+        assert!(err.contains(word), "{word}: {err}");
+    }
+    until_state(cloud.api(), &id, "Scheduling").await;
+
+    let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let mut tries = command(&format!("http://{port}"), &["vm", "list"]).spawn().unwrap();
+    let said = says(&mut tries, "trying again for 20 s").await;
+    assert!(said.contains("cannot be reached") && tries.try_wait().unwrap().is_none(), "{said}");
+    tries.kill().await.unwrap();
+
+    let usage = command(&at, &["vm", "show"]).output().await.unwrap();
+    let (_, err) = texts(&usage);
+    assert!(err.contains("Usage: switchyard vm show <ID>"), "{err}");
+    let help = well(&at, &["vm", "show", "--help"]).await;
+    assert!(help.contains("SWITCHYARD_CONTROLLER") && help.contains(&format!("[default: {at}]")), "{help}");
     cloud.stop().await;
 }
 

@@ -164,6 +164,8 @@ async fn nodes_are_put_into_groups_and_taken_out_for_good() {
         let refused = api.post("/api/v1/node/group", &ask).await;
         assert!(refused.is_clean(400) && refused.failure().unwrap().contains(word), "{ask}: {refused:?}");
     }
+    let unknown = api.delete("/api/v1/node/group", &ask(json!(["nobody"]))).await;
+    assert!(unknown.is_clean(400) && unknown.text.contains("no group `nobody`"), "{unknown:?}");
     let nobody = api.post("/api/v1/node/group", &json!({ "group_ids": ["lab"], "node_ids": ["n-9"] })).await;
     assert_eq!(nobody.failure().as_deref(), Some("Not found"), "{nobody:?}");
     assert!(api.delete(&format!("/api/v1/group?id={}", id(&lab)), &json!({})).await.is_ok());

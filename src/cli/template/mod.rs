@@ -7,9 +7,16 @@ mod pull;
 mod look;
 mod change;
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::LazyLock, time::Duration};
 
-use super::{Failure, Printer, admin::Output, cloud::TRUST, login::Credential, role, trust::Trust};
+use super::{
+    Failure, Printer,
+    admin::Output,
+    cloud::{TRUST, named_by},
+    login::Credential,
+    role,
+    trust::Trust,
+};
 use crate::{
     client::{
         ClientError, Credentials, Templates,
@@ -47,11 +54,15 @@ enum Command {
     Revert(change::Revert),
 }
 
+/// Where templates are when nothing is said.
+static REGISTRY: LazyLock<String> =
+    LazyLock::new(|| named_by("SWITCHYARD_REGISTRY", "http://127.0.0.1:8089"));
+
 /// Where templates are.
 #[derive(Debug, clap::Args)]
 struct Reach {
-    /// A registry, or a proxy in front of some
-    #[arg(long, value_name = "URL", env = "SWITCHYARD_REGISTRY", default_value = "http://127.0.0.1:8089")]
+    /// A registry, or a proxy in front of some; SWITCHYARD_REGISTRY names it, too
+    #[arg(long, value_name = "URL", default_value = REGISTRY.as_str())]
     registry: BaseUrl,
     #[command(flatten)]
     trust: Trust,

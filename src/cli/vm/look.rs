@@ -6,7 +6,7 @@ use indicatif::HumanBytes;
 use super::{Failure, Printer};
 use crate::{
     cli::{
-        cloud::{View, or_dash},
+        cloud::{View, node_id, or_dash},
         table::table,
     },
     client::{ClientError, InstancesLike},
@@ -29,7 +29,7 @@ pub(super) struct List {
     /// Those in this state; several are several
     #[arg(long, value_name = "STATE")]
     state: Vec<String>,
-    /// Those on this node, by its id
+    /// Those on this node, by name or id
     #[arg(long, value_name = "NODE")]
     node: Option<String>,
     /// Those of this template, by its id (at our controllers by its name, too)
@@ -71,7 +71,10 @@ pub(super) async fn list(args: &List, printer: Printer) -> Result<(), Failure> {
     let client = reach.client()?;
     let like = InstancesLike {
         states: args.state.clone(),
-        node: args.node.clone(),
+        node: match &args.node {
+            Some(named) => Some(node_id(reach, &client, named).await?),
+            None => None,
+        },
         template: args.template.clone(),
         group: args.group.clone(),
         external_id: args.external_id.clone(),

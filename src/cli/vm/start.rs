@@ -176,15 +176,16 @@ pub(super) async fn run(args: &Start, printer: Printer) -> Result<(), Failure> {
     };
     let ask = ask(args, (vmid, tag), node)?;
     let key = args.idempotency_key.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-    let ids = client.start(&ask, &key).await.map_err(|error| match (reach.failure(&error), error.may_pass() && !error.is_unsent()) {
-        (Failure::Runtime { error, .. }, true) => Failure::Runtime {
-            error,
-            hint: Some(format!(
-                "whether it was done is not known; the same call with `--idempotency-key {key}` makes no second VM"
-            )),
-        },
-        (failure, _) => failure,
-    })?;
+    let started = async { Ok(client.start(&ask, &key).await) };
+    let again = format!("the same call with `--idempotency-key {key}` makes no second VM");
+    let started = wait::or_interrupted(started, "whether it was done is not known", &again).await?;
+    let ids =
+        started.map_err(|error| match (reach.failure(&error), error.may_pass() && !error.is_unsent()) {
+            (Failure::Runtime { error, .. }, true) => {
+                Failure::Runtime { error, hint: Some(format!("whether it was done is not known; {again}")) }
+            }
+            (failure, _) => failure,
+        })?;
     if args.wait {
         return wait::started(&args.told, &args.patience, &client, printer, &ids).await;
     }

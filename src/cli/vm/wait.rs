@@ -69,7 +69,12 @@ pub(super) async fn started(
             _ => Is::OnItsWay(step(vm)),
         },
     };
-    let ended = until(told, patience, client, printer, ids, judge).await?;
+    let waits = until(told, patience, client, printer, ids, judge);
+    let hint = format!(
+        "the instances go on: `switchyard vm list` shows them; to have them deleted: switchyard vm terminate {}",
+        named(ids)
+    );
+    let ended = or_interrupted(waits, "nobody waits for them any more", &hint).await?;
     let shown: Vec<&Vm> = ids.iter().filter_map(|id| ended.seen.get(id)).collect();
     told.output.print(printer, &shown, || look::started(&shown))?;
     ended.verdict("did not start", "`switchyard vm show ID` shows more of each")
@@ -88,8 +93,30 @@ pub(super) async fn gone(
         Some(vm) if vm.instance_state == InstanceState::Terminated => Is::Reached,
         Some(vm) => Is::OnItsWay(step(vm)),
     };
-    let ended = until(told, patience, client, printer, ids, judge).await?;
+    let waits = until(told, patience, client, printer, ids, judge);
+    let hint = "they are deleted all the same: `switchyard vm list` shows those that are still there";
+    let ended = or_interrupted(waits, "nobody waits for their end any more", hint).await?;
     ended.verdict("are not gone", "their nodes have to confirm it: `switchyard node list` shows which report")
+}
+
+/// Ids for a line that is to be typed; of very many the first ones.
+fn named(ids: &[String]) -> String {
+    let more = if ids.len() > LINES { " …" } else { "" };
+    format!("{}{more}", ids.iter().take(LINES).map(String::as_str).collect::<Vec<_>>().join(" "))
+}
+
+/// Waits; interrupted, it says what goes on without anybody who waits.
+pub(super) async fn or_interrupted<T>(
+    waits: impl Future<Output = Result<T, Failure>>,
+    error: &str,
+    hint: &str,
+) -> Result<T, Failure> {
+    tokio::select! {
+        done = waits => done,
+        Ok(()) = tokio::signal::ctrl_c() => {
+            Err(Failure::Interrupted { error: format!("interrupted: {error}"), hint: hint.to_owned() })
+        }
+    }
 }
 
 struct Ended {

@@ -307,7 +307,7 @@ impl Ops {
                     names.push(name);
                 }
                 // One that is only a name: nodes can be taken out of it, and get it from their agents.
-                None if !into => names.push(group.clone()),
+                None if !into && self.is_joined(group) => names.push(group.clone()),
                 None => return Err(unknown("group_ids", group)),
             }
         }
@@ -327,6 +327,13 @@ impl Ops {
             .await?;
         }
         Ok(())
+    }
+
+    /// Whether an agent has joined with this name of a group.
+    fn is_joined(&self, group: &str) -> bool {
+        self.inner.lists.peek(|cache| {
+            cache.nodes().flat_map(|(_, item)| &item.record.groups).any(|joined| joined == group)
+        })
     }
 
     async fn stored(&self, key: &str) -> Result<bool, OpsError> {
