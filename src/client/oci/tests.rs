@@ -61,7 +61,7 @@ fn whole(body: &[u8]) -> Reply {
 }
 
 fn oci(base: BaseUrl) -> Oci {
-    Oci::new(base, &Credentials::default(), Duration::from_secs(2), Duration::from_millis(300)).unwrap()
+    Oci::new(base, &Credentials::default(), Duration::from_secs(10), Duration::from_millis(1500)).unwrap()
 }
 
 fn repository() -> RepositoryName {
