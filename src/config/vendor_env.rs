@@ -38,6 +38,8 @@ enum Form {
     Flag,
     /// `tls_1.2` becomes `1.2`; older ones are not spoken here.
     Version,
+    /// A switch for lines on standard output.
+    Lines,
 }
 
 /// A variable that sets a key of ours.
@@ -115,6 +117,7 @@ const REGISTRY: &[Honoured] = &[
     ("ANKA_CA_CERT", ("auth", "client_ca"), Form::Same),
     ("ANKA_ROOT_CERT", ("auth", "client_ca"), Form::Same),
     ("ANKA_CRL", ("auth", "crl"), Form::Same),
+    ("ANKA_ACCESS_LOGS", ("log", "access"), Form::Lines),
 ];
 
 /// Names, or beginnings of names with `*`, and why they are ignored. The first that fits counts.
@@ -123,13 +126,41 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_ENABLE_METRICS", "metrics are always on"),
     ("ANKA_METRICS_P*", "metrics are on `/metrics` of the server's own port"),
     ("ANKA_REQUEST_TIMEOUT", "use `registries.timeout`, which stays below the clients' 10 s"),
+    ("ANKA_DIAL_TIMEOUT", "a connection and its handshake have one limit together"),
+    ("ANKA_MAX_IDLE_CONNECTION_PER_HOST", "as many connections are kept as were needed at once"),
+    ("ANKA_NUM_HTTP_RETRIES", "what may be asked twice is, within the time of the call"),
+    ("ANKA_NUM_WORKERS", "nodes ask for their work, and as many are answered as ask"),
     ("ANKA_NO_NODE_UPGRADES", "no node is ever upgraded"),
-    ("ANKA_BACKEND_TYPE", "only `disk` is supported by this version"),
+    ("ANKA_UNKNOWN_VM_THRESHOLD", "a VM that nobody knows is stopped after 30 reports of it"),
+    ("ANKA_BATCH_TASK_COUNT", "each poll is given one start, and the next one is asked for at once"),
+    ("ANKA_RESERVE_TASK_TIMEOUT", "use `poll` in `[timeouts]`"),
+    ("ANKA_SCHEDULER_INTERVAL", "a start is looked at when something changes that it may wait for"),
+    ("ANKA_CLEAN_QUEUES_INTERVAL", "use `scheduling` in `[timeouts]`: no start waits for longer"),
+    ("ANKA_VRAMTHRESHOLD", "it is about the vendor's pages"),
+    ("ANKA_ENABLE_INSTANCE_QUOTAS", "this version counts no instances of a group"),
+    ("ANKA_QUEUE_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
+    (
+        "ANKA_*QUEUE_*",
+        "agents use the same address as everybody else, with a key or a certificate of their own",
+    ),
+    ("ANKA_BACKEND_TYPE", "the storage is what `[storage]` of a registry says"),
+    ("ANKA_USE_BACKEND_PLUGIN", "the storage is what `[storage]` of a registry says"),
+    ("ANKA_BACKEND_S3_*", "only a disk or a shared directory is supported by this version"),
+    (
+        "ANKA_BACKEND_DISK_LOG_SLOW_IO_TIMEOUT",
+        "`switchyard_registry_request_seconds` has how long answers take",
+    ),
+    ("ANKA_BACKEND_DISK_UPLOAD_STALL_*", "use `body_idle` in `[limits]`"),
+    ("ANKA_VM_LIST_C*", "lists are made of what is there when they are asked for"),
+    ("ANKA_IMAGE_DIR_PATH", "the layout below `[storage]` is another one"),
+    ("ANKA_STATE_FILE_DIR_PATH", "the layout below `[storage]` is another one"),
+    ("ANKA_VM_DIR_PATH", "the layout below `[storage]` is another one"),
+    ("ANKA_FILES_DIR", "files that are not of templates are not kept"),
+    ("ANKA_FORCED_SHUTDOWN_CLEANUP_LIMIT", "an upload that is cut can be gone on with"),
     ("ANKA_V", "use `filter` in `[log]`"),
     ("ANKA_VMODULE", "use `filter` in `[log]`"),
     ("ANKA_STANDALONE", "use `[store] embedded`"),
     ("ANKA_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
-    ("ANKA_QUEUE_ETCD_ENDPOINTS", "it names the vendor's own store; use `etcd` in `[store]`"),
     ("ANKA_ETCD_REQUEST_TIMEOUT", "it is about the vendor's own store; use `store` in `[timeouts]`"),
     ("ANKA_MAC_ADDR_RANGE", "`ANKA_MANAGE_MAC_ADDRESSES` is not on"),
     ("ANKA_MAC_ADDR_RANGE_MAX_RETRIES", "a free address is known and not tried for"),
@@ -144,7 +175,10 @@ const IGNORED: &[(&str, &str)] = &[
     ("ANKA_ETCD_PASSWORD", "`ANKA_USE_ETCD_LOGIN` is not on"),
     ("ANKA_USE_HTTPS", "it says whether those beside it count"),
     ("ANKA_SERVER_*", "`ANKA_USE_HTTPS` is not on"),
-    ("ANKA_SKIP_TLS_VERIFICATION", "certificates of servers are always checked"),
+    (
+        "ANKA_SKIP_TLS_VERIFICATION",
+        "use `verify = false` in the table `tls` of whom you mean, or better `ca`",
+    ),
     ("ANKA_MIN_TLS_VERSION", "`ANKA_USE_HTTPS` is not on"),
     ("ANKA_MAX_TLS_VERSION", "the newest version that both know is spoken"),
     ("ANKA_CIPHER_SUITES", "use `suites` in `[server.tls]`, with IANA names"),
@@ -200,6 +234,14 @@ const REGISTRY_DOORS: &[Door] = &[
 const EVERYTHING: &str = "this registry knows no permissions, and whoever has a credential could do everything: unset it \
                           if that is right";
 
+/// Whether a value says that things are kept elsewhere.
+type Elsewhere = fn(&str) -> bool;
+
+/// What a registry's storage must not be told to be: taken for a disk, it would show none of what is there, and keep
+/// what is pushed where nobody looks for it.
+const ELSEWHERE: &[(&str, Elsewhere)] =
+    &[("ANKA_BACKEND_TYPE", |text| !matches!(text.trim(), "" | "disk")), ("ANKA_USE_BACKEND_PLUGIN", on)];
+
 /// For what the tables know nothing of.
 const NO_COUNTERPART: &str = "this version has nothing that it would set";
 
@@ -229,7 +271,21 @@ const LOCAL: &str = "ANKA_LOCAL_ANKA_REGISTRY";
 
 /// For a registry.
 pub(super) fn registry(env: &Env) -> Translated {
-    translate(env, &secured(env, REGISTRY), REGISTRY_DOORS)
+    let mut translated = translate(env, &secured(env, REGISTRY), REGISTRY_DOORS);
+    for (variable, elsewhere) in ELSEWHERE {
+        if env.get(variable).is_some_and(elsewhere) {
+            let shown: String =
+                env.get(variable).unwrap_or_default().chars().filter(|c| !c.is_control()).take(32).collect();
+            translated.faults.push(Fault {
+                what: format!("`{variable}` is `{shown}`, and only a disk or a shared directory is supported here"),
+                right: "unset it to start with `[storage]` as the file has it: what is kept elsewhere is not there; \
+                        docs/storage.md"
+                    .into(),
+                place: Place::Given(format!("environment variable {variable}")),
+            });
+        }
+    }
+    translated
 }
 
 /// These, and those of TLS while its switch is on.
@@ -307,11 +363,20 @@ fn read<'a>(env: &Env, variable: &'a str, form: Form, faults: &mut Vec<Fault>) -
         });
         return None;
     }
+    if matches!(form, Form::Url) && text.contains(',') {
+        faults.push(Fault {
+            what: format!("`{variable}` names several addresses"),
+            right: "name one: that of the registries' front, which knows who takes what".into(),
+            place: Place::Given(format!("environment variable {variable}")),
+        });
+        return None;
+    }
     let text = match form {
         Form::Listen if text.starts_with(':') => format!("0.0.0.0{text}"),
         Form::Url => text.trim_end_matches('/').to_owned(),
         Form::Not => (!on(text)).to_string(),
         Form::Switch => on(text).to_string(),
+        Form::Lines => if on(text) { "stdout" } else { "off" }.to_owned(),
         Form::Flag if matches!(text, "1" | "t" | "T" | "TRUE" | "True") => "true".to_owned(),
         Form::Flag if matches!(text, "0" | "f" | "F" | "FALSE" | "False") => "false".to_owned(),
         Form::Version => match text.strip_prefix("tls_") {
@@ -427,6 +492,54 @@ mod tests {
             for off in ["false", "0", ""] {
                 assert_eq!(registry(&env(&[(variable, off)])).faults, [], "{variable}={off}");
             }
+        }
+    }
+
+    #[test]
+    fn a_registry_that_was_told_to_keep_things_elsewhere_does_not_begin_with_an_empty_disk() {
+        for (variable, value) in [("ANKA_BACKEND_TYPE", "s3"), ("ANKA_USE_BACKEND_PLUGIN", "true")] {
+            let faults = registry(&env(&[(variable, value), ("ANKA_BASE_PATH", "/mnt/vol")])).faults;
+            assert_eq!(faults.len(), 1, "{variable}");
+            assert!(faults[0].what.contains(variable) && faults[0].right.contains("unset"), "{faults:?}");
+            assert_eq!(controller(&env(&[(variable, value)])).faults, []);
+        }
+        for (variable, value) in
+            [("ANKA_BACKEND_TYPE", "disk"), ("ANKA_BACKEND_TYPE", ""), ("ANKA_USE_BACKEND_PLUGIN", "false")]
+        {
+            assert_eq!(registry(&env(&[(variable, value)])).faults, [], "{variable}={value}");
+        }
+    }
+
+    #[test]
+    fn access_lines_and_lists_of_addresses_are_not_dropped() {
+        for (value, expected) in [("true", "stdout"), ("1", "stdout"), ("false", "off")] {
+            let stands = registry(&env(&[("ANKA_ACCESS_LOGS", value)])).stands;
+            assert_eq!(stands[&("log", "access")].text, expected);
+        }
+        let two = controller(&env(&[("ANKA_PUSH_REGISTRY", "http://a:8089,http://b:8089")]));
+        assert!(two.stands.is_empty() && two.faults.len() == 1, "{two:?}");
+        assert!(two.faults[0].what.contains("several addresses") && two.faults[0].right.contains("name one"));
+    }
+
+    #[test]
+    fn every_public_variable_of_these_roles_is_known_by_name_and_on_the_page() {
+        let page = include_str!("../../docs/vendor-variables.md");
+        let named: std::collections::BTreeSet<&str> =
+            page.split('`').filter(|word| word.starts_with("ANKA_") && !word.contains('*')).collect();
+        let known = |name: &str| {
+            let sets = [CONTROLLER, REGISTRY, SECURED].into_iter().flatten();
+            let switched = SWITCHED.iter().flat_map(|(_, more)| *more);
+            sets.chain(switched).any(|(known, ..)| *known == name)
+                || name == LOCAL
+                || IGNORED.iter().any(|(pattern, _)| fits(pattern, name))
+        };
+        for name in &named {
+            assert!(known(name), "the page has {name}, of which the code says only that it sets nothing");
+        }
+        let plain = IGNORED.iter().map(|(name, _)| *name).filter(|name| !name.contains('*'));
+        let sets = [CONTROLLER, REGISTRY, SECURED].into_iter().flatten().map(|(name, ..)| *name);
+        for name in plain.chain(sets).chain([LOCAL]) {
+            assert!(named.contains(name), "the page lacks {name}");
         }
     }
 
