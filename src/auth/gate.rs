@@ -27,6 +27,9 @@ const OPEN_BELOW: [&str; 1] = ["/tap/v1/"];
 /// All below these is for operators and our own servers, who have the root token.
 const OPERATORS: [&str; 1] = ["/replication/"];
 
+/// What goes on for as long as its client likes: whose credential it is there by is looked at again and again.
+const LASTING: [&str; 1] = ["/switchyard/v1/watch"];
+
 /// The answer to whoever shows nothing or something wrong; clients compare it to the byte (C §1.2).
 pub const REQUIRED: &str = "{\"status\":\"FAIL\",\"message\":\"Authentication Required\"}\n";
 
@@ -87,6 +90,11 @@ pub async fn admit(State(gate): State<Gate>, mut request: Request, next: Next) -
     let who = gate.auth.asks(request.headers(), peer, signed).await;
     match who.and_then(|who| allowed(who, request.uri().path())) {
         Ok(who) => {
+            if LASTING.contains(&request.uri().path()) {
+                let peer = request.extensions().get::<ConnectInfo<Peer>>().map(|peer| &peer.0);
+                let stay = gate.auth.stay(&who, request.headers(), peer, signed);
+                request.extensions_mut().insert(stay);
+            }
             request.extensions_mut().insert(who);
             let mut response = next.run(request).await;
             // What one may see, another may not: nothing in between may keep it.

@@ -9,6 +9,7 @@
 //!   seal         secrets and session tokens that every server of a kind can check     pure
 //!   certificates callers that are known by theirs, here or at a proxy in front
 //!   files        what certificates are read from, looked at again while the server runs
+//!   stay         whether who came in a while ago may stay: for watches
 //!   used         no secret is good twice; what is encrypted to a key's holder is [`crate::tls::rsa`]'s
 //! ```
 //!
@@ -24,6 +25,7 @@ pub mod keys;
 pub mod routes;
 pub mod seal;
 pub mod signed;
+pub mod stay;
 mod used;
 
 use std::sync::{Arc, Mutex, PoisonError};

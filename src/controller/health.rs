@@ -15,7 +15,7 @@ use crate::{
     auth::files::Files,
     clock,
     http::Readiness,
-    store::StoreError,
+    store::{StoreError, TxnAnswer},
     wire::ready::{Ready, SUPPORTS_IDEMPOTENCY},
 };
 
@@ -43,6 +43,8 @@ struct State {
     held_nodes: usize,
     unreadable: usize,
     store: Findings,
+    /// Why the store took no write, the last time.
+    full: Option<String>,
     files: Option<Files>,
 }
 
@@ -88,6 +90,28 @@ impl Health {
                 }
             }
         });
+    }
+
+    /// Learns from a write of the store. A store without room answers, and takes no write.
+    pub(super) fn note_write(&self, result: &Result<TxnAnswer, StoreError>) {
+        self.with(|state| match result {
+            Err(StoreError::Full { why }) => {
+                if state.full.replace(why.clone()).is_none() {
+                    tracing::error!(error = %why, "store takes no writes: it has no room");
+                }
+            }
+            Ok(answer) if answer.succeeded => {
+                if state.full.take().is_some() {
+                    tracing::info!("store takes writes again");
+                }
+            }
+            Ok(_) | Err(_) => {}
+        });
+    }
+
+    /// Whether the store took no write, the last time.
+    pub(super) fn store_full(&self) -> bool {
+        self.with(|state| state.full.is_some())
     }
 
     pub(super) fn set_cache(&self, behind: Option<String>) {
@@ -148,10 +172,13 @@ impl Readiness for Health {
             if state.unreadable > 0 {
                 why.push(format!("{} records cannot be read and are left alone", state.unreadable));
             }
+            if let Some(text) = &state.full {
+                why.push(format!("store: it takes no writes: {text}; make room where it is kept"));
+            }
             why.extend(state.store.why.iter().cloned());
             why.extend(state.files.iter().flat_map(Files::why));
             // Nobody is helped by a write that the store will refuse.
-            let write = loaded && state.down.is_none() && !state.store.full;
+            let write = loaded && state.down.is_none() && !state.store.full && state.full.is_none();
             Ready {
                 ready: loaded,
                 read: Some(loaded),
@@ -192,6 +219,24 @@ mod tests {
         assert_eq!(ready.why, ["store: no leader, for 12 s"]);
         health.note(&Ok(()));
         assert_eq!(health.ready().write, Some(true));
+    }
+
+    #[test]
+    fn a_store_without_room_takes_no_writes_until_it_took_one() {
+        let health = Health::default();
+        health.set_loaded();
+        let full = Err(StoreError::Full { why: "no space left on device".into() });
+        health.note(&full);
+        health.note_write(&full);
+        let ready = health.ready();
+        assert!(ready.ready && ready.read == Some(true) && health.store_reachable());
+        assert_eq!((ready.write, ready.poll), (Some(false), Some(false)));
+        assert!(ready.why[0].contains("it takes no writes: no space left on device"), "{ready:?}");
+        let answer = |succeeded| Ok(TxnAnswer { succeeded, revision: 1, answers: Vec::new() });
+        health.note_write(&answer(false));
+        assert!(health.store_full(), "a comparison that failed wrote nothing");
+        health.note_write(&answer(true));
+        assert_eq!((health.ready().write, health.ready().why.len()), (Some(true), 0));
     }
 
     #[test]

@@ -65,7 +65,9 @@ impl Noted {
             Err(_) => Err(StoreError::Unavailable { why: why() }),
         };
         self.health.note(&result);
-        let failed = result.as_ref().is_err_and(StoreError::may_pass);
+        let failed = result.as_ref().is_err_and(|error| {
+            error.may_pass() || matches!(error, StoreError::Full { .. } | StoreError::Refused { .. })
+        });
         self.numbers.called(which.as_str(), began.elapsed(), failed);
         result
     }
@@ -82,7 +84,9 @@ impl Store for Noted {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnAnswer, StoreError> {
-        self.note(Call::Txn, self.inner.txn(txn)).await
+        let result = self.note(Call::Txn, self.inner.txn(txn)).await;
+        self.health.note_write(&result);
+        result
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<Watch, StoreError> {

@@ -4,15 +4,22 @@ use std::time::Duration;
 
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 
-use super::standing::fill;
+use super::{ops::Census, standing::fill};
 use crate::{
     store::{Alarm, Standing},
     telemetry::{Metrics, MetricsError, names},
+    wire::ready::Ready,
 };
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Numbers {
+    ready: IntGaugeVec,
+    instances: IntGaugeVec,
+    nodes: IntGaugeVec,
+    held: Gauge,
+    unreadable: Gauge,
+    macs: IntGaugeVec,
     queued: Gauge,
     oldest: Gauge,
     placed: Histogram,
@@ -40,6 +47,12 @@ impl Numbers {
             &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 120.0, 600.0, 3600.0];
         let placed = metrics.histograms(names::CONTROLLER_PLACEMENT, LONG)?;
         Ok(Self {
+            ready: metrics.gauges(names::CONTROLLER_READY)?,
+            instances: metrics.gauges(names::CONTROLLER_INSTANCES)?,
+            nodes: metrics.gauges(names::CONTROLLER_NODES)?,
+            held: metrics.gauge(names::CONTROLLER_NODES_HELD)?,
+            unreadable: metrics.gauge(names::CONTROLLER_UNREADABLE)?,
+            macs: metrics.gauges(names::CONTROLLER_MACS)?,
             queued: metrics.gauge(names::CONTROLLER_QUEUED)?,
             oldest: metrics.gauge(names::CONTROLLER_QUEUE_AGE)?,
             placed: placed.with_label_values::<&str>(&[]),
@@ -56,6 +69,30 @@ impl Numbers {
             quota: metrics.float_gauges(names::CONTROLLER_STORE_QUOTA)?,
             alarms: metrics.gauges(names::CONTROLLER_STORE_ALARM)?,
         })
+    }
+
+    /// What this controller can do.
+    pub(super) fn ready(&self, ready: &Ready) {
+        for (class, can) in [("read", ready.read), ("write", ready.write), ("poll", ready.poll)] {
+            self.ready.with_label_values(&[class]).set(i64::from(can == Some(true)));
+        }
+    }
+
+    /// How many there are of what, as the cache shows it now.
+    pub(super) fn census(&self, census: &Census) {
+        for (state, count) in &census.instances {
+            self.instances.with_label_values(&[state.as_str()]).set(*count);
+        }
+        for (state, count) in &census.nodes {
+            self.nodes.with_label_values(&[state.as_str()]).set(*count);
+        }
+        self.held.set(census.held as f64);
+        self.unreadable.set(census.unreadable as f64);
+        if let Some((free, taken)) = census.macs {
+            for (part, count) in [("free", free), ("taken", taken)] {
+                self.macs.with_label_values(&[part]).set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
     }
 
     /// Starts that wait now, and for how long the oldest of them has.
@@ -106,7 +143,20 @@ impl Numbers {
         self.upkeep.with_label_values(&["defragmented"]).inc();
     }
 
-    /// How the members of the store stand. Which there are is in the config, so no series is of one that is gone.
+    /// A member is no more among those of the store.
+    pub(super) fn forget_member(&self, member: &str) {
+        // What was never told of it is not there to be taken away.
+        self.up.remove_label_values(&[member]).ok();
+        self.quota.remove_label_values(&[member]).ok();
+        for part in ["file", "used"] {
+            self.bytes.remove_label_values(&[member, part]).ok();
+        }
+        for alarm in Alarm::ALL {
+            self.alarms.remove_label_values(&[member, alarm.as_str()]).ok();
+        }
+    }
+
+    /// How the members of the store stand.
     pub(super) fn members(&self, members: &[Standing], quota: u64) {
         for Standing { member, said } in members {
             let of = [member.as_str()];

@@ -79,6 +79,7 @@ pub(super) async fn look(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut before = Findings::default();
     let mut silent = BTreeSet::new();
+    let mut known: BTreeSet<String> = BTreeSet::new();
     loop {
         tokio::select! {
             () = stop.requested() => return,
@@ -88,6 +89,10 @@ pub(super) async fn look(
             () = stop.requested() => return,
             members = store.standing() => members,
         };
+        let now: BTreeSet<String> = members.iter().map(|one| one.member.clone()).collect();
+        known.difference(&now).for_each(|gone| numbers.forget_member(gone));
+        silent.retain(|member| now.contains(member));
+        known = now;
         numbers.members(&members, upkeep.quota);
         let found = judge(&members, upkeep.quota);
         // The figures move; what is said once is said until it ends.
@@ -98,8 +103,8 @@ pub(super) async fn look(
                 .trim_end_matches(|c: char| c.is_ascii_digit() || c == ' ')
                 .to_owned()
         };
-        let known: BTreeSet<String> = before.why.iter().map(|why| kind(why)).collect();
-        for why in found.why.iter().filter(|why| !known.contains(&kind(why))) {
+        let said: BTreeSet<String> = before.why.iter().map(|why| kind(why)).collect();
+        for why in found.why.iter().filter(|why| !said.contains(&kind(why))) {
             tracing::error!(why, "store will take no more writes, or takes none");
         }
         for Standing { member, said } in &members {

@@ -148,7 +148,7 @@ impl<'s> Play<'s> {
         match self.take(step).await {
             Ok(seen) => seen,
             Err(StoreError::Compacted { oldest }) => Seen::Compacted { oldest: oldest - self.base },
-            Err(StoreError::Refused { .. }) => Seen::Refused,
+            Err(StoreError::Refused { .. } | StoreError::Full { .. }) => Seen::Refused,
             Err(StoreError::LeaseGone) => Seen::LeaseGone,
             Err(error @ (StoreError::Unavailable { .. } | StoreError::Unknown { .. })) => {
                 Seen::Failed(error.to_string())

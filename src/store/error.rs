@@ -23,7 +23,13 @@ pub enum StoreError {
         /// The oldest revision that can be read.
         oldest: Revision,
     },
-    /// The store refused, and would again: too many operations, too large, out of space, no permission.
+    /// The store takes no writes: out of space. Certainly not done.
+    #[error("store takes no writes: {why}")]
+    Full {
+        /// In words.
+        why: String,
+    },
+    /// The store refused, and would again: too many operations, too large, no permission.
     #[error("store refused: {why}")]
     Refused {
         /// In words.

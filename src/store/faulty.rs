@@ -49,6 +49,8 @@ pub enum Fault {
     LoseAnswer,
     /// Not done, and the answer lost just the same: a caller cannot tell it from [`Fault::LoseAnswer`].
     LoseRequest,
+    /// Not done, for the store has no room: [`StoreError::Full`].
+    Full,
     /// Done after this long.
     Stall(Duration),
     /// Done at once, and answered after this long.
@@ -229,6 +231,7 @@ impl Faulty {
         match fault {
             None | Some(Fault::Conflict) => work.await,
             Some(Fault::Refuse) => Err(StoreError::Unavailable { why: "refused on purpose".to_owned() }),
+            Some(Fault::Full) => Err(StoreError::Full { why: "no room on purpose".to_owned() }),
             Some(Fault::LoseAnswer) => work.await.and_then(|_| Err(lost())),
             Some(Fault::LoseRequest) => Err(lost()),
             Some(Fault::Stall(time)) => {

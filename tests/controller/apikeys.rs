@@ -85,8 +85,14 @@ async fn a_session_that_began_at_two_controllers_is_good_at_both_and_ends_with_i
         let denied = with(other, method, KEYS, r#"{"id":"more","ttl":5,"groups":[]}"#, &bearer).await;
         assert_eq!(denied.status, 403, "{method}: {denied}");
     }
+    // A watch that goes on by it ends with it, at whichever controller.
+    let watch = one.http().get(format!("{}/switchyard/v1/watch?kinds=nodes", one.base()));
+    let watch = watch.header("authorization", &bearer).send().await.unwrap();
+    assert_eq!(watch.status(), 200);
     let gone = root(other, "DELETE", KEYS, &json!({"id": "ci-bot"})).await;
     assert_eq!(gone.text, "{\"status\":\"OK\",\"message\":\"\"}\n", "{gone}");
+    let told = tokio::time::timeout(PATIENCE, watch.text()).await.expect("the watch ends").unwrap();
+    assert!(told.contains("event: end\n") && told.contains("\"why\":\"unauthorized\""), "{told}");
     for api in [one, other] {
         eventually(PATIENCE, "the session to end with its key", async || {
             let answer = status(api, &bearer).await;

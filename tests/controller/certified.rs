@@ -12,7 +12,7 @@ use switchyard::{
 use crate::{
     auth::{TOKEN, asked, basic, refused},
     certificates::{self, Authority, Wanted},
-    cloud::{Cloud, Plan, raw},
+    cloud::{Cloud, PATIENCE, Plan, raw},
     support::api::Answer,
 };
 
@@ -91,8 +91,15 @@ async fn a_proxys_word_counts_only_if_it_is_named_and_the_certificate_is_good_he
         ..Wanted::default()
     });
     assert_eq!(status(&cloud, &verified(&escaped(&revoked.cert))).await.status, 200);
+    let shown = escaped(&revoked.cert);
+    let watch = cloud.api().http().get(format!("{}/switchyard/v1/watch", cloud.api().base()));
+    let watch = verified(&shown).into_iter().fold(watch, |watch, (name, value)| watch.header(name, value));
+    let watch = watch.send().await.unwrap();
+    assert_eq!(watch.status(), 200);
     certificates::write(place.path(), "ca.crl", &ca.list(&[revoked.serial], 30));
     callers.refresh().unwrap();
+    let told = tokio::time::timeout(PATIENCE, watch.text()).await.expect("the watch ends").unwrap();
+    assert!(told.contains("\"why\":\"unauthorized\""), "{told}");
     refused(&status(&cloud, &verified(&escaped(&revoked.cert))).await);
     assert_eq!(status(&cloud, &verified(good)).await.status, 200);
     certificates::write(place.path(), "ca.crl", &ca.list(&[], -1));

@@ -58,6 +58,11 @@ async fn no_two_instances_share_an_address_and_each_goes_back_when_its_instance_
     assert_eq!(taken.iter().collect::<BTreeSet<_>>().len(), 7, "{taken:?}");
     assert_eq!((count(one, "count=true").await, count(two, "in_use=true").await), (json!(8), json!(7)));
     assert_eq!(count(two, "count=true&in_use=false").await, json!(1));
+    let metrics = two.get("/metrics").await.text;
+    for (part, count) in [("free", 1), ("taken", 7)] {
+        let line = format!("switchyard_controller_mac_addresses{{part=\"{part}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line}{metrics}");
+    }
 
     // What was asked for by name, and by whom else it may not be.
     let free = (0..8).map(|n| format!("02:00:00:00:00:{n:02X}")).find(|mac| !taken.contains(mac)).unwrap();

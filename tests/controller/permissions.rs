@@ -79,6 +79,10 @@ async fn callers_may_do_what_the_permissions_of_all_their_groups_say_and_nothing
     denied(&call(other, "POST", "/api/v1/apikey").await, "the root token");
     assert_eq!(call(other, "GET", GROUPS).await.json().as_array().unwrap().len(), 3);
 
+    let watch = one.http().get(format!("{}/switchyard/v1/watch", one.base()));
+    let watch = watch.header("authorization", &bearer).send().await.unwrap();
+    assert_eq!(watch.status(), 200);
+
     // What is taken away is gone for running sessions, at every controller.
     for (api, group) in [(one, "team-c"), (other, "ci-bot")] {
         let gone = root(api, "DELETE", &format!("{GROUPS}/{group}"), &json!({})).await;
@@ -86,6 +90,8 @@ async fn callers_may_do_what_the_permissions_of_all_their_groups_say_and_nothing
         let again = root(api, "DELETE", &format!("{GROUPS}/{group}"), &json!({})).await;
         assert_eq!(again.status, 404, "{again}");
     }
+    let told = tokio::time::timeout(PATIENCE, watch.text()).await.expect("the watch ends").unwrap();
+    assert!(told.contains("\"why\":\"unauthorized\""), "{told}");
     for api in [one, other] {
         eventually(PATIENCE, "what is left is what the one group has", || async {
             let nodes = call(api, "GET", "/api/v1/node").await;

@@ -151,6 +151,10 @@ async fn pages_show_everything_once_whatever_changes_meanwhile() {
         assert!(refused.is_clean(400) && refused.failure().unwrap().contains(word), "{query}: {refused:?}");
     }
 
+    let later = base64::Engine::encode(&base64::engine::general_purpose::URL_SAFE_NO_PAD, "999999999/n-1");
+    let later = one.get(&format!("/switchyard/v1/nodes?cursor={later}")).await;
+    assert!(later.is_clean(410) && later.failure().unwrap().contains("restored"), "{later:?}");
+
     for name in ["n-1", "n-2", "n-3"] {
         Node::joined(one, name).await;
     }
@@ -296,6 +300,18 @@ async fn changes_are_told_as_they_happen_and_from_where_one_was() {
     assert!(one.get("/switchyard/v1/watch?from=999999999").await.is_clean(410), "of another store");
     let metrics = one.get("/metrics").await.text;
     assert!(metrics.contains("switchyard_controller_streams 1\n"), "{metrics}");
+    // How many there are of what, in each state.
+    for line in [
+        "switchyard_controller_instances{state=\"Terminated\"} 1",
+        "switchyard_controller_instances{state=\"Error\"} 0",
+        "switchyard_controller_nodes{state=\"Active\"} 1",
+        "switchyard_controller_nodes{state=\"Offline\"} 0",
+        "switchyard_controller_nodes_held 0",
+        "switchyard_controller_unreadable_records 0",
+        "switchyard_controller_ready{class=\"write\"} 1",
+    ] {
+        assert!(metrics.contains(&format!("{line}\n")), "{line}\n{metrics}");
+    }
 
     // A controller that stops says where to go on.
     let stopping = async { cloud.stop().await };

@@ -13,6 +13,23 @@ async fn said(store: &EtcdStore) -> Said {
 }
 
 #[tokio::test]
+async fn a_member_that_the_config_does_not_name_is_told_to_be_missing_in_it() {
+    let etcd = Etcd::start(3).await;
+    let urls = etcd.urls();
+    let connect = |count: usize| {
+        let urls = urls[..count].to_vec();
+        async move { EtcdStore::connect(&urls, Duration::from_secs(4)).await.unwrap() }
+    };
+    let all = connect(3).await.standing().await;
+    assert!(all.len() == 3 && all.iter().all(|one| one.said.is_ok()), "{all:?}");
+    let some = connect(2).await.standing().await;
+    assert_eq!(some.len(), 3, "{some:?}");
+    let unnamed = some.iter().find(|one| one.said.is_err()).expect("the third");
+    assert_eq!(unnamed.member, urls[2].as_str(), "{some:?}");
+    assert!(unnamed.said.as_ref().is_err_and(|why| why.contains("name all members")), "{unnamed:?}");
+}
+
+#[tokio::test]
 async fn a_full_member_raises_its_alarm_and_history_and_a_new_file_make_room() {
     let mut etcd = Etcd::start_with(1, &["--quota-backend-bytes=16777216"]).await;
     let store = EtcdStore::connect(&etcd.urls(), Duration::from_secs(4)).await.unwrap();
@@ -31,7 +48,7 @@ async fn a_full_member_raises_its_alarm_and_history_and_a_new_file_make_room() {
         }
         assert!(newest < 1000, "a quota of 16 MiB never binds");
     };
-    assert!(matches!(&refused, StoreError::Refused { why } if why.contains("space exceeded")), "{refused}");
+    assert!(matches!(&refused, StoreError::Full { why } if why.contains("space exceeded")), "{refused}");
     let full = said(&store).await;
     assert_eq!(full.alarms, [(full.id, Alarm::NoSpace)]);
     assert!(full.size >= 15 * MIB, "{full:?}");

@@ -269,6 +269,6 @@ async fn metrics(State(api): State<Api>) -> impl IntoResponse {
         counter.inc_by(count.load(Ordering::Relaxed).saturating_sub(counter.get()));
     }
     api.counts.events_waiting.set(pushed.waiting.load(Ordering::Relaxed));
-    api.app.ops.count_queue();
+    api.app.ops.count();
     ([(header::CONTENT_TYPE, Metrics::CONTENT_TYPE)], api.app.metrics.text())
 }

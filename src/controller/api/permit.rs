@@ -15,6 +15,9 @@ use super::{
 };
 use crate::{auth::Who, controller::ops::Reach, http::linger};
 
+/// What a watch needs, whatever kinds it asks for; looked at again for as long as it goes on.
+pub(super) const WATCH: &[&str] = &["list_vms", "list_nodes", "view_logs"];
+
 /// The permissions that a call needs, all of them; nothing for a call that only the root token opens.
 fn needs(method: &Method, route: &str) -> Option<&'static [&'static str]> {
     let method = if *method == Method::HEAD { "GET" } else { method.as_str() };
@@ -51,8 +54,7 @@ fn needs(method: &Method, route: &str) -> Option<&'static [&'static str]> {
         ("GET", "/api/v1/registry/vm/distribute") => &["registry_distribute_status"],
         ("POST" | "DELETE", "/api/v1/registry/vm/distribute") => &["registry_distribute"],
         ("GET", "/switchyard/v1/events") => &["view_logs"],
-        // Whatever kinds it asks for.
-        ("GET", "/switchyard/v1/watch") => &["list_vms", "list_nodes", "view_logs"],
+        ("GET", "/switchyard/v1/watch") => WATCH,
         ("POST", "/switchyard/v1/join" | "/switchyard/v1/heartbeat" | "/switchyard/v1/claim") => {
             &["node_queue"]
         }

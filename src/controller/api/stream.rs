@@ -6,6 +6,7 @@
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use axum::{
+    Extension,
     body::Body,
     extract::State,
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -21,9 +22,10 @@ use super::{
     Api,
     answer::{Fail, as_json},
     extract::{Asked, Within},
-    views,
+    permit, views,
 };
 use crate::{
+    auth::stay::Stay,
     clock,
     controller::{
         lists::{Changed, NotKept, What},
@@ -45,6 +47,9 @@ const PIECE: usize = 256;
 /// After so long without a change something is said all the same: under what proxies and clients wait.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
+/// How often it is looked at whether the credential of a watch is still good.
+const LOOK: Duration = Duration::from_secs(1);
+
 /// What can be asked for.
 const KINDS: [&str; 3] = ["instances", "nodes", "events"];
 
@@ -56,6 +61,8 @@ struct Watch {
     reach: Reach,
     told: tokio::sync::watch::Receiver<i64>,
     beat: Instant,
+    /// By what it is here, and when that is looked at again; nothing where nobody is asked.
+    stay: Option<(Stay, Instant)>,
     step: Step,
     _place: OwnedSemaphorePermit,
     _open: Open,
@@ -80,6 +87,7 @@ pub(super) async fn watch(
     State(api): State<Api>,
     Within(reach): Within,
     headers: HeaderMap,
+    stay: Option<Extension<Stay>>,
     asked: Asked,
 ) -> Result<Response, Fail> {
     let kinds = kinds(&asked)?;
@@ -100,8 +108,8 @@ pub(super) async fn watch(
     let told = changes.subscribe();
     let at = match from {
         None => *told.borrow(),
-        Some(from) => match changes.after(from, 1) {
-            Ok(_) => from,
+        Some(from) => match api.app.ops.watch_from(from).await.map_err(Fail::for_agent)? {
+            Ok(at) => at,
             Err(gone) => return Ok(too_old(from, gone)),
         },
     };
@@ -113,6 +121,7 @@ pub(super) async fn watch(
         reach,
         told,
         beat: clock::now() + HEARTBEAT,
+        stay: stay.map(|Extension(stay)| (stay, clock::now() + LOOK)),
         step: Step::Begin,
         _place: place,
         _open: open,
@@ -175,6 +184,10 @@ impl Watch {
         }
         let changes = self.api.app.ops.lists().clone();
         loop {
+            if !self.may_stay().await {
+                self.api.counts.streams_ended.with_label_values(&["unauthorized"]).inc();
+                return Some(self.end("unauthorized"));
+            }
             // Seen before it is looked at: what comes in between wakes the wait below.
             self.told.borrow_and_update();
             let Ok(batch) = changes.changes().after(self.at, PIECE) else {
@@ -197,17 +210,37 @@ impl Watch {
                 return Some(self.end("stopping"));
             }
             let stop = self.api.app.stop.clone();
+            let look = self.stay.as_ref().map_or(self.beat, |(_, look)| *look);
             tokio::select! {
                 () = stop.requested() => {}
                 changed = self.told.changed() => if changed.is_err() {
                     return Some(self.end("stopping"));
                 },
+                () = tokio::time::sleep_until(look), if look < self.beat => {}
                 () = tokio::time::sleep_until(self.beat) => {
                     self.beat = clock::now() + HEARTBEAT;
                     // No event: a comment, and how far it is, for whoever comes back.
                     return Some(format!(": nothing new\nid: {}\n\n", self.at).into());
                 }
             }
+        }
+    }
+
+    /// Whether what it was opened with is still good, and good for this, looked at now and then.
+    async fn may_stay(&mut self) -> bool {
+        let now = clock::now();
+        match &mut self.stay {
+            Some((stay, look)) if now >= *look => {
+                *look = now + LOOK;
+                let Some(who) = stay.who().await else { return false };
+                let Some(groups) = who.groups() else { return true };
+                let ops = &self.api.app.ops;
+                if ops.has_resources() {
+                    self.reach = Reach::Groups(groups.iter().map(|group| (*group).to_owned()).collect());
+                }
+                ops.lacks(&groups, permit::WATCH).await.is_none()
+            }
+            _ => true,
         }
     }
 
@@ -231,7 +264,7 @@ impl Watch {
         {
             return None;
         }
-        change.told.get_or_init(|| self.made(change)).clone()
+        self.api.app.ops.lists().changes().tell(change, || self.made(change))
     }
 
     fn made(&self, change: &Changed) -> Option<Bytes> {

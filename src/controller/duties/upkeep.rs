@@ -11,7 +11,7 @@ use crate::{
         ops::{Ops, OpsError},
         writes::Fence,
     },
-    store::{Consistency, Revision, Said, Standing},
+    store::{Alarm, Consistency, Revision, Said, Standing},
 };
 
 /// How long a round of defragmentation waits for all members to be well before it is put off to the next one.
@@ -35,6 +35,11 @@ fn next(members: &[Standing], done: &BTreeSet<String>) -> Next {
     for Standing { member, said } in members {
         match said {
             Err(why) => return Next::Wait(format!("{member} does not answer: {why}")),
+            Ok(said) if said.alarms.iter().any(|(_, alarm)| *alarm == Alarm::Corrupt) => {
+                return Next::Wait(format!(
+                    "{member} knows of a member with other data than the rest (CORRUPT)"
+                ));
+            }
             Ok(said) if said.leader.is_none() => return Next::Wait(format!("{member} knows no leader")),
             Ok(said) => well.push((member, said)),
         }
@@ -197,6 +202,11 @@ mod tests {
         let waits = |members: &[Standing]| matches!(next(members, &none), Next::Wait(_));
         assert!(waits(&[member("a", 1, Some(1)), member("b", 2, Some(1)), away]));
         assert!(waits(&[member("a", 1, Some(1)), member("b", 2, None)]));
+        let corrupt = Said { id: 1, leader: Some(1), alarms: vec![(2, Alarm::Corrupt)], ..Said::default() };
+        assert!(waits(&[Standing { member: "a".into(), said: Ok(corrupt.clone()) }]));
+        // Without room it is what helps.
+        let full = Said { alarms: vec![(2, Alarm::NoSpace)], ..corrupt };
+        assert!(!waits(&[Standing { member: "a".into(), said: Ok(full) }]));
         assert!(waits(&[member("a", 1, Some(1)), member("b", 2, Some(2))]));
     }
 }

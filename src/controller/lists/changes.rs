@@ -1,4 +1,5 @@
-//! The last changes, in the order in which they happened: what watches are told from. Bounded by number.
+//! The last changes, in the order in which they happened: what watches are told from. Bounded by number, and by what they
+//! hold in memory.
 
 use std::{
     collections::VecDeque,
@@ -18,6 +19,12 @@ use crate::{
 /// Changes that are kept. A start to its end has some eight of them; each holds its record, of some 2 KiB.
 pub(super) const KEPT: usize = 16_384;
 
+/// Bytes of the records of all of them, as far as they are known. More: the oldest go.
+pub(super) const KEPT_BYTES: usize = 64 << 20;
+
+/// Bytes of what was told of them, made once for all watches. More: it is made for each.
+const TOLD_BYTES: usize = 64 << 20;
+
 /// What changed.
 #[derive(Debug, Clone)]
 pub enum What {
@@ -29,6 +36,17 @@ pub enum What {
     Event(Arc<Event>),
 }
 
+impl What {
+    /// Bytes that it holds, roughly.
+    fn weight(&self) -> usize {
+        const LITTLE: usize = 512;
+        match self {
+            Self::Instance(_, Some(record)) => record.weight(),
+            Self::Instance(_, None) | Self::Node(_) | Self::Event(_) => LITTLE,
+        }
+    }
+}
+
 /// One change.
 #[derive(Debug)]
 pub struct Changed {
@@ -38,8 +56,14 @@ pub struct Changed {
     pub what: What,
     /// It is the last one of its revision: from here on one may go on.
     pub last: bool,
-    /// As it is told, made by the first that tells it.
-    pub told: OnceLock<Option<Bytes>>,
+    /// As it is told, made by the first that tells it; see [`Changes::tell`].
+    told: OnceLock<Option<Bytes>>,
+}
+
+impl Changed {
+    fn told_bytes(&self) -> usize {
+        self.told.get().and_then(Option::as_ref).map_or(0, Bytes::len)
+    }
 }
 
 /// Changes from there are no longer kept, or there are none yet.
@@ -73,6 +97,9 @@ struct Ring {
     /// All changes after this revision are kept.
     floor: Revision,
     upto: Revision,
+    /// Bytes of the records in it, and of what was told of them.
+    weight: usize,
+    told: usize,
 }
 
 impl Default for Changes {
@@ -89,12 +116,14 @@ impl Changes {
             let mut changes = changes.into_iter().peekable();
             while let Some((revision, what)) = changes.next() {
                 let last = changes.peek().is_none_or(|(next, _)| *next != revision);
+                ring.weight += what.weight();
                 ring.kept.push_back(Arc::new(Changed { revision, what, last, told: OnceLock::new() }));
             }
-            while ring.kept.len() > KEPT {
-                if let Some(gone) = ring.kept.pop_front() {
-                    ring.floor = gone.revision;
-                }
+            while ring.kept.len() > KEPT || ring.weight > KEPT_BYTES {
+                let Some(gone) = ring.kept.pop_front() else { break };
+                ring.floor = gone.revision;
+                ring.weight = ring.weight.saturating_sub(gone.what.weight());
+                ring.told = ring.told.saturating_sub(gone.told_bytes());
             }
             ring.upto = ring.upto.max(upto);
         }
@@ -103,7 +132,7 @@ impl Changes {
 
     /// Forgets everything: what was told is not what is there.
     pub(super) fn begin_anew(&self, at: Revision) {
-        *self.lock() = Ring { kept: VecDeque::new(), floor: at, upto: at };
+        *self.lock() = Ring { floor: at, upto: at, ..Ring::default() };
         self.told.send_replace(at);
     }
 
@@ -126,6 +155,27 @@ impl Changes {
             }
         }
         Ok(batch)
+    }
+
+    /// As it is told; made now if nobody has told it yet, and kept for the others if there is room.
+    pub fn tell(&self, change: &Changed, make: impl FnOnce() -> Option<Bytes>) -> Option<Bytes> {
+        if let Some(told) = change.told.get() {
+            return told.clone();
+        }
+        let made = make();
+        let bytes = made.as_ref().map_or(0, Bytes::len);
+        let mut ring = self.lock();
+        // One that was forgotten meanwhile is taken off by nobody.
+        let counts = change.revision > ring.floor && ring.told + bytes <= TOLD_BYTES;
+        if counts && change.told.set(made.clone()).is_ok() {
+            ring.told += bytes;
+        }
+        made
+    }
+
+    /// The newest revision.
+    pub fn newest(&self) -> Revision {
+        self.lock().upto
     }
 
     /// Follows the newest revision.
@@ -179,6 +229,34 @@ mod tests {
         }
         assert_eq!(changes.after(99, 1).unwrap_err().oldest, 100);
         assert_eq!(revisions(&changes.after(100, 1).unwrap()), [101]);
+    }
+
+    #[test]
+    fn what_is_told_is_made_once_while_there_is_room_and_forgotten_with_its_change() {
+        const LARGE: usize = 1 << 20;
+        let changes = Changes::default();
+        changes.begin_anew(0);
+        let made = |revision: i64| {
+            let change = changes.after(revision - 1, 1).unwrap().changes.remove(0);
+            let mut made = 0;
+            for _ in 0..2 {
+                let told = changes.tell(&change, || {
+                    made += 1;
+                    Some(Bytes::from(vec![0; LARGE]))
+                });
+                assert_eq!(told.unwrap().len(), LARGE);
+            }
+            made
+        };
+        for revision in 1..=100 {
+            changes.add(revision, vec![(revision, node(1))]);
+            let room = revision <= (TOLD_BYTES / LARGE) as i64;
+            assert_eq!(made(revision), if room { 1 } else { 2 }, "{revision}");
+        }
+        let last = 100 + KEPT as i64;
+        changes.add(last, (101..=last).map(|revision| (revision, node(1))).collect());
+        let told = changes.lock().told;
+        assert_eq!((told, made(last)), (0, 1));
     }
 
     proptest! {

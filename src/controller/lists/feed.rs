@@ -11,7 +11,7 @@ use crate::{
     clock,
     controller::{Health, numbers::Numbers},
     http::Readiness,
-    store::{Consistency, Event, Range, Revision, StoreError, Watch, WatchItem},
+    store::{Consistency, Event, Range, Revision, StoreError, Txn, Watch, WatchItem},
     supervise::Stop,
 };
 
@@ -223,6 +223,10 @@ pub(in crate::controller) async fn probe(lists: Lists, numbers: Numbers, stop: S
             behind = None;
             continue;
         };
+        if lists.inner.health.store_full() {
+            // Nobody sends it writes any more, so somebody has to find out that it has room again.
+            lists.inner.store.txn(Txn::new().put(&key, r#"{"v":1,"w":"room"}"#)).await.ok();
+        }
         let head = got.kv.map_or(0, |kv| kv.mod_revision);
         let applied = lists.applied();
         if head < before {

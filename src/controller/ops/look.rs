@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::{NodeView, Ops, OpsError};
 use crate::{
     controller::{
-        lists::{Age, Cache, Changes, Seen},
+        lists::{Age, Cache, Changes, NotKept, Seen},
         records::{InstanceRecord, NodeRecord},
     },
     model::{InstanceState, NodeId, NodeState},
-    store::Revision,
+    store::{Consistency, Revision},
 };
 
 /// Records that are looked at for one page. Reached: the page is short, and the next one goes on from there.
@@ -158,6 +158,26 @@ impl Ops {
         self.loaded()?;
         self.inner.lists.catch_up().await?;
         Ok(self.inner.lists.changes())
+    }
+
+    /// From where a watch goes on here that was at `from`.
+    ///
+    /// A place that another controller gave may be ahead of all that this one was told of: what ends with a lease, or was
+    /// written outside of what is watched, moves the store's revision and not every cache. Such a watch goes on from what is
+    /// here, and is told again what came in between; nothing is lost.
+    pub async fn watch_from(&self, from: Revision) -> Result<Result<Revision, NotKept>, OpsError> {
+        let gone = match self.changes().await?.after(from, 1) {
+            Ok(_) => return Ok(Ok(from)),
+            Err(gone) => gone,
+        };
+        Ok(if from > gone.newest && self.is_reached(from).await? { Ok(gone.newest) } else { Err(gone) })
+    }
+
+    /// Whether the store is as far as this revision. If not, a revision that was given once is of another store, or of one
+    /// that was restored.
+    pub async fn is_reached(&self, revision: Revision) -> Result<bool, OpsError> {
+        let head = self.inner.keys.head();
+        Ok(self.inner.store.get(&head, Consistency::Linearizable).await?.revision >= revision)
     }
 }
 

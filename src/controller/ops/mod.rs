@@ -19,6 +19,7 @@ mod permissions;
 mod reach;
 mod output;
 mod poll;
+mod census;
 mod restart;
 mod scripts;
 mod start;
@@ -37,6 +38,7 @@ use std::{
 
 use tokio::time::Instant;
 
+pub(super) use census::Census;
 pub(super) use change::{Beside, Change};
 pub use error::{OpsError, RETRY_AFTER};
 pub use events::Pushed;
@@ -210,16 +212,6 @@ impl Ops {
             };
             cache.nodes().map(silence).collect()
         })
-    }
-
-    /// Brings the metrics up to date that are what the cache shows now.
-    pub(super) fn count_queue(&self) {
-        let wall = clock::wall();
-        let (waiting, oldest) = self.inner.lists.peek(|cache| {
-            let ages = cache.queues().flatten().map(|(_, _, item)| wall.since(item.record.created));
-            ages.fold((0, Duration::ZERO), |(count, oldest), age| (count + 1, oldest.max(age)))
-        });
-        self.inner.numbers.queue(waiting, oldest);
     }
 
     /// Whether the node has been silent for so long that the API calls it offline.

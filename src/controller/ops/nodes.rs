@@ -7,7 +7,7 @@ use crate::{
     clock,
     controller::{
         lists::{Cache, Item, Seen},
-        records::{self, Absence, NodeRecord, Phase},
+        records::{self, Absence, InstanceRecord, NodeRecord, Phase},
         writes::{Draft, Fence, Outcome, Patience, RACES},
     },
     model::{NodeId, NodeState, Timestamp},
@@ -41,6 +41,19 @@ pub struct NodeView {
     pub usb_devices: Vec<UsbDevice>,
 }
 
+/// Instances that have a VM on the node.
+fn with_vms<'a>(cache: &'a Cache, node: &'a NodeId) -> impl Iterator<Item = &'a InstanceRecord> {
+    let records = cache.on_node(node).map(|(_, item)| item.record.as_ref());
+    records.filter(|instance| matches!(instance.phase, Phase::Started { .. }) || instance.is_kept())
+}
+
+/// Whether it has VMs, and none of them is up.
+fn none_runs(cache: &Cache, node: &NodeId) -> bool {
+    let mut vms = with_vms(cache, node).peekable();
+    let runs = |vm: &InstanceRecord| vm.info.as_ref().is_some_and(|info| info.status == "running");
+    vms.peek().is_some() && !vms.any(runs)
+}
+
 impl Ops {
     /// All nodes.
     pub async fn nodes(&self) -> Result<Seen<Vec<NodeView>>, OpsError> {
@@ -61,37 +74,35 @@ impl Ops {
 
     pub(super) fn view(&self, cache: &Cache, item: &Item<NodeRecord>) -> NodeView {
         let record = item.record.as_ref();
-        let running: Vec<_> = cache
-            .on_node(&record.id)
-            .map(|(_, item)| &item.record)
-            .filter(|instance| matches!(instance.phase, Phase::Started { .. }) || instance.is_kept())
-            .collect();
+        let running: Vec<_> = with_vms(cache, &record.id).collect();
         let info = || running.iter().filter_map(|instance| instance.info.as_ref());
         let vm_count = u32::try_from(running.len()).unwrap_or(u32::MAX);
-        let runs = info().any(|info| info.status == "running");
-        let full = cache.taken(&record.id) >= record.settings.capacity && record.settings.capacity > 0;
-        let present = cache.presence(&record.id).is_some();
-        let silent = record.absence.is_some() || !present && self.is_offline(&record.id);
-        let state = if silent {
-            NodeState::Offline
-        } else if matches!(cache.commands().holding_starts(&record.id), Some(Order::Update)) {
-            NodeState::Updating
-        } else if record.settings.drain_mode {
-            NodeState::DrainMode
-        } else if full && vm_count > 0 && !runs {
-            NodeState::Unhealthy
-        } else {
-            NodeState::Active
-        };
         NodeView {
-            state,
-            heard: self.heard(record, present),
+            state: self.state_of(cache, record),
+            heard: self.heard(record, cache.presence(&record.id).is_some()),
             vm_count,
             vcpu_count: info().map(|info| info.cpu_cores).sum(),
             vram: info().map(|info| megabytes(&info.ram)).sum(),
             groups: super::groups::groups_of(cache, record),
             usb_devices: super::usb::of_node(cache, record),
             record: record.clone(),
+        }
+    }
+
+    /// The state of a node, without the rest of what is shown of it.
+    pub(super) fn state_of(&self, cache: &Cache, record: &NodeRecord) -> NodeState {
+        let present = cache.presence(&record.id).is_some();
+        let full = || cache.taken(&record.id) >= record.settings.capacity && record.settings.capacity > 0;
+        if record.absence.is_some() || !present && self.is_offline(&record.id) {
+            NodeState::Offline
+        } else if matches!(cache.commands().holding_starts(&record.id), Some(Order::Update)) {
+            NodeState::Updating
+        } else if record.settings.drain_mode {
+            NodeState::DrainMode
+        } else if full() && none_runs(cache, &record.id) {
+            NodeState::Unhealthy
+        } else {
+            NodeState::Active
         }
     }
 

@@ -295,6 +295,19 @@ impl InstanceRecord {
         Self { message: why.to_owned(), ..self.in_phase(Phase::Failed { node, running }, now) }
     }
 
+    /// Bytes that it holds, roughly.
+    pub fn weight(&self) -> usize {
+        const FIELDS: usize = 2 << 10;
+        let script = self.script.as_ref().map_or(0, |script| {
+            script.stdout.len() + script.stderr.len() + script.errors.iter().map(String::len).sum::<usize>()
+        });
+        let noted =
+            self.metadata.iter().map(|(key, value)| 64 + key.len() + value.as_str().map_or(0, str::len));
+        let said = [&self.name, &self.external_id].into_iter().flatten().map(String::len).sum::<usize>();
+        let layers = self.spec.layers.len() * size_of::<LayerId>();
+        FIELDS + script + noted.sum::<usize>() + said + self.message.len() + layers
+    }
+
     /// What the API says of it.
     pub fn state(&self) -> InstanceState {
         match &self.phase {

@@ -35,6 +35,25 @@ async fn with_the_store_out_of_reach_reads_are_marked_and_writes_refused_and_all
 }
 
 #[tokio::test]
+async fn a_store_without_room_is_told_by_readyz_until_it_has_some_again() {
+    use crate::store::faulty::{Fault, On};
+    let world = World::new(1).await;
+    world.start(0, 1).await;
+    world.faults[0].always(On::Txn, Fault::Full);
+    let refused = world.ops(0).start_resolved(ask(1), &Caller::default(), resolved()).await.unwrap_err();
+    assert!(refused.to_string().contains("takes no writes: no room"), "{refused:?}");
+    let ready = world.cores[0].health.ready();
+    assert_eq!((ready.ready, ready.read, ready.write), (true, Some(true), Some(false)), "{ready:?}");
+    assert!(ready.why[0].contains("make room"), "{ready:?}");
+    let listed = world.ops(0).instances().await.unwrap();
+    assert_eq!((listed.value.len(), listed.stale), (1, None), "reads are as good as ever");
+    world.faults[0].heal();
+    // By itself: nobody sends writes to a controller that takes none.
+    until("it has room", || async { world.cores[0].health.ready().write == Some(true) }).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn a_silent_watch_is_found_out_and_meanwhile_the_store_itself_is_read() {
     let world = World::new(2).await;
     world.faults[1].silence_watches(true);
@@ -44,6 +63,34 @@ async fn a_silent_watch_is_found_out_and_meanwhile_the_store_itself_is_read() {
     world.faults[1].silence_watches(false);
     until("the cache is listed anew", || async { world.ops(1).lists().peek(|c| c.instances().count()) == 3 })
         .await;
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_place_that_one_controller_gave_is_good_at_another_that_was_told_of_less() {
+    let world = World::new(2).await;
+    world.start(0, 3).await;
+    // What is not watched moves the revision of the store, which one of them learns when it lists.
+    let mut moved = 0;
+    while moved < world.ops(0).changes().await.unwrap().newest() + 20 {
+        moved = world.store.txn(crate::store::Txn::new().put("/other", "x")).await.unwrap().revision;
+    }
+    world.faults[0].compact_watches();
+    let applied = |n: usize| world.ops(n).lists().peek(|cache| cache.applied());
+    until("one of them listed", || async { applied(0) >= moved && world.cores[0].health.cache_live() }).await;
+    let place = applied(0);
+    assert!(applied(1) < place, "nothing happened since that the other could have been told of");
+    let behind = world.ops(1).watch_from(place).await.unwrap().unwrap();
+    assert!(behind < place && world.ops(1).is_reached(place).await.unwrap());
+    let ids = world.start(0, 1).await;
+    let told = world.ops(1).changes().await.unwrap().after(behind, 1000).unwrap();
+    let told = told.changes.iter().any(|change| {
+        matches!(&change.what, crate::controller::lists::What::Instance(id, Some(_)) if *id == ids[0])
+    });
+    assert!(told, "nothing after the place is lost");
+    // Of another store.
+    assert!(world.ops(1).watch_from(place + 100_000).await.unwrap().is_err());
+    assert!(!world.ops(1).is_reached(place + 100_000).await.unwrap());
     world.end().await;
 }
 

@@ -170,6 +170,15 @@ fn closed() -> StoreError {
 /// Ends leases whose time is over.
 async fn expire(inner: Arc<Inner>, jobs: mpsc::WeakSender<Job>, stop: Stop) -> Result<(), StoreError> {
     loop {
+        if inner.is_broken()
+            && let Some(jobs) = jobs.upgrade()
+        {
+            // The writer tries to open the file whenever it is given something; nobody else may have anything for it.
+            let (reply, answer) = oneshot::channel();
+            if jobs.send(Job { ask: Ask::Expire(LeaseId(0)), reply }).await.is_ok() {
+                drop(answer.await);
+            }
+        }
         let (over, next) = inner.leases.over(clock::boot());
         let Some(jobs) = jobs.upgrade().filter(|_| !over.is_empty()) else {
             let wait = next.map_or(LEASE_LOOK, |next| next.saturating_sub(clock::boot())).min(LEASE_LOOK);
@@ -204,6 +213,12 @@ impl Inner {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the file could not be opened anew after a fault. One that was closed for good is not.
+    fn is_broken(&self) -> bool {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.db.is_none() && open.lock.is_some()
+    }
+
     /// Does something with the database, if it is open. For threads that may block.
     fn with_db<T>(&self, work: impl FnOnce(&Database) -> T) -> Option<T> {
         let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
@@ -223,6 +238,10 @@ impl Inner {
         match timeout_at(deadline, reading).await {
             Ok(Ok(Some(Ok(value)))) => Ok(value),
             Ok(Ok(Some(Err(error)))) => Err(StoreError::Unavailable { why: error.to_string() }),
+            Ok(Ok(None)) if self.is_broken() => {
+                let why = "its file could not be opened after a fault, and is tried again every second";
+                Err(StoreError::Unavailable { why: why.to_owned() })
+            }
             Ok(Ok(None)) => Err(closed()),
             Ok(Err(error)) => Err(StoreError::Unavailable { why: error.to_string() }),
             Err(_) => Err(StoreError::Unavailable { why: "the disk has not answered in time".to_owned() }),

@@ -290,7 +290,7 @@ impl Inner {
 fn refusal(error: &redb::Error) -> StoreError {
     let why = error.to_string();
     match error {
-        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => StoreError::Refused { why },
+        redb::Error::Io(io) if io.kind() == std::io::ErrorKind::StorageFull => StoreError::Full { why },
         _ => StoreError::Unavailable { why },
     }
 }

@@ -42,6 +42,9 @@ pub(super) fn meaning(failure: Failure<'_>, asked: Revision) -> StoreError {
         return StoreError::Unavailable { why };
     }
     match failure.code {
+        RESOURCE_EXHAUSTED if failure.message.ends_with("database space exceeded") => {
+            StoreError::Full { why }
+        }
         OUT_OF_RANGE if failure.message.ends_with("has been compacted") => {
             // At least the next one; the caller finds out how far the compaction went.
             StoreError::Compacted { oldest: asked + 1 }
@@ -94,6 +97,7 @@ mod tests {
             StoreError::Compacted { oldest: 8 } => "compacted",
             StoreError::Compacted { .. } => "compacted elsewhere",
             StoreError::Refused { .. } => "refused",
+            StoreError::Full { .. } => "full",
             StoreError::LeaseGone => "lease gone",
         };
         assert_eq!(got, expected, "{code} {message}");
@@ -119,7 +123,7 @@ mod tests {
         check(3, "etcdserver: too many operations in txn request", "refused");
         check(3, "etcdserver: duplicate key given in txn request", "refused");
         check(3, "etcdserver: request is too large", "refused");
-        check(8, "etcdserver: mvcc: database space exceeded", "refused");
+        check(8, "etcdserver: mvcc: database space exceeded", "full");
         check(7, "etcdserver: permission denied", "refused");
         check(5, "etcdserver: requested lease not found", "lease gone");
     }

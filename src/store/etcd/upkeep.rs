@@ -11,9 +11,35 @@ use crate::store::{Consistency, Said, Standing, StoreError, standing::alarms};
 const DEFRAGMENT: Duration = Duration::from_secs(600);
 
 impl EtcdStore {
-    /// Every member, at the same time.
+    /// Every member that the config names, at the same time; and those of the cluster that it does not name, of whom nobody
+    /// hears how they stand.
     pub(super) async fn standings(&self) -> Vec<Standing> {
-        join_all(self.endpoints.iter().map(|endpoint| self.standing(endpoint))).await
+        let mut all = join_all(self.endpoints.iter().map(|endpoint| self.standing(endpoint))).await;
+        // While one does not answer it may be any of those that are not heard.
+        if all.iter().all(|one| one.said.is_ok()) {
+            all.extend(self.unnamed(&all).await);
+        }
+        all
+    }
+
+    async fn unnamed(&self, named: &[Standing]) -> Vec<Standing> {
+        let listed = self.repeatable(Consistency::Serializable, 0, |client| {
+            let mut cluster = client.cluster_client();
+            Box::pin(async move { cluster.member_list().await })
+        });
+        let silent = |member: String, why: &str| Standing { member, said: Err(why.to_owned()) };
+        let listed = match listed.await {
+            Ok(listed) => listed,
+            Err(error) => return vec![silent("the list of members".into(), &error.to_string())],
+        };
+        let heard = |id: u64| named.iter().any(|one| one.said.as_ref().is_ok_and(|said| said.id == id));
+        let unheard = listed.members().iter().filter(|member| !heard(member.id()));
+        let name = |member: &etcd_client::Member| {
+            let url = member.client_urls().first().map(String::as_str).unwrap_or(member.name());
+            if url.is_empty() { format!("{:x}", member.id()) } else { url.to_owned() }
+        };
+        let why = "`[store] etcd` does not name it, so nobody hears how it stands: name all members";
+        unheard.map(|member| silent(name(member), why)).collect()
     }
 
     async fn standing(&self, endpoint: &Endpoint) -> Standing {
