@@ -235,7 +235,8 @@ pub(super) async fn find_template(
 pub(super) async fn node_id(reach: &Reach, client: &Controllers, named: &str) -> Result<String, Failure> {
     match client.nodes_like(&NodesLike::default()).await {
         Ok(all) => Ok(one_node(all, named)?.map_or_else(|| named.to_owned(), |node| node.node_id)),
-        Err(ClientError::Refused { status: 403, .. }) => Ok(named.to_owned()),
+        // The list that it is for says so better, if it is refused as well.
+        Err(ClientError::Refused { .. } | ClientError::Strange { .. }) => Ok(named.to_owned()),
         Err(error) => Err(reach.failure(&error)),
     }
 }
