@@ -75,9 +75,9 @@ pub(super) fn reads(World { template, instance }: &World) -> Vec<Case> {
     all
 }
 
-/// A start's body with these keys besides; it asks for a node that is not there, so that it only waits.
+/// A start's body with these keys besides; it asks for a device that no node has, so that it only waits.
 fn start(world: &World, more: &Value) -> Value {
-    let mut body = json!({ "vmid": world.template, "node_id": "nobody" });
+    let mut body = json!({ "vmid": world.template, "usb_device": "none has it" });
     let keys = more.as_object().cloned().unwrap_or_default();
     body.as_object_mut().expect("an object").extend(keys);
     body
@@ -143,7 +143,7 @@ pub(super) fn starts(world: &World) -> Vec<Case> {
         ),
         (json!({ "group": "" , "group_id": "" }), 1),
         (json!({ "usb_device": "iPhone" }), 1),
-        (json!({ "node_id": "nobody", "unknown_key": [1, 2, 3] }), 1),
+        (json!({ "node_id": "node-1", "unknown_key": [1, 2, 3] }), 1),
     ];
     let all = taken.into_iter().map(|(more, count)| case("POST", VM, start(world, &more), Ids(count)));
     all.collect()
@@ -197,6 +197,7 @@ pub(super) fn refused_starts(world: &World) -> Vec<Case> {
         (json!({ "group": "admins", "group_id": "g" }), 400, "exclude each other"),
         (json!({ "group_id": "no-such" }), 400, "group_id"),
         (json!({ "node_id": "a/b" }), 400, "node id"),
+        (json!({ "node_id": "nobody" }), 400, "node_id"),
         (json!({ "usb_device": long }), 400, "usb_device"),
         (json!({ "disk": { "size": "80" } }), 400, "disk.size"),
         (json!({ "disk": { "size": "-8G" } }), 400, "disk.size"),
