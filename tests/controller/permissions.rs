@@ -289,6 +289,11 @@ async fn nodes_and_templates_are_whose_they_are() {
     denied(&a.delete("/api/v1/node", &json!({ "node_id": "node-a" })).await, "`remove`");
     let save = json!({ "id": first[0], "tag": "v2", "new_template_name": "mac2" });
     denied(&b.post("/api/v1/image", &save).await, "none of your groups");
+    let onto = json!({ "id": first[0], "tag": "v2", "new_template_name": "mac" });
+    denied(&a.post("/api/v1/image", &onto).await, "`save_image`");
+    let reverts =
+        json!({ "id": first[0], "tag": "v2", "target_vm_id": template, "revert_before_push": true });
+    denied(&a.post("/api/v1/image", &reverts).await, "`registry_delete`");
     let saves = a.post("/api/v1/image", &save).await;
     assert!(saves.is_ok(), "{saves}");
 

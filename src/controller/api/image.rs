@@ -1,6 +1,7 @@
 //! `/api/v1/image`: VMs saved as versions of templates (`reference/controller-api.md` §7), and `/api/v1/rpc/vm/restart`.
 
 use axum::{
+    Extension,
     extract::State,
     response::{IntoResponse, Response},
 };
@@ -9,18 +10,26 @@ use super::{
     Api,
     answer::{Done, Empty, Fail},
     extract::{AnyType, Asked, Within, id, required},
+    permit,
 };
-use crate::wire::{
-    distribution::Requested,
-    image::{RestartInstance, SaveImage},
+use crate::{
+    auth::Who,
+    wire::{
+        distribution::Requested,
+        image::{RestartInstance, SaveImage},
+    },
 };
 
 /// Has an instance saved.
 pub(super) async fn save(
     State(api): State<Api>,
+    Extension(who): Extension<Who>,
     Within(reach): Within,
     AnyType(ask): AnyType<SaveImage>,
 ) -> Result<Done<Requested>, Fail> {
+    if ask.revert_before_push == Some(true) {
+        permit::also(&api, &who, &["registry_delete"]).await?;
+    }
     let id = api.app.ops.save_image(ask, &reach).await?;
     Ok(Done(Requested { request_id: id.into() }))
 }

@@ -13,7 +13,7 @@ use super::{
     answer::Fail,
     permission::{CATALOGUE, OTHER_CATALOGUE, OTHER_RESOURCES, RESOURCES},
 };
-use crate::{auth::Who, controller::ops::Reach, http::linger};
+use crate::{auth::Who, config::auth::Authorization, controller::ops::Reach, http::linger};
 
 /// What a watch needs, whatever kinds it asks for; looked at again for as long as it goes on.
 pub(super) const WATCH: &[&str] = &["list_vms", "list_nodes", "view_logs"];
@@ -97,14 +97,26 @@ pub(super) async fn check(State(api): State<Api>, mut request: Request, next: Ne
                 }
                 return next.run(request).await;
             }
-            Some(lacking) => {
-                format!("Permission denied: none of your groups may do this; it needs `{lacking}`")
-            }
+            Some(lacking) => denied(lacking),
         },
     };
     api.counts.refused("forbidden");
     linger(request).await;
     Fail::new(StatusCode::FORBIDDEN, why).into_response()
+}
+
+/// Refuses whoever lacks what a call needs for what its body asks.
+pub(super) async fn also(api: &Api, who: &Who, needed: &[&'static str]) -> Result<(), Fail> {
+    let counts = api.app.ops.config().auth.authorization >= Authorization::Groups;
+    let Some(groups) = who.groups().filter(|_| counts) else { return Ok(()) };
+    match api.app.ops.lacks(&groups, needed).await {
+        None => Ok(()),
+        Some(lacking) => Err(Fail::new(StatusCode::FORBIDDEN, denied(lacking))),
+    }
+}
+
+fn denied(lacking: &str) -> String {
+    format!("Permission denied: none of your groups may do this; it needs `{lacking}`")
 }
 
 #[cfg(test)]

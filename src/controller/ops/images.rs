@@ -20,7 +20,7 @@ use crate::{
     wire::{
         command::{CommandState, Order, Revert, SaveVm},
         image::{Image, ImageError, ImageRequest, ImageStatus, SaveImage},
-        permission::SAVE_IMAGE,
+        permission::{DELETE_REVERT, SAVE_IMAGE},
     },
 };
 
@@ -96,9 +96,7 @@ impl Ops {
             return Err(OpsError::BadInput("group needs resource management, which is off".into()));
         }
         let checked = check(&ask)?;
-        if let Some(target) = &checked.target {
-            self.reaches_template(reach, target, SAVE_IMAGE).await?;
-        }
+        self.may_save_to(&checked, reach).await?;
         // Before anything of the registry: what is wrong with the instance is told first.
         let Some((_, instance)) = self.started(&checked.id, "saved").await? else {
             return Err(OpsError::NotFound);
@@ -181,6 +179,30 @@ impl Ops {
             self.inner.lists.catch_up().await?;
         }
         Err(OpsError::unavailable("the instance is changed by too many at once"))
+    }
+
+    /// Refuses whoever may not save to the template. The name of one that is there means that one: a version of it would be
+    /// everybody's newest.
+    async fn may_save_to(&self, checked: &Checked, reach: &Reach) -> Result<(), OpsError> {
+        match (&checked.target, &checked.name) {
+            (_, _) if *reach == Reach::Everything => Ok(()),
+            (Some(target), _) => {
+                if checked.reverts {
+                    self.reaches_template(reach, target, DELETE_REVERT).await?;
+                }
+                self.reaches_template(reach, target, SAVE_IMAGE).await
+            }
+            (None, Some(name)) => {
+                let all = self.inner.templates.list(false).await?;
+                let Some(there) = all.into_iter().find(|there| there.name == name.as_str()) else {
+                    return Ok(());
+                };
+                let strange =
+                    |error| OpsError::RegistryDown(format!("the registries gave a strange id: {error}"));
+                self.reaches_template(reach, &TemplateId::parse(there.id).map_err(strange)?, SAVE_IMAGE).await
+            }
+            (None, None) => Ok(()),
+        }
     }
 
     /// The repository of the template that gets the version.
