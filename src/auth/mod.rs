@@ -223,20 +223,26 @@ impl Sessions {
             Bad::Late => Refusal::Expired,
         })?;
         let is_it = |key: &Arc<ApiKey>| key.generation() == Some(generation);
-        let key = match self.keys.known(&id).await?.filter(is_it) {
-            Some(key) => key,
-            // The key may have been made a moment ago at another server.
-            None => self.keys.newest(&id).await?.filter(is_it).ok_or(Refusal::Gone)?,
-        };
+        let key = self.current(&id, is_it).await?.ok_or(Refusal::Gone)?;
         if key.is_expired(clock::wall()) { Err(Refusal::Expired) } else { Ok(Who::Key(key)) }
+    }
+
+    /// The key of this id, if it is the one that is meant. It may have been made a moment ago at another server: what is not
+    /// known is looked for in the newest state.
+    async fn current(
+        &self,
+        id: &ApiKeyId,
+        is_it: impl Fn(&Arc<ApiKey>) -> bool,
+    ) -> Result<Option<Arc<ApiKey>>, KeysError> {
+        match self.keys.known(id).await?.filter(&is_it) {
+            Some(key) => Ok(Some(key)),
+            None => Ok(self.keys.newest(id).await?.filter(is_it)),
+        }
     }
 
     /// The first step: a secret that only the key's holder can read, as base64.
     async fn hand(&self, id: &ApiKeyId) -> Result<String, Refusal> {
-        let key = match self.keys.known(id).await? {
-            Some(key) => key,
-            None => self.keys.newest(id).await?.ok_or(Refusal::Gone)?,
-        };
+        let key = self.current(id, |_| true).await?.ok_or(Refusal::Gone)?;
         if key.is_expired(clock::wall()) {
             return Err(Refusal::Expired);
         }

@@ -60,19 +60,10 @@ impl Stay {
             Kept::Key(key) => {
                 let sessions = self.auth.sessions()?;
                 let is_it = |found: &Arc<ApiKey>| found.generation == key.generation;
-                let was = || Some(Who::Key(key.clone()));
-                let found = match sessions.keys.known(&key.id).await {
-                    Ok(found) => found.filter(is_it),
-                    Err(_) => return was(),
-                };
-                let found = match found {
-                    Some(found) => Some(found),
-                    None => match sessions.keys.newest(&key.id).await {
-                        Ok(found) => found.filter(is_it),
-                        Err(_) => return was(),
-                    },
-                };
-                found.filter(|found| !found.is_expired(clock::wall())).map(Who::Key)
+                match sessions.current(&key.id, is_it).await {
+                    Ok(found) => found.filter(|found| !found.is_expired(clock::wall())).map(Who::Key),
+                    Err(_) => Some(Who::Key(key.clone())),
+                }
             }
             Kept::Certificate { fields, peer, signed } => {
                 certificates::who(self.auth.0.certificates.as_ref(), fields, peer.as_ref(), *signed).ok()

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     config::{Address, proxy::Upstream},
-    model::{UpstreamName, ZoneName},
+    model::{UpstreamName, ZoneName, excerpt},
     store::Member,
 };
 
@@ -57,7 +57,7 @@ impl Roster {
     /// A key was written.
     pub fn put(&mut self, name: &str, value: &[u8], now: Instant) -> Option<Refused> {
         let refuse = |why: String| {
-            let name = name.chars().filter(|c| !c.is_control()).take(64).collect();
+            let name = excerpt(name);
             Some(Refused { name, why })
         };
         let upstream = match read(name, value) {
@@ -96,7 +96,7 @@ impl Roster {
 fn read(name: &str, value: &[u8]) -> Result<Upstream, String> {
     let name = UpstreamName::parse(name).map_err(|error| error.to_string())?;
     let member = Member::decode(value).map_err(|error| error.to_string())?;
-    let shown: String = member.address.chars().filter(|c| !c.is_control()).take(64).collect();
+    let shown = excerpt(&member.address);
     let address: Address =
         member.address.parse().map_err(|error| format!("its address `{shown}`: {error}"))?;
     let nowhere = |ip: IpAddr| ip.is_unspecified() || ip.is_multicast();

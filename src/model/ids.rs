@@ -4,6 +4,11 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// What of a text that somebody gave goes into answers and logs: a hostile one must not fill them.
+pub fn excerpt(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(64).collect()
+}
+
 /// What is wrong with an id or a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{given}` is not a valid {kind}: {why}")]
@@ -15,8 +20,7 @@ pub struct IdError {
 
 impl IdError {
     fn new(kind: &'static str, given: &str, why: &'static str) -> Self {
-        // The text goes into answers and logs: a hostile id must not fill them.
-        Self { kind, given: given.chars().filter(|c| !c.is_control()).take(64).collect(), why }
+        Self { kind, given: excerpt(given), why }
     }
 }
 

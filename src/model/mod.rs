@@ -17,7 +17,7 @@ pub mod proxy_protocol;
 pub use digest::{Algorithm, Digest, DigestError, Hash};
 pub use ids::{
     ApiKeyId, CommandId, DistributionId, GroupId, IdError, ImageId, InstanceId, NodeId, RegistryName,
-    RepositoryName, RequestId, ServiceName, StartId, Tag, TemplateId, UpstreamName, ZoneName,
+    RepositoryName, RequestId, ServiceName, StartId, Tag, TemplateId, UpstreamName, ZoneName, excerpt,
 };
 pub use instance::{Attempt, InstanceState, Progress};
 pub use layer::{LayerId, NoLayerId};

@@ -18,7 +18,7 @@ use crate::{
             look::{From, InstanceFilter, NodeFilter, Page},
         },
     },
-    model::{InstanceId, InstanceState, NodeId, NodeState, Timestamp},
+    model::{InstanceId, InstanceState, NodeId, NodeState, Timestamp, excerpt},
     wire::{
         cloud::{Instances, NodeWaits, Nodes, Why},
         events::Events,
@@ -160,7 +160,7 @@ fn states<T: Word>(asked: &Asked) -> Result<Vec<T>, Fail> {
     let of = |word: &str| T::ALL.iter().copied().find(|state| state.word().eq_ignore_ascii_case(word));
     let wrong = |word: &str| {
         let known = T::ALL.iter().map(|state| state.word()).collect::<Vec<_>>().join("`, `");
-        let word: String = word.chars().filter(|c| !c.is_control()).take(64).collect();
+        let word = excerpt(word);
         Fail::bad(format!("`state`: there is no `{word}`; there are `{known}`"))
     };
     let words = asked.get("state").into_iter().flat_map(|words| words.split(',')).map(str::trim);

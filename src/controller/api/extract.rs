@@ -14,6 +14,7 @@ use super::{Api, answer::Fail, gate::Deadline};
 use crate::{
     auth::Who,
     controller::ops::{Caller, Reach},
+    model::excerpt,
     wire::headers,
 };
 
@@ -68,7 +69,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
     };
     for (key, value) in &whole {
         if let Some(why) = alone(key, value).filter(|why| !why.starts_with("missing field")) {
-            let key: String = key.chars().filter(|c| !c.is_control()).take(64).collect();
+            let key = excerpt(key);
             return Err(format!("`{key}`: {why}"));
         }
     }

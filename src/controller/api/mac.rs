@@ -12,19 +12,21 @@ use crate::{
         lists::Seen,
         ops::{MacAnswer, MacAsk},
     },
+    model::excerpt,
     wire::mac::MacPool,
 };
 
 /// A count or a page of the pool.
 pub(super) async fn read(State(api): State<Api>, asked: Asked) -> Result<Seen<Done<MacPool>>, Fail> {
     let number = |key: &str, text: &str| {
-        text.parse::<usize>().map_err(|_| Fail::bad(format!("{key} is `{}`, not a whole number", cut(text))))
+        text.parse::<usize>()
+            .map_err(|_| Fail::bad(format!("{key} is `{}`, not a whole number", excerpt(text))))
     };
     let yes = |key: &str| match asked.get(key) {
         None => Ok(None),
         Some("true" | "1") => Ok(Some(true)),
         Some("false" | "0") => Ok(Some(false)),
-        Some(other) => Err(Fail::bad(format!("{key} is `{}`; it must be true or false", cut(other)))),
+        Some(other) => Err(Fail::bad(format!("{key} is `{}`; it must be true or false", excerpt(other)))),
     };
     let (count, in_use, limit, last) = (yes("count")?, yes("in_use")?, asked.get("limit"), asked.get("last"));
     let ask = match (count, in_use, limit.is_some() || last.is_some()) {
@@ -51,10 +53,6 @@ pub(super) async fn read(State(api): State<Api>, asked: Asked) -> Result<Seen<Do
             MacAnswer::Page(page) => MacPool::Addresses(page),
         })
     }))
-}
-
-fn cut(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(64).collect()
 }
 
 /// The pool is a range, so it is always full: what instances that are gone still have is taken back.

@@ -92,7 +92,7 @@ pub(super) async fn check(State(api): State<Api>, mut request: Request, next: Ne
         Some(needed) => match api.app.ops.lacks(&groups, needed).await {
             None => {
                 if api.app.ops.has_resources() {
-                    let reach = Reach::Groups(groups.into_iter().map(str::to_owned).collect());
+                    let reach = Reach::of(&groups);
                     request.extensions_mut().insert(reach);
                 }
                 return next.run(request).await;

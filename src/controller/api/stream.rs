@@ -31,6 +31,7 @@ use crate::{
         lists::{Changed, NotKept, What},
         ops::Reach,
     },
+    model::excerpt,
     wire::{
         cloud::{End, Gone, InstanceChange, NodeChange, Place},
         envelope::{Envelope, Status},
@@ -145,7 +146,7 @@ fn kinds(asked: &Asked) -> Result<BTreeSet<String>, Fail> {
     let mut kinds = BTreeSet::new();
     for word in words.filter(|word| !word.is_empty()) {
         if !KINDS.contains(&word) {
-            let word: String = word.chars().filter(|c| !c.is_control()).take(64).collect();
+            let word = excerpt(word);
             return Err(Fail::bad(format!(
                 "`kinds`: there is no `{word}`; there are `{}`",
                 KINDS.join("`, `")
@@ -236,7 +237,7 @@ impl Watch {
                 let Some(groups) = who.groups() else { return true };
                 let ops = &self.api.app.ops;
                 if ops.has_resources() {
-                    self.reach = Reach::Groups(groups.iter().map(|group| (*group).to_owned()).collect());
+                    self.reach = Reach::of(&groups);
                 }
                 ops.lacks(&groups, permit::WATCH).await.is_none()
             }

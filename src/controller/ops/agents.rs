@@ -4,7 +4,7 @@ use super::{Beside, Change, Ops, OpsError, heartbeat::bounded};
 use crate::{
     clock,
     controller::{
-        records::{self, Fixed, InstanceRecord, NodeRecord, Phase},
+        records::{Fixed, InstanceRecord, NodeRecord, Phase},
         writes::{Draft, Outcome, Patience, RACES},
     },
     model::{Attempt, NodeId},
@@ -32,10 +32,8 @@ impl Ops {
         let key = self.inner.keys.node(&ask.node_id);
         let facts = bounded(ask.facts);
         for _ in 0..RACES {
-            let got = self.inner.store.get(&key, Consistency::Linearizable).await;
-            let got = got.map_err(|error| OpsError::unavailable(error.to_string()))?;
-            let (old, revision) = match got.kv {
-                Some(kv) => (Some(records::decode::<NodeRecord>(&kv.value)?), kv.mod_revision),
+            let (old, revision) = match self.record_at(&key).await? {
+                Some((old, revision)) => (Some(old), revision),
                 None => (None, 0),
             };
             let now = clock::wall();

@@ -8,12 +8,8 @@ use super::{Ops, OpsError};
 use crate::{
     auth::keys::{ApiKey, Keys, KeysError, MOST},
     clock,
-    controller::{
-        records,
-        writes::{Draft, Outcome, Patience, RACES},
-    },
+    controller::writes::{Draft, Outcome, Patience, RACES},
     model::ApiKeyId,
-    store::Consistency,
     wire::apikey::ApiKeyAsk,
 };
 
@@ -87,12 +83,10 @@ impl Ops {
         self.loaded()?;
         let key = self.inner.keys.api_key(id);
         for _ in 0..RACES {
-            let got = self.inner.store.get(&key, Consistency::Linearizable).await;
-            let Some(kv) = got.map_err(|error| KeysError::Unavailable(error.to_string()))?.kv else {
+            let Some((old, revision)) = self.record_at(&key).await? else {
                 return Err(KeysError::NotFound);
             };
-            let old: ApiKey = records::decode(&kv.value).map_err(OpsError::from)?;
-            let draft = decide(old, Draft::new(&key).at(&key, kv.mod_revision))?;
+            let draft = decide(old, Draft::new(&key).at(&key, revision))?;
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
                 return Ok(());
             }

@@ -14,7 +14,7 @@ use crate::{
         writes::{Draft, Fence, Outcome, Patience, RACES},
     },
     model::{DistributionId, NodeId, Progress, TemplateId},
-    store::{Consistency, Revision},
+    store::Revision,
     wire::{
         command::{CommandState, Order, PullTemplate},
         distribution::{Distribute, Distribution, DistributionRequest, NodeProgress},
@@ -258,12 +258,7 @@ impl Ops {
         &self,
         id: &DistributionId,
     ) -> Result<Option<(DistributionRecord, Revision)>, OpsError> {
-        let got = self.inner.store.get(&self.inner.keys.distribution(id), Consistency::Linearizable).await;
-        let got = got.map_err(|error| OpsError::unavailable(error.to_string()))?;
-        let read = |kv: crate::store::KeyValue| {
-            Ok((crate::controller::records::decode(&kv.value)?, kv.mod_revision))
-        };
-        got.kv.map(read).transpose()
+        self.record_at(&self.inner.keys.distribution(id)).await
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
         records::{self, GroupName, GroupRecord, InstanceRecord, InstanceSpec, NodeRecord, Phase},
         writes::{Draft, Fence, Outcome, Patience, RACES},
     },
-    model::{GroupId, InstanceId, NodeId},
+    model::{GroupId, InstanceId, NodeId, excerpt},
     store::Consistency,
     wire::{
         group::{GroupAsk, NodeGroups},
@@ -112,15 +112,13 @@ impl Ops {
         check(&ask)?;
         let key = self.inner.keys.group(id);
         for _ in 0..RACES {
-            let got = self.inner.store.get(&key, Consistency::Linearizable).await;
-            let Some(kv) = got.map_err(|error| OpsError::unavailable(error.to_string()))?.kv else {
+            let Some((old, revision)) = self.record_at::<GroupRecord>(&key).await? else {
                 return Err(OpsError::NotFound);
             };
-            let old: GroupRecord = records::decode(&kv.value)?;
             let mut next = old.clone();
             next.name = ask.name.clone().unwrap_or(next.name);
             next.description = ask.description.clone().unwrap_or(next.description);
-            let mut draft = Draft::new(&key).at(&key, kv.mod_revision);
+            let mut draft = Draft::new(&key).at(&key, revision);
             match ask.fallback_group_id.as_deref() {
                 None => {}
                 Some("") => next.fallback = None,
@@ -184,11 +182,9 @@ impl Ops {
         self.loaded()?;
         let key = self.inner.keys.group(id);
         for _ in 0..RACES {
-            let got = self.inner.store.get(&key, Consistency::Linearizable).await;
-            let Some(kv) = got.map_err(|error| OpsError::unavailable(error.to_string()))?.kv else {
+            let Some((record, revision)) = self.record_at::<GroupRecord>(&key).await? else {
                 return Err(OpsError::NotFound);
             };
-            let record: GroupRecord = records::decode(&kv.value)?;
             // After it was read: who makes it a fallback in between changes it, and the comparison fails.
             let used = self.inner.lists.read(|cache| {
                 let falls = cache.groups().all().find(|group| group.fallback.as_ref() == Some(id));
@@ -208,7 +204,7 @@ impl Ops {
                 (None, 0) => {}
             }
             let named = self.inner.keys.group_name(&record.name);
-            let draft = Draft::new(&key).at(&key, kv.mod_revision).delete(&key).delete(named);
+            let draft = Draft::new(&key).at(&key, revision).delete(&key).delete(named);
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
                 let (ops, id) = (self.clone(), id.clone());
                 // Nothing shows it any more; this only keeps it from being carried along for ever.
@@ -361,7 +357,7 @@ fn taken(name: &str) -> OpsError {
 }
 
 fn unknown(key: &str, text: &str) -> OpsError {
-    let text: String = text.chars().filter(|c| !c.is_control()).take(64).collect();
+    let text = excerpt(text);
     OpsError::BadInput(format!("{key}: there is no group `{text}`; GET /api/v1/group lists them"))
 }
 

@@ -36,6 +36,7 @@ use std::{
     time::Duration,
 };
 
+use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 pub(super) use census::Census;
@@ -52,7 +53,7 @@ use super::{
     lists::Lists,
     noted::Noted,
     numbers::Numbers,
-    records::{Absence, NodeRecord},
+    records::{self, Absence, NodeRecord},
     schedule::dispatch::Dispatch,
     writes::Writes,
 };
@@ -61,7 +62,7 @@ use crate::{
     config::controller::Controller as Config,
     controller::ops::templates::Templates,
     model::{NodeId, StartId},
-    store::{Store, keys::Keys},
+    store::{Consistency, Revision, Store, keys::Keys},
     supervise::{Handle, Stop},
 };
 
@@ -125,6 +126,14 @@ pub(super) struct Inner {
 }
 
 impl Ops {
+    /// A record as it is stored, and when it was put. Nothing is begun by a read: one without an answer leaves nothing
+    /// unknown.
+    async fn record_at<T: DeserializeOwned>(&self, key: &str) -> Result<Option<(T, Revision)>, OpsError> {
+        let got = self.inner.store.get(key, Consistency::Linearizable).await;
+        let got = got.map_err(|error| OpsError::unavailable(error.to_string()))?;
+        got.kv.map(|kv| Ok((records::decode(&kv.value)?, kv.mod_revision))).transpose()
+    }
+
     /// Over this store; nothing runs yet. See [`super::Core::start`].
     pub(super) fn new(
         config: Config,

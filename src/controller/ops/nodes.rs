@@ -175,13 +175,11 @@ impl Ops {
     ) -> Result<(), OpsError> {
         let key = self.inner.keys.node(id);
         for _ in 0..RACES {
-            let got = self.inner.store.get(&key, Consistency::Linearizable).await;
-            let Some(kv) = got.map_err(|error| OpsError::unavailable(error.to_string()))?.kv else {
+            let Some((mut record, revision)) = self.record_at(&key).await? else {
                 return Err(OpsError::NotFound);
             };
-            let mut record: NodeRecord = records::decode(&kv.value)?;
             change(&mut record);
-            let draft = Draft::new(&key).at(&key, kv.mod_revision).fenced(fence).put(&key, &record)?;
+            let draft = Draft::new(&key).at(&key, revision).fenced(fence).put(&key, &record)?;
             let draft = self.logged(draft, action.map(|action| super::events::of_node(action, id)))?;
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
                 return Ok(());

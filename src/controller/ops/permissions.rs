@@ -5,10 +5,10 @@ use crate::{
     auth::keys::is_group,
     controller::{
         lists::{Cache, Seen},
-        records::{self, PermissionRecord},
+        records::PermissionRecord,
         writes::{Draft, Outcome, Patience, RACES},
     },
-    store::Consistency,
+    model::excerpt,
     wire::permission::{PERMISSIONS, PermissionGroup, PermissionsAsk},
 };
 
@@ -52,7 +52,7 @@ impl Ops {
             OpsError::BadInput("permissions is required: a list of names, which may be empty".into())
         })?;
         if let Some(unknown) = given.iter().find(|name| !PERMISSIONS.iter().any(|(known, _)| known == name)) {
-            let unknown: String = unknown.chars().filter(|c| !c.is_control()).take(64).collect();
+            let unknown = excerpt(unknown);
             return Err(OpsError::BadInput(format!(
                 "permissions: there is no `{unknown}`; GET /switchyard/v1/permissions lists those that there are"
             )));
@@ -69,7 +69,7 @@ impl Ops {
         self.loaded()?;
         let key = self.inner.keys.permission_group(name);
         for _ in 0..RACES {
-            let Some((record, revision)) = self.stored_permission_group(&key).await? else {
+            let Some((record, revision)) = self.record_at::<PermissionRecord>(&key).await? else {
                 return Err(OpsError::NotFound);
             };
             let draft = Draft::new(&key).at(&key, revision).delete(&key);
@@ -92,8 +92,8 @@ impl Ops {
         }
         let key = self.inner.keys.permission_group(name);
         for _ in 0..RACES {
-            let (old, revision) = match self.stored_permission_group(&key).await? {
-                Some((old, revision)) => (old, revision),
+            let (old, revision) = match self.record_at::<PermissionRecord>(&key).await? {
+                Some(found) => found,
                 None => {
                     if self.inner.lists.peek(|cache| cache.permissions().all().count()) >= GROUPS {
                         let why = format!("there are {GROUPS} groups of callers, which is the most");
@@ -113,16 +113,6 @@ impl Ops {
             }
         }
         Err(busy())
-    }
-
-    async fn stored_permission_group(
-        &self,
-        key: &str,
-    ) -> Result<Option<(PermissionRecord, crate::store::Revision)>, OpsError> {
-        let got = self.inner.store.get(key, Consistency::Linearizable).await;
-        // Nothing was begun: a read without an answer leaves nothing unknown.
-        let got = got.map_err(|error| OpsError::unavailable(error.to_string()))?;
-        got.kv.map(|kv| Ok((records::decode(&kv.value)?, kv.mod_revision))).transpose()
     }
 }
 

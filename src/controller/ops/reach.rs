@@ -9,7 +9,7 @@ use crate::{
         lists::{Cache, Seen},
         records::PermissionRecord,
     },
-    model::{NodeId, TemplateId},
+    model::{NodeId, TemplateId, excerpt},
     wire::permission::{BY_ID, LIST, PULL, Resource, ResourceType},
 };
 
@@ -27,6 +27,11 @@ pub enum Reach {
 }
 
 impl Reach {
+    /// That of a caller who is in these groups.
+    pub fn of(groups: &[&str]) -> Self {
+        Self::Groups(groups.iter().map(|group| (*group).to_owned()).collect())
+    }
+
     fn has(&self, cache: &Cache, what: (ResourceType, &str), right: &str) -> bool {
         match self {
             Self::Everything => true,
@@ -64,14 +69,13 @@ fn checked(
     given: Vec<Resource>,
 ) -> Result<BTreeMap<ResourceType, BTreeMap<String, BTreeSet<String>>>, OpsError> {
     let mut all: BTreeMap<_, BTreeMap<_, BTreeSet<_>>> = BTreeMap::new();
-    let short = |text: &str| text.chars().filter(|c| !c.is_control()).take(64).collect::<String>();
     for (n, one) in given.into_iter().enumerate() {
         let bad = |why: String| OpsError::BadInput(format!("entry {n}: {why}"));
         if one.id.is_empty() || one.id.len() > ID || one.id.chars().any(char::is_control) {
             return Err(bad(format!("id: it has 1 to {ID} bytes and no control characters")));
         }
         if one.id_type != BY_ID {
-            return Err(bad(format!("id_type is `{}`; it must be `{BY_ID}`", short(&one.id_type))));
+            return Err(bad(format!("id_type is `{}`; it must be `{BY_ID}`", excerpt(&one.id_type))));
         }
         let rights = one.kind.rights();
         if let Some(unknown) =
@@ -80,7 +84,7 @@ fn checked(
             let known: Vec<&str> = rights.iter().map(|(name, _)| *name).collect();
             return Err(bad(format!(
                 "permissions: there is no `{}` of a {}; there are `{}`",
-                short(unknown),
+                excerpt(unknown),
                 one.kind,
                 known.join("`, `")
             )));
@@ -203,7 +207,7 @@ impl Ops {
             }
             (Some(group), None) => group,
         };
-        let named: String = group.chars().filter(|c| !c.is_control()).take(64).collect();
+        let named = excerpt(group);
         if !reach.is_in(group) {
             return Err(OpsError::Forbidden(format!("group: `{named}` is none of your groups")));
         }

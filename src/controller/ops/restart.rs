@@ -11,7 +11,7 @@ use crate::{
         records::{InstanceRecord, NodeRecord, Phase, Presence},
         writes::{Draft, Outcome, Patience, RACES},
     },
-    model::{CommandId, InstanceId, InstanceState, NodeId},
+    model::{CommandId, InstanceId, InstanceState, NodeId, excerpt},
     store::{LeaseId, Revision},
     wire::{
         command::{Order, RestartVm},
@@ -101,7 +101,7 @@ impl Ops {
         // Before the look at who has what: what is taken in between breaks the comparison.
         let presence = self.inner.lists.peek(|cache| cache.presence(&node.id).cloned());
         if !node.facts.usb_devices.contains(device) {
-            let device: String = device.chars().filter(|c| !c.is_control()).take(64).collect();
+            let device = excerpt(device);
             return Err(OpsError::BadInput(format!(
                 "usb_device: node `{}` has no USB device `{device}`",
                 node.id

@@ -13,7 +13,7 @@ use crate::{
         records::{self, InstanceRecord, InstanceSpec, MacRecord, Phase, QueueEntry, ScriptRef, StartRecord},
         writes::{Draft, Fence, Outcome, Patience, RACES},
     },
-    model::{Digest, GroupId, InstanceId, MacAddress, MacRange, NodeId, StartId, TemplateId},
+    model::{Digest, GroupId, InstanceId, MacAddress, MacRange, NodeId, StartId, TemplateId, excerpt},
     store::{Consistency, MAX_OPS, Revision},
     wire::{
         agent::{Hardware, OnScriptFailure},
@@ -215,10 +215,7 @@ impl Ops {
     }
 
     async fn stored_start(&self, id: &StartId) -> Result<Option<StartRecord>, OpsError> {
-        let got = self.inner.store.get(&self.inner.keys.start(id), Consistency::Linearizable).await;
-        // Nothing was begun yet: a read without an answer leaves nothing unknown.
-        let got = got.map_err(|error| OpsError::unavailable(error.to_string()))?;
-        Ok(got.kv.map(|kv| records::decode(&kv.value)).transpose()?)
+        Ok(self.record_at(&self.inner.keys.start(id)).await?.map(|(record, _)| record))
     }
 
     /// Addresses for the next instances of a start: the one that it names, else free ones of the pool.
@@ -492,7 +489,7 @@ pub(super) fn check_host(host: Option<&str>) -> Result<(), OpsError> {
         |c: char| c.is_whitespace() || c.is_control() || matches!(c, '/' | '@' | '?' | '#' | '\\' | '"');
     match host {
         Some(host) if host.contains(strange) => {
-            let host: String = host.chars().filter(|c| !c.is_control()).take(64).collect();
+            let host = excerpt(host);
             Err(OpsError::BadInput(format!(
                 "host: `{host}` is no IP address and no host name, like `10.0.3.7`"
             )))
