@@ -211,6 +211,12 @@ macro_rules! random {
             pub fn random() -> Self {
                 Self(uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string())
             }
+
+            /// Whether it looks like one that was made here, and not like one that somebody chose.
+            pub fn is_random(&self) -> bool {
+                let version = uuid::Uuid::try_parse(&self.0).map(|uuid| uuid.get_version());
+                version.is_ok_and(|version| version == Some(uuid::Version::Random))
+            }
         }
     )*};
 }
@@ -227,6 +233,15 @@ impl RequestId {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_id_that_was_made_here_is_told_from_one_that_somebody_chose() {
+        assert!(GroupId::random().is_random());
+        for chosen in ["lab", "5d2b8f10-6a77-4c1e-51d9-0b7a3c9e4f12x", "5d2b8f10-6a77-1c1e-81d9-0b7a3c9e4f12"]
+        {
+            assert!(!GroupId::parse(chosen).unwrap().is_random(), "{chosen}");
+        }
+    }
 
     #[test]
     fn vendor_ids_that_are_no_rfc_uuids_are_taken() {

@@ -1,6 +1,6 @@
-//! Ends starts that no node has taken for too long: nothing waits for ever.
+//! Ends starts that no node has taken for too long, and those that none ever will: nothing waits for ever.
 //!
-//! Counted by the wall clock from when the start was accepted, for that outlives every controller and every absence of
+//! How long is counted by the wall clock from when the start was accepted, for that outlives every controller and every absence of
 //! the store. A clock that jumps ahead ends nothing for a while: all that waits would be ended at once by it.
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::{MOST, Pass};
 use crate::{
     clock,
     controller::{
-        ops::{Beside, Change, Ops, OpsError},
+        ops::{Beside, Change, GROUP_DELETED, Ops, OpsError},
         records::Phase,
         writes::Fence,
     },
@@ -70,35 +70,41 @@ impl Pass for Scheduling {
     const NAME: &'static str = "scheduling";
 
     async fn pass(&mut self, ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
-        if !self.clock.believes(clock::wall(), clock::boot()) {
-            return Ok(0);
-        }
         let mut done = 0;
-        for (id, why) in late(ops) {
-            let beside = Beside { fence: Some(held), ..Beside::default() };
-            let ended = ops
-                .change(&id, beside, |record| {
-                    match record.and_then(|now| now.never_taken(&why, clock::wall())) {
-                        Some(next) => Change::Write(Box::new(next), true),
-                        None => Change::Leave(false),
-                    }
-                })
-                .await;
-            match ended {
-                Ok(true) => {
-                    tracing::warn!(instance.id = %id, why, "instance waited too long for a node and was failed");
-                    done += 1;
-                }
-                // A node was faster, or it was terminated.
-                Ok(false) | Err(OpsError::Conflict(_)) => {}
-                // Of this one instance, whatever it is: the others do not wait for it.
-                Err(OpsError::BadInput(why)) => {
-                    tracing::error!(instance.id = %id, error = why, "instance that waited too long could not be changed");
-                }
-                Err(error) => return Err(error),
+        for (id, group) in ops.of_deleted_groups(MOST) {
+            // Only while there is no such group: one that cannot be read here is there all the same.
+            let beside = Beside { fence: Some(held), also: Some((group, 0)), presence: None };
+            done += end(ops, &id, GROUP_DELETED, beside).await?;
+        }
+        if self.clock.believes(clock::wall(), clock::boot()) {
+            for (id, why) in late(ops) {
+                done += end(ops, &id, &why, Beside { fence: Some(held), ..Beside::default() }).await?;
             }
         }
         Ok(done)
+    }
+}
+
+/// Fails a start that waits. Answers how many that were: none if a node was faster, or it was terminated.
+async fn end(ops: &Ops, id: &InstanceId, why: &str, beside: Beside<'_>) -> Result<usize, OpsError> {
+    let ended = ops
+        .change(id, beside, |record| match record.and_then(|now| now.never_taken(why, clock::wall())) {
+            Some(next) => Change::Write(Box::new(next), true),
+            None => Change::Leave(false),
+        })
+        .await;
+    match ended {
+        Ok(true) => {
+            tracing::warn!(instance.id = %id, why, "instance that no node took was failed");
+            Ok(1)
+        }
+        Ok(false) | Err(OpsError::Conflict(_)) => Ok(0),
+        // Of this one instance, whatever it is: the others do not wait for it.
+        Err(OpsError::BadInput(why)) => {
+            tracing::error!(instance.id = %id, error = why, "instance that no node took could not be changed");
+            Ok(0)
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -30,6 +30,9 @@ const AT_ONCE: usize = 100;
 /// Most groups that follow one another, each the fallback of the one before.
 const FALLBACKS: usize = 64;
 
+/// Why a start has failed that was accepted while its group was being deleted.
+pub(in crate::controller) const GROUP_DELETED: &str = "its group was deleted";
+
 /// A group as the API shows it.
 fn shown(record: &GroupRecord) -> NodeGroup {
     NodeGroup {
@@ -231,7 +234,7 @@ impl Ops {
         });
         for instance in waiting {
             self.change(&instance, Beside::default(), |record| {
-                match record.and_then(|now| now.never_taken("its group was deleted", clock::wall())) {
+                match record.and_then(|now| now.never_taken(GROUP_DELETED, clock::wall())) {
                     Some(next) => Change::Write(Box::new(next), ()),
                     None => Change::Leave(()),
                 }
@@ -239,6 +242,24 @@ impl Ops {
             .await?;
         }
         Ok(())
+    }
+
+    /// Starts that wait for a group that was deleted, and its key; at most so many. Its controller may have ended before it had
+    /// ended them, and an offer or what was yet to be made may have come back since.
+    pub(in crate::controller) fn of_deleted_groups(&self, most: usize) -> Vec<(InstanceId, String)> {
+        self.inner.lists.peek(|cache| {
+            let mut ended = Vec::new();
+            // Those of one queue are all for the same group.
+            for mut queue in cache.queues().map(Iterator::peekable) {
+                let Some((.., first)) = queue.peek() else { continue };
+                let Some(id) = deleted(cache, &first.record.spec.group_id) else { continue };
+                let key = self.inner.keys.group(&id);
+                let waiting = queue.filter(|(.., item)| !item.newer);
+                let room = most.saturating_sub(ended.len());
+                ended.extend(waiting.take(room).map(|(_, id, _)| (id.clone(), key.clone())));
+            }
+            ended
+        })
     }
 
     /// Groups that nodes' records name and that are gone: a controller that deletes one may end before it has struck it out.
@@ -336,6 +357,14 @@ impl Ops {
         let got = self.inner.store.get(key, Consistency::Linearizable).await;
         Ok(got.map_err(|error| OpsError::unavailable(error.to_string()))?.kv.is_some())
     }
+}
+
+/// The id that a start names of a group that was made and is gone. A bare name of agents' is none: nodes may join with it
+/// again.
+fn deleted(cache: &Cache, group: &str) -> Option<GroupId> {
+    let id = GroupId::parse(group).ok().filter(GroupId::is_random)?;
+    let joined = || cache.nodes().any(|(_, item)| item.record.groups.iter().any(|name| name == group));
+    (cache.groups().get(&id).is_none() && !joined()).then_some(id)
 }
 
 /// How many instances have yet to begin on a node of the group, those that are not made yet too.

@@ -43,6 +43,7 @@ pub(super) use census::Census;
 pub(super) use change::{Beside, Change};
 pub use error::{OpsError, RETRY_AFTER};
 pub use events::Pushed;
+pub(super) use groups::GROUP_DELETED;
 pub use macs::{MacAnswer, MacAsk};
 pub use nodes::NodeView;
 pub use reach::Reach;

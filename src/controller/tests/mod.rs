@@ -238,8 +238,8 @@ impl Node {
         }
     }
 
-    async fn join(&self, ops: &Ops) -> Result<(), OpsError> {
-        let wish = NodeWish {
+    fn wish(&self) -> NodeWish {
+        NodeWish {
             name: self.id.to_string(),
             host: "127.0.0.1".into(),
             capacity: self.capacity,
@@ -249,8 +249,11 @@ impl Node {
             groups: Vec::new(),
             drain_mode: false,
             force_overrides: false,
-        };
-        ops.join(Join { node_id: self.id.clone(), wish, facts: self.facts() }).await.map(|_| ())
+        }
+    }
+
+    async fn join(&self, ops: &Ops) -> Result<(), OpsError> {
+        ops.join(Join { node_id: self.id.clone(), wish: self.wish(), facts: self.facts() }).await.map(|_| ())
     }
 
     async fn beat(&self, ops: &Ops, vms: &[SeenVm]) -> Result<Heard, OpsError> {

@@ -166,6 +166,51 @@ async fn a_deleted_group_is_struck_out_of_nodes_records_though_its_controller_en
 }
 
 #[tokio::test]
+async fn starts_for_a_deleted_group_end_though_its_controller_ended_before_it_ended_them() {
+    let world = World::new(2).await;
+    let node = world.node("n1", 1).await;
+    let started = async |group: &str| {
+        let ask = StartVm { count: Some(60), ..in_group(group) };
+        let ids = world.ops(0).start_resolved(ask, &Caller::default(), resolved()).await.unwrap();
+        // One batch of them was made with the start; the others are made by then.
+        until("all are made", || async {
+            world.ops(0).lists().peek(|cache| ids.iter().all(|id| cache.instance(id).is_some()))
+        })
+        .await;
+        ids
+    };
+    let (gone, kept) = (group(&world, named("gone")).await, group(&world, named("kept")).await);
+    let mut beat = Join {
+        node_id: node.id.clone(),
+        wish: NodeWish { groups: vec!["lab".into()], ..node.wish() },
+        facts: node.facts(),
+    };
+    world.ops(0).join(beat.clone()).await.unwrap();
+    let of_name = started("lab").await;
+    beat.wish.groups.clear();
+    world.ops(0).join(beat).await.unwrap();
+    let (of_gone, of_kept) = (started(gone.as_str()).await, started(kept.as_str()).await);
+    // All that a controller does that ends right after it has deleted the group.
+    let keys = &world.ops(0).inner.keys;
+    let delete = crate::store::Txn::new().delete(keys.group(&gone)).delete(keys.group_name("gone"));
+    world.store.txn(delete).await.unwrap();
+    until("what nobody will ever take has failed", || async {
+        let all = world.ops(1).instances().await.unwrap().value;
+        let over = all.iter().filter(|record| {
+            record.state() == InstanceState::Error && record.message == "its group was deleted"
+        });
+        let over: Vec<_> = over.map(|record| record.id.clone()).collect();
+        assert!(over.iter().all(|id| of_gone.contains(id)), "{over:?}");
+        over.len() == of_gone.len()
+    })
+    .await;
+    for waits in [&of_name[0], &of_kept[0]] {
+        assert_eq!(world.show(1, waits).await.state(), InstanceState::Scheduling, "a node may join");
+    }
+    world.end().await;
+}
+
+#[tokio::test]
 async fn an_order_that_came_to_some_of_the_nodes_is_doubled_nowhere_when_it_is_asked_for_again() {
     let world = World::new(1).await;
     let ops = world.ops(0);
