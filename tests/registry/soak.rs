@@ -5,6 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -18,7 +19,6 @@ use switchyard::{
     registry::Registry,
     supervise::{Stage, Tree},
 };
-use tokio::time::Instant;
 
 use crate::{
     rig::{MANIFEST, Rig, config, files, header, image, limits, noise},
@@ -117,10 +117,10 @@ impl Worker {
         while self.step(address).await.is_ok() {}
     }
 
-    /// Works at any of them until then; one that is gone is not asked any more.
-    async fn work_among(&mut self, addresses: &[SocketAddr], until: Instant) {
+    /// Works at any of them until it is over; one that is gone is not asked any more.
+    async fn work_among(&mut self, addresses: &[SocketAddr], over: &AtomicBool) {
         let mut alive = addresses.to_vec();
-        while clock::now() < until {
+        while !over.load(Ordering::Relaxed) {
             let at = self.chance.random_range(0..alive.len());
             if self.step(alive[at]).await.is_err() {
                 alive.remove(at);
@@ -154,7 +154,9 @@ impl Worker {
                 let there = self.client.head(format!("{base}/blobs/{wanted}")).send().await?;
                 if there.status() == StatusCode::NOT_FOUND {
                     let sent = self.client.post(format!("{base}/blobs/uploads/?digest={wanted}"));
-                    assert_eq!(sent.body(blob.to_vec()).send().await?.status(), StatusCode::CREATED);
+                    let sent = sent.body(blob.to_vec()).send().await?;
+                    let status = sent.status();
+                    assert_eq!(status, StatusCode::CREATED, "{}", sent.text().await?);
                 }
             }
             // Unless it is answered, it may have happened.
@@ -396,23 +398,28 @@ async fn a_soak_of_registries_on_one_directory_loses_nothing_and_leaks_nothing()
     let mut workers: Vec<Worker> =
         REPOSITORIES.into_iter().map(|name| Worker::new(name, client.clone(), chance.random())).collect();
     let until = clock::now() + 2 * half();
+    // A busy machine collects less in that time.
+    let latest = until + Duration::from_secs(60);
+    let over = AtomicBool::new(false);
     let mut collections = [0; 3];
     let victim = chance.random_range(0..names.len());
     let collecting = async {
         // All of them, at once and in turns: one at a time does.
-        while clock::now() < until {
+        let enough = |collections: &[usize]| collections.iter().sum::<usize>() > 10;
+        while clock::now() < until || (!enough(&collections) && clock::now() < latest) {
             for (at, count) in addresses.iter().zip(&mut collections) {
                 *count += usize::from(collect_among(&client, *at).await.unwrap_or(false));
             }
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
+        over.store(true, Ordering::Relaxed);
     };
     let killing = async {
         tokio::time::sleep(half()).await;
         processes[victim].kill();
     };
     let working =
-        futures_util::future::join_all(workers.iter_mut().map(|worker| worker.work_among(&addresses, until)));
+        futures_util::future::join_all(workers.iter_mut().map(|worker| worker.work_among(&addresses, &over)));
     tokio::join!(working, collecting, killing);
     let left: Vec<SocketAddr> =
         addresses.iter().enumerate().filter(|(n, _)| *n != victim).map(|(_, at)| *at).collect();

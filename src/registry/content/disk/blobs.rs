@@ -180,11 +180,14 @@ impl Blobs {
     /// it had rotted, this heals it.
     pub(super) fn adopt(&self, file: &Path, hashed: &Hashed) -> Result<(), ContentError> {
         let target = self.path(&hashed.digest);
-        if hashed.size > CHUNK {
-            // The list goes first: a blob that is visible has one.
+        // Of a shared directory it is stored once more with its blob: it goes to the trash with an earlier copy of that.
+        let list = || {
+            if hashed.size <= CHUNK {
+                return Ok(());
+            }
             let list = hashed.chunks.to_bytes();
-            self.store(&self.chunks_path(&hashed.digest), &list).map_err(full_or("store a chunk list"))?;
-        }
+            self.store(&self.chunks_path(&hashed.digest), &list).map_err(full_or("store a chunk list"))
+        };
         let publish = || {
             if self.shared {
                 return self.files.give(file, &target, hashed.size);
@@ -192,7 +195,9 @@ impl Blobs {
             self.files.rename(file, &target)?;
             target.parent().map_or(Ok(()), |dir| self.files.sync_dir(dir))
         };
-        self.want(&hashed.digest, || publish().map_err(full_or("publish a blob")))?;
+        // The list goes first: a blob that is visible has one.
+        let store = || list().and_then(|()| publish().map_err(full_or("publish a blob")));
+        self.want(&hashed.digest, store)?;
         self.verified.note_whole(&hashed.digest, hashed.size);
         Ok(())
     }

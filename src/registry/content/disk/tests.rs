@@ -439,3 +439,63 @@ async fn links_are_listed_in_order_and_taken_back() {
     assert_eq!(disk.links(&name).await.unwrap(), blobs);
     assert!(!disk.linked(&name, &gone).await.unwrap());
 }
+
+#[tokio::test]
+async fn a_blob_with_a_list_that_goes_to_the_trash_at_any_moment_of_its_upload_is_there_in_the_end() {
+    use super::super::{
+        Hasher,
+        conformance::place,
+        files::faulty::{Faults, World},
+    };
+    let dir = place();
+    let world = Arc::new(World::default());
+    let faults: Arc<Faults> = world.client(1, false);
+    let settings = DiskSettings { shared: true, ..DiskSettings::at(dir.path()) };
+    let disk = Disk::open_faulty(settings, &faults).await.unwrap();
+    let sample = Sample::new(CHUNK + 1);
+    let mut hasher = Hasher::default();
+    hasher.update(&sample.bytes);
+    let hashed = hasher.finish();
+    // Of an upload, whose file keeps its own name.
+    let came = dir.path().join("came");
+    fs::write(&came, &sample.bytes).unwrap();
+    let blobs = &disk.inner.blobs;
+    let (path, trash) = (blobs.path(&hashed.digest), blobs.trash_path(&hashed.digest));
+    let list_of = |path: &Path| path.with_extension("chunks");
+    // As another registry's collector does it, and as it goes on with what it had begun.
+    let whole: [_; 2] = [(path.clone(), trash.clone()), (list_of(&path), list_of(&trash))];
+    for moved in [&whole[..], &whole[1..]] {
+        for before in ["stored", "in the trash", "nowhere"] {
+            let mut moment = 0;
+            loop {
+                world.pass(Duration::from_secs(4));
+                match before {
+                    "in the trash" => whole.iter().for_each(|(from, to)| drop(fs::rename(from, to))),
+                    "nowhere" => {
+                        let files = whole.iter().flat_map(|(from, to)| [from, to]);
+                        files.for_each(|file| drop(fs::remove_file(file)));
+                    }
+                    _ => {}
+                }
+                let moves = moved.to_vec();
+                faults.meanwhile(moment, move || {
+                    moves.iter().for_each(|(from, to)| drop(fs::rename(from, to)));
+                });
+                let adopted = blobs.adopt(&came, &hashed);
+                assert!(adopted.is_ok(), "{before}, {moment}: {adopted:?}");
+                assert!(path.exists(), "{before}, {moment}");
+                let calls = faults.calls();
+                assert_eq!(
+                    blobs.chunks(&hashed.digest).unwrap(),
+                    Some(sample.list.clone()),
+                    "{before}, {moment}"
+                );
+                if calls <= moment {
+                    break;
+                }
+                moment += 1;
+            }
+            assert!(moment > 3, "{moment}");
+        }
+    }
+}
