@@ -153,10 +153,17 @@ impl Node {
 
     /// Takes the newest settings.
     pub(super) fn apply(&self, settings: NodeSettings) {
-        let newer =
-            |now: &Option<NodeSettings>| now.as_ref().is_none_or(|now| now.version < settings.version);
+        self.take(settings, |now, next| now.version < next.version);
+    }
+
+    /// Takes the settings that a join has brought: those of the record before count no more, whatever their number.
+    pub(super) fn begin_with(&self, settings: NodeSettings) {
+        self.take(settings, |now, next| now != next);
+    }
+
+    fn take(&self, settings: NodeSettings, newer: impl Fn(&NodeSettings, &NodeSettings) -> bool) {
         let applied = self.settings.send_if_modified(|now| {
-            let newer = newer(now);
+            let newer = now.as_ref().is_none_or(|now| newer(now, &settings));
             if newer {
                 info!(
                     version = settings.version,

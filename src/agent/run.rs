@@ -159,7 +159,7 @@ async fn join(node: &Arc<Node>, home: &Home) -> Result<(), ClientError> {
     let joined = node.api.join(&join).await?;
     info!(node.id = %node.id, node.name = %wish.name, "node joined");
     node.hear_registry(joined.registry);
-    node.apply(joined.config);
+    node.begin_with(joined.config);
     let mut identity = Identity::new(node.id.clone());
     identity.joined = Some(wish);
     if let Err(error) = home.remember(&identity) {

@@ -257,6 +257,22 @@ async fn a_node_whose_record_is_deleted_joins_again_with_its_vms_untouched() {
 }
 
 #[tokio::test]
+async fn a_node_that_joins_again_goes_by_its_new_record_and_not_by_the_one_that_was_deleted() {
+    let world = World::start("rejoin-settings").await;
+    let manifest = world.cloud.push(&[b"layer"]);
+    world.cloud.lock().set_capacity(0);
+    world
+        .cloud
+        .until("settings that leave no room", |inner| inner.calls.iter().any(|call| call == "poll 0"))
+        .await;
+    world.cloud.lock().forget_node();
+    world.cloud.until("a second join", |inner| inner.joins.len() == 2).await;
+    let id = world.cloud.run(manifest, None);
+    world.cloud.is(&id, Held::Started).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn join_tests_its_connections_and_leave_keeps_the_id() {
     let mut world = World::prepare("join").await;
     world.config.node_id = None;

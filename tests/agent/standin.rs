@@ -285,6 +285,11 @@ impl Inner {
         self.version += 1;
     }
 
+    /// Its record is deleted, with all that was set of it: the next one begins anew.
+    pub(crate) fn forget_node(&mut self) {
+        (self.known, self.capacity, self.version) = (false, None, 0);
+    }
+
     /// The VMs of the last heartbeat.
     pub(crate) fn told(&self) -> &[SeenVm] {
         self.heartbeats.last().map_or(&[], |heartbeat| &heartbeat.vms)

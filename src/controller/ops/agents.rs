@@ -222,7 +222,8 @@ fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
     let now = clock::wall();
     let fixed = old.as_ref().map_or(Fixed::default(), |old| old.fixed);
     let wished = NodeSettings {
-        version: 1,
+        // Later than that of any record before: an agent whose node was deleted has the settings of that one still.
+        version: u64::try_from(now.unix_millis()).unwrap_or(1).max(1),
         name: wish.name.clone(),
         host: wish.host.clone(),
         capacity: wish.capacity,
