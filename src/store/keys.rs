@@ -12,6 +12,7 @@
 //!   permission-groups/<name> PermissionRecord: what this (hashed) group of callers may do  no lease
 //!   instances/<instance>     InstanceRecord                                             no lease
 //!   commands/<node>/<command>  CommandRecord: what a node is to do beside starts        no lease
+//!   orders                   OrdersTurn: put with what many nodes are to do, compared       no lease
 //!   distributions/<id>       DistributionRecord: a template for many nodes              no lease
 //!   macs/<address>           MacRecord: which instance has it, with managed addresses    no lease
 //!   images/<id>              ImageRecord: a VM that is saved                            no lease
@@ -141,6 +142,11 @@ impl Keys {
     /// See the drawing.
     pub fn command(&self, node: &NodeId, id: &CommandId) -> String {
         format!("{}commands/{node}/{id}", self.root)
+    }
+
+    /// See the drawing.
+    pub fn orders(&self) -> String {
+        format!("{}orders", self.root)
     }
 
     /// See the drawing.
@@ -295,6 +301,7 @@ mod tests {
         assert_eq!(keys.subject(&keys.instance(&instance)), Subject::Instance("i1"));
         let command = CommandId::parse("c1").unwrap();
         assert_eq!(keys.subject(&keys.command(&node, &command)), Subject::Command("n1", "c1"));
+        assert_eq!(keys.subject(&keys.orders()), Subject::Other);
         let distribution = DistributionId::parse("d1").unwrap();
         assert_eq!(keys.subject(&keys.distribution(&distribution)), Subject::Distribution("d1"));
         let image = ImageId::parse("m1").unwrap();

@@ -7,10 +7,11 @@ use crate::{
     clock,
     controller::{
         lists::{Cache, Item, Seen},
-        records::{CommandRecord, NodeRecord},
-        writes::{Draft, Fence, Outcome, Patience},
+        records::{CommandRecord, NodeRecord, OrdersTurn},
+        writes::{Draft, Fence, Outcome, Patience, RACES},
     },
     model::{CommandId, DistributionId, ImageId, NodeId, TemplateId, Timestamp},
+    store::Consistency,
     wire::{
         agent::Heard,
         command::{AT_ONCE, Command, CommandReport, CommandState, Order, RemoveTemplate, ShownCommand},
@@ -73,7 +74,7 @@ impl Ops {
         });
         let nodes = nodes.await?.value?;
         all_known(&named, nodes.iter().map(|node| &node.id))?;
-        let id = self.give_all(self.without(&nodes, &order), nodes.len(), &order).await?;
+        let id = self.give_all(&nodes, &order).await?;
         tracing::info!(command.id = %id, template.id = %template, nodes = nodes.len(), "template is to be removed from nodes");
         let node_ids: Vec<NodeId> = nodes.iter().map(|node| node.id.clone()).collect();
         Ok(RemovalsSent { requests_sent: node_ids.len(), node_ids })
@@ -93,40 +94,49 @@ impl Ops {
             room_for(cache, new.map(|node| &node.id)).map(|()| nodes)
         });
         let nodes = nodes.await?.value?;
-        let id = self.give_all(self.without(&nodes, &Order::Update), nodes.len(), &Order::Update).await?;
+        let id = self.give_all(&nodes, &Order::Update).await?;
         tracing::info!(command.id = %id, nodes = nodes.len(), "agents are to be replaced");
         Ok(())
     }
 
-    /// Those of the nodes that have yet to be given this: one that has it to do is not given it twice, however often it is
-    /// asked for.
-    fn without(&self, nodes: &[Arc<NodeRecord>], order: &Order) -> Vec<Arc<NodeRecord>> {
-        self.inner
-            .lists
-            .peek(|cache| nodes.iter().filter(|node| !is_open(cache, &node.id, order)).cloned().collect())
-    }
-
-    /// One command for each of these nodes, all with the same id. `of`: to how many the order goes, those included that have
-    /// it already.
-    async fn give_all(
-        &self,
-        nodes: Vec<Arc<NodeRecord>>,
-        of: usize,
-        order: &Order,
-    ) -> Result<CommandId, OpsError> {
+    /// One command for each of these nodes that does not have it to do already, all with the same id: one that has is not given
+    /// it twice, however often it is asked for, and wherever at the same moment.
+    async fn give_all(&self, nodes: &[Arc<NodeRecord>], order: &Order) -> Result<CommandId, OpsError> {
         let (id, now) = (CommandId::random(), clock::wall());
-        let mut have = of.saturating_sub(nodes.len());
-        for some in nodes.chunks(BATCH) {
-            let Some(first) = some.first() else { break };
-            let mut draft = Draft::new(self.inner.keys.command(&first.id, &id));
+        let turn = self.inner.keys.orders();
+        // Those that this call has given it: what a node cannot do is over at once, and open nowhere.
+        let mut given: HashSet<&NodeId> = HashSet::new();
+        let mut races = 0;
+        while races < RACES {
+            // In this order: what somebody else gave before this turn, the cache shows.
+            let got = self.inner.store.get(&turn, Consistency::Linearizable).await?;
+            let revision = got.kv.map_or(0, |kv| kv.mod_revision);
+            self.inner.lists.catch_up().await?;
+            let left: Vec<&Arc<NodeRecord>> = self.inner.lists.peek(|cache| {
+                let has = |node: &NodeId| given.contains(node) || is_open(cache, node, order);
+                nodes.iter().filter(|node| !has(&node.id)).collect()
+            });
+            let have = nodes.len() - left.len();
+            let some = left.get(..BATCH.min(left.len())).unwrap_or_default();
+            if some.is_empty() {
+                return Ok(id);
+            }
+            let mut draft = Draft::new(&turn).at(&turn, revision).put(&turn, &OrdersTurn {})?;
             for node in some {
                 draft = self.draft_command(draft, node, &id, order, None, now)?;
             }
-            let given = self.inner.writes.commit(draft, Patience::new()).await;
-            given.map_err(|error| in_part(error, have, of))?;
-            have += some.len();
+            let done = self.inner.writes.commit(draft, Patience::new()).await;
+            match done.map_err(|error| in_part(error, have, nodes.len()))? {
+                Outcome::Done => {
+                    given.extend(some.iter().map(|node| &node.id));
+                    races = 0;
+                }
+                Outcome::Lost(_) => races += 1,
+            }
         }
-        Ok(id)
+        Err(OpsError::unavailable(
+            "too many give orders to nodes at once; ask again, no node is given it twice",
+        ))
     }
 
     /// The commands of a node, or of all, oldest first; those that are over as long as they are kept.

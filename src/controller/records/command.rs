@@ -104,6 +104,11 @@ impl CommandRecord {
     }
 }
 
+/// Put with every order to many nodes, and compared: of two who give one at the same moment, the second looks once more who has
+/// it already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct OrdersTurn {}
+
 /// Which nodes are to have a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -18,7 +18,7 @@ mod member;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-pub use command::{CommandRecord, DistributionRecord, Targets};
+pub use command::{CommandRecord, DistributionRecord, OrdersTurn, Targets};
 pub use group::{GroupName, GroupRecord};
 pub use image::ImageRecord;
 pub use instance::{InstanceRecord, InstanceSpec, OutputRef, Phase, ScriptRef};

@@ -210,41 +210,72 @@ async fn starts_for_a_deleted_group_end_though_its_controller_ended_before_it_en
     world.end().await;
 }
 
+/// Nodes whose agents know the orders for many nodes.
+async fn obedient(world: &World, count: usize) {
+    for n in 0..count {
+        let node = world.node(&format!("n{n}"), 1).await;
+        let facts = NodeFacts { commands: vec!["remove".into(), "update".into()], ..node.facts() };
+        let beat = Heartbeat {
+            node_id: node.id.clone(),
+            session: node.session.clone(),
+            facts,
+            vms: Vec::new(),
+            commands: Vec::new(),
+        };
+        world.ops(0).heartbeat(beat).await.unwrap();
+    }
+}
+
+async fn commands(world: &World) -> usize {
+    world.ops(0).commands(None).await.unwrap().value.len()
+}
+
 #[tokio::test]
 async fn an_order_that_came_to_some_of_the_nodes_is_doubled_nowhere_when_it_is_asked_for_again() {
     let world = World::new(1).await;
     let ops = world.ops(0);
-    let facts = |node: &Node| NodeFacts { commands: vec!["remove".into(), "update".into()], ..node.facts() };
-    for n in 0..4 {
-        let node = world.node(&format!("n{n}"), 1).await;
-        let beat = Heartbeat {
-            node_id: node.id.clone(),
-            session: node.session.clone(),
-            facts: facts(&node),
-            vms: Vec::new(),
-            commands: Vec::new(),
-        };
-        ops.heartbeat(beat).await.unwrap();
-    }
+    obedient(&world, 4).await;
     let template = TemplateId::parse("t1").unwrap();
-    let open = async || {
-        let all = ops.commands(None).await.unwrap().value;
-        all.iter().filter(|one| !one.state.is_over()).count()
-    };
     // As far as a controller may have come that ended then.
     let some = ["n0".to_owned(), "n2".to_owned()];
     ops.remove_from_nodes(&template, Some(&some), &Reach::Everything).await.unwrap();
-    assert_eq!(open().await, 2);
+    assert_eq!(commands(&world).await, 2);
     for _ in 0..2 {
         let sent = ops.remove_from_nodes(&template, None, &Reach::Everything).await.unwrap();
-        assert_eq!((sent.requests_sent, open().await), (4, 4), "those that had it are told as well");
+        assert_eq!(
+            (sent.requests_sent, commands(&world).await),
+            (4, 4),
+            "those that had it are told as well"
+        );
     }
     ops.remove_from_nodes(&TemplateId::parse("t2").unwrap(), Some(&some), &Reach::Everything).await.unwrap();
-    assert_eq!(open().await, 6, "of another template it is another order");
+    assert_eq!(commands(&world).await, 6, "of another template it is another order");
     for _ in 0..2 {
         ops.update_agents(&Reach::Everything).await.unwrap();
-        assert_eq!(open().await, 10);
+        assert_eq!(commands(&world).await, 10);
     }
+    // One that cannot do it has failed at once, and is told so once each time.
+    world.node("old", 1).await;
+    ops.update_agents(&Reach::Everything).await.unwrap();
+    assert_eq!(commands(&world).await, 11);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn an_order_that_is_asked_of_two_controllers_at_the_same_moment_is_doubled_nowhere() {
+    let world = World::new(2).await;
+    obedient(&world, 60).await;
+    for round in 1..=4 {
+        let template = TemplateId::parse(format!("t{round}")).unwrap();
+        let ask = |n: usize| world.ops(n).remove_from_nodes(&template, None, &Reach::Everything);
+        let (one, other) = tokio::join!(ask(0), ask(1));
+        assert_eq!((one.unwrap().requests_sent, other.unwrap().requests_sent), (60, 60));
+        assert_eq!(commands(&world).await, 60 * round, "in two transactions, and each time once");
+    }
+    let update = |n: usize| world.ops(n).update_agents(&Reach::Everything);
+    let (one, other) = tokio::join!(update(0), update(1));
+    assert!(one.is_ok() && other.is_ok(), "{one:?} {other:?}");
+    assert_eq!(commands(&world).await, 60 * 5);
     world.end().await;
 }
 
