@@ -88,8 +88,8 @@ impl Numbers {
         }
         self.held.set(census.held as f64);
         self.unreadable.set(census.unreadable as f64);
-        if let Some((free, taken)) = census.macs {
-            for (part, count) in [("free", free), ("taken", taken)] {
+        if let Some(counts) = census.macs {
+            for (part, count) in ["free", "taken", "held"].into_iter().zip(counts) {
                 self.macs.with_label_values(&[part]).set(i64::try_from(count).unwrap_or(i64::MAX));
             }
         }

@@ -69,7 +69,7 @@ metrics! {
     CONTROLLER_NODES = "switchyard_controller_nodes" Gauge ["state"] "Nodes by state, in the whole cloud.";
     CONTROLLER_NODES_HELD = "switchyard_controller_nodes_held" Gauge [] "Nodes that fell silent with so many others that nothing of theirs is failed until they return, are deleted or are confirmed to be gone.";
     CONTROLLER_UNREADABLE = "switchyard_controller_unreadable_records" Gauge [] "Records of the store that this controller cannot read and leaves alone.";
-    CONTROLLER_MACS = "switchyard_controller_mac_addresses" Gauge ["part"] "Addresses of the MAC pool, where there is one: free, taken.";
+    CONTROLLER_MACS = "switchyard_controller_mac_addresses" Gauge ["part"] "Addresses of the MAC pool, where there is one: free, taken, held for VMs that silent nodes may still run.";
     CONTROLLER_QUEUED = "switchyard_controller_queued_starts" Gauge [] "Starts that wait for a node now, in the whole cloud.";
     CONTROLLER_QUEUE_AGE = "switchyard_controller_queue_age_seconds" Gauge [] "For how long the oldest start that waits has waited; 0 when none does.";
     CONTROLLER_PLACEMENT = "switchyard_controller_placement_seconds" Histogram [] "Time from the acceptance of a start to its offer to a node, of offers that this controller made.";

@@ -59,7 +59,7 @@ async fn no_two_instances_share_an_address_and_each_goes_back_when_its_instance_
     assert_eq!((count(one, "count=true").await, count(two, "in_use=true").await), (json!(8), json!(7)));
     assert_eq!(count(two, "count=true&in_use=false").await, json!(1));
     let metrics = two.get("/metrics").await.text;
-    for (part, count) in [("free", 1), ("taken", 7)] {
+    for (part, count) in [("free", 1), ("taken", 7), ("held", 0)] {
         let line = format!("switchyard_controller_mac_addresses{{part=\"{part}\"}} {count}\n");
         assert!(metrics.contains(&line), "{line}{metrics}");
     }

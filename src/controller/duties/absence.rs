@@ -84,8 +84,8 @@ async fn instances(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
     let mut done = 0;
     for (id, node, why, revision) in taken {
         // Should the node report in between, its record changes, and nothing is taken from it.
-        let beside =
-            Beside { fence: Some(held), also: Some((ops.inner.keys.node(&node), revision)), presence: None };
+        let also = Some((ops.inner.keys.node(&node), revision));
+        let beside = Beside { fence: Some(held), also, ..Beside::default() };
         let changed = ops
             .change(&id, beside, |record| match record {
                 Some(record) if record.node() == Some(&node) => match next(record, &why) {

@@ -11,10 +11,10 @@ use crate::{
     controller::{
         lists::{Cache, Item},
         ops::{Beside, Change, Ops, OpsError},
-        records::{Absence, InstanceRecord, Phase},
+        records::{Absence, InstanceRecord, LeftOn, MacRecord, Phase},
         writes::{Draft, Fence, Outcome, Patience},
     },
-    model::{InstanceId, NodeId, StartId},
+    model::{InstanceId, MacAddress, NodeId, StartId},
     store::{Range, Revision},
 };
 
@@ -60,23 +60,36 @@ impl Pass for Expiry {
 struct Over {
     phase: Phase,
     node: Option<(NodeId, Revision)>,
+    /// Its address, which is held from then on: its VM may run there all the same.
+    address: Option<(MacAddress, MacRecord, Revision)>,
 }
 
 /// Whether an ended instance has been shown for long enough. Counted since this controller saw it end, not by the
 /// record's time: wall clocks differ.
 fn over(cache: &Cache, item: &Item<InstanceRecord>, visible: Duration) -> Option<Over> {
-    let node = match &item.record.phase {
-        Phase::Terminated { .. } | Phase::Terminating { node: None, .. } => None,
+    let (node, address) = match &item.record.phase {
+        Phase::Terminated { .. } | Phase::Terminating { node: None, .. } => (None, None),
         // Its node will not confirm it any more. Should the node return, it stops what no record knows.
         Phase::Terminating { node: Some(node), .. } => match cache.node(node) {
-            None => Some((node.clone(), 0)),
-            Some(of) if of.record.absence == Some(Absence::Lost) => Some((node.clone(), of.mod_revision)),
+            // An operator has said that it is gone for good.
+            None => (Some((node.clone(), 0)), None),
+            Some(of) if of.record.absence == Some(Absence::Lost) => {
+                (Some((node.clone(), of.mod_revision)), left(cache, &item.record, node))
+            }
             Some(_) => return None,
         },
         _ => return None,
     };
     let due = !item.newer && item.seen.elapsed() >= visible;
-    due.then(|| Over { phase: item.record.phase.clone(), node })
+    due.then(|| Over { phase: item.record.phase.clone(), node, address })
+}
+
+/// The address of an instance whose node is silent, to be held for its VM.
+fn left(cache: &Cache, record: &InstanceRecord, node: &NodeId) -> Option<(MacAddress, MacRecord, Revision)> {
+    let mac = record.spec.mac_address.parse().ok()?;
+    let of = cache.mac(&mac).filter(|of| !of.newer && of.record.instance == record.id)?;
+    let left = LeftOn { node: node.clone(), since: clock::wall() };
+    Some((mac, MacRecord { instance: record.id.clone(), left: Some(left) }, of.mod_revision))
 }
 
 async fn instances(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
@@ -86,10 +99,10 @@ async fn instances(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
         over.take(MOST).collect()
     });
     let mut done = 0;
-    for (id, Over { phase, node }) in over {
+    for (id, Over { phase, node, address }) in over {
         // A node that reports in between changes its record, and nothing of it is deleted.
         let also = node.map(|(node, revision)| (ops.inner.keys.node(&node), revision));
-        let beside = Beside { fence: Some(held), also, presence: None };
+        let beside = Beside { fence: Some(held), also, address, presence: None };
         let removed = ops
             .change(&id, beside, |now| match now {
                 Some(now) if now.phase == phase => Change::Delete(true),
@@ -200,7 +213,7 @@ impl Expiry {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         controller::{
@@ -227,11 +240,7 @@ mod tests {
         let over = |absence: Option<Option<&str>>| {
             let mut kvs = vec![stored(keys.instance(&InstanceId::parse("i1").unwrap()), 3, instance.clone())];
             if let Some(absence) = absence {
-                let record = serde_json::json!({
-                    "v": 1, "id": "n1", "settings": { "version": 1, "name": "n1", "host": "h", "capacity": 2,
-                    "capacity_mode": "number", "drain_mode": false }, "facts": facts(), "joined": clock::wall(),
-                    "reported": clock::wall(), "absence": absence, "vcpu_override": 0, "ram_override": 0, "groups": [],
-                });
+                let record = record_of(absence);
                 kvs.push(stored(keys.node(&node), 7, record.to_string().into()));
             }
             let cache = Cache::of(1.0, &keys, kvs, 9, clock::now());
@@ -239,11 +248,28 @@ mod tests {
             let (_, item) = cache.instances().next().unwrap();
             super::over(&cache, item, Duration::ZERO)
         };
-        let by = |revision| Some(Over { phase: going.clone(), node: Some((node.clone(), revision)) });
+        let by = |revision| {
+            Some(Over { phase: going.clone(), node: Some((node.clone(), revision)), address: None })
+        };
         assert_eq!(over(Some(Some("lost"))), by(7), "only as long as that is its record");
         assert_eq!(over(None), by(0), "only as long as it has none");
         assert_eq!(over(Some(None)), None, "it is there, and has yet to confirm it");
         assert_eq!(over(Some(Some("held"))), None);
+    }
+
+    /// A node's record that says that it is lost.
+    pub(in crate::controller::duties) fn silent_node(confirmed: bool) -> serde_json::Value {
+        let mut record = record_of(Some("lost"));
+        record["confirmed"] = confirmed.into();
+        record
+    }
+
+    fn record_of(absence: Option<&str>) -> serde_json::Value {
+        serde_json::json!({
+            "v": 1, "id": "n1", "settings": { "version": 1, "name": "n1", "host": "h", "capacity": 2,
+            "capacity_mode": "number", "drain_mode": false }, "facts": facts(), "joined": clock::wall(),
+            "reported": clock::wall(), "absence": absence, "vcpu_override": 0, "ram_override": 0, "groups": [],
+        })
     }
 
     fn facts() -> serde_json::Value {

@@ -13,6 +13,7 @@ mod images;
 mod offers;
 mod scheduling;
 mod starts;
+mod steady;
 mod upkeep;
 
 use std::time::Duration;
@@ -78,7 +79,7 @@ pub(super) fn events() -> impl Pass {
 
 /// See [`mod@mac_pool`].
 pub(super) fn mac_pool() -> impl Pass {
-    mac_pool::MacPool
+    mac_pool::MacPool::default()
 }
 
 /// See [`mod@upkeep`].

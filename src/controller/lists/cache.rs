@@ -9,22 +9,17 @@ use std::{
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{Commands, Events, Groups, Permissions, changes::What, look::Age};
+use super::{Commands, Events, Groups, Permissions, changes::What, look::Age, pool::Macs};
 
 use crate::{
     auth::keys::ApiKey,
     controller::{
-        records::{
-            self, InstanceRecord, Leader, MacRecord, NodeRecord, Presence, RecordError, Schema, StartRecord,
-        },
+        records::{self, InstanceRecord, Leader, NodeRecord, Presence, RecordError, Schema, StartRecord},
         schedule::fit::Kind,
         schedule::rank::{Order, order},
         schedule::room::Sizes,
     },
-    model::{
-        ApiKeyId, CommandId, DistributionId, GroupId, ImageId, InstanceId, MacAddress, NodeId, StartId,
-        Timestamp,
-    },
+    model::{ApiKeyId, CommandId, DistributionId, GroupId, ImageId, InstanceId, NodeId, StartId, Timestamp},
     store::{
         Event, KeyValue, LeaseId, Member, Revision,
         keys::{Keys, Subject},
@@ -92,7 +87,7 @@ pub struct Cache {
     pub(super) queue: HashMap<Kind, BTreeSet<(Order, InstanceId)>>,
     /// Offers that nobody has claimed yet.
     pub(super) offers: BTreeSet<InstanceId>,
-    pub(super) macs: HashMap<MacAddress, Item<MacRecord>>,
+    pub(super) macs: Macs,
     /// Of all startup scripts' output.
     pub(super) output_chunks: usize,
     /// How large VMs of templates are; learned, and never less.
@@ -236,7 +231,7 @@ impl Cache {
             }
             Subject::Mac(mac) => {
                 let (Ok(mac), Some(item)) = (mac.parse(), self.read(kv, now)) else { return };
-                self.macs.insert(mac, item);
+                self.macs.put(mac, item);
             }
             // The queue's keys say nothing that the instances do not.
             Subject::QueuedStart(_) | Subject::Other => {}

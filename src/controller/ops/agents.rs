@@ -246,6 +246,7 @@ fn joined(old: Option<NodeRecord>, id: &NodeId, wish: &NodeWish) -> NodeRecord {
             joined: now,
             reported: now,
             absence: None,
+            confirmed: false,
         };
     };
     let was = &old.settings;

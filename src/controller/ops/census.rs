@@ -21,8 +21,8 @@ pub(in crate::controller) struct Census {
     pub(in crate::controller) held: usize,
     /// Records that cannot be read.
     pub(in crate::controller) unreadable: usize,
-    /// Addresses of the pool: free, taken.
-    pub(in crate::controller) macs: Option<(u64, u64)>,
+    /// Addresses of the pool: free, taken, held.
+    pub(in crate::controller) macs: Option<[u64; 3]>,
 }
 
 /// One more of this.
@@ -63,8 +63,8 @@ impl Ops {
             held += usize::from(item.record.absence == Some(Absence::Held));
         }
         let macs = self.mac_range().map(|range| {
-            let free = macs::free(cache, range);
-            (free, range.count().saturating_sub(free))
+            let (free, held) = (macs::free(cache, range), macs::held(cache, range));
+            [free, range.count().saturating_sub(free).saturating_sub(held), held]
         });
         Census { instances, nodes, held, unreadable: cache.unreadable(), macs }
     }

@@ -4,10 +4,10 @@ use super::{Ops, OpsError};
 use crate::{
     clock,
     controller::{
-        records::{self, InstanceRecord, Presence, QueueEntry},
+        records::{self, InstanceRecord, MacRecord, Presence, QueueEntry},
         writes::{Draft, Fence, Outcome, Patience, RACES},
     },
-    model::{Attempt, InstanceId, NodeId},
+    model::{Attempt, InstanceId, MacAddress, NodeId},
     store::{Consistency, LeaseId, Revision},
 };
 
@@ -30,6 +30,14 @@ pub(in crate::controller) struct Beside<'a> {
     pub(in crate::controller) also: Option<(String, Revision)>,
     /// An offer counts in its node's presence, so that two of them cannot pass each other.
     pub(in crate::controller) presence: Option<(&'a NodeId, Presence, Revision)>,
+    /// What becomes of its address when it is deleted, while that was put at this revision.
+    pub(in crate::controller) address: Option<(MacAddress, MacRecord, Revision)>,
+}
+
+impl Beside<'_> {
+    fn is_empty(&self) -> bool {
+        self.fence.is_none() && self.also.is_none() && self.presence.is_none() && self.address.is_none()
+    }
 }
 
 impl Ops {
@@ -73,6 +81,10 @@ impl Ops {
                 }
                 (Change::Delete(done), seen) => {
                     let event = super::events::of_change(seen.map(|(record, ..)| record), None);
+                    if let Some((mac, record, at)) = &beside.address {
+                        let key = self.inner.keys.mac(*mac);
+                        draft = draft.at(&key, *at).put(&key, record)?;
+                    }
                     let draft = draft
                         .delete(&key)
                         .delete(self.inner.keys.queued_start(id))
@@ -88,7 +100,7 @@ impl Ops {
             match self.inner.writes.commit(draft, patience).await? {
                 Outcome::Done => return Ok(done),
                 Outcome::Lost(found) => {
-                    if beside.fence.is_some() || beside.also.is_some() || beside.presence.is_some() {
+                    if !beside.is_empty() {
                         // What is beside may have changed and not the instance: the caller starts over.
                         return Err(OpsError::Conflict("somebody else was faster".into()));
                     }

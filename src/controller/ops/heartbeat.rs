@@ -20,7 +20,7 @@ use crate::{
         records::{self, InstanceRecord, NodeRecord, Presence, RecordError},
         writes::{Draft, Outcome, Patience, RACES},
     },
-    model::{CommandId, InstanceId, NodeId},
+    model::{CommandId, InstanceId, MacAddress, NodeId},
     store::{Consistency, LeaseId, LeaseState, Revision},
     wire::agent::{Heard, Heartbeat, LAYERS, NodeFacts, NodeSettings, Report, SeenVm, StopVm},
     wire::vm::ScriptResult,
@@ -69,6 +69,8 @@ pub(in crate::controller) struct Memory {
     unknown: HashMap<StopVm, usize>,
     /// Instances that reports do not name: since when, and how often.
     missing: HashMap<StopVm, (Instant, u32)>,
+    /// Addresses that are held for VMs which its reports do not name: how many of them did not.
+    pub(super) left: HashMap<MacAddress, u32>,
 }
 
 /// What [`Ops::settle`] comes to.
@@ -121,6 +123,7 @@ impl Ops {
         }
         self.miss(node, &named).await?;
         self.prune(node, &ask.vms);
+        self.release_macs(node, &ask.vms).await?;
         self.note_commands(node, &ask.session, &ask.commands, caught_up.is_ok(), &mut heard).await?;
         for stop in self.inner.lists.peek(|cache| terminating(cache, node)) {
             if !heard.stop.contains(&stop) && !heard.forget.contains(&stop) {
@@ -228,7 +231,8 @@ impl Ops {
                 return Ok(Some(record.settings));
             }
             let pulled = super::events::of_facts(node, &record.facts, &facts);
-            let next = NodeRecord { facts: facts.clone(), reported: now, absence: None, ..record };
+            let (facts, absence) = (facts.clone(), None);
+            let next = NodeRecord { facts, reported: now, absence, confirmed: false, ..record };
             let mut draft = Draft::new(&key).at(&key, revision).put(&key, &next)?;
             for event in pulled {
                 draft = self.logged(draft, Some(event))?;

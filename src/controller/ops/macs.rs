@@ -2,10 +2,15 @@
 
 use std::collections::HashSet;
 
-use super::{Ops, OpsError};
+use super::{Ops, OpsError, lock};
 use crate::{
-    controller::lists::{Cache, Seen},
-    model::{MacAddress, MacRange},
+    controller::{
+        lists::{Cache, Seen},
+        reconcile::is_there,
+    },
+    model::{InstanceId, MacAddress, MacRange, NodeId},
+    store::Revision,
+    wire::agent::SeenVm,
 };
 
 /// Most addresses of one page.
@@ -46,6 +51,11 @@ pub(super) fn free(cache: &Cache, range: MacRange) -> u64 {
     range.count().saturating_sub(in_use(cache, range))
 }
 
+/// Addresses whose instance is gone, and which a silent node's VM may still have.
+pub(super) fn held(cache: &Cache, range: MacRange) -> u64 {
+    cache.held_macs().filter(|mac| range.contains(**mac)).count() as u64
+}
+
 /// So many free addresses, from a random place on; fewer when there are no more.
 pub(super) fn draw(cache: &Cache, range: MacRange, count: usize, start: u64) -> Vec<MacAddress> {
     range.starting_at(start).filter(|mac| !cache.has_mac(mac)).take(count).collect()
@@ -57,6 +67,38 @@ impl Ops {
         let pool = self.inner.config.mac_pool;
         pool.manage
             .then(|| pool.range.unwrap_or_else(|| MacRange::of_cluster(&self.inner.config.store.cluster)))
+    }
+
+    /// Frees the addresses of VMs that a node, which was silent, does not have: two reports have not named them. The first may
+    /// have been written down before the node had looked.
+    pub(super) async fn release_macs(&self, node: &NodeId, vms: &[SeenVm]) -> Result<(), OpsError> {
+        let there: HashSet<&InstanceId> =
+            vms.iter().filter(|vm| is_there(vm)).map(|vm| &vm.instance).collect();
+        let left: Vec<(MacAddress, InstanceId, Revision)> = self.inner.lists.peek(|cache| {
+            let not_there = cache.left_on(node).filter(|(_, item)| !there.contains(&item.record.instance));
+            not_there.map(|(mac, item)| (*mac, item.record.instance.clone(), item.mod_revision)).collect()
+        });
+        if left.is_empty() {
+            return Ok(());
+        }
+        let sure: Vec<_> = {
+            let mut memory = lock(&self.inner.heard);
+            let counts = &mut memory.entry(node.clone()).or_default().left;
+            counts.retain(|mac, _| left.iter().any(|(of, ..)| of == mac));
+            let mut sure = Vec::new();
+            for one in left {
+                let count = counts.entry(one.0).or_default();
+                *count += 1;
+                if *count >= 2 {
+                    sure.push(one);
+                }
+            }
+            sure
+        };
+        for (mac, instance, revision) in sure {
+            self.free_mac(mac, &instance, revision, None).await?;
+        }
+        Ok(())
     }
 
     fn managed(&self) -> Result<MacRange, OpsError> {
@@ -90,18 +132,22 @@ impl Ops {
         self.managed()?;
         self.loaded()?;
         self.inner.lists.catch_up().await?;
-        self.free_macs(None, usize::MAX).await.map(drop)
+        self.free_macs(None, usize::MAX, None).await.map(drop)
     }
 
     /// Refuses a start for which the pool has too few, before anything of it is stored.
     pub(super) fn has_macs(&self, given: Option<MacAddress>, count: usize) -> Result<(), OpsError> {
         let Some(range) = self.mac_range() else { return Ok(()) };
         self.inner.lists.peek(|cache| match given {
-            Some(mac) => match cache.mac(&mac) {
-                Some(item) => Err(OpsError::Conflict(format!(
-                    "mac_address {mac} is that of instance `{}`",
-                    item.record.instance
-                ))),
+            Some(mac) => match cache.mac(&mac).map(|item| &item.record) {
+                Some(of) => Err(OpsError::Conflict(match &of.left {
+                    None => format!("mac_address {mac} is that of instance `{}`", of.instance),
+                    Some(left) => format!(
+                        "mac_address {mac} was that of instance `{}`, whose VM may still run on node `{}`: delete that node if \
+                         it is gone",
+                        of.instance, left.node
+                    ),
+                })),
                 None => Ok(()),
             },
             None => {
@@ -111,8 +157,12 @@ impl Ops {
                 if free >= count as u64 {
                     return Ok(());
                 }
+                let held = match held(cache, range) {
+                    0 => String::new(),
+                    held => format!(" ({held} are held for VMs that silent nodes may still run)"),
+                };
                 Err(OpsError::Conflict(format!(
-                    "{free} MAC addresses are free, and the start needs {count}: terminate instances, or give \
+                    "{free} MAC addresses are free{held}, and the start needs {count}: terminate instances, or give \
                      `range` in `[mac_pool]` more of them"
                 )))
             }

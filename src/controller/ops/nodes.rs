@@ -229,7 +229,7 @@ impl Ops {
             if record.absence != Some(Absence::Held) {
                 return Ok(false);
             }
-            let next = NodeRecord { absence: Some(Absence::Lost), ..record };
+            let next = NodeRecord { absence: Some(Absence::Lost), confirmed: true, ..record };
             let draft = Draft::new(&key).at(&key, kv.mod_revision).at(&alive, 0).put(&key, &next)?;
             if let Outcome::Done = self.inner.writes.commit(draft, Patience::new()).await? {
                 return Ok(true);

@@ -246,7 +246,8 @@ impl Ops {
             if range.is_some() {
                 // Fewer than are needed: the rest waits until some are free again.
                 let Some(mac) = macs.next() else { break };
-                let (key, of) = (self.inner.keys.mac(mac), MacRecord { instance: instance.id.clone() });
+                let (key, of) =
+                    (self.inner.keys.mac(mac), MacRecord { instance: instance.id.clone(), left: None });
                 instance.spec.mac_address = mac.to_string();
                 // Nobody else has it: the store sees to that.
                 draft = draft.at(&key, 0).put(&key, &of)?;

@@ -22,7 +22,7 @@ pub use command::{CommandRecord, DistributionRecord, OrdersTurn, Targets};
 pub use group::{GroupName, GroupRecord};
 pub use image::ImageRecord;
 pub use instance::{InstanceRecord, InstanceSpec, OutputRef, Phase, ScriptRef};
-pub use mac::MacRecord;
+pub use mac::{LeftOn, MacRecord};
 pub use member::Leader;
 pub use node::{Absence, Fixed, NodeRecord, Presence};
 pub use permission::PermissionRecord;

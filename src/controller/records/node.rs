@@ -43,6 +43,9 @@ pub struct NodeRecord {
     /// It is taken to be gone, or would be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub absence: Option<Absence>,
+    /// An operator has said that it is gone for good: nothing of it runs. Its next report takes that back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirmed: bool,
 }
 
 /// Which settings an operator has set.

@@ -390,6 +390,7 @@ mod tests {
             joined: Timestamp::NEVER,
             reported: Timestamp::NEVER,
             absence: None,
+            confirmed: false,
         }
     }
 

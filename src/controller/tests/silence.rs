@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    config::controller::MacPool,
     controller::{
         records::{Absence, Presence},
         writes::{Draft, Patience},
@@ -87,6 +88,56 @@ async fn a_node_that_falls_silent_after_starting_keeps_the_instance_in_error() {
     world.ops(0).terminate(&task.instance).await.unwrap();
     let heard = gone.beat(world.ops(1), &[vm(&task, VmPhase::Running)]).await.unwrap();
     assert_eq!(heard.stop.len(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn the_address_of_a_vm_that_a_silent_node_may_still_run_is_given_to_nobody() {
+    let mac_pool = MacPool { manage: true, range: None };
+    let times = Timeouts { instance_visible: Duration::from_millis(500), ..soon_silent() };
+    let world = World::of(2, |name| Config { mac_pool, ..config(name, times.clone()) }).await;
+    let (gone, other) = (world.node("n1", 2).await, world.node("n2", 1).await);
+    world.start(0, 2).await;
+    let tasks = [gone.run(&world, 0).await, gone.run(&world, 1).await];
+    let addresses = [&tasks[0], &tasks[1]].map(|task| task.hardware.mac_address.clone());
+    while_beating(&world, &[&other], &[], async {
+        for task in &tasks {
+            until("the instance fails", || async {
+                world.show(1, &task.instance).await.state() == InstanceState::Error
+            })
+            .await;
+            world.ops(0).terminate(&task.instance).await.unwrap();
+            until("it is given up", || async { world.ops(1).instance(&task.instance).await.is_err() }).await;
+        }
+    })
+    .await;
+    let started = async |mac: &String| {
+        let ask = StartVm { mac_address: Some(mac.clone()), ..ask(1) };
+        world.ops(1).start_resolved(ask, &Caller::default(), resolved()).await
+    };
+    let held = async || {
+        world.ops(1).lists().catch_up().await.unwrap();
+        world.ops(1).lists().peek(|cache| cache.held_macs().count())
+    };
+    for mac in &addresses {
+        world.ops(0).refill_macs().await.unwrap();
+        let refused = started(mac).await.unwrap_err();
+        assert!(
+            matches!(&refused, OpsError::Conflict(why) if why.contains("may still run on node `n1`")),
+            "{refused:?}"
+        );
+    }
+    // It is heard again, and has one of the two.
+    for _ in 0..3 {
+        gone.beat(world.ops(0), &[vm(&tasks[0], VmPhase::Running)]).await.unwrap();
+    }
+    assert_eq!(held().await, 1);
+    started(&addresses[1]).await.unwrap();
+    started(&addresses[0]).await.unwrap_err();
+    // Its operator says that it is gone for good.
+    world.ops(0).delete_node(&gone.id, &Reach::Everything).await.unwrap();
+    until("its address is free", || async { held().await == 0 }).await;
+    started(&addresses[0]).await.unwrap();
     world.end().await;
 }
 
