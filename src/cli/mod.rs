@@ -22,6 +22,7 @@ mod cloud;
 mod vm;
 mod node;
 mod group;
+mod permission;
 mod proxy;
 mod upgrade;
 mod standalone;
@@ -95,6 +96,8 @@ enum Command {
     Node(node::Args),
     /// Make groups of nodes, and put nodes into them
     Group(group::Args),
+    /// Say what groups of callers may do, and look at it
+    Permission(permission::Args),
     /// Run a node agent on a VM host, or make its node known and unknown
     Agent(agent::Args),
     /// Stand for a VM
@@ -180,6 +183,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Vm(args) => vm::run(args, printer),
         Command::Node(args) => node::run(args, printer),
         Command::Group(args) => group::run(args, printer),
+        Command::Permission(args) => permission::run(args, printer),
         Command::Agent(args) => agent::run(args, printer),
         Command::VmProcess(args) => return agent::vm_process(args),
     };

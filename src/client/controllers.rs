@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, value::RawValue};
 use tokio::time::Instant;
@@ -90,12 +91,12 @@ pub struct SaveAsk<'a> {
 }
 
 /// A call that can be made again.
-struct Call<'a> {
-    method: reqwest::Method,
-    path: &'a str,
-    query: &'a [(&'a str, &'a str)],
-    body: Option<Value>,
-    key: Option<&'a str>,
+pub(super) struct Call<'a> {
+    pub(super) method: reqwest::Method,
+    pub(super) path: &'a str,
+    pub(super) query: &'a [(&'a str, &'a str)],
+    pub(super) body: Option<Value>,
+    pub(super) key: Option<&'a str>,
 }
 
 /// Which template to bring to which nodes.
@@ -206,13 +207,13 @@ impl Controllers {
     /// Why an instance is where it is; nothing when there is none. A controller of the vendor's gives an answer that is
     /// [`ClientError::Strange`].
     pub async fn why(&self, id: &str) -> Result<Option<Why>, ClientError> {
-        found(self.bare_once(&format!("/switchyard/v1/instances/{}/why", segment(id)), &[]).await)
+        found(self.bare_once(&get(&format!("/switchyard/v1/instances/{}/why", segment(id)), &[])).await)
     }
 
     /// What a node waits for; nothing when there is none of this id. A controller of the vendor's gives an answer that is
     /// [`ClientError::Strange`].
     pub async fn node_why(&self, id: &str) -> Result<Option<NodeWaits>, ClientError> {
-        found(self.bare_once(&format!("/switchyard/v1/nodes/{}/why", segment(id)), &[]).await)
+        found(self.bare_once(&get(&format!("/switchyard/v1/nodes/{}/why", segment(id)), &[])).await)
     }
 
     /// Changes name, external id or metadata.
@@ -408,25 +409,22 @@ impl Controllers {
         path: &str,
         query: &[(&str, &str)],
     ) -> Result<T, ClientError> {
+        self.bare_again(&get(path, query)).await
+    }
+
+    /// The same with any call that may be made twice.
+    pub(super) async fn bare_again<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ClientError> {
         let until = clock::now() + self.patience;
         loop {
-            match self.bare_once(path, query).await {
+            match self.bare_once(call).await {
                 Err(error) if again(&error) && self.pause(until, &error).await => {}
                 answered => return answered,
             }
         }
     }
 
-    async fn bare_once<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        query: &[(&str, &str)],
-    ) -> Result<T, ClientError> {
-        let url = self.base.join(path);
-        let asked = self.http.client().get(&url).query(query).timeout(self.timeout);
-        let response = self.login.send(&url, asked).await?;
-        let status = response.status().as_u16();
-        let bytes = answer::read_bounded(&url, response, ANSWER).await?;
+    async fn bare_once<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ClientError> {
+        let (url, status, bytes) = self.send(call).await?;
         if status != 200 {
             return templates::read(&url, status, &bytes);
         }
@@ -435,6 +433,12 @@ impl Controllers {
     }
 
     async fn once<T: DeserializeOwned>(&self, call: &Call<'_>) -> Result<T, ClientError> {
+        let (url, status, bytes) = self.send(call).await?;
+        templates::read(&url, status, &bytes)
+    }
+
+    /// The address that was asked, the status and the body.
+    async fn send(&self, call: &Call<'_>) -> Result<(String, u16, Bytes), ClientError> {
         let url = self.base.join(call.path);
         let client = self.http.client();
         let mut asked = client.request(call.method.clone(), &url).query(call.query).timeout(self.timeout);
@@ -447,7 +451,7 @@ impl Controllers {
         let response = self.login.send(&url, asked).await?;
         let status = response.status().as_u16();
         let bytes = answer::read_bounded(&url, response, ANSWER).await?;
-        templates::read(&url, status, &bytes)
+        Ok((url, status, bytes))
     }
 }
 
@@ -456,7 +460,7 @@ fn again(error: &ClientError) -> bool {
     error.may_pass() && !matches!(error, ClientError::Untrusted { .. })
 }
 
-fn get<'a>(path: &'a str, query: &'a [(&'a str, &'a str)]) -> Call<'a> {
+pub(super) fn get<'a>(path: &'a str, query: &'a [(&'a str, &'a str)]) -> Call<'a> {
     Call { method: reqwest::Method::GET, path, query, body: None, key: None }
 }
 
@@ -464,7 +468,7 @@ fn post(path: &str, body: Option<Value>) -> Call<'_> {
     Call { method: reqwest::Method::POST, path, query: &[], body, key: None }
 }
 
-fn delete(path: &str, body: Value) -> Call<'_> {
+pub(super) fn delete(path: &str, body: Value) -> Call<'_> {
     Call { method: reqwest::Method::DELETE, ..post(path, Some(body)) }
 }
 
@@ -474,7 +478,7 @@ fn json(body: &impl Serialize) -> Value {
 }
 
 /// A text as one segment of a path.
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
     let piece = |byte: u8| if plain(&byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
     text.bytes().map(piece).collect()

@@ -10,6 +10,7 @@ mod failover;
 mod login;
 pub mod oci;
 mod pages;
+mod permissions;
 pub mod replication;
 mod templates;
 pub mod transfer;
