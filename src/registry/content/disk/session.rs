@@ -272,8 +272,10 @@ impl Session {
             return Err(full_or("sync an upload")(error));
         }
         let adopted = disk.blobs.adopt(&data, &hashed);
-        // On a full disk the bytes stay for another try, unless they were moved already.
-        if adopted.is_ok() || !data.exists() {
+        // On a full disk the bytes stay for another try, unless they were moved already, or may be a blob by now: of a shared
+        // directory this file is the blob, and what came next would be written to that.
+        let is_full = matches!(adopted, Err(ContentError::Full { .. }));
+        if adopted.is_ok() || !data.exists() || (disk.blobs.shared && !is_full) {
             self.spoil(&mut writer);
         }
         adopted?;

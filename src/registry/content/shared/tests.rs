@@ -284,6 +284,59 @@ fn a_blob_that_goes_to_the_trash_at_any_moment_of_its_upload_is_there_in_the_end
 }
 
 #[test]
+fn an_upload_ends_well_although_its_blob_and_link_go_to_their_trashes_at_any_moment() {
+    block(async {
+        let two = Two::new().await;
+        let other = &two.content[1];
+        let name = repository("team/vm");
+        let blob = crate::model::Algorithm::Sha256.of(b"x");
+        let (hex, dir) = (blob.hex(), two.dir.path());
+        let of = dir.join("repositories/team/vm");
+        let moves = [
+            (dir.join("blobs/sha256").join(&hex[..2]).join(&hex), dir.join("trash").join(&hex)),
+            (of.join("_links").join(&hex), of.join("_taken").join(&hex)),
+        ];
+        for before in ["stored", "in the trash", "nowhere"] {
+            let mut moment = 0;
+            loop {
+                two.world.pass(Duration::from_secs(4));
+                let mut upload =
+                    other.begin(&name, "", crate::model::Algorithm::Sha256, 1).await.unwrap().unresumable();
+                upload.write("x".into()).await.unwrap();
+                upload.flush().await.unwrap();
+                match before {
+                    "in the trash" => moves.iter().for_each(|(from, to)| drop(std::fs::rename(from, to))),
+                    "nowhere" => {
+                        let files = moves.iter().flat_map(|(from, to)| [from, to]);
+                        files.for_each(|file| drop(std::fs::remove_file(file)));
+                    }
+                    _ => {}
+                }
+                let moves = moves.clone();
+                // As the other registry's collector does it.
+                two.faults[1].meanwhile(moment, move || {
+                    std::fs::create_dir_all(moves[1].1.parent().unwrap()).unwrap();
+                    for (from, to) in &moves {
+                        drop(std::fs::rename(from, to));
+                    }
+                    drop(std::fs::remove_dir(moves[1].0.parent().unwrap()));
+                });
+                let committed = upload.commit(&blob).await;
+                let calls = two.faults[1].calls();
+                assert_eq!(committed.unwrap(), 1, "{before}, {moment}");
+                // As a push asks whose tag is next.
+                assert_eq!(other.keep_given(&name, &blob).await.unwrap(), Some(1), "{before}, {moment}");
+                if calls <= moment {
+                    break;
+                }
+                moment += 1;
+            }
+            assert!(moment > 10, "{moment}");
+        }
+    });
+}
+
+#[test]
 fn a_repository_that_is_forgotten_for_being_empty_is_made_anew_by_a_push_at_that_moment() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
