@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Failure, Printer};
+use super::{Failure, Printer, output::plain};
 use crate::{
     client::{Admin, ClientError},
     config::{BaseUrl, proxy::Entry},
@@ -104,7 +104,7 @@ impl Output {
         text: impl FnOnce() -> String,
     ) -> Result<(), Failure> {
         printer.data(match self {
-            Self::Text => text(),
+            Self::Text => plain(&text()).into_owned(),
             Self::Json => serde_json::to_string_pretty(value)
                 .map_err(|error| Failure::runtime("the answer could not be printed", &error))?,
         });

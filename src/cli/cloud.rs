@@ -2,9 +2,12 @@
 
 use std::{sync::LazyLock, time::Duration};
 
+use tokio::time::Instant;
+
 use super::{Failure, Printer, admin::Output, login::Credential, trust::Trust};
 use crate::{
     client::{ClientError, Controllers, NodesLike},
+    clock,
     config::BaseUrl,
     telemetry,
     wire::node::Node,
@@ -24,6 +27,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 
 /// How long a call is made again while nobody answers it: longer than a restart of a controller or an election.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two looks at something that is waited for, while nobody answers.
+const AWAY: Duration = Duration::from_secs(1);
 
 /// What is said when one side did not take the other for whom it should be.
 pub(super) const TRUST: &str = "`--ca FILE` names whom to trust, `--cert FILE` and `--key FILE` what is shown; SWITCHYARD_CA, _CERT and _KEY do, too";
@@ -146,7 +152,7 @@ impl View {
 }
 
 impl Every {
-    /// Looks once, or again and again, and shows what it sees.
+    /// Looks once, or again and again for as long as somebody reads it, and shows what it sees.
     pub(super) async fn run<T>(
         &self,
         (printer, output): (Printer, Output),
@@ -162,6 +168,9 @@ impl Every {
                         printer.clear();
                     }
                     show(&seen)?;
+                    if !printer.is_read() {
+                        return Ok(());
+                    }
                 }
                 // They may be back at the next look.
                 Err(failure) => failure.show(printer),
@@ -186,6 +195,26 @@ impl Told {
 /// Said at once: whoever sits before it would look at nothing for as long as it is tried.
 fn tries_again(error: &ClientError, longest: Duration) {
     Printer::new().note(format!("{}; trying again for {} s", telemetry::chain(error), longest.as_secs()));
+}
+
+/// Looks at something that is waited for until then. Controllers that are away may be back by then, as what is waited for may be
+/// there: nobody is to wait once more because of a restart.
+pub(super) async fn look_on<T>(
+    until: Instant,
+    mut look: impl AsyncFnMut() -> Result<T, ClientError>,
+) -> Result<T, ClientError> {
+    let mut told = false;
+    loop {
+        match look().await {
+            Err(error) if error.may_pass() && clock::now() < until => {
+                if !std::mem::replace(&mut told, true) {
+                    Printer::new().note("they are still away, and are waited for as long as the rest");
+                }
+                tokio::time::sleep(AWAY).await;
+            }
+            done => return done,
+        }
+    }
 }
 
 /// A usage fault with a hint.
@@ -260,4 +289,29 @@ fn one_node(mut all: Vec<Node>, named: &str) -> Result<Option<Node>, Failure> {
         ));
     }
     Ok(all.pop())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn controllers_that_are_away_are_waited_for_as_long_as_what_they_are_asked_of() {
+        let away =
+            || ClientError::Refused { url: "http://c/".into(), status: 503, message: "starting".into() };
+        let until = clock::now() + Duration::from_secs(3600);
+        let mut asked = 0;
+        let seen = look_on(until, async || {
+            asked += 1;
+            if asked < 60 { Err(away()) } else { Ok(asked) }
+        });
+        assert_eq!(seen.await.unwrap(), 60);
+        let began = clock::now();
+        assert!(look_on::<()>(began + Duration::from_secs(30), async || Err(away())).await.is_err());
+        assert!((30..33).contains(&began.elapsed().as_secs()));
+        let denied = || ClientError::Refused { url: "http://c/".into(), status: 403, message: "no".into() };
+        let began = clock::now();
+        assert!(look_on::<()>(until, async || Err(denied())).await.is_err());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
 }

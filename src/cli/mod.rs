@@ -124,6 +124,17 @@ impl Failure {
         Self::Runtime { error: format!("{what}: {}", crate::telemetry::chain(error)), hint: None }
     }
 
+    /// With one more thing that helps, unless that was said.
+    pub(crate) fn with_hint(self, more: &str) -> Self {
+        match self {
+            Self::Runtime { error, hint } => {
+                let hint = hint.map_or_else(|| more.to_owned(), |hint| format!("{hint}; {more}"));
+                Self::Runtime { error, hint: Some(hint) }
+            }
+            said => said,
+        }
+    }
+
     /// What went wrong, in one line.
     pub(crate) fn error(&self) -> &str {
         match self {

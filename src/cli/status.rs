@@ -1,12 +1,11 @@
 //! `switchyard status`: a running proxy on one screen.
 
-use std::time::Duration;
-
 use serde::Serialize;
 
 use super::{
     Failure, Printer,
     admin::{Output, Reach},
+    cloud::Every,
     orders::words,
     role,
     table::table,
@@ -29,9 +28,8 @@ pub(super) struct Args {
     /// What to print
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Look again every so many seconds, until interrupted
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true, value_parser = clap::value_parser!(u16).range(1..=3600))]
-    watch: Option<u16>,
+    #[command(flatten)]
+    every: Every,
 }
 
 /// All that is shown.
@@ -49,23 +47,9 @@ const HEAD: [&str; 7] = ["UPSTREAM", "ADDRESS", "HEALTH", "TAKES", "WEIGHT", "UN
 
 pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
     let client = args.reach.client()?;
-    role::once(async {
-        loop {
-            let asked = look(&client).await.map_err(|error| args.reach.failure(&error));
-            let Some(every) = args.watch else { return show(args, printer, &asked?) };
-            match asked {
-                Ok(status) => {
-                    if args.output == Output::Text {
-                        printer.clear();
-                    }
-                    show(args, printer, &status)?;
-                }
-                // It may be back at the next look: a proxy that restarts is what people watch.
-                Err(failure) => failure.show(printer),
-            }
-            tokio::time::sleep(Duration::from_secs(every.into())).await;
-        }
-    })?
+    let asked = async || look(&client).await.map_err(|error| args.reach.failure(&error));
+    let shown = |status: &Status| args.output.print(printer, status, || text(status));
+    role::once(args.every.run((printer, args.output), asked, shown))?
 }
 
 async fn look(client: &Admin) -> Result<Status, ClientError> {
@@ -76,10 +60,6 @@ async fn look(client: &Admin) -> Result<Status, ClientError> {
         Err(error) => return Err(error),
     };
     Ok(Status { process: client.process().await?, listeners, upstreams: client.upstreams().await? })
-}
-
-fn show(args: &Args, printer: Printer, status: &Status) -> Result<(), Failure> {
-    args.output.print(printer, status, || text(status))
 }
 
 fn text(status: &Status) -> String {

@@ -11,9 +11,15 @@ pub(super) fn counted(number: usize, what: &str) -> String {
     }
 }
 
+/// The longest time that makes sense, and that a clock can be moved on by.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 /// A time, as it is given: `30s`, `1h 30m`.
 pub(super) fn time(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text).map_err(|error| format!("{error}; write it like `30s` or `1h30m`"))
+    match humantime::parse_duration(text) {
+        Ok(time) if time > LONGEST => Err("it is at most 100 years; write it like `30s` or `1h30m`".into()),
+        parsed => parsed.map_err(|error| format!("{error}; write it like `30s` or `1h30m`")),
+    }
 }
 
 /// A text as one word of a shell.

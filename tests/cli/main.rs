@@ -7,6 +7,7 @@ mod broken;
 mod check;
 mod commands;
 mod program;
+mod readers;
 mod reference;
 mod reloads;
 mod role;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Failure, Printer};
 use crate::{
-    cli::cloud::{Told, find_node, usage},
+    cli::cloud::{Told, find_node, look_on, usage},
     client::InstancesLike,
     clock,
     wire::node::{CapacityMode, NodeConfig},
@@ -177,7 +177,8 @@ async fn empty(args: &Drain, ids: &[String], printer: Printer) -> Result<(), Fai
     let mut told: Option<(usize, tokio::time::Instant)> = None;
     loop {
         // What a node has is told by the instances: it counts those that run, and one that is about to counts as well.
-        let all = client.instances_like(&like).await.map_err(|error| reach.failure(&error))?;
+        let all = look_on(until, async || client.instances_like(&like).await).await;
+        let all = all.map_err(|error| reach.failure(&error))?;
         let gone = |state: crate::model::InstanceState| state == crate::model::InstanceState::Terminated;
         let left = all.iter().filter(|vm| ids.contains(&vm.node_id) && !gone(vm.instance_state)).count();
         if left == 0 {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{Failure, Printer};
 use crate::{
-    cli::cloud::{Told, find_node, find_template, usage},
+    cli::cloud::{Told, find_node, find_template, look_on, usage},
     client::{Controllers, DistributeAsk},
     clock,
     model::NodeId,
@@ -100,7 +100,8 @@ async fn ended(
     let until = clock::now() + args.wait_timeout;
     let mut told: BTreeMap<NodeId, u64> = BTreeMap::new();
     loop {
-        let now = client.distribution(id).await.map_err(|error| args.told.reach.failure(&error))?;
+        let now = look_on(until, async || client.distribution(id).await).await;
+        let now = now.map_err(|error| args.told.reach.failure(&error))?;
         let failed: Vec<String> = now
             .distribute_status
             .iter()

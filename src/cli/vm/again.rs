@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Failure, Printer, start, wait};
 use crate::{
-    cli::cloud::{Told, find_template, usage},
+    cli::cloud::{Told, find_template, look_on, usage},
     client::{Controllers, SaveAsk},
     clock,
     model::{CommandId, InstanceState, Timestamp},
@@ -115,7 +115,8 @@ async fn runs_again(
     args.patience.note(printer, &args.id, "is stopped and started again");
     let until = clock::now() + args.patience.longest();
     loop {
-        let vm = client.instance(&args.id).await.map_err(|error| args.told.reach.failure(&error))?;
+        let vm = look_on(until, async || client.instance(&args.id).await).await;
+        let vm = vm.map_err(|error| args.told.reach.failure(&error))?;
         match vm {
             None => return Err(failed("it was deleted meanwhile".into())),
             Some(vm) if vm.instance_state != InstanceState::Started => {
@@ -124,7 +125,7 @@ async fn runs_again(
                 ));
             }
             Some(vm) => {
-                let last = client.last_restart(&vm.node_id, &args.id).await;
+                let last = look_on(until, async || client.last_restart(&vm.node_id, &args.id).await).await;
                 let last = last.map_err(|error| args.told.reach.failure(&error))?;
                 match last.filter(|one| before.known.as_ref() != Some(&one.id)) {
                     Some(one) if one.state == CommandState::Done => return Ok(()),
@@ -176,7 +177,8 @@ pub(super) async fn save(args: &Save, printer: Printer) -> Result<(), Failure> {
         args.patience.note(printer, &args.id, &format!("is saved as {}", args.tag));
         let until = clock::now() + args.patience.longest();
         loop {
-            let image = client.image(&request).await.map_err(|error| reach.failure(&error))?;
+            let image = look_on(until, async || client.image(&request).await).await;
+            let image = image.map_err(|error| reach.failure(&error))?;
             let failed = |why: String| Failure::Runtime {
                 error: format!("{} was not saved: {why}", args.id),
                 hint: Some(format!(

@@ -63,13 +63,30 @@ pub(super) async fn update(args: &Update, printer: Printer) -> Result<(), Failur
 pub(super) async fn terminate(args: &Terminate, printer: Printer) -> Result<(), Failure> {
     let reach = &args.told.reach;
     let client = reach.client()?;
+    let (mut ids, mut failed) = (Vec::new(), None);
     for id in &args.ids {
-        let done = client.terminate(id).await;
-        done.map_err(|error| reach.about("instance", id, "switchyard vm list", &error))?;
+        match client.terminate(id).await {
+            Ok(()) => ids.push(id.clone()),
+            Err(error) => {
+                // One that is not there says nothing of the others.
+                let of_it_alone = error.status() == Some(200);
+                let failure = reach.about("instance", id, "switchyard vm list", &error);
+                match &mut failed {
+                    None => failed = Some(failure),
+                    Some(_) => failure.show(printer),
+                }
+                if !of_it_alone {
+                    break;
+                }
+            }
+        }
     }
     if args.wait {
-        wait::gone(&args.told, &args.patience, &client, printer, &args.ids).await?;
+        wait::gone(&args.told, &args.patience, &client, printer, &ids).await?;
     }
     let what = if args.wait { "deleted" } else { "to be deleted" };
-    args.told.done(printer, &wait::told(&args.ids), &format!("{what}: {}", args.ids.join(", ")))
+    if !ids.is_empty() {
+        args.told.done(printer, &wait::told(&ids), &format!("{what}: {}", ids.join(", ")))?;
+    }
+    failed.map_or(Ok(()), Err)
 }

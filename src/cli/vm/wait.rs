@@ -6,7 +6,16 @@ use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
 use super::{Failure, Printer, look};
-use crate::{cli::cloud::Told, client::Controllers, clock, model::InstanceState, wire::vm::Vm};
+use crate::{
+    cli::{
+        cloud::{Told, look_on},
+        output::plain,
+    },
+    client::Controllers,
+    clock,
+    model::InstanceState,
+    wire::vm::Vm,
+};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -74,7 +83,9 @@ pub(super) async fn started(
         "the instances go on: `switchyard vm list` shows them; to have them deleted: switchyard vm terminate {}",
         named(ids)
     );
-    let ended = or_interrupted(waits, "nobody waits for them any more", &hint).await?;
+    let ended = or_interrupted(waits, "nobody waits for them any more", &hint).await;
+    // Nothing else has told yet which they are.
+    let ended = ended.map_err(|failure| failure.with_hint(&hint))?;
     let shown: Vec<&Vm> = ids.iter().filter_map(|id| ended.seen.get(id)).collect();
     told.output.print(printer, &shown, || look::started(&shown))?;
     ended.verdict("did not start", "`switchyard vm show ID` shows more of each")
@@ -154,7 +165,8 @@ async fn until(
     loop {
         let mut still = Vec::new();
         for id in open {
-            let vm = client.instance(&id).await.map_err(|error| told.reach.failure(&error))?;
+            let vm = look_on(until, async || client.instance(&id).await).await;
+            let vm = vm.map_err(|error| told.reach.failure(&error))?;
             let is = judge(vm.as_ref());
             shown.at(&id, vm.as_ref(), &is);
             if let Some(vm) = vm {
@@ -192,7 +204,7 @@ fn step(vm: &Vm) -> String {
     let state = vm.instance_state.as_str();
     let on = if vm.node_id.is_empty() { String::new() } else { format!(" on {}", vm.node_id) };
     let why = if vm.message.is_empty() { String::new() } else { format!(": {}", vm.message) };
-    format!("{state}{on}{why}")
+    plain(&format!("{state}{on}{why}")).into_owned()
 }
 
 /// Bars on a terminal, else a line for each step.
@@ -229,7 +241,7 @@ impl Screen {
                 bar.set_position(100);
                 bar.set_message("done");
             }
-            Is::Failed(why) => bar.set_message(why.clone()),
+            Is::Failed(why) => bar.set_message(plain(why).into_owned()),
             Is::OnItsWay(step) => {
                 bar.set_position((share * 100.0) as u64);
                 bar.set_message(step.clone());
