@@ -7,7 +7,8 @@ use tracing::{error, info, warn};
 use super::{
     AgentError,
     act::{Left, Seen},
-    driver::Found,
+    driver::{Found, VmKey},
+    join::with_causes,
     node::Node,
     settle::ended,
     vms::Vm,
@@ -44,7 +45,7 @@ pub(super) async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
                 vm.seen = Seen::Claimed;
             }
             VmPhase::Starting => {
-                node.driver.delete(&key).await?;
+                clear(node, &key).await?;
                 match start_again(node, &mut vm, whole).await {
                     Ok(()) => {
                         vm.granted = true;
@@ -68,7 +69,7 @@ pub(super) async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
                 vm.seen = Seen::Running;
             }
             VmPhase::Running => {
-                node.driver.delete(&key).await?;
+                clear(node, &key).await?;
                 fail(node, &mut vm, "VM vanished while its agent was away").await;
             }
             VmPhase::Failed => {
@@ -95,9 +96,19 @@ pub(super) async fn recover(node: &Arc<Node>) -> Result<(), AgentError> {
     node.saves.keep(|name| saved.contains(name));
     for key in node.driver.list().await? {
         if !known.contains(&key) {
-            warn!(vm = %key, "a vm that the journal does not know was removed");
-            node.driver.delete(&key).await?;
+            warn!(vm = %key, "a vm that the journal does not know is removed");
+            clear(node, &key).await?;
         }
+    }
+    Ok(())
+}
+
+/// Stops what may run of a VM, and deletes it. That its files cannot be deleted is no reason for a node not to work; they are
+/// tried again at the next start.
+async fn clear(node: &Node, key: &VmKey) -> Result<(), AgentError> {
+    node.driver.stop(key).await?;
+    if let Err(error) = node.driver.delete(key).await {
+        error!(vm = %key, error = %with_causes(&error), "what is left of a vm could not be deleted");
     }
     Ok(())
 }

@@ -66,6 +66,19 @@ async fn a_data_directory_may_be_named_from_where_the_agent_is() {
 }
 
 #[tokio::test]
+async fn something_that_cannot_be_deleted_among_the_vms_keeps_no_agent_from_working() {
+    let mut world = World::prepare("stray").await;
+    let vms = world.config.data.join("vms");
+    std::fs::create_dir_all(&vms).unwrap();
+    // By its name it could be a VM, and it is no directory.
+    std::fs::write(vms.join("notes.1"), "a copy").unwrap();
+    world.agent().await;
+    let id = world.cloud.run(world.cloud.push(&[b"layer"]), None);
+    world.cloud.is(&id, Held::Started).await;
+    world.end().await;
+}
+
+#[tokio::test]
 async fn an_agent_joins_then_reports_then_polls() {
     let world = World::start("order").await;
     world.cloud.until("a poll", |inner| inner.calls.iter().any(|c| c.starts_with("poll"))).await;

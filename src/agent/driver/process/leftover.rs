@@ -53,7 +53,10 @@ pub(super) async fn clear(dir: &Path, deadline: Instant) -> Result<(), DriverErr
     let files = |source| DriverError::Files { path: dir.join(NAME), source };
     let file = match open(dir, false) {
         Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        // Where there is no directory there is no VM.
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(());
+        }
         Err(error) => return Err(files(error)),
     };
     let mut killed = false;

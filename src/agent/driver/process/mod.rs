@@ -235,7 +235,9 @@ impl Driver for Process {
     async fn delete(&self, vm: &VmKey) -> Result<(), DriverError> {
         self.kill(vm).await?;
         let path = self.dir(vm);
-        match tokio::fs::remove_dir_all(&path).await {
+        let of = path.clone();
+        let removed = tokio::task::spawn_blocking(move || files::remove(&of)).await;
+        match removed.unwrap_or_else(|error| Err(io::Error::other(error))) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(DriverError::Files { path, source })
             }
