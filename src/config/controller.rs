@@ -162,12 +162,23 @@ pub struct Limits {
     pub count: u32,
     /// An instance that nodes gave back, or took and lost before its VM was started, so many times has failed.
     pub attempts: u32,
+    /// Most instances that there may be, in whatever state.
+    pub instances: usize,
+    /// Most nodes that may have joined.
+    pub nodes: usize,
     /// Most heartbeats, polls and API calls under way at once; more are 503.
     pub concurrency: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { body: 4 * 1024 * 1024, count: 1000, attempts: 100, concurrency: 20_000 }
+        Self {
+            body: 4 * 1024 * 1024,
+            count: 1000,
+            attempts: 100,
+            instances: 250_000,
+            nodes: 20_000,
+            concurrency: 20_000,
+        }
     }
 }

@@ -62,6 +62,8 @@ async fn each_bad_request_says_what_is_wrong_and_changes_nothing() {
         case("POST", vm, start("count", json!(1.5)), 400, "`count`"),
         case("POST", vm, start("tag", json!([1])), 400, "`tag`"),
         case("POST", vm, start("metadata", json!("x")), 400, "`metadata`"),
+        case("POST", vm, start("name_template", json!("a\u{0}b")), 400, "name_template: it has a control"),
+        case("POST", vm, start("usb_device", json!("a\nb")), 400, "usb_device: it has a control"),
         case("POST", vm, start("script_monitoring", json!(2)), 400, "`script_monitoring`"),
         case("POST", vm, start("port_forwarding_override", json!("x")), 400, "`port_forwarding_override`"),
         case(

@@ -159,6 +159,11 @@ async fn a_saving_is_shown_with_the_vendors_names_and_ends_with_its_nodes_word()
     until_state(api, &id, "Terminating").await;
     node.report(node.vm(&node_task(&vm), VmPhase::Gone)).await;
     until_state(api, &id, "Terminated").await;
+    let log = api.get("/switchyard/v1/events?limit=1000").await.json();
+    let told =
+        log["events"].as_array().unwrap().iter().filter(|event| event["instance_ids"][0] == id.as_str());
+    let told: Vec<&str> = told.map(|event| event["action"].as_str().unwrap()).collect();
+    assert_eq!(told, ["StartVM", "VMStarted", "TerminateVM", "VMTerminated"]);
     cloud.stop().await;
 }
 

@@ -180,6 +180,8 @@ fn limits<'r>(raw: &'r Raw<'r>) -> Limits {
         body: table.or("body", default.body, size(BODY)),
         count: table.or("count", default.count, whole(1..=100_000)),
         attempts: table.or("attempts", default.attempts, whole(1..=100_000)),
+        instances: table.or("instances", default.instances, whole(1..=10_000_000)),
+        nodes: table.or("nodes", default.nodes, whole(1..=1_000_000)),
         concurrency: table.or("concurrency", default.concurrency, whole(1..=1_000_000)),
     }
 }

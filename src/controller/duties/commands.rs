@@ -97,9 +97,7 @@ fn why_end(
     if cache.node(node).is_none() {
         return Some("the node has left the cloud".into());
     }
-    if now.since(command.updated) < limit
-        || now.since(moved(command, cache.commands().of_node(node).map(|item| &*item.record))) < limit
-    {
+    if now.since(cache.commands().moved(command)) < limit {
         return None;
     }
     Some(stuck_for(limit, silent))
@@ -113,18 +111,6 @@ fn stuck_for(limit: Duration, silent: Duration) -> String {
         _ if silent >= limit => format!("the node did not report for {silent} s"),
         _ => format!("it came no further for {limit} s, and its node did not report for the last {silent} s"),
     }
-}
-
-/// When something last went on that this command waits for, or it did itself. One that waits behind another is not stuck
-/// while that one goes on; what came after it, and what is done beside it, says nothing of it. Pure.
-fn moved<'a>(command: &CommandRecord, of_node: impl Iterator<Item = &'a CommandRecord>) -> Timestamp {
-    let place = |record: &'a CommandRecord| (record.created, &record.id);
-    // A node is told of so many at once: until it names this one, this waits behind all that were given before.
-    let before = of_node.filter(|other| {
-        place(other) < (command.created, &command.id)
-            && (!command.heard || other.order.lane() == command.order.lane())
-    });
-    before.map(|other| other.updated).fold(command.updated, Timestamp::max)
 }
 
 /// What has been shown for long enough; sooner, oldest first, when there is too much of it.
@@ -187,20 +173,6 @@ async fn forget_distribution(ops: &Ops, id: &DistributionId, held: &Fence) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::command::{CommandState, Order, RemoveTemplate};
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::NEVER.plus(Duration::from_secs(seconds))
-    }
-
-    fn given(id: &str, order: Order, created: u64, updated: u64, heard: bool) -> CommandRecord {
-        let new = CommandRecord::new(id.parse().unwrap(), "n".parse().unwrap(), order, None, at(created));
-        CommandRecord { heard, updated: at(updated), ..new }
-    }
-
-    fn remove() -> Order {
-        Order::Remove(RemoveTemplate { template: "t".parse().unwrap() })
-    }
 
     #[test]
     fn what_held_up_a_command_is_not_what_holds_it_up_now() {
@@ -208,22 +180,5 @@ mod tests {
         assert_eq!(after(0), "it came no further for 3600 s");
         assert_eq!(after(10), "it came no further for 3600 s, and its node did not report for the last 10 s");
         assert_eq!(after(4000), "the node did not report for 4000 s");
-    }
-
-    #[test]
-    fn only_what_a_command_waits_behind_keeps_it_from_being_stuck() {
-        let hung = given("b", remove(), 10, 20, true);
-        let moved = |command: &CommandRecord, others: &[CommandRecord]| {
-            moved(command, others.iter().chain([command]))
-        };
-        assert_eq!(moved(&hung, &[]), at(20));
-        assert_eq!(moved(&hung, &[given("a", remove(), 50, 60, true)]), at(20), "it came later");
-        assert_eq!(moved(&hung, &[given("c", Order::Update, 1, 60, true)]), at(20), "it goes on beside it");
-        let before = given("c", remove(), 1, 60, true);
-        assert_eq!(moved(&hung, std::slice::from_ref(&before)), at(60), "its turn comes after that");
-        let over = CommandRecord { state: CommandState::Done, ..before };
-        assert_eq!(moved(&hung, &[over]), at(60), "its turn has just come");
-        let untold = CommandRecord { heard: false, ..hung };
-        assert_eq!(moved(&untold, &[given("c", Order::Update, 1, 60, true)]), at(60), "told after that");
     }
 }

@@ -32,8 +32,17 @@ const ORPHANS_PAGE: i64 = 1000;
 pub(super) struct Expiry {
     left_groups: Option<Instant>,
     looked: Option<Instant>,
+    /// How often, if not every [`ORPHANS_EVERY`].
+    every: Option<Duration>,
     suspects: HashSet<String>,
-    after: Option<String>,
+}
+
+impl Expiry {
+    /// One that looks for scripts without a start so often.
+    #[cfg(test)]
+    pub(super) fn looking(every: Duration) -> Self {
+        Self { every: Some(every), ..Self::default() }
+    }
 }
 
 impl Pass for Expiry {
@@ -47,7 +56,7 @@ impl Pass for Expiry {
             self.left_groups = Some(clock::now());
             done += groups(ops, held).await?;
         }
-        if self.looked.is_none_or(|looked| looked.elapsed() >= ORPHANS_EVERY) {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= self.every.unwrap_or(ORPHANS_EVERY)) {
             self.looked = Some(clock::now());
             done += self.scripts(ops, held).await?;
         }
@@ -179,17 +188,18 @@ impl Expiry {
     /// Scripts whose start was never accepted: its controller ended in between.
     async fn scripts(&mut self, ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
         let prefix = ops.inner.keys.all_scripts();
+        let mut folders: HashSet<String> = HashSet::new();
         let mut range = Range { keys_only: true, ..Range::prefix(&prefix) }.limit(ORPHANS_PAGE);
-        if let Some(after) = &self.after {
-            range = range.after(after);
+        // All of them at each look: one that is told apart by two looks in a row has to be seen in both.
+        loop {
+            let page = ops.inner.store.range(range.clone()).await?;
+            let folder = |key: &str| Some(key.strip_prefix(&prefix)?.split_once('/')?.0.to_owned());
+            folders.extend(page.kvs.iter().filter_map(|kv| folder(&kv.key)));
+            match page.kvs.last() {
+                Some(last) if page.more => range = range.after(&last.key),
+                _ => break,
+            }
         }
-        let page = ops.inner.store.range(range).await?;
-        self.after = if page.more { page.kvs.last().map(|kv| kv.key.clone()) } else { None };
-        let folders: HashSet<String> = page
-            .kvs
-            .iter()
-            .filter_map(|kv| kv.key.strip_prefix(&prefix)?.split_once('/').map(|(at, _)| at.to_owned()))
-            .collect();
         let known: HashSet<String> = ops.inner.lists.peek(|cache| {
             let of_starts = cache.starts().filter_map(|(_, item)| item.record.spec.script.as_ref());
             let of_instances = cache.instances().filter_map(|(_, item)| item.record.spec.script.as_ref());
@@ -197,7 +207,7 @@ impl Expiry {
         });
         let mut done = 0;
         let orphans: HashSet<String> = folders.difference(&known).cloned().collect();
-        for at in orphans.intersection(&self.suspects) {
+        for at in orphans.intersection(&self.suspects).take(MOST) {
             let Ok(at) = StartId::parse(at.clone()) else { continue };
             let folder = ops.inner.keys.scripts(&at);
             let first = ops.inner.keys.script_chunk(&at, 0);

@@ -47,6 +47,12 @@ pub(super) fn expiry() -> impl Pass {
     expiry::Expiry::default()
 }
 
+/// The same, that looks so often for scripts that no start points to.
+#[cfg(test)]
+pub(super) fn expiry_looking(every: Duration) -> impl Pass {
+    expiry::Expiry::looking(every)
+}
+
 /// See [`mod@expiry`].
 pub(super) fn starts() -> impl Pass {
     starts::Starts

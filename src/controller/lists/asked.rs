@@ -46,6 +46,16 @@ impl Cache {
         self.instances.iter()
     }
 
+    /// How many there are, those that their start has yet to make too.
+    pub fn instance_count(&self) -> usize {
+        self.shown.len()
+    }
+
+    /// How many nodes have a record.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
     /// The instance, made or yet to be made.
     pub fn shown_instance(&self, id: &InstanceId) -> Option<Arc<InstanceRecord>> {
         if let Some(item) = self.instances.get(id) {

@@ -130,6 +130,11 @@ impl Commands {
         self.count
     }
 
+    /// When something last went on that this command waits for, or it did itself.
+    pub fn moved(&self, command: &CommandRecord) -> Timestamp {
+        moved(command, self.of_node(&command.node).map(|item| &*item.record))
+    }
+
     /// What the node does now for which its starts wait, without one.
     pub fn holding_starts(&self, node: &NodeId) -> Option<&Order> {
         let running = self.open(node).filter(|item| item.record.state == CommandState::Running);
@@ -169,15 +174,46 @@ impl Commands {
     }
 }
 
+/// When something last went on that this command waits for, or it did itself. One that waits behind another is not stuck
+/// while that one goes on; what came after it, and what is done beside it, says nothing of it. Pure.
+fn moved<'a>(command: &CommandRecord, of_node: impl Iterator<Item = &'a CommandRecord>) -> Timestamp {
+    let place = |record: &'a CommandRecord| (record.created, &record.id);
+    // A node is told of so many at once: until it names this one, this waits behind all that were given before.
+    let before = of_node.filter(|other| {
+        place(other) < (command.created, &command.id)
+            && (!command.heard || other.order.lane() == command.order.lane())
+    });
+    before.map(|other| other.updated).fold(command.updated, Timestamp::max)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{clock, model::Digest, wire::command::PullTemplate};
+    use std::time::Duration;
+
+    use crate::{
+        clock,
+        model::Digest,
+        wire::command::{PullTemplate, RemoveTemplate},
+    };
 
     const STATES: [CommandState; 4] =
         [CommandState::Waiting, CommandState::Running, CommandState::Done, CommandState::Failed];
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::NEVER.plus(Duration::from_secs(seconds))
+    }
+
+    fn given(id: &str, order: Order, created: u64, updated: u64, heard: bool) -> CommandRecord {
+        let new = CommandRecord::new(id.parse().unwrap(), "n".parse().unwrap(), order, None, at(created));
+        CommandRecord { heard, updated: at(updated), ..new }
+    }
+
+    fn remove() -> Order {
+        Order::Remove(RemoveTemplate { template: "t".parse().unwrap() })
+    }
 
     fn item(node: u8, of: u8, state: CommandState) -> Item<CommandRecord> {
         let template = PullTemplate {
@@ -199,6 +235,23 @@ mod tests {
             seen: clock::now(),
             newer: false,
         }
+    }
+
+    #[test]
+    fn only_what_a_command_waits_behind_keeps_it_from_being_stuck() {
+        let hung = given("b", remove(), 10, 20, true);
+        let moved = |command: &CommandRecord, others: &[CommandRecord]| {
+            moved(command, others.iter().chain([command]))
+        };
+        assert_eq!(moved(&hung, &[]), at(20));
+        assert_eq!(moved(&hung, &[given("a", remove(), 50, 60, true)]), at(20), "it came later");
+        assert_eq!(moved(&hung, &[given("c", Order::Update, 1, 60, true)]), at(20), "it goes on beside it");
+        let before = given("c", remove(), 1, 60, true);
+        assert_eq!(moved(&hung, std::slice::from_ref(&before)), at(60), "its turn comes after that");
+        let over = CommandRecord { state: CommandState::Done, ..before };
+        assert_eq!(moved(&hung, &[over]), at(60), "its turn has just come");
+        let untold = CommandRecord { heard: false, ..hung };
+        assert_eq!(moved(&untold, &[given("c", Order::Update, 1, 60, true)]), at(60), "told after that");
     }
 
     proptest! {

@@ -4,6 +4,7 @@ use super::{Beside, Change, Ops, OpsError, heartbeat::bounded};
 use crate::{
     clock,
     controller::{
+        lists::Cache,
         records::{Fixed, InstanceRecord, NodeRecord, Phase},
         writes::{Draft, Outcome, Patience, RACES},
     },
@@ -36,6 +37,13 @@ impl Ops {
                 Some((old, revision)) => (Some(old), revision),
                 None => (None, 0),
             };
+            let most = self.inner.config.limits.nodes;
+            if old.is_none() && self.inner.lists.peek(Cache::node_count) >= most {
+                return Err(OpsError::TooMany(format!(
+                    "{most} nodes have joined, which is the most (`limits.nodes`): delete those that are gone \
+                     (`switchyard node delete`)"
+                )));
+            }
             let now = clock::wall();
             let next = joined(old, &ask.node_id, &ask.wish);
             let next = NodeRecord { facts: facts.clone(), reported: now, ..next };

@@ -302,6 +302,7 @@ impl Ops {
             Draft::new(&key).at(&key, image.mod_revision).fenced(fence).put(&key, &settled.image)?;
         if let (Some(next), Some(item)) = (&settled.instance, &instance) {
             let key = self.inner.keys.instance(&next.id);
+            draft = self.logged(draft, super::events::of_change(Some(&item.record), Some(next)))?;
             draft = draft.at(&key, item.mod_revision).put(&key, next)?;
         }
         if let (Some(next), Some(item)) = (&settled.command, &command) {

@@ -7,11 +7,14 @@ use crate::{
     clock,
     controller::{
         lists::Cache,
-        records::{InstanceRecord, Phase, Presence},
-        schedule::{dispatch::Seat, rank::BEST, reserve::Offer},
+        records::{InstanceRecord, Phase},
+        schedule::{
+            dispatch::Seat,
+            rank::BEST,
+            reserve::{By, Offer},
+        },
     },
     model::NodeId,
-    store::Revision,
     supervise::Stop,
     wire::agent::{Poll, Script, StartTask, StopVm, Tasks},
 };
@@ -96,14 +99,18 @@ impl Ops {
     async fn offer(&self, node: &NodeId, seat: &mut Seat<'_>) -> Result<Option<StartTask>, OpsError> {
         for _ in 0..BEST {
             let chosen = self.inner.lists.peek(|cache| {
-                let record = &cache.node(node)?.record;
-                let presence = cache.presence(node)?;
-                let presence: (Presence, Revision) =
-                    (presence.record.as_ref().clone(), presence.mod_revision);
-                Some((self.inner.dispatch.choose(cache, seat, record)?, presence))
+                let item = cache.node(node)?;
+                let presence = cache.presence(node).filter(|presence| !presence.newer)?;
+                let by = By {
+                    node: node.clone(),
+                    record: item.mod_revision,
+                    presence: presence.record.as_ref().clone(),
+                    presence_at: presence.mod_revision,
+                };
+                Some((self.inner.dispatch.choose(cache, seat, &item.record)?, by))
             });
-            let Some((reserved, (presence, revision))) = chosen else { return Ok(None) };
-            match Offer::make(self, &reserved.id, node, (&presence, revision)).await {
+            let Some((reserved, by)) = chosen else { return Ok(None) };
+            match Offer::make(self, &reserved.id, by).await {
                 Ok(offer) => match self.task(offer.record()).await {
                     Ok(task) => {
                         self.inner.numbers.placed(clock::wall().since(offer.record().created));

@@ -62,17 +62,16 @@ impl Ops {
             let draft = Draft::new(self.inner.keys.command(&node.id, &command))
                 .at(self.inner.keys.instance(id), item.mod_revision);
             let mut draft = self.draft_command(draft, &node, &command, &order, None, clock::wall())?;
-            if !device.is_empty() || !password.is_empty() {
-                let mut next = item.record.as_ref().clone();
-                for (of, given) in
-                    [(&mut next.spec.usb_device, &device), (&mut next.spec.devices.vnc_password, &password)]
-                {
-                    if !given.is_empty() {
-                        of.clone_from(given);
-                    }
+            let mut next = item.record.as_ref().clone();
+            for (of, given) in
+                [(&mut next.spec.usb_device, &device), (&mut next.spec.devices.vnc_password, &password)]
+            {
+                if !given.is_empty() {
+                    of.clone_from(given);
                 }
-                draft = draft.put(self.inner.keys.instance(id), &next)?;
             }
+            // Written though nothing may have changed in it: of two who restart it at once, the second sees the first.
+            draft = draft.put(self.inner.keys.instance(id), &next)?;
             if let Some((presence, revision)) = presence {
                 let key = self.inner.keys.node_alive(&node.id);
                 let lease = LeaseId(presence.lease);

@@ -97,6 +97,7 @@ impl Ops {
         resolved: Resolved,
     ) -> Result<Vec<InstanceId>, OpsError> {
         hardware::of_arch(&ask, resolved.arch)?;
+        self.has_room_for(checked.count)?;
         let given = self.mac_range().and_then(|_| checked.hardware.mac_address.parse().ok());
         if self.mac_range().is_some() {
             // What was accepted a moment ago counts, wherever that was.
@@ -167,6 +168,19 @@ impl Ops {
             }
         }
         Err(OpsError::unavailable("the record of this start comes and goes"))
+    }
+
+    /// Refuses a start with which there would be more instances than there may be.
+    fn has_room_for(&self, count: usize) -> Result<(), OpsError> {
+        let (there, most) =
+            (self.inner.lists.peek(Cache::instance_count), self.inner.config.limits.instances);
+        if there + count <= most {
+            return Ok(());
+        }
+        Err(OpsError::TooMany(format!(
+            "there are {there} instances, and with this start there would be more than {most} (`limits.instances`): terminate \
+             those that nobody needs; one in Error stays until it is terminated"
+        )))
     }
 
     /// A group is one that was made, or a name that nodes have joined with. A start for another would wait for ever, by a
@@ -286,10 +300,11 @@ impl Ops {
         fence: Option<&Fence>,
     ) -> Result<(), OpsError> {
         let key = self.inner.keys.start(id);
-        let cached = self
-            .inner
-            .lists
-            .peek(|cache| cache.start(id).map(|item| (item.record.as_ref().clone(), item.mod_revision)));
+        // What a newer controller has written is read from the store, which refuses it: it is never rewritten here.
+        let cached = self.inner.lists.peek(|cache| {
+            let item = cache.start(id).filter(|item| !item.newer)?;
+            Some((item.record.as_ref().clone(), item.mod_revision))
+        });
         let mut now = match cached {
             Some(found) => Some(found),
             None => self.read_start(id).await?,
@@ -416,6 +431,12 @@ fn check(ask: &StartVm, most: u32) -> Result<Checked, OpsError> {
     ];
     for (key, text) in texts {
         check_text(key, text.as_deref())?;
+    }
+    for (key, text) in [("name_template", &ask.name_template), ("usb_device", &ask.usb_device)] {
+        // They are the name of a VM and an argument of its hypervisor.
+        if text.as_ref().is_some_and(|text| text.chars().any(char::is_control)) {
+            return Err(bad(format!("{key}: it has a control character, like a line end; leave it out")));
+        }
     }
     check_metadata(ask.metadata.as_ref())?;
     check_json("disk", ask.disk.as_ref(), TEXT)?;

@@ -41,14 +41,13 @@ impl Ops {
         let misfit = fit::takes_starts(candidate).err().or_else(reserved);
         let commands: Vec<&CommandRecord> =
             cache.commands().open(&node.id).map(|item| item.record.as_ref()).collect();
-        let moved = cache.commands().of_node(&node.id).map(|item| item.record.updated).max();
         let told = commands.iter().enumerate().map(|(at, one)| CommandWaits {
             id: one.id.clone(),
             what: one.order.word().to_owned(),
             state: one.state,
             progress: one.progress,
             created: one.created,
-            given_up: moved.unwrap_or(one.updated).plus(self.inner.config.timeouts.command),
+            given_up: cache.commands().moved(one).plus(self.inner.config.timeouts.command),
             why: sentence(&commands, at, candidate.present),
         });
         NodeWaits {

@@ -80,11 +80,13 @@ impl CommandRecord {
         Command { id: self.id.clone(), order: self.order.clone() }
     }
 
-    /// As the API shows it: without passwords.
+    /// As the API shows it: without passwords, and without scripts, which are long and have secrets in them.
     pub fn shown(&self) -> ShownCommand {
         let mut order = self.order.clone();
-        if let Order::Restart(order) = &mut order {
-            order.vnc_password.clear();
+        match &mut order {
+            Order::Restart(order) => order.vnc_password.clear(),
+            Order::Save(order) => order.script.clear(),
+            Order::Pull(_) | Order::Remove(_) | Order::Update | Order::Unknown => {}
         }
         ShownCommand {
             id: self.id.clone(),

@@ -20,16 +20,22 @@ pub(in crate::controller) struct Offer {
     open: bool,
 }
 
+/// A node as it was when the start was chosen for it.
+pub(in crate::controller) struct By {
+    pub(in crate::controller) node: NodeId,
+    /// When its record was put last.
+    pub(in crate::controller) record: Revision,
+    pub(in crate::controller) presence: Presence,
+    pub(in crate::controller) presence_at: Revision,
+}
+
 impl Offer {
-    /// Stores the offer of `record`, as seen, to `node`, or says that it was not done: `Conflict` when something
+    /// Stores the offer of an instance to a node as both were seen, or says that it was not done: `Conflict` when something
     /// in between was faster. The node's presence is part of it: two controllers cannot both give a node its
-    /// last place, and a node that is no longer there gets nothing.
-    pub(in crate::controller) async fn make(
-        ops: &Ops,
-        id: &InstanceId,
-        node: &NodeId,
-        presence: (&Presence, Revision),
-    ) -> Result<Self, OpsError> {
+    /// last place, and a node that is no longer there gets nothing. So is its record: a node that was drained, or taken out
+    /// of the group, gets nothing from a controller that was not told of it yet.
+    pub(in crate::controller) async fn make(ops: &Ops, id: &InstanceId, by: By) -> Result<Self, OpsError> {
+        let node = &by.node;
         let Some(seen) = ops.inner.lists.peek(|cache| cache.instance(id).map(|item| item.record.clone()))
         else {
             return Err(OpsError::Conflict("it is gone".into()));
@@ -38,8 +44,12 @@ impl Offer {
         let record = seen.as_ref().clone();
         // Before the write, so that a poll closed in the middle of it gives back what may have been stored.
         let mut offer = Self { ops: ops.clone(), node: node.clone(), attempt, record, open: true };
-        let counted = Presence { offers: presence.0.offers + 1, ..presence.0.clone() };
-        let beside = Beside { presence: Some((node, counted, presence.1)), ..Beside::default() };
+        let counted = Presence { offers: by.presence.offers + 1, ..by.presence.clone() };
+        let beside = Beside {
+            also: Some((ops.inner.keys.node(node), by.record)),
+            presence: Some((node, counted, by.presence_at)),
+            ..Beside::default()
+        };
         let made = ops
             .change(id, beside, |now| match now {
                 Some(now) if now.is_queued() && now.attempt + 1 == attempt => {

@@ -1,5 +1,6 @@
 //! Two controllers over one real store, driven through their operations, with faults of the store at will.
 
+mod between;
 mod bounds;
 mod claims;
 mod ends;
