@@ -170,6 +170,11 @@ pub struct Limits {
     pub concurrency: usize,
 }
 
+impl Limits {
+    /// The most that `count` may be: a start is one record with all its ids, which has to fit the store.
+    pub const COUNT: u32 = 2500;
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

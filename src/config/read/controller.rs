@@ -178,7 +178,7 @@ fn limits<'r>(raw: &'r Raw<'r>) -> Limits {
     let table = raw.section("limits");
     Limits {
         body: table.or("body", default.body, size(BODY)),
-        count: table.or("count", default.count, whole(1..=100_000)),
+        count: table.or("count", default.count, whole(1..=Limits::COUNT)),
         attempts: table.or("attempts", default.attempts, whole(1..=100_000)),
         instances: table.or("instances", default.instances, whole(1..=10_000_000)),
         nodes: table.or("nodes", default.nodes, whole(1..=1_000_000)),

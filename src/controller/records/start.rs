@@ -118,6 +118,20 @@ mod tests {
         serde_json::from_value(text).unwrap()
     }
 
+    #[test]
+    fn the_largest_start_that_a_config_may_allow_fits_a_record() {
+        let most = usize::try_from(crate::config::controller::Limits::COUNT).unwrap();
+        let ids: Vec<InstanceId> = (0..most).map(|_| InstanceId::random()).collect();
+        let mut start = StartRecord { ids, ..record(0, 0) };
+        // As much beside them as may be given.
+        start.metadata.insert("x".into(), "y".repeat(32 * 1024).into());
+        start.external_id = Some("e".repeat(4096));
+        start.name = start.external_id.clone();
+        let last = start.ids.last().cloned().unwrap();
+        assert!(start.out_of_turn(&last) && start.answered.len() == most);
+        super::super::encode(&start, &super::super::WriteId::random()).unwrap();
+    }
+
     proptest! {
         #[test]
         fn what_ends_before_its_turn_leaves_the_others_as_they_were(
