@@ -95,7 +95,7 @@ async fn acknowledged(world: &World, rng: &mut StdRng, ids: &[InstanceId]) {
     if let Ok(Ok(seen)) = tokio::time::timeout(ANSWER, ops.instances()).await
         && seen.stale.is_none()
     {
-        let missing = ids.iter().filter(|id| !seen.value.iter().any(|record| record.id == **id)).count();
+        let missing = ids.iter().filter(|id| !seen.value.iter().any(|one| one.record.id == **id)).count();
         if missing > 0 {
             world.breaks(format!(
                 "{missing} of {} acknowledged instances were not in the next list",

@@ -1,7 +1,5 @@
 //! Records as the API shows them.
 
-use std::sync::Arc;
-
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -10,7 +8,10 @@ use futures_util::stream;
 
 use super::answer::{Done, Fail, as_json};
 use crate::{
-    controller::{ops::NodeView, records::InstanceRecord},
+    controller::{
+        ops::{NodeView, Shown},
+        records::InstanceRecord,
+    },
     wire::{
         cloud::Instance,
         node::Node,
@@ -76,23 +77,27 @@ const PIECE: usize = 256;
 
 /// All instances. Each is turned into its view only when it is written.
 pub(super) struct Listed {
-    all: Vec<Arc<InstanceRecord>>,
+    all: Vec<Shown>,
     registry: String,
 }
 
 impl Listed {
-    pub(super) fn new(all: Vec<Arc<InstanceRecord>>, registry: String) -> Self {
+    pub(super) fn new(all: Vec<Shown>, registry: String) -> Self {
         Self { all, registry }
     }
 
     /// The elements from `from` on, at most a piece of them, with commas between them and before all but the first.
     fn piece(&self, from: usize) -> Result<Vec<u8>, serde_json::Error> {
         let mut bytes = Vec::new();
-        for (at, record) in self.all.iter().enumerate().skip(from).take(PIECE) {
+        for (at, Shown { record, why }) in self.all.iter().enumerate().skip(from).take(PIECE) {
             if at > 0 {
                 bytes.push(b',');
             }
-            serde_json::to_writer(&mut bytes, &listed(InstanceRecord::clone(record), &self.registry))?;
+            let mut record = InstanceRecord::clone(record);
+            if let Some(why) = why {
+                record.message = why.as_ref().to_owned();
+            }
+            serde_json::to_writer(&mut bytes, &listed(record, &self.registry))?;
         }
         Ok(bytes)
     }
@@ -162,6 +167,8 @@ pub(super) fn node(view: NodeView) -> Node {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use http_body_util::BodyExt;
 
     use super::*;
@@ -248,12 +255,18 @@ mod tests {
     async fn a_list_of_any_length_is_one_whole_envelope() {
         let since = Timestamp::NEVER;
         for count in [0, 1, PIECE, PIECE + 1, 3 * PIECE] {
-            let all =
-                (0..count).map(|at| Arc::new(record(&format!("i-{at}"), Phase::Queued { since }))).collect();
+            let why: Arc<str> = "no room".into();
+            let one = |at| Shown {
+                record: Arc::new(record(&format!("i-{at}"), Phase::Queued { since })),
+                why: Some(why.clone()),
+            };
+            let all = (0..count).map(one).collect();
             let response = Done(Listed::new(all, "http://reg:8089".into())).into_response();
             let bytes = response.into_body().collect().await.unwrap().to_bytes();
             let read: Envelope<Vec<ListedVm>> = serde_json::from_slice(&bytes).unwrap();
-            let ids: Vec<_> = read.body.unwrap().into_iter().map(|vm| vm.instance_id).collect();
+            let read = read.body.unwrap();
+            assert!(read.iter().all(|listed| listed.vm.message == "no room"));
+            let ids: Vec<_> = read.into_iter().map(|vm| vm.instance_id).collect();
             assert_eq!(ids, (0..count).map(|at| format!("i-{at}")).collect::<Vec<_>>());
         }
     }

@@ -14,14 +14,27 @@ use crate::{
     wire::{status::ControllerStats, vm::UpdateVm},
 };
 
+/// An instance of a list. Both are shared: there may be 100,000 of them, which all wait for the same.
+#[derive(Debug)]
+pub struct Shown {
+    /// As it is in the store.
+    pub record: Arc<InstanceRecord>,
+    /// What is shown in place of its message, if it waits.
+    pub why: Option<Arc<str>>,
+}
+
 impl Ops {
     /// All instances, with why each waits.
-    pub async fn instances(&self) -> Result<Seen<Vec<Arc<InstanceRecord>>>, OpsError> {
+    pub async fn instances(&self) -> Result<Seen<Vec<Shown>>, OpsError> {
         self.inner
             .lists
             .read(|cache| {
                 let mut reasons = self.reasons(cache);
-                cache.shown_instances().into_iter().map(|record| reasons.explain(record)).collect()
+                let explained = |record: Arc<InstanceRecord>| {
+                    let why = reasons.why(&record);
+                    Shown { record, why }
+                };
+                cache.shown_instances().into_iter().map(explained).collect()
             })
             .await
     }
@@ -158,7 +171,7 @@ impl Ops {
 /// Why instances wait: found once for all that ask for the same.
 pub(in crate::controller) struct Reasons<'a> {
     cache: &'a Cache,
-    known: HashMap<String, String>,
+    known: HashMap<String, Arc<str>>,
     /// Some node counts room by resources: starts of different sizes wait for different things.
     by_size: bool,
     /// Where instances get their addresses from, if they do; whether none is free, once somebody wanted to know.
@@ -187,12 +200,23 @@ impl<'a> Reasons<'a> {
             && *self.dry.get_or_insert_with(|| macs::free(cache, pool) == 0)
     }
 
+    /// The instance with the message that is shown of it.
     pub(in crate::controller) fn explain(&mut self, record: Arc<InstanceRecord>) -> Arc<InstanceRecord> {
-        if !record.is_queued() {
-            return record;
+        match self.why(&record) {
+            None => record,
+            Some(why) => {
+                Arc::new(InstanceRecord { message: why.as_ref().to_owned(), ..record.as_ref().clone() })
+            }
         }
-        if self.waits_for_mac(&record) {
-            return Arc::new(InstanceRecord { message: macs::NONE.to_owned(), ..record.as_ref().clone() });
+    }
+
+    /// What is shown in place of the message of one that waits.
+    fn why(&mut self, record: &InstanceRecord) -> Option<Arc<str>> {
+        if !record.is_queued() {
+            return None;
+        }
+        if self.waits_for_mac(record) {
+            return Some(macs::NONE.into());
         }
         let spec = &record.spec;
         let mut same = format!("{:?} {:?} {:?} {:?}", spec.arch, spec.node, spec.group_id, spec.usb_device);
@@ -203,13 +227,12 @@ impl<'a> Reasons<'a> {
         let why = self.known.entry(same).or_insert_with(|| {
             let grouped = |one: fit::Candidate<'a>| (one, cache.grouped(spec, one.node));
             let reserved = |one: fit::Candidate<'a>| waits_for_room(cache, one.node, one).is_some();
-            fit::why_waiting(spec, cache.candidates_for(spec).map(grouped), reserved)
+            fit::why_waiting(spec, cache.candidates_for(spec).map(grouped), reserved).into()
         });
-        let message = match record.message.as_str() {
+        Some(match record.message.as_str() {
             "" => why.clone(),
             // What a node said when it gave it back explains more than what is missing now.
-            said => format!("{why} ({said})"),
-        };
-        Arc::new(InstanceRecord { message, ..record.as_ref().clone() })
+            said => format!("{why} ({said})").into(),
+        })
     }
 }

@@ -44,6 +44,7 @@ pub(super) use change::{Beside, Change};
 pub use error::{OpsError, RETRY_AFTER};
 pub use events::Pushed;
 pub(super) use groups::GROUP_DELETED;
+pub use instances::Shown;
 pub use macs::{MacAnswer, MacAsk};
 pub use nodes::NodeView;
 pub use reach::Reach;

@@ -48,7 +48,7 @@ async fn records_that_cannot_be_read_stop_neither_lists_nor_offers_nor_heartbeat
         assert!(heard.known && heard.stop.is_empty(), "{heard:?}");
     }
     assert_eq!(node.offer(&world, 0).await.instance, ids[1]);
-    assert!(world.ops(0).instances().await.unwrap().value.iter().any(|record| record.id == ids[1]));
+    assert!(world.ops(0).instances().await.unwrap().value.iter().any(|one| one.record.id == ids[1]));
     use crate::http::Readiness;
     let why = world.cores[0].health.ready().why;
     assert!(why.iter().any(|why| why.contains("cannot be read")), "{why:?}");
@@ -209,8 +209,8 @@ async fn one_key_with_two_bodies_at_two_controllers_at_once_starts_one_of_them()
         assert_eq!(refused.into_iter().flatten().collect::<Vec<_>>(), [&OpsError::KeyReused]);
         let made = one.or(two).unwrap();
         let shown = world.ops(0).instances().await.unwrap().value;
-        let start = &shown.iter().find(|record| record.id == made[0]).unwrap().start;
-        assert_eq!(shown.iter().filter(|record| record.start == *start).count(), made.len());
+        let start = &shown.iter().find(|one| one.record.id == made[0]).unwrap().record.start;
+        assert_eq!(shown.iter().filter(|one| one.record.start == *start).count(), made.len());
     }
     world.end().await;
 }

@@ -131,7 +131,7 @@ async fn a_watch_that_broke_goes_on_without_a_listing_and_misses_nothing() {
     until("the cache follows again", || async { world.cores[1].health.cache_live() }).await;
     let listed = world.ops(1).instances().await.unwrap();
     assert_eq!((listed.value.len(), listed.stale), (15, None));
-    let state = listed.value.iter().find(|one| one.id == ids[0]).map(|one| one.state());
+    let state = listed.value.iter().find(|one| one.record.id == ids[0]).map(|one| one.record.state());
     assert_eq!(state, Some(InstanceState::Terminating));
     let read = world.faults[1].keys_read() - before;
     assert!(read <= 4, "{read} keys were read, and there are more than fifteen");

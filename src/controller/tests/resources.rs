@@ -55,7 +55,7 @@ async fn as_many_start_as_fit_whatever_the_number_of_places() {
     assert_eq!(offered(&node, &world).await, None, "sixteen are taken, two places are not what counts");
     let waits = world.ops(0).instances().await.unwrap().value;
     assert!(
-        waits.iter().any(|record| record.is_queued() && record.message.contains("has room")),
+        waits.iter().any(|one| one.why.as_ref().is_some_and(|why| why.contains("has room"))),
         "{waits:?}"
     );
     world.end().await;

@@ -53,7 +53,7 @@ async fn of_two_restarts_with_one_usb_device_one_gets_it() {
             "{device}: {refused:?}"
         );
         let having = world.ops(0).instances().await.unwrap().value;
-        assert_eq!(having.iter().filter(|record| record.spec.usb_device == *device).count(), 1);
+        assert_eq!(having.iter().filter(|one| one.record.spec.usb_device == *device).count(), 1);
     }
     // Nobody knows what a silent node gives to whom meanwhile.
     world
@@ -65,7 +65,8 @@ async fn of_two_restarts_with_one_usb_device_one_gets_it() {
     let silent = |cache: &crate::controller::lists::Cache| cache.presence(&node.id).is_none();
     until("its presence is gone", || async { world.ops(0).lists().peek(silent) }).await;
     let all = world.ops(0).instances().await.unwrap().value;
-    let free = devices.iter().find(|free| all.iter().all(|record| record.spec.usb_device != **free)).unwrap();
+    let free =
+        devices.iter().find(|free| all.iter().all(|one| one.record.spec.usb_device != **free)).unwrap();
     let ask = RestartInstance { usb_device: Some(free.clone()), ..RestartInstance::default() };
     let refused = world.ops(0).restart(&tasks[0].instance, &ask).await.unwrap_err();
     assert!(matches!(&refused, OpsError::Conflict(why) if why.contains("does not report")), "{refused:?}");
@@ -196,7 +197,7 @@ async fn starts_for_a_deleted_group_end_though_its_controller_ended_before_it_en
     world.store.txn(delete).await.unwrap();
     until("what nobody will ever take has failed", || async {
         let all = world.ops(1).instances().await.unwrap().value;
-        let over = all.iter().filter(|record| {
+        let over = all.iter().map(|one| &one.record).filter(|record| {
             record.state() == InstanceState::Error && record.message == "its group was deleted"
         });
         let over: Vec<_> = over.map(|record| record.id.clone()).collect();
