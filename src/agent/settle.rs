@@ -36,6 +36,9 @@ const CLAIM: Duration = Duration::from_secs(3);
 /// For a monitored script that names no limit.
 const SCRIPT_TIMEOUT: Duration = Duration::from_secs(90);
 
+/// A start that has not begun goes back when its step could not be written down so often: after some five seconds.
+const WRITES: u32 = 5;
+
 /// A step was given up: something else is wanted, or the agent stops.
 struct GivenUp;
 
@@ -162,7 +165,9 @@ impl One {
     async fn ask_to_start(&mut self) -> Result<(), GivenUp> {
         // Before it is granted: from then on the controllers never let another node have it, so this one must
         // never forget it.
-        self.journal(VmPhase::Starting).await?;
+        if let Err(why) = self.journal_soon(VmPhase::Starting).await? {
+            return self.give_back(why).await;
+        }
         let claim = self.words();
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let granted = loop {
@@ -415,6 +420,21 @@ impl One {
             self.change(|vm| vm.message = format!("the node's journal could not be written: {error}"));
             self.pause(&mut backoff).await?;
         }
+    }
+
+    /// The same of a step that another node can take as well: on a full disk this one may wait for ever.
+    async fn journal_soon(&mut self, phase: VmPhase) -> Result<Result<(), String>, GivenUp> {
+        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+        let mut why = String::new();
+        for _ in 0..WRITES {
+            let entry = self.node.vms.change(&self.key, |vm| vm.entry(phase)).ok_or(GivenUp)?;
+            let Err(error) = self.node.write(entry).await else { return Ok(Ok(())) };
+            why = format!("the node's journal could not be written: {error}");
+            error!(vm = %self.key, error = %error, "the journal could not be written");
+            self.change(|vm| vm.message.clone_from(&why));
+            self.pause(&mut backoff).await?;
+        }
+        Ok(Err(why))
     }
 
     /// Waits until the controllers have heard from this node since it started or was cut off.

@@ -1,13 +1,17 @@
 //! Controllers and registries that refuse, lose answers, go away, and send the wrong bytes.
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt, time::Duration};
 
-use switchyard::config::agent::Reserve;
+use switchyard::{config::agent::Reserve, wire::agent::OnScriptFailure};
 
 use crate::{
+    kill::agent_by,
     standin::{Held, SOON},
-    support::eventually::{eventually, never},
-    world::World,
+    support::{
+        eventually::{eventually, never},
+        process::BINARY,
+    },
+    world::{World, script},
 };
 
 #[tokio::test]
@@ -164,6 +168,25 @@ async fn a_start_that_does_not_fit_is_given_back_with_the_reason_and_not_taken_a
         if attempt == 1 { Ok(()) } else { Err(attempt) }
     })
     .await;
+    world.end().await;
+}
+
+/// It takes the five seconds that a node waits for its disk.
+#[tokio::test]
+async fn a_start_that_cannot_be_written_down_is_given_back_for_another_node() {
+    let world = World::prepare("no-journal").await;
+    // A file may have 4 KiB: the claim with its script is written down, and the step after it is not.
+    let limited = format!("#!/bin/sh\ntrap '' XFSZ\nulimit -f 8\nexec {BINARY} \"$@\"\n");
+    let program = world.place.write("limited.sh", &limited);
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut agent = agent_by(&world, &program.display().to_string(), "");
+    let long = format!("true # {}", "x".repeat(1600));
+    let id = world.cloud.run(world.cloud.push(&[b"layer"]), script(&long, 30, OnScriptFailure::Stop));
+    world.cloud.until("it to be given back", |inner| !inner.instances[&id].given_back.is_empty()).await;
+    let (why, granted) = world.cloud.of(&id, |i| (i.given_back[0].clone(), i.granted.clone()));
+    assert!(why.starts_with("the node's journal could not be written"), "{why}");
+    assert!(granted.is_empty(), "it was not begun here: {granted:?}");
+    agent.kill();
     world.end().await;
 }
 
