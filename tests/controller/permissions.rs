@@ -244,6 +244,18 @@ async fn nodes_and_templates_are_whose_they_are() {
     let by_root =
         root_api.get(&format!("/switchyard/v1/instances/{}/why", second[0].as_str().unwrap())).await.text;
     assert!(by_root.contains("no resource of group `team-a` with `create_instance`"), "{by_root}");
+    // What waits for one group waits for other nodes than what waits for another, and is told so beside it.
+    owns(api, "team-b", &json!([resource("template", &template, &["list", "pull"])])).await;
+    let of_b = start(&b, json!({ "group": "team-b" })).await.ok();
+    let all = root_api.get("/api/v1/vm").await.ok();
+    let said = |ids: &Value| {
+        let mut all = all.as_array().unwrap().iter();
+        all.find(|one| one["instance_id"] == ids[0]).unwrap()["vm"]["message"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(said(&second), "a node will take it soon");
+    assert_eq!(said(&of_b), "no node that could run it serves group `team-b` of callers");
+    root_api.delete("/api/v1/vm", &json!({ "id": of_b[0] })).await.ok();
+    owns(api, "team-b", &json!([])).await;
     let all = [
         resource("template", &template, &["list", "pull"]),
         resource("node", "node-b", &["list", "create_instance"]),

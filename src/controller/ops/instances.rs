@@ -219,7 +219,10 @@ impl<'a> Reasons<'a> {
             return Some(macs::NONE.into());
         }
         let spec = &record.spec;
-        let mut same = format!("{:?} {:?} {:?} {:?}", spec.arch, spec.node, spec.group_id, spec.usb_device);
+        let mut same = format!(
+            "{:?} {:?} {:?} {:?} {:?}",
+            spec.arch, spec.node, spec.group_id, spec.permission_group, spec.usb_device
+        );
         if self.by_size {
             same.push_str(&format!(" {} {:?} {:?}", spec.manifest, spec.vcpu, spec.vram));
         }
