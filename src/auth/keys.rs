@@ -126,8 +126,14 @@ fn expires(ttl: i64, now: Timestamp) -> Result<Timestamp, KeysError> {
 }
 
 /// Whether callers may belong to a group of this name.
-pub fn is_group(name: &str) -> bool {
+fn is_group(name: &str) -> bool {
     !name.is_empty() && name.len() <= GROUP && !name.chars().any(char::is_control)
+}
+
+/// Whether a group of this name can be told what its callers may do: its name is a segment of a path then, which says the same
+/// to every server on its way.
+pub fn may_be_given(name: &str) -> bool {
+    is_group(name) && !name.contains(['/', '\\']) && !matches!(name, "." | "..")
 }
 
 /// Each once, in the order given.

@@ -10,6 +10,7 @@ use super::{
     words::counted,
 };
 use crate::{
+    auth::keys::may_be_given,
     client::{ClientError, Controllers},
     wire::permission::PermissionGroup,
 };
@@ -51,7 +52,7 @@ struct Looked {
 #[derive(Debug, clap::Args)]
 struct Show {
     /// The group, as API keys and certificates name it
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "GROUP", value_parser = name)]
     group: String,
     #[command(flatten)]
     shown: View,
@@ -60,7 +61,7 @@ struct Show {
 #[derive(Debug, clap::Args)]
 struct Given {
     /// The group, as API keys and certificates name it
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "GROUP", value_parser = name)]
     group: String,
     /// What it may do; `switchyard permission names` lists what there is
     #[arg(value_name = "PERMISSION", required_unless_present = "none", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -75,7 +76,7 @@ struct Given {
 #[derive(Debug, clap::Args)]
 struct Delete {
     /// The group, as API keys and certificates name it
-    #[arg(value_name = "GROUP")]
+    #[arg(value_name = "GROUP", value_parser = name)]
     group: String,
     #[command(flatten)]
     told: Told,
@@ -185,6 +186,16 @@ async fn set(args: &Given, printer: Printer) -> Result<(), Failure> {
         return Err(missing(reach, &args.group));
     }
     given(args, &client, "changed", printer).await
+}
+
+/// A name that can be a segment of a path.
+fn name(text: &str) -> Result<String, String> {
+    match may_be_given(text) {
+        true => Ok(text.to_owned()),
+        false => {
+            Err("1 to 256 bytes, no control characters, slashes and backslashes, and not `.` or `..`".into())
+        }
+    }
 }
 
 async fn given(args: &Given, client: &Controllers, done: &str, printer: Printer) -> Result<(), Failure> {

@@ -2,7 +2,7 @@
 
 use super::{Ops, OpsError};
 use crate::{
-    auth::keys::is_group,
+    auth::keys::may_be_given,
     controller::{
         lists::{Cache, Seen},
         records::PermissionRecord,
@@ -86,8 +86,9 @@ impl Ops {
         change: impl Fn(&mut PermissionRecord) + Send,
     ) -> Result<PermissionRecord, OpsError> {
         self.loaded()?;
-        if !is_group(name) {
-            let why = "a group's name has 1 to 256 bytes and no control characters";
+        if !may_be_given(name) {
+            let why = "a group's name has 1 to 256 bytes, no control characters, no slash and no backslash, and is not \
+                       `.` or `..`";
             return Err(OpsError::BadInput(why.into()));
         }
         let key = self.inner.keys.permission_group(name);
