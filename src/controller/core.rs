@@ -55,10 +55,10 @@ impl Core {
         let (fed, seen) = (ops.clone(), health.clone());
         loops.start(Stage::Loops, "feed", move |stop| {
             let (ops, health) = (fed.clone(), seen.clone());
-            let lists = ops.inner.lists.clone();
+            let (lists, clocks) = (ops.inner.lists.clone(), ops.inner.clocks.clone());
             let told = lists.clone();
             let tell = move |what| ops.inner.dispatch.told(what, &told);
-            Feed { lists, health, tell }.run(stop)
+            Feed { lists, health, clocks, tell }.run(stop)
         });
         let of = ops.clone();
         loops.start(Stage::Loops, "probe", move |stop| {

@@ -20,6 +20,7 @@
 //! ```
 
 mod absence;
+mod clocks;
 pub mod api;
 mod core;
 mod duties;

@@ -26,6 +26,7 @@ pub(super) struct Numbers {
     store_seconds: HistogramVec,
     store_failed: IntCounterVec,
     lag: Gauge,
+    skew: Gauge,
     leads: IntGaugeVec,
     passes: HistogramVec,
     changes: IntCounterVec,
@@ -59,6 +60,7 @@ impl Numbers {
             store_seconds: metrics.histograms(names::CONTROLLER_STORE_SECONDS, SHORT)?,
             store_failed: metrics.counters(names::CONTROLLER_STORE_FAILURES)?,
             lag: metrics.gauge(names::CONTROLLER_WATCH_LAG)?,
+            skew: metrics.gauge(names::CONTROLLER_CLOCK_SKEW)?,
             leads: metrics.gauges(names::CONTROLLER_DUTY_LEADS)?,
             passes: metrics.histograms(names::CONTROLLER_DUTY_SECONDS, LONG)?,
             changes: metrics.counters(names::CONTROLLER_DUTY_CHANGES)?,
@@ -99,6 +101,11 @@ impl Numbers {
     pub(super) fn queue(&self, waiting: usize, oldest: Duration) {
         self.queued.set(waiting as f64);
         self.oldest.set(oldest.as_secs_f64());
+    }
+
+    /// So far another controller's clock is from this one's.
+    pub(super) fn skew(&self, seconds: f64) {
+        self.skew.set(seconds);
     }
 
     /// A start was offered to a node, so long after it was accepted.

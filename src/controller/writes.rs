@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
+    clocks::Clocks,
     ops::OpsError,
     records::{self, WriteId},
 };
@@ -142,11 +143,12 @@ impl Patience {
 pub(super) struct Writes {
     store: Arc<dyn Store>,
     head: String,
+    clocks: Clocks,
 }
 
 impl Writes {
-    pub(super) fn new(store: Arc<dyn Store>, keys: &Keys) -> Self {
-        Self { store, head: keys.head() }
+    pub(super) fn new(store: Arc<dyn Store>, keys: &Keys, clocks: Clocks) -> Self {
+        Self { store, head: keys.head(), clocks }
     }
 
     /// Stores it, or says who was faster. After a lost answer the same transaction is repeated: same
@@ -154,7 +156,7 @@ impl Writes {
     pub(super) async fn commit(&self, draft: Draft, patience: Patience) -> Result<Outcome, OpsError> {
         let mut txn = draft.txn.clone();
         // Uncompared, in every transaction: what a list waits for. See `lists`.
-        txn = txn.put(self.head.clone(), Bytes::from(format!(r#"{{"v":1,"w":"{}"}}"#, draft.write.0)));
+        txn = txn.put(self.head.clone(), Bytes::from(self.clocks.mark(&draft.write.0)));
         txn = txn.or_get(draft.tells.clone());
         debug_assert!(txn.then.len() <= crate::store::MAX_OPS, "a batch is cut before it is drafted");
         let mut lost_answer: Option<String> = None;

@@ -81,6 +81,7 @@ metrics! {
     CONTROLLER_STORE_QUOTA = "switchyard_controller_store_quota_used_ratio" Gauge ["member"] "A member's file as a share of its quota; at 1 the store takes no more writes.";
     CONTROLLER_STORE_ALARM = "switchyard_controller_store_alarm" Gauge ["member", "alarm"] "1 for an alarm that is raised for a member: NOSPACE, CORRUPT.";
     CONTROLLER_WATCH_LAG = "switchyard_controller_watch_lag_seconds" Gauge [] "For how long the cache has been behind the store, as looked at every second.";
+    CONTROLLER_CLOCK_SKEW = "switchyard_controller_clock_skew_seconds" Gauge [] "How far the clock of another controller, the one that is furthest, is from this one's, as its writes tell; 0 where none was heard in ten minutes.";
     CONTROLLER_DUTY_LEADS = "switchyard_controller_duty_leads" Gauge ["duty"] "1 while this controller leads a singleton duty.";
     CONTROLLER_DUTY_SECONDS = "switchyard_controller_duty_pass_seconds" Histogram ["duty"] "Time of one pass of a duty.";
     CONTROLLER_DUTY_CHANGES = "switchyard_controller_duty_changes_total" Counter ["duty"] "What passes of a duty have changed.";

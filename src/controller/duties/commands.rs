@@ -63,13 +63,15 @@ fn unfinished(cache: &Cache) -> (Vec<DistributionId>, Vec<DistributionId>) {
 
 /// Commands of nodes that are gone, and those that their nodes have come no further with for too long.
 async fn end_stuck(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
-    let (limit, now) = (ops.inner.config.timeouts.command, clock::wall());
+    let limit = ops.inner.config.timeouts.command;
+    // Those of nodes that are gone end at any time.
+    let (now, believed) = (clock::wall(), ops.inner.clocks.believed());
     let stuck: Vec<(Item<CommandRecord>, String)> = ops.inner.lists.peek(|cache| {
         let open = cache.commands().open_nodes().flat_map(|node| cache.commands().open(node));
         let open = open.filter(|item| !item.newer);
         let stuck = open.filter_map(|item| {
             let silent = ops.silent_for(&item.record.node);
-            Some((item.clone(), why_end(cache, &item.record, limit, silent, now)?))
+            Some((item.clone(), why_end(cache, &item.record, limit, silent, believed)?))
         });
         stuck.take(MOST).collect()
     });
@@ -85,19 +87,19 @@ async fn end_stuck(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
     Ok(done)
 }
 
-/// Why a command comes to nothing, if it does. `silent`: for so long its node has not reported.
+/// Why a command comes to nothing, if it does. `silent`: for so long its node has not reported; `now`: if it may be believed.
 fn why_end(
     cache: &Cache,
     command: &CommandRecord,
     limit: Duration,
     silent: Duration,
-    now: Timestamp,
+    now: Option<Timestamp>,
 ) -> Option<String> {
     let node = &command.node;
     if cache.node(node).is_none() {
         return Some("the node has left the cloud".into());
     }
-    if now.since(cache.commands().moved(command)) < limit {
+    if now?.since(cache.commands().moved(command)) < limit {
         return None;
     }
     Some(stuck_for(limit, silent))
@@ -115,7 +117,7 @@ fn stuck_for(limit: Duration, silent: Duration) -> String {
 
 /// What has been shown for long enough; sooner, oldest first, when there is too much of it.
 async fn forget(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
-    let now = clock::wall();
+    let now = ops.inner.clocks.believed();
     let over: Vec<DistributionId> = ops.inner.lists.peek(|cache| distributions_over(cache, now));
     let mut done = 0;
     for id in over {
@@ -126,7 +128,7 @@ async fn forget(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
             let kept = match &item.record.of {
                 // Its distribution is gone: a step of forgetting it was not taken.
                 Some(of) => cache.commands().distribution(of).is_none(),
-                None => now.since(item.record.updated) >= COMMAND_KEPT,
+                None => now.is_some_and(|now| now.since(item.record.updated) >= COMMAND_KEPT),
             };
             kept && item.record.state.is_over() && !item.newer
         };
@@ -141,7 +143,7 @@ async fn forget(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
 }
 
 /// Distributions that are over and were shown for long enough; more of them while there is hardly room for new ones.
-fn distributions_over(cache: &Cache, now: Timestamp) -> Vec<DistributionId> {
+fn distributions_over(cache: &Cache, now: Option<Timestamp>) -> Vec<DistributionId> {
     let commands = cache.commands();
     let mut ended = BTreeSet::new();
     for item in commands.distributions().filter(|item| !item.newer) {
@@ -155,7 +157,9 @@ fn distributions_over(cache: &Cache, now: Timestamp) -> Vec<DistributionId> {
     let count = commands.distributions().count();
     let crowded = count > DISTRIBUTIONS * 9 / 10 || commands.count() > ALL * 9 / 10;
     let surplus = if crowded { (count / 10).max(1) } else { 0 };
-    let due = |at: usize, end: &Timestamp| at < surplus || now.since(*end) >= DISTRIBUTION_SHOWN;
+    let due = |at: usize, end: &Timestamp| {
+        at < surplus || now.is_some_and(|now| now.since(*end) >= DISTRIBUTION_SHOWN)
+    };
     let due = ended.iter().enumerate().filter(|(at, (end, _))| due(*at, end));
     due.map(|(_, (_, id))| id.clone()).take(MOST).collect()
 }

@@ -168,11 +168,12 @@ impl Events {
 
     /// Forgets what is too old, and the oldest of what is too much.
     async fn trim(&mut self, ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
-        let (keep, now) = (ops.inner.config.events.keep, clock::wall());
+        let (keep, now) = (ops.inner.config.events.keep, ops.inner.clocks.believed());
+        let old = |event: &Event| now.is_some_and(|now| now.since(event.time) > keep);
         let over: Vec<EventPlace> = ops.inner.lists.peek(|cache| {
             let excess = cache.events().count().saturating_sub(MOST);
             let all = cache.events().after(None).enumerate();
-            let over = all.take_while(|(at, (_, event))| *at < excess || now.since(event.time) > keep);
+            let over = all.take_while(|(at, (_, event))| *at < excess || old(event));
             over.map(|(_, (place, _))| place.clone()).take(AT_ONCE * 10).collect()
         });
         let mut done = 0;

@@ -14,7 +14,7 @@ use crate::{
         records::{Absence, InstanceRecord, LeftOn, MacRecord, Phase},
         writes::{Draft, Fence, Outcome, Patience},
     },
-    model::{InstanceId, MacAddress, NodeId, StartId},
+    model::{InstanceId, MacAddress, NodeId, StartId, Timestamp},
     store::{Range, Revision},
 };
 
@@ -50,8 +50,10 @@ impl Pass for Expiry {
 
     async fn pass(&mut self, ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
         let mut done = instances(ops, held).await?;
-        done += starts(ops, held).await?;
-        done += api_keys(ops, held).await?;
+        if let Some(now) = ops.inner.clocks.believed() {
+            done += starts(ops, held, now).await?;
+            done += api_keys(ops, held, now).await?;
+        }
         if self.left_groups.is_none_or(|looked| looked.elapsed() >= GROUPS_EVERY) {
             self.left_groups = Some(clock::now());
             done += groups(ops, held).await?;
@@ -129,8 +131,7 @@ async fn instances(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
 
 /// Start records whose key's time is over, with their scripts. One whose instances may still be offered stays:
 /// the offer reads the script.
-async fn starts(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
-    let now = clock::wall();
+async fn starts(ops: &Ops, held: &Fence, now: Timestamp) -> Result<usize, OpsError> {
     let over: Vec<_> = ops.inner.lists.peek(|cache| {
         let waits = |id: &StartId| {
             cache.of_start(id).any(|item| {
@@ -158,8 +159,7 @@ async fn starts(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
 }
 
 /// API keys that have been refused for so long that nobody will prolong them.
-async fn api_keys(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
-    let now = clock::wall();
+async fn api_keys(ops: &Ops, held: &Fence, now: Timestamp) -> Result<usize, OpsError> {
     let over: Vec<_> = ops.inner.lists.peek(|cache| {
         let over = cache.api_keys().filter(|(_, item)| item.record.is_over(now) && !item.newer);
         over.map(|(id, item)| (id.clone(), item.mod_revision)).take(MOST).collect()

@@ -4,7 +4,6 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{MOST, Pass};
 use crate::{
-    clock,
     controller::{
         lists::Cache,
         ops::{
@@ -30,7 +29,7 @@ impl Pass for Images {
         for id in ops.inner.lists.peek(pending).into_iter().take(MOST) {
             done += usize::from(ops.settle_image(&id, Some(held)).await?);
         }
-        let now = clock::wall();
+        let now = ops.inner.clocks.believed();
         for (id, revision) in ops.inner.lists.peek(|cache| over(cache, now)) {
             let key = ops.inner.keys.image(&id);
             let draft = Draft::new(&key).at(&key, revision).fenced(Some(held)).delete(&key);
@@ -43,7 +42,7 @@ impl Pass for Images {
 }
 
 /// What is over and was shown for long enough; more, oldest first, while there is hardly room for new ones.
-fn over(cache: &Cache, now: Timestamp) -> Vec<(ImageId, Revision)> {
+fn over(cache: &Cache, now: Option<Timestamp>) -> Vec<(ImageId, Revision)> {
     let images = cache.commands().images();
     let ended: BTreeSet<_> = images
         .filter(|item| !item.newer)
@@ -51,7 +50,7 @@ fn over(cache: &Cache, now: Timestamp) -> Vec<(ImageId, Revision)> {
         .collect();
     let count = cache.commands().images().count();
     let surplus = if count > IMAGES * 9 / 10 { (count / 10).max(1) } else { 0 };
-    let due =
-        ended.into_iter().enumerate().filter(|(at, (end, ..))| *at < surplus || now.since(*end) >= SHOWN);
+    let shown = |end: Timestamp| now.is_some_and(|now| now.since(end) >= SHOWN);
+    let due = ended.into_iter().enumerate().filter(|(at, (end, ..))| *at < surplus || shown(*end));
     due.map(|(_, (_, id, revision))| (id, revision)).take(MOST).collect()
 }

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{MOST, Pass, steady::Steady};
+use super::{MOST, Pass};
 use crate::{
     controller::{
         lists::Cache,
@@ -22,17 +22,13 @@ use crate::{
 /// somebody has looked at.
 const HELD: Duration = Duration::from_secs(7 * 24 * 3600);
 
-#[derive(Default)]
-pub(super) struct MacPool {
-    clock: Steady,
-}
+pub(super) struct MacPool;
 
 impl Pass for MacPool {
     const NAME: &'static str = "mac-pool";
 
     async fn pass(&mut self, ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
-        let now = self.clock.wall();
-        ops.free_macs(Some(held), MOST, now).await
+        ops.free_macs(Some(held), MOST, ops.inner.clocks.believed()).await
     }
 }
 

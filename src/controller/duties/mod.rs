@@ -13,7 +13,6 @@ mod images;
 mod offers;
 mod scheduling;
 mod starts;
-mod steady;
 mod upkeep;
 
 use std::time::Duration;
@@ -60,7 +59,7 @@ pub(super) fn starts() -> impl Pass {
 
 /// See [`mod@scheduling`].
 pub(super) fn scheduling() -> impl Pass {
-    scheduling::Scheduling::default()
+    scheduling::Scheduling
 }
 
 /// See [`mod@expiry`].
@@ -85,7 +84,7 @@ pub(super) fn events() -> impl Pass {
 
 /// See [`mod@mac_pool`].
 pub(super) fn mac_pool() -> impl Pass {
-    mac_pool::MacPool::default()
+    mac_pool::MacPool
 }
 
 /// See [`mod@upkeep`].

@@ -3,7 +3,7 @@
 //! How long is counted by the wall clock from when the start was accepted, for that outlives every controller and every absence of
 //! the store. A clock that jumps ahead ends nothing for a while: all that waits would be ended at once by it.
 
-use super::{MOST, Pass, steady::Steady};
+use super::{MOST, Pass};
 use crate::{
     clock,
     controller::{
@@ -14,10 +14,7 @@ use crate::{
     model::{InstanceId, Timestamp},
 };
 
-#[derive(Default)]
-pub(super) struct Scheduling {
-    clock: Steady,
-}
+pub(super) struct Scheduling;
 
 impl Pass for Scheduling {
     const NAME: &'static str = "scheduling";
@@ -29,7 +26,7 @@ impl Pass for Scheduling {
             let beside = Beside { fence: Some(held), also: Some((group, 0)), ..Beside::default() };
             done += end(ops, &id, GROUP_DELETED, beside).await?;
         }
-        if let Some(now) = self.clock.wall() {
+        if let Some(now) = ops.inner.clocks.believed() {
             for (id, why) in late(ops, now) {
                 done += end(ops, &id, &why, Beside { fence: Some(held), ..Beside::default() }).await?;
             }

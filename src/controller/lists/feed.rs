@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Cache, Effects, Lists};
 use crate::{
     clock,
-    controller::{Health, numbers::Numbers},
+    controller::{Health, clocks::Clocks, numbers::Numbers},
     http::Readiness,
     store::{Consistency, Event, Range, Revision, StoreError, Txn, Watch, WatchItem},
     supervise::Stop,
@@ -32,6 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(in crate::controller) struct Feed<F> {
     pub(in crate::controller) lists: Lists,
     pub(in crate::controller) health: Health,
+    pub(in crate::controller) clocks: Clocks,
     pub(in crate::controller) tell: F,
 }
 
@@ -169,6 +170,10 @@ impl<F: FnMut(Told) + Send> Feed<F> {
                         Event::Put(kv) if kv.key == key => Some(kv.value.clone()),
                         _ => None,
                     });
+                    // What comes while it catches up was written a while ago.
+                    if let Some(last) = last.as_ref().filter(|_| live) {
+                        self.clocks.heard(last);
+                    }
                     head = last.unwrap_or(head);
                     let effects = self.lists.apply(revision, &events);
                     self.health.set_unreadable(self.lists.peek(Cache::unreadable));

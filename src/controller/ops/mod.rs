@@ -52,6 +52,7 @@ pub use reach::Reach;
 use super::{
     Health,
     absence::{Hearing, Silence},
+    clocks::Clocks,
     lists::Lists,
     noted::Noted,
     numbers::Numbers,
@@ -116,6 +117,7 @@ pub(super) struct Inner {
     pub(super) numbers: Numbers,
     pub(super) lists: Lists,
     pub(super) writes: Writes,
+    pub(super) clocks: Clocks,
     pub(super) dispatch: Dispatch,
     /// Starts that are being finished here, so that one is not finished twice at a time.
     making: Mutex<HashSet<StartId>>,
@@ -149,11 +151,13 @@ impl Ops {
         let keys = Keys::new(&config.store.cluster);
         let ageing = config.timeouts.ageing_per_second;
         let lists = Lists::new(store.clone(), keys.clone(), health.clone(), ageing);
+        let clocks = Clocks::new(config.server.name.clone(), numbers.clone());
         let presence = Duration::from_secs(heartbeat::presence_seconds(&config.timeouts).into());
         Ok(Self {
             inner: Arc::new(Inner {
                 templates: Templates::new(config.registries.clone(), config.auth.root_token.as_ref())?,
-                writes: Writes::new(store.clone(), &keys),
+                writes: Writes::new(store.clone(), &keys, clocks.clone()),
+                clocks,
                 dispatch: Dispatch::new(config.server.name.clone()),
                 making: Mutex::default(),
                 storing: AtomicUsize::new(0),
@@ -198,6 +202,7 @@ impl Ops {
                 () = stop.requested() => return,
                 () = tokio::time::sleep(LISTEN_EVERY) => {}
             }
+            self.inner.clocks.look();
             let health = &self.inner.health;
             let live = health.cache_live() && health.store_reachable();
             let held = self.inner.lists.peek(|cache| {

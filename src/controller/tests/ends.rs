@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::{
-    model::InstanceState,
+    controller::writes::{Draft, Patience},
+    model::{InstanceState, StartId, Timestamp},
     store::{Consistency, Txn, keys::Keys},
 };
 
@@ -106,5 +107,42 @@ async fn an_attempt_whose_node_is_lost_counts() {
     // Back again it is told to let go of it.
     let heard = node.beat(world.ops(0), &[vm(&task, VmPhase::Claimed)]).await.unwrap();
     assert_eq!(heard.stop.len(), 1);
+    world.end().await;
+}
+
+#[tokio::test]
+async fn a_clock_that_is_ahead_of_every_other_controllers_ends_nothing_that_is_stored() {
+    let times = Timeouts { instance_visible: Duration::from_millis(100), ..timeouts() };
+    let world = World::with(1, times).await;
+    let ops = world.ops(0);
+    // What another controller writes whose clock is so many seconds ahead.
+    let written = async |seconds: i64| {
+        let t = clock::wall().unix_millis() + seconds * 1000;
+        let head = serde_json::json!({ "v": 1, "w": "x", "t": t, "by": "c9" }).to_string();
+        world.store.txn(Txn::new().put(ops.inner.keys.head(), head)).await.unwrap();
+    };
+    written(-86_400).await;
+    until("it is heard", || async { ops.inner.clocks.believed().is_none() }).await;
+    let ended = async || {
+        let id = world.start(0, 1).await.remove(0);
+        ops.terminate(&id).await.unwrap();
+        until("an ended instance is forgotten", || async { ops.instance(&id).await.is_err() }).await;
+    };
+    // A start whose key's time is over.
+    world.start(0, 1).await;
+    ops.lists().catch_up().await.unwrap();
+    let mut record = ops.lists().peek(|cache| cache.starts().next().unwrap().1.record.as_ref().clone());
+    (record.ids, record.made, record.expires) = (Vec::new(), 0, Timestamp::NEVER);
+    let id = StartId::random();
+    let key = ops.inner.keys.start(&id);
+    let draft = Draft::new(&key).at(&key, 0).put(&key, &record).unwrap();
+    ops.inner.writes.commit(draft, Patience::new()).await.unwrap();
+    // By no wall clock, so it goes on; the second one in a later pass of the same duty.
+    ended().await;
+    ended().await;
+    let kept = || ops.lists().peek(|cache| cache.start(&id).is_some());
+    assert!(kept(), "one of the two clocks is wrong");
+    written(0).await;
+    until("it is forgotten", || async { !kept() }).await;
     world.end().await;
 }
