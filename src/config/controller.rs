@@ -166,6 +166,9 @@ pub struct Limits {
     pub instances: usize,
     /// Most nodes that may have joined.
     pub nodes: usize,
+    /// A VM that no record knows is stopped after so many reports of it, counted over all controllers
+    /// (`ANKA_UNKNOWN_VM_THRESHOLD`).
+    pub unknown_vm_reports: u32,
     /// Most heartbeats, polls and API calls under way at once; more are 503.
     pub concurrency: usize,
 }
@@ -183,6 +186,7 @@ impl Default for Limits {
             attempts: 100,
             instances: 250_000,
             nodes: 20_000,
+            unknown_vm_reports: 30,
             concurrency: 20_000,
         }
     }

@@ -682,6 +682,12 @@ const ADDED_TO_CONTROLLER: &[Case] = &[
     case("[timeouts]\npoll = \"2m\"", "6:8", "`timeouts.poll` is `2m`", "from `100ms` to `50s`"),
     case("[timeouts]\nscheduling = \"0s\"", "6:14", "`timeouts.scheduling` is `0s`", "from `1s` to `30days`"),
     case("[limits]\nattempts = 0", "6:12", "`limits.attempts` is `0`", "from 1 to 100000"),
+    case(
+        "[limits]\nunknown_vm_reports = 1",
+        "6:22",
+        "`limits.unknown_vm_reports` is `1`",
+        "from 2 to 1000000",
+    ),
     case("[timeouts]\nmass_absence = 30", "6:16", "`timeouts.mass_absence` is `30`", "from 0 to 1"),
 ];
 

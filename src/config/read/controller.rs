@@ -182,6 +182,12 @@ fn limits<'r>(raw: &'r Raw<'r>) -> Limits {
         attempts: table.or("attempts", default.attempts, whole(1..=100_000)),
         instances: table.or("instances", default.instances, whole(1..=10_000_000)),
         nodes: table.or("nodes", default.nodes, whole(1..=1_000_000)),
+        unknown_vm_reports: table.or(
+            "unknown_vm_reports",
+            default.unknown_vm_reports,
+            // One report may have been written down before the record was made.
+            whole(2..=1_000_000),
+        ),
         concurrency: table.or("concurrency", default.concurrency, whole(1..=1_000_000)),
     }
 }

@@ -26,10 +26,6 @@ use crate::{
     wire::vm::ScriptResult,
 };
 
-/// A VM that no record knows is stopped after so many reports of it (`ANKA_UNKNOWN_VM_THRESHOLD`), counted over
-/// all live controllers.
-const UNKNOWN_VM_THRESHOLD: usize = 30;
-
 /// An instance that full reports do not name is taken to be gone after this long, and never after one report
 /// alone: that may have been written down before the node had it.
 const MISSING_FOR: Duration = Duration::from_secs(10);
@@ -335,7 +331,8 @@ impl Ops {
         }
         let count = unknown.entry(named.clone()).or_default();
         *count += 1;
-        *count * controllers >= UNKNOWN_VM_THRESHOLD
+        let most = usize::try_from(self.inner.config.limits.unknown_vm_reports).unwrap_or(usize::MAX);
+        count.saturating_mul(controllers) >= most
     }
 
     /// Notes the instances that a full report did not name, and acts on those that cannot be there.

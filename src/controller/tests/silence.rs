@@ -241,16 +241,19 @@ async fn a_vm_that_vanishes_from_its_nodes_reports_is_an_error() {
 
 #[tokio::test]
 async fn a_vm_that_no_record_knows_is_stopped_after_the_threshold_only() {
-    let world = World::new(1).await;
-    let node = world.node("n1", 1).await;
-    let stray = seen(&InstanceId::random(), 1, VmPhase::Running);
-    for report in 1..30 {
-        let heard = node.beat(world.ops(0), std::slice::from_ref(&stray)).await.unwrap();
-        assert!(heard.stop.is_empty(), "after {report} reports");
+    for most in [30, 4] {
+        let limits = Limits { unknown_vm_reports: most, ..Limits::default() };
+        let world = World::limited(1, timeouts(), limits).await;
+        let node = world.node("n1", 1).await;
+        let stray = seen(&InstanceId::random(), 1, VmPhase::Running);
+        for report in 1..most {
+            let heard = node.beat(world.ops(0), std::slice::from_ref(&stray)).await.unwrap();
+            assert!(heard.stop.is_empty(), "after {report} of {most} reports");
+        }
+        let heard = node.beat(world.ops(0), &[stray]).await.unwrap();
+        assert_eq!(heard.stop.len(), 1);
+        world.end().await;
     }
-    let heard = node.beat(world.ops(0), &[stray]).await.unwrap();
-    assert_eq!(heard.stop.len(), 1);
-    world.end().await;
 }
 
 #[tokio::test]
