@@ -58,7 +58,7 @@ metrics! {
     TLS_FILES_OK = "switchyard_tls_files_ok" Gauge ["of"] "1 if the certificates, keys and lists that a controller or a registry names in this table were fine when they were last looked at; at 0 those before them are in use.";
     TLS_CERTIFICATE_UNTIL = "switchyard_tls_certificate_until_seconds" Gauge ["of"] "When the first certificate of this table of a controller or a registry ends, in seconds since 1970.";
     TLS_LIST_UNTIL = "switchyard_tls_revocation_list_until_seconds" Gauge ["of"] "When the first revocation list of this table of a controller or a registry is too old to be believed, in seconds since 1970.";
-    CONTROLLER_POLLS = "switchyard_controller_polls" Gauge ["role"] "Agents' polls that are parked at this controller now.";
+    CONTROLLER_POLLS = "switchyard_controller_polls" Gauge [] "Agents' polls that are parked at this controller now.";
     CONTROLLER_REFUSED = "switchyard_controller_refused_total" Counter ["reason"] "Requests that a controller turned away before their handler: busy, not_ready, deadline, forbidden (a permission is lacking); and watches: streams (as many as may be are open).";
     CONTROLLER_STREAMS = "switchyard_controller_streams" Gauge [] "Watches that are open at this controller.";
     CONTROLLER_STREAMS_ENDED = "switchyard_controller_streams_ended_total" Counter ["why"] "Watches that the controller ended: behind (changes were taken too slowly), stopping, unauthorized (its credential is no longer good).";

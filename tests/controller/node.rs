@@ -247,7 +247,7 @@ pub(crate) fn stop_of(task: &StartTask) -> StopVm {
 
 /// Waits until so many polls are parked.
 pub(crate) async fn parked(api: &Api, count: usize) {
-    let line = format!("switchyard_controller_polls{{role=\"controller\"}} {count}\n");
+    let line = format!("switchyard_controller_polls {count}\n");
     eventually(PATIENCE, "polls are parked", async || {
         let metrics = api.get("/metrics").await.text;
         if metrics.contains(&line) { Ok(()) } else { Err(metrics) }

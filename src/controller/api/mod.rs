@@ -46,7 +46,7 @@ use axum::{
     response::IntoResponse,
     routing::{any, delete, get, post, put},
 };
-use prometheus::{Histogram, IntCounterVec, IntGauge};
+use prometheus::{Gauge, Histogram, IntCounterVec, IntGauge};
 use tokio::sync::Semaphore;
 use tower_http::cors::{AllowHeaders, Any, CorsLayer};
 
@@ -95,7 +95,7 @@ struct Counts {
     requests: IntCounterVec,
     seconds: Histogram,
     refused: IntCounterVec,
-    polls: IntGauge,
+    polls: Gauge,
     streams: IntGauge,
     streams_ended: IntCounterVec,
     events: IntCounterVec,
@@ -116,7 +116,7 @@ impl Counts {
             events: metrics.counters(names::CONTROLLER_EVENTS)?,
             events_waiting: metrics.gauges(names::CONTROLLER_EVENTS_WAITING)?.with_label_values::<&str>(&[]),
             streams_ended: metrics.counters(names::CONTROLLER_STREAMS_ENDED)?,
-            polls: metrics.gauges(names::CONTROLLER_POLLS)?.with_label_values(&["controller"]),
+            polls: metrics.gauge(names::CONTROLLER_POLLS)?,
         })
     }
 
@@ -135,7 +135,7 @@ impl Counts {
 }
 
 /// A poll that is parked; dropped when it is answered, and when its client goes away.
-struct Parked(IntGauge);
+struct Parked(Gauge);
 
 impl Parked {
     fn at(counts: &Counts) -> Self {
