@@ -90,11 +90,11 @@ impl Clocks {
         kept.steady.believes(wall, boot);
         kept.others.retain(|_, one| boot.saturating_sub(one.last) < FORGOTTEN);
         let worst = kept.others.iter().max_by_key(|(_, one)| one.apart.abs());
-        let worst = worst.map(|(name, one)| (name.clone(), one.apart));
+        let worst = worst.map(|(name, one)| (name.clone(), one.apart, one.is_sure()));
         #[expect(clippy::cast_precision_loss, reason = "it is shown")]
-        self.numbers.skew(worst.as_ref().map_or(0.0, |(_, apart)| apart.abs() as f64 / 1000.0));
+        self.numbers.skew(worst.as_ref().map_or(0.0, |(_, apart, _)| apart.abs() as f64 / 1000.0));
         match worst {
-            Some((name, apart)) if apart.abs() > APART => {
+            Some((name, apart, true)) if apart.abs() > APART => {
                 let (since, told) = kept.apart.get_or_insert((boot, false));
                 if !*told && boot.saturating_sub(*since) >= WINDOW {
                     *told = true;
@@ -136,6 +136,15 @@ struct Other {
     /// When that was heard, and when anything was.
     at: Duration,
     last: Duration,
+    /// How often it was heard since.
+    since: u32,
+}
+
+impl Other {
+    /// Whether it is no mere delay: what is ahead came in spite of one, and of what is behind several came with the same.
+    fn is_sure(&self) -> bool {
+        self.apart > 0 || self.since >= 2
+    }
 }
 
 impl Kept {
@@ -143,9 +152,11 @@ impl Kept {
         if self.others.len() >= CONTROLLERS && !self.others.contains_key(&name) {
             return;
         }
-        let one = self.others.entry(name).or_insert(Other { apart, at: boot, last: boot });
+        let one = self.others.entry(name).or_insert(Other { apart, at: boot, last: boot, since: 0 });
         if apart >= one.apart || boot.saturating_sub(one.at) >= WINDOW {
-            (one.apart, one.at) = (apart, boot);
+            (one.apart, one.at, one.since) = (apart, boot, 0);
+        } else {
+            one.since = one.since.saturating_add(1);
         }
         one.last = boot;
     }
@@ -250,12 +261,17 @@ mod tests {
         kept.heard("c2".into(), -90_000, at(0));
         assert!(kept.is_ahead_of_all());
         kept.heard("c2".into(), -20, at(1));
+        assert!(!kept.others["c2"].is_sure(), "once may be a delay");
         kept.heard("c2".into(), -90_000, at(30));
         assert!(!kept.is_ahead_of_all(), "late, by a watch that was behind");
         kept.heard("c2".into(), -90_000, at(61));
         assert!(kept.is_ahead_of_all(), "it is so now");
+        for second in 62..64 {
+            kept.heard("c2".into(), -90_001, at(second));
+        }
+        assert!(kept.others["c2"].is_sure());
         for n in 0..2 * CONTROLLERS {
-            kept.heard(format!("x{n}"), 0, at(62));
+            kept.heard(format!("x{n}"), 0, at(64));
         }
         assert_eq!(kept.others.len(), CONTROLLERS);
     }

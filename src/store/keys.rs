@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! /switchyard/<cluster>/
-//!   head                     put by every transaction of ours, uncompared; value: the writer's write id
+//!   head                     put by every transaction of ours, uncompared; value: the write's id, whose it is, and its clock
 //!   schema                   Schema: which controllers may work on this store; none is all
 //!   nodes/<node>             NodeRecord: configuration and last full report             no lease
 //!   nodes-alive/<node>       Presence                                                   node's lease

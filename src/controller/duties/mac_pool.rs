@@ -10,7 +10,7 @@ use super::{MOST, Pass};
 use crate::{
     controller::{
         lists::Cache,
-        ops::{Ops, OpsError},
+        ops::{Ops, OpsError, While},
         records::LeftOn,
         writes::{Draft, Fence, Outcome, Patience},
     },
@@ -32,10 +32,13 @@ impl Pass for MacPool {
     }
 }
 
-/// Whether nothing keeps an address any more that was left on a silent node. Pure.
-fn is_over(cache: &Cache, left: &LeftOn, now: Option<Timestamp>) -> bool {
-    let gone = cache.node(&left.node).is_none_or(|item| item.record.confirmed);
-    gone || now.is_some_and(|now| now.since(left.since) >= HELD)
+/// While what an address is free that was left on a silent node, if it is. Pure.
+fn free_while(cache: &Cache, left: &LeftOn, now: Option<Timestamp>) -> Option<While> {
+    match cache.node(&left.node) {
+        None => Some(While::NodeAt(left.node.clone(), 0)),
+        Some(item) if item.record.confirmed => Some(While::NodeAt(left.node.clone(), item.mod_revision)),
+        Some(_) => now.is_some_and(|now| now.since(left.since) >= HELD).then_some(While::Always),
+    }
 }
 
 impl Ops {
@@ -51,13 +54,16 @@ impl Ops {
             let gone = cache
                 .macs()
                 .filter(|(_, item)| !item.newer && cache.instance(&item.record.instance).is_none());
-            let free = gone
-                .filter(|(_, item)| item.record.left.as_ref().is_none_or(|left| is_over(cache, left, now)));
-            free.map(|(mac, item)| (*mac, item.record.clone(), item.mod_revision)).take(most).collect()
+            let free = gone.filter_map(|(mac, item)| {
+                let left = item.record.left.as_ref();
+                let also = left.map_or(Some(While::Always), |left| free_while(cache, left, now))?;
+                Some((*mac, item.record.clone(), item.mod_revision, also))
+            });
+            free.take(most).collect()
         });
         let mut done = 0;
-        for (mac, record, revision) in over {
-            done += usize::from(self.free_mac(mac, &record.instance, revision, held).await?);
+        for (mac, record, revision, also) in over {
+            done += usize::from(self.free_mac(mac, (&record.instance, revision), also, held).await?);
         }
         Ok(done)
     }
@@ -66,13 +72,16 @@ impl Ops {
     pub(in crate::controller) async fn free_mac(
         &self,
         mac: MacAddress,
-        instance: &InstanceId,
-        revision: Revision,
+        (instance, revision): (&InstanceId, Revision),
+        also: While,
         held: Option<&Fence>,
     ) -> Result<bool, OpsError> {
         let key = self.inner.keys.mac(mac);
         let gone = self.inner.keys.instance(instance);
-        let draft = Draft::new(&key).at(&key, revision).at(gone, 0).fenced(held).delete(&key);
+        let mut draft = Draft::new(&key).at(&key, revision).at(gone, 0).fenced(held).delete(&key);
+        if let While::NodeAt(node, at) = also {
+            draft = draft.at(self.inner.keys.node(&node), at);
+        }
         let done = matches!(self.inner.writes.commit(draft, Patience::new()).await?, Outcome::Done);
         if done {
             tracing::debug!(mac.address = %mac, instance.id = %instance, "address went back to the pool");
@@ -109,11 +118,12 @@ mod tests {
             assert_eq!(cache.unreadable(), 0);
             cache
         };
-        assert!(!is_over(&cache(false), &left, Some(now)), "it may run there");
-        assert!(is_over(&cache(true), &left, Some(now)), "an operator says that it does not");
-        assert!(is_over(&Cache::new(1.0), &left, None), "its node was deleted");
+        let at = |revision| Some(While::NodeAt(node.clone(), revision));
+        assert_eq!(free_while(&cache(false), &left, Some(now)), None, "it may run there");
+        assert_eq!(free_while(&cache(true), &left, Some(now)), at(1), "an operator says that it does not");
+        assert_eq!(free_while(&Cache::new(1.0), &left, None), at(0), "its node was deleted");
         let later = now.plus(HELD);
-        assert!(is_over(&cache(false), &left, Some(later)));
-        assert!(!is_over(&cache(false), &left, None), "by no clock that jumped");
+        assert_eq!(free_while(&cache(false), &left, Some(later)), Some(While::Always));
+        assert_eq!(free_while(&cache(false), &left, None), None, "by no clock that jumped");
     }
 }

@@ -109,9 +109,10 @@ impl Ops {
         let mut races = 0;
         while races < RACES {
             // In this order: what somebody else gave before this turn, the cache shows.
-            let got = self.inner.store.get(&turn, Consistency::Linearizable).await?;
-            let revision = got.kv.map_or(0, |kv| kv.mod_revision);
-            self.inner.lists.catch_up().await?;
+            let failed = |why: String| in_part(OpsError::unavailable(why), given.len(), nodes.len());
+            let got = self.inner.store.get(&turn, Consistency::Linearizable).await;
+            let revision = got.map_err(|error| failed(error.to_string()))?.kv.map_or(0, |kv| kv.mod_revision);
+            self.inner.lists.catch_up().await.map_err(|error| failed(error.to_string()))?;
             let left: Vec<&Arc<NodeRecord>> = self.inner.lists.peek(|cache| {
                 let has = |node: &NodeId| given.contains(node) || is_open(cache, node, order);
                 nodes.iter().filter(|node| !has(&node.id)).collect()

@@ -20,6 +20,15 @@ const PAGE: usize = 1000;
 pub(super) const NONE: &str = "no MAC address is free for it: terminate other instances, or give `range` in `[mac_pool]` \
                                more of them";
 
+/// What else must hold when an address is freed.
+#[derive(Debug, PartialEq, Eq)]
+pub(in crate::controller) enum While {
+    /// Nothing.
+    Always,
+    /// The node's record is as it was put at this revision: one that comes back in between may have the VM.
+    NodeAt(NodeId, Revision),
+}
+
 /// What is asked of the pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MacAsk {
@@ -96,7 +105,7 @@ impl Ops {
             sure
         };
         for (mac, instance, revision) in sure {
-            self.free_mac(mac, &instance, revision, None).await?;
+            self.free_mac(mac, (&instance, revision), While::Always, None).await?;
         }
         Ok(())
     }

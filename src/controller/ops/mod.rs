@@ -45,6 +45,7 @@ pub use error::{OpsError, RETRY_AFTER};
 pub use events::Pushed;
 pub(super) use groups::GROUP_DELETED;
 pub use instances::Shown;
+pub(super) use macs::While;
 pub use macs::{MacAnswer, MacAsk};
 pub use nodes::NodeView;
 pub use reach::Reach;
