@@ -129,6 +129,35 @@ fn one_instance_that_is_not_there_keeps_no_other_from_being_terminated() {
 }
 
 #[test]
+fn one_node_that_is_not_there_is_told_before_others_are_drained_and_what_was_done_is_told() {
+    macro_rules! node {
+        ($id:literal, $name:literal) => {
+            concat!(
+                r#"{"node_id":""#, $id, r#"","node_name":""#, $name, r#"","cpu_count":8,"ram":16,"vm_count":0,
+                "vcpu_count":0,"vram":0,"cpu_util":0,"ram_util":0,"ip_address":"","state":"Active","capacity":2,"groups":[],
+                "anka_version":{"product":"","version":"","build":"","license":""},"usb_devices":[],"capacity_mode":"number",
+                "vcpu_override":0,"ram_override":0,"disk_size":0,"free_disk_space":0,"anka_disk_usage":0,"host_arch":"arm64",
+                "templates":[],"last_updated":"2026-01-04T09:18:03Z","timestamp":0,"agent_version":""}"#
+            )
+        };
+    }
+    const LIST: &str =
+        concat!(r#"{"status":"OK","message":"","body":["#, node!("n-1", "a"), ",", node!("n-2", "b"), "]}");
+    const DONE: &str = r#"{"status":"OK","message":""}"#;
+    let address = server(&[
+        ("GET /api/v1/node", 200, LIST),
+        ("POST /api/v1/node/config|n-2", 403, r#"{"status":"FAIL","message":"Permission denied: no"}"#),
+        ("POST /api/v1/node/config", 200, DONE),
+    ]);
+    let said = run(&["node", "drain", "a", "c", "--controller", &address]);
+    assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
+    assert!(said.err.contains("no node `c`") && !said.err.contains("before"), "{said:?}");
+    let said = run(&["node", "drain", "a", "b", "--controller", &address]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("changed before: a") && said.err.contains("Permission denied"), "{said:?}");
+}
+
+#[test]
 fn what_others_have_named_does_nothing_to_the_terminal() {
     let address = server(&[(
         "GET /api/v1/group",

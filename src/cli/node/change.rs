@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
-use super::{Failure, Printer};
+use super::{Failure, Printer, find_nodes};
 use crate::{
-    cli::cloud::{Told, find_node, look_on, usage},
+    cli::cloud::{Told, look_on, usage},
     client::InstancesLike,
     clock,
     wire::node::{CapacityMode, NodeConfig},
@@ -115,12 +115,12 @@ pub(super) async fn config(args: &Config, printer: Printer) -> Result<(), Failur
             "`switchyard node config --help` lists what can be",
         ));
     }
-    let ids = set(&args.told, std::slice::from_ref(&args.node), &ask).await?;
+    let ids = set(&args.told, std::slice::from_ref(&args.node), &ask, printer).await?;
     args.told.done(printer, &json!({ "nodes": ids }), &format!("changed: {}", args.node))
 }
 
 pub(super) async fn drain(args: &Drain, printer: Printer) -> Result<(), Failure> {
-    let ids = drained(&args.told, &args.nodes, true).await?;
+    let ids = drained(&args.told, &args.nodes, true, printer).await?;
     if args.wait {
         empty(args, &ids, printer).await?;
     }
@@ -129,7 +129,7 @@ pub(super) async fn drain(args: &Drain, printer: Printer) -> Result<(), Failure>
 }
 
 pub(super) async fn undrain(args: &Undrain, printer: Printer) -> Result<(), Failure> {
-    let ids = drained(&args.told, &args.nodes, false).await?;
+    let ids = drained(&args.told, &args.nodes, false, printer).await?;
     args.told.done(
         printer,
         &json!({ "nodes": ids }),
@@ -140,31 +140,44 @@ pub(super) async fn undrain(args: &Undrain, printer: Printer) -> Result<(), Fail
 pub(super) async fn delete(args: &Delete, printer: Printer) -> Result<(), Failure> {
     let reach = &args.told.reach;
     let client = reach.client()?;
-    let mut ids = Vec::new();
-    for node in &args.nodes {
-        let id = find_node(reach, &client, node).await?.node_id;
-        let done = client.forget(&id).await;
-        done.map_err(|error| reach.about("node", node, "switchyard node list", &error))?;
-        ids.push(id);
+    let ids = find_nodes(reach, &client, &args.nodes).await?;
+    for (at, (node, id)) in args.nodes.iter().zip(&ids).enumerate() {
+        if let Err(error) = client.forget(id).await {
+            say_done(printer, "forgotten", &args.nodes[..at]);
+            return Err(reach.about("node", node, "switchyard node list", &error));
+        }
     }
     args.told.done(printer, &json!({ "nodes": ids }), &format!("forgotten: {}", args.nodes.join(", ")))
 }
 
-async fn drained(told: &Told, nodes: &[String], on: bool) -> Result<Vec<String>, Failure> {
-    set(told, nodes, &NodeConfig { drain_mode: Some(on), ..NodeConfig::default() }).await
+async fn drained(told: &Told, nodes: &[String], on: bool, printer: Printer) -> Result<Vec<String>, Failure> {
+    set(told, nodes, &NodeConfig { drain_mode: Some(on), ..NodeConfig::default() }, printer).await
 }
 
 /// Sets the same at each of them; their ids.
-async fn set(told: &Told, nodes: &[String], ask: &NodeConfig) -> Result<Vec<String>, Failure> {
+async fn set(
+    told: &Told,
+    nodes: &[String],
+    ask: &NodeConfig,
+    printer: Printer,
+) -> Result<Vec<String>, Failure> {
     let client = told.reach.client()?;
-    let mut ids = Vec::new();
-    for node in nodes {
-        let id = find_node(&told.reach, &client, node).await?.node_id;
+    let ids = find_nodes(&told.reach, &client, nodes).await?;
+    for (at, (node, id)) in nodes.iter().zip(&ids).enumerate() {
         let done = client.configure(&NodeConfig { node_id: Some(id.clone()), ..ask.clone() }).await;
-        done.map_err(|error| told.reach.about("node", node, "switchyard node list", &error))?;
-        ids.push(id);
+        if let Err(error) = done {
+            say_done(printer, "changed", &nodes[..at]);
+            return Err(told.reach.about("node", node, "switchyard node list", &error));
+        }
     }
     Ok(ids)
+}
+
+/// Of several, those that were done before one failed.
+fn say_done(printer: Printer, what: &str, nodes: &[String]) {
+    if !nodes.is_empty() {
+        printer.note(format!("{what} before: {}", nodes.join(", ")));
+    }
 }
 
 /// Waits until no instance is on any of the nodes.

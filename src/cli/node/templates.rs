@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 
-use super::{Failure, Printer};
+use super::{Failure, Printer, find_nodes};
 use crate::{
-    cli::cloud::{Told, find_node, find_template, look_on, usage},
+    cli::cloud::{Told, find_template, look_on, usage},
     client::{Controllers, DistributeAsk},
     clock,
     model::NodeId,
@@ -68,7 +68,7 @@ pub(super) async fn distribute(args: &Distribute, printer: Printer) -> Result<()
     let reach = &args.told.reach;
     let client = reach.client()?;
     let (template, tag) = find_template(reach, &client, &args.template).await?;
-    let nodes = ids(&client, &args.told, &args.nodes).await?;
+    let nodes = find_nodes(reach, &client, &args.nodes).await?;
     let ask = DistributeAsk {
         template: &template,
         tag: tag.as_deref(),
@@ -156,7 +156,7 @@ pub(super) async fn remove(args: &Remove, printer: Printer) -> Result<(), Failur
             "leave the tag out",
         ));
     }
-    let nodes = ids(&client, &args.told, &args.nodes).await?;
+    let nodes = find_nodes(reach, &client, &args.nodes).await?;
     let sent = client.remove_from_nodes(&template, &nodes).await.map_err(|error| reach.failure(&error))?;
     let text = format!(
         "to be deleted on {} nodes; `switchyard node why NODE` says what became of it",
@@ -170,12 +170,4 @@ pub(super) async fn update(args: &Update, printer: Printer) -> Result<(), Failur
     client.update_agents().await.map_err(|error| args.told.reach.failure(&error))?;
     let text = "agents are to update themselves; `switchyard node list` shows which do, `switchyard node why NODE` what came of it";
     args.told.done(printer, &json!({}), text)
-}
-
-async fn ids(client: &Controllers, told: &Told, named: &[String]) -> Result<Vec<String>, Failure> {
-    let mut ids = Vec::with_capacity(named.len());
-    for node in named {
-        ids.push(find_node(&told.reach, client, node).await?.node_id);
-    }
-    Ok(ids)
 }
