@@ -106,7 +106,8 @@ fn left(cache: &Cache, record: &InstanceRecord, node: &NodeId) -> Option<(MacAdd
 async fn instances(ops: &Ops, held: &Fence) -> Result<usize, OpsError> {
     let visible = ops.inner.config.timeouts.instance_visible;
     let over: Vec<(InstanceId, Over)> = ops.inner.lists.peek(|cache| {
-        let over = cache.instances().filter_map(|(id, item)| Some((id.clone(), over(cache, item, visible)?)));
+        let over = |(id, item): (&InstanceId, _)| over(cache, item, visible).map(|over| (id.clone(), over));
+        let over = cache.instances().filter_map(over);
         over.take(MOST).collect()
     });
     let mut done = 0;

@@ -59,7 +59,7 @@ pub(super) fn starts() -> impl Pass {
 
 /// See [`mod@scheduling`].
 pub(super) fn scheduling() -> impl Pass {
-    scheduling::Scheduling
+    scheduling::Scheduling::default()
 }
 
 /// See [`mod@expiry`].

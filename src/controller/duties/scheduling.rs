@@ -3,6 +3,10 @@
 //! How long is counted by the wall clock from when the start was accepted, for that outlives every controller and every absence of
 //! the store. A clock that jumps ahead ends nothing for a while: all that waits would be ended at once by it.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use super::{MOST, Pass};
 use crate::{
     clock,
@@ -14,7 +18,14 @@ use crate::{
     model::{InstanceId, Timestamp},
 };
 
-pub(super) struct Scheduling;
+/// All that waits is looked at so often at least: an instance may come back from a node that is nearly due.
+const LOOK: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+pub(super) struct Scheduling {
+    /// Nothing that waited at the last look is due before that: there may be 100,000 of them, and a look is no small thing.
+    due: Option<Instant>,
+}
 
 impl Pass for Scheduling {
     const NAME: &'static str = "scheduling";
@@ -26,10 +37,15 @@ impl Pass for Scheduling {
             let beside = Beside { fence: Some(held), also: Some((group, 0)), ..Beside::default() };
             done += end(ops, &id, GROUP_DELETED, beside).await?;
         }
-        if let Some(now) = ops.inner.clocks.believed() {
-            for (id, why) in late(ops, now) {
+        if let Some(now) =
+            ops.inner.clocks.believed().filter(|_| self.due.is_none_or(|due| due <= clock::now()))
+        {
+            let (late, rest) = late(ops, now);
+            for (id, why) in late {
                 done += end(ops, &id, &why, Beside { fence: Some(held), ..Beside::default() }).await?;
             }
+            // Only now: what a failure left is looked at in the next pass.
+            self.due = Some(clock::now() + rest);
         }
         Ok(done)
     }
@@ -58,24 +74,31 @@ async fn end(ops: &Ops, id: &InstanceId, why: &str, beside: Beside<'_>) -> Resul
     }
 }
 
-/// What has waited for too long, and why.
-fn late(ops: &Ops, now: Timestamp) -> Vec<(InstanceId, String)> {
+/// What has waited for too long, and why; and how long nothing else is due.
+fn late(ops: &Ops, now: Timestamp) -> (Vec<(InstanceId, String)>, Duration) {
     let limit = ops.inner.config.timeouts.scheduling;
     let within = humantime::format_duration(limit).to_string().replace(' ', "");
     ops.inner.lists.peek(|cache| {
         let mut reasons = ops.reasons(cache);
         let queued = cache.queues().flatten().map(|(_, id, item)| (id, item));
-        let late = queued
-            .chain(cache.offers())
-            .filter(|(_, item)| !item.newer && now.since(item.record.created) >= limit)
-            .take(MOST);
-        late.map(|(id, item)| {
+        let (mut late, mut oldest) = (Vec::new(), Duration::ZERO);
+        for (id, item) in queued.chain(cache.offers()).filter(|(_, item)| !item.newer) {
+            let age = now.since(item.record.created);
+            match age >= limit {
+                true if late.len() < MOST => late.push((id, item)),
+                // In the next pass.
+                true => oldest = limit,
+                false => oldest = oldest.max(age),
+            }
+        }
+        let late = late.into_iter();
+        let late = late.map(|(id, item)| {
             let reason = match &item.record.phase {
                 Phase::Offered { node } => format!("node `{node}` has not claimed it"),
                 _ => reasons.explain(item.record.clone()).message.clone(),
             };
             (id.clone(), format!("no node took it within {within} (`timeouts.scheduling`): {reason}"))
-        })
-        .collect()
+        });
+        (late.collect(), limit.saturating_sub(oldest).min(LOOK))
     })
 }
