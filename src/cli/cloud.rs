@@ -263,7 +263,7 @@ pub(super) async fn find_template(
 /// instances may be on a node that is gone.
 pub(super) async fn node_id(reach: &Reach, client: &Controllers, named: &str) -> Result<String, Failure> {
     match client.nodes_like(&NodesLike::default()).await {
-        Ok(all) => Ok(one_node(all, named)?.map_or_else(|| named.to_owned(), |node| node.node_id)),
+        Ok(all) => Ok(one_node(&all, named)?.map_or_else(|| named.to_owned(), |node| node.node_id.clone())),
         // The list that it is for says so better, if it is refused as well.
         Err(ClientError::Refused { .. } | ClientError::Strange { .. }) => Ok(named.to_owned()),
         Err(error) => Err(reach.failure(&error)),
@@ -273,22 +273,39 @@ pub(super) async fn node_id(reach: &Reach, client: &Controllers, named: &str) ->
 /// The node with this id, or else with this name.
 pub(super) async fn find_node(reach: &Reach, client: &Controllers, named: &str) -> Result<Node, Failure> {
     let all = client.nodes_like(&NodesLike::default()).await.map_err(|error| reach.failure(&error))?;
-    one_node(all, named)?.ok_or_else(|| reach.missing("node", named, "switchyard node list"))
+    one_node(&all, named)?.cloned().ok_or_else(|| reach.missing("node", named, "switchyard node list"))
 }
 
-fn one_node(mut all: Vec<Node>, named: &str) -> Result<Option<Node>, Failure> {
-    if let Some(at) = all.iter().position(|node| node.node_id == named) {
-        return Ok(Some(all.swap_remove(at)));
+/// The ids of all of these nodes: one that is not there is told before anything is done to the others.
+pub(super) async fn find_nodes(
+    reach: &Reach,
+    client: &Controllers,
+    named: &[String],
+) -> Result<Vec<String>, Failure> {
+    if named.is_empty() {
+        return Ok(Vec::new());
     }
-    all.retain(|node| node.node_name == named);
-    if all.len() > 1 {
-        let ids: Vec<&str> = all.iter().map(|node| node.node_id.as_str()).collect();
+    let all = client.nodes_like(&NodesLike::default()).await.map_err(|error| reach.failure(&error))?;
+    let id = |named: &String| match one_node(&all, named)? {
+        Some(node) => Ok(node.node_id.clone()),
+        None => Err(reach.missing("node", named, "switchyard node list")),
+    };
+    named.iter().map(id).collect()
+}
+
+fn one_node<'a>(all: &'a [Node], named: &str) -> Result<Option<&'a Node>, Failure> {
+    if let Some(node) = all.iter().find(|node| node.node_id == named) {
+        return Ok(Some(node));
+    }
+    let of_name: Vec<&Node> = all.iter().filter(|node| node.node_name == named).collect();
+    if of_name.len() > 1 {
+        let ids: Vec<&str> = of_name.iter().map(|node| node.node_id.as_str()).collect();
         return Err(usage(
             format!("there are {} nodes `{named}`", ids.len()),
             &format!("name one by its id: {}", ids.join(", ")),
         ));
     }
-    Ok(all.pop())
+    Ok(of_name.first().copied())
 }
 
 #[cfg(test)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use serde_json::json;
 
-use super::{Failure, Printer, find_nodes};
+use super::{Failure, Printer};
 use crate::{
-    cli::cloud::{Told, look_on, usage},
+    cli::cloud::{Told, find_nodes, look_on, usage},
     client::InstancesLike,
     clock,
     wire::node::{CapacityMode, NodeConfig},

@@ -4,12 +4,7 @@ mod change;
 mod look;
 mod templates;
 
-use super::{
-    Failure, Printer,
-    cloud::{Reach, find_node},
-    role,
-};
-use crate::client::Controllers;
+use super::{Failure, Printer, role};
 
 /// Arguments of `node`.
 #[derive(Debug, clap::Args)]
@@ -57,13 +52,4 @@ pub(super) fn run(args: &Args, printer: Printer) -> Result<(), Failure> {
         Command::Update(args) => role::once(templates::update(args, printer))?,
         Command::Delete(args) => role::once(change::delete(args, printer))?,
     }
-}
-
-/// The ids of all of these nodes: one that is not there is told before anything is done to the others.
-async fn find_nodes(reach: &Reach, client: &Controllers, named: &[String]) -> Result<Vec<String>, Failure> {
-    let mut ids = Vec::with_capacity(named.len());
-    for node in named {
-        ids.push(find_node(reach, client, node).await?.node_id);
-    }
-    Ok(ids)
 }

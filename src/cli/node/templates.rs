@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 
-use super::{Failure, Printer, find_nodes};
+use super::{Failure, Printer};
 use crate::{
-    cli::cloud::{Told, find_template, look_on, usage},
+    cli::cloud::{Told, find_nodes, find_template, look_on, usage},
     client::{Controllers, DistributeAsk},
     clock,
     model::NodeId,
